@@ -1,0 +1,28 @@
+"""lmjax: residual networks are numerical ODE solvers, in JAX.
+
+The pieces, from the inside out: `lmjax.steppers` (schemes that advance a state by one step, pure JAX), `lmjax.odeint`
+(the schemes as ODE solvers), `lmjax.networks` (networks made of steppers, Flax NNX), `lmjax.data`, `lmjax.training`.
+"""
+
+import importlib
+
+from lmjax import steppers
+from lmjax.errors import InputError
+from lmjax.integrate import odeint
+
+__version__ = "0.1.0"
+
+__all__ = ["InputError", "__version__", "config", "data", "networks", "odeint", "recipes", "steppers", "training"]
+
+_LATER = ("config", "data", "networks", "recipes", "training")
+
+
+def __getattr__(name: str):
+    # Flax, optax and Orbax take seconds to import; whoever only wants a stepper need not wait for them.
+    if name in _LATER:
+        return importlib.import_module(f"lmjax.{name}")
+    raise AttributeError(f"module 'lmjax' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

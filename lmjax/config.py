@@ -1,0 +1,215 @@
+"""What a run is: typed, frozen, and checked when it is made."""
+
+import dataclasses
+import difflib
+import typing
+from typing import Any, Literal
+
+from lmjax import steppers
+from lmjax.errors import InputError
+
+
+def _require(condition: bool, key: str, must: str, value: Any) -> None:
+    if not condition:
+        raise InputError(f"{key}: must be {must}, got {value!r}")
+
+
+def _require_choice(section: Any, prefix: str) -> None:
+    """Checks the fields whose type is a Literal; from JSON or Python, nothing else would."""
+    for name, hint in typing.get_type_hints(type(section)).items():
+        if typing.get_origin(hint) is Literal:
+            choices = typing.get_args(hint)
+            value = getattr(section, name)
+            _require(value in choices, f"{prefix}.{name}", f"one of {', '.join(choices)}", value)
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """The images and how they are augmented."""
+
+    name: Literal["digits", "cifar10", "cifar100", "folder"] = "digits"
+    """Which data set; "folder" is any folder train/<class>/*.jpg, test/<class>/*.jpg."""
+    dir: str | None = None
+    """Where it is. CIFAR is fetched when it is not there (None: the user's cache folder)."""
+    size: int | None = None
+    """Side in pixels to which the images of a folder are brought; None takes them as they are."""
+    pad: int = 4
+    """Random crops after padding by so many pixels on every side; 0 turns them off."""
+    padding: Literal["zero", "reflect"] = "zero"
+    """What to pad with: black, or the mirrored image."""
+    flip: bool = True
+    """Mirror half of the training images left to right."""
+
+    def __post_init__(self):
+        _require_choice(self, "data")
+        _require(self.pad >= 0, "data.pad", "0 or more pixels", self.pad)
+        _require(self.size is None or self.size >= 1, "data.size", "at least 1 pixel", self.size)
+        _require(
+            self.size is None or self.name == "folder", "data.size", "left out unless data.name is folder", self.size
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfig:
+    """The network and the scheme that advances its features."""
+
+    name: str = "resnet20"
+    """resnet20, 32, 44, 56, 110, ... (depth 6n + 2), or resnet164 and resnet1001 with bottlenecks."""
+    stepper: str = "lm"
+    """euler (ResNet), lm (LM-ResNet), midpoint, rk4, poly2, leapfrog, reversible, ...: any name of lmjax.steppers."""
+    width: int = 16
+    """Channels of the first stage."""
+    project_history: bool = False
+    """Carry a multistep scheme's history across the stage boundaries by projections of its own."""
+    dtype: Literal["float32", "bfloat16"] = "float32"
+    """Of the computation; parameters and statistics stay float32."""
+    unroll: bool = True
+    """Lay the blocks out in the compiled program; False compiles a loop, for very deep networks on an accelerator."""
+    remat: bool = False
+    """Recompute activations in the backward pass instead of storing them."""
+
+    def __post_init__(self):
+        _require_choice(self, "model")
+        _require(self.width >= 1, "model.width", "at least 1", self.width)
+        steppers.get(self.stepper)
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """Stochastic gradient descent with momentum and a learning rate that falls in steps."""
+
+    learning_rate: float = 0.1
+    """At the start."""
+    milestones: tuple[float, ...] = (0.5, 0.75)
+    """When the learning rate falls, as fractions of the run: they move along when train.epochs is changed."""
+    drop: float = 0.1
+    """By what factor it falls at each milestone."""
+    momentum: float = 0.9
+    """0 for none."""
+    nesterov: bool = False
+    """Nesterov's form of the momentum."""
+    weight_decay: float = 1e-4
+    """Added to the gradient as weight_decay * parameter, biases and normalisation included."""
+    decay_coefficients: bool = False
+    """Decay the trainable coefficients of the scheme (k of LM), too."""
+
+    def __post_init__(self):
+        _require(self.learning_rate > 0, "optimizer.learning_rate", "positive", self.learning_rate)
+        _require(
+            all(0 < m < 1 for m in self.milestones) and list(self.milestones) == sorted(self.milestones),
+            "optimizer.milestones", "increasing fractions between 0 and 1", self.milestones,
+        )  # fmt: skip
+        _require(self.drop > 0, "optimizer.drop", "positive", self.drop)
+        _require(0 <= self.momentum < 1, "optimizer.momentum", "at least 0 and less than 1", self.momentum)
+        _require(self.momentum > 0 or not self.nesterov, "optimizer.nesterov", "off without momentum", self.nesterov)
+        _require(self.weight_decay >= 0, "optimizer.weight_decay", "0 or more", self.weight_decay)
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainConfig:
+    """How long, in what portions, and what is kept."""
+
+    epochs: int = 160
+    """Passes over the training images."""
+    batch_size: int = 128
+    """Images a step, over all devices."""
+    eval_batch_size: int = 500
+    """Images a step of the evaluation."""
+    steps_per_dispatch: int | None = None
+    """Training steps in one compiled program; None chooses 1 on a CPU and about 50 on an accelerator."""
+    checkpoint_every: int = 5
+    """Epochs between checkpoints; there is always one at the end."""
+
+    def __post_init__(self):
+        for name in ("epochs", "batch_size", "eval_batch_size", "checkpoint_every"):
+            _require(getattr(self, name) >= 1, f"train.{name}", "at least 1", getattr(self, name))
+        steps = self.steps_per_dispatch
+        _require(steps is None or steps >= 1, "train.steps_per_dispatch", "at least 1", steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A run of train.py."""
+
+    data: DataConfig = DataConfig()
+    model: ModelConfig = ModelConfig()
+    optimizer: OptimizerConfig = OptimizerConfig()
+    train: TrainConfig = TrainConfig()
+    seed: int = 0
+    """Everything random follows from it: initial parameters, order, augmentation."""
+    workdir: str | None = None
+    """Where the run is written; None makes a new folder below runs/."""
+
+    def __post_init__(self):
+        _require(0 <= self.seed < 2**32, "seed", "from 0 to 2**32 - 1", self.seed)
+
+
+# What may differ between a checkpoint and the run that goes on from it: where things are, not what they are.
+_PLACES = ("workdir", "data.dir", "train.eval_batch_size", "train.steps_per_dispatch", "train.checkpoint_every")
+
+
+def to_dict(config: Config) -> dict[str, Any]:
+    """The config as plain data, as it is written to config.json."""
+    return dataclasses.asdict(config)
+
+
+def from_dict(values: dict[str, Any]) -> Config:
+    """The config of plain data, such as config.json.
+
+    Raises:
+        InputError: for a key that is none, with the nearest one, or a value that will not do.
+    """
+    return _build(Config, values, "")
+
+
+def _build(cls, values, prefix):
+    if not isinstance(values, dict):
+        raise InputError(f"config: {prefix or 'it'} must be a table of keys and values, got {values!r}")
+    hints = typing.get_type_hints(cls)
+    arguments = {}
+    for key, value in values.items():
+        if key not in hints:
+            close = difflib.get_close_matches(key, hints, n=1)
+            raise InputError(
+                f"config: unknown key {prefix + key!r}" + (f": did you mean {prefix + close[0]!r}?" if close else "")
+            )
+        if dataclasses.is_dataclass(hints[key]):
+            value = _build(hints[key], value, f"{prefix}{key}.")
+        elif isinstance(value, list):
+            value = tuple(value)
+        _require_type(value, hints[key], prefix + key)
+        arguments[key] = value
+    return cls(**arguments)
+
+
+def _require_type(value, hint, key):
+    options = typing.get_args(hint) if typing.get_origin(hint) not in (None, tuple, Literal) else (hint,)
+    accepted = {float: (int, float), Literal: str}
+    kinds = [accepted.get(typing.get_origin(o) or o, typing.get_origin(o) or o) for o in options]
+    matches = any(isinstance(value, kind) for kind in kinds)
+    if not matches or (isinstance(value, bool) and bool not in options):
+        names = " or ".join(getattr(o, "__name__", str(o)) for o in options)
+        raise InputError(f"config: {key} must be {names}, got {value!r}")
+
+
+def differences(ours: Config, theirs: Config, sections: tuple[str, ...] | None = None) -> dict[str, tuple[Any, Any]]:
+    """The keys at which two configs describe different runs, with the two values; places do not count.
+
+    Args:
+        ours, theirs: the configs.
+        sections: only look at these, e.g. ("model",); None looks at everything.
+    """
+    a, b = (flatten(to_dict(config)) for config in (ours, theirs))
+    return {
+        key: (a[key], b[key])
+        for key in a
+        if a[key] != b[key] and key not in _PLACES and (sections is None or key.partition(".")[0] in sections)
+    }
+
+
+def flatten(values: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables with dotted keys: {"model": {"name": ...}} -> {"model.name": ...}."""
+    flat = {}
+    for key, value in values.items():
+        flat |= flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value}
+    return flat

@@ -1,0 +1,201 @@
+"""CIFAR-10 and CIFAR-100 (Krizhevsky 2009), without pickle and without TensorFlow.
+
+Taken from a directory that tensorflow-datasets has prepared if there is one, else from the official binary archive,
+which is fetched once.
+"""
+
+import dataclasses
+import tarfile
+from pathlib import Path
+
+import numpy as np
+
+from lmjax.data.dataset import Dataset, Split
+from lmjax.errors import InputError, optional_import
+
+# Channel means and standard deviations as the authors of LM-ResNet have them, for both data sets.
+_MEAN = np.float32([0.4914, 0.4822, 0.4465]) * 255
+_STD = np.float32([0.2023, 0.1994, 0.2010]) * 255
+_PIXELS = 3 * 32 * 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Archive:
+    """An official binary archive and how its records are laid out.
+
+    Attributes:
+        url, sha256: where it is and what it must be.
+        folder: the folder inside it.
+        train, test: the files of each split.
+        names: the file with the names of the classes.
+        label_bytes: bytes before the pixels of a record, of which the last one is the label.
+        classes: how many classes there are.
+    """
+
+    url: str
+    sha256: str
+    folder: str
+    train: tuple[str, ...]
+    test: tuple[str, ...]
+    names: str
+    label_bytes: int
+    classes: int
+
+    @property
+    def filename(self) -> str:
+        return self.url.rpartition("/")[2]
+
+
+ARCHIVES = {
+    "cifar10": Archive(
+        url="https://www.cs.toronto.edu/~kriz/cifar-10-binary.tar.gz",
+        sha256="c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd",
+        folder="cifar-10-batches-bin",
+        train=tuple(f"data_batch_{i}.bin" for i in range(1, 6)),
+        test=("test_batch.bin",),
+        names="batches.meta.txt",
+        label_bytes=1,
+        classes=10,
+    ),
+    "cifar100": Archive(
+        url="https://www.cs.toronto.edu/~kriz/cifar-100-binary.tar.gz",
+        sha256="58a81ae192c23a4be8b1804d68e518ed807d710a4eb253b1f2a199162a40d8ec",
+        folder="cifar-100-binary",
+        train=("train.bin",),
+        test=("test.bin",),
+        names="fine_label_names.txt",
+        label_bytes=2,  # the coarse label, then the fine one
+        classes=100,
+    ),
+}
+
+
+def load_cifar(name: str, directory: str | Path | None = None) -> Dataset:
+    """Loads "cifar10" or "cifar100" into memory.
+
+    Args:
+        name: which of the two.
+        directory: where to look. It may hold a data set prepared by tensorflow-datasets in the array_record format
+            (`<directory>/cifar10/<version>/`), or the official archive (`cifar-10-binary.tar.gz`). If it holds
+            neither, the archive is fetched into it. None looks in, and fetches into, the user's cache folder.
+
+    Raises:
+        InputError: if the directory does not exist, the archive cannot be fetched, or its content is not what it
+            should be.
+    """
+    if directory is not None:
+        directory = Path(directory).expanduser()
+        if not directory.is_dir():
+            raise InputError(
+                f"data.dir: there is no directory {directory}: create it, or name the one that holds the data"
+            )
+        prepared = _prepared_by_tfds(name, directory)
+        if prepared is not None:
+            return _from_tfds(name, prepared)
+    archive = ARCHIVES[name]
+    path = None if directory is None else directory / archive.filename
+    if path is None or not path.exists():
+        path = _fetch(archive, directory)
+    return _from_archive(name, archive, path)
+
+
+def _prepared_by_tfds(name: str, directory: Path) -> Path | None:
+    """The newest prepared version below a tensorflow-datasets directory, which may be named at any of its levels."""
+    for root in (directory / name, directory):
+        versions = sorted(path.parent for path in [*root.glob("dataset_info.json"), *root.glob("*/dataset_info.json")])
+        if versions:
+            return versions[-1]
+    return None
+
+
+def _from_tfds(name: str, directory: Path) -> Dataset:
+    tfds = optional_import(
+        "tensorflow_datasets", package="tensorflow-datasets", purpose=f"reading {directory}, prepared by it,"
+    )
+    builder = tfds.builder_from_directory(directory)
+    if builder.name != name:
+        raise InputError(f"{directory} holds {builder.name}, not {name}: name another data.dir")
+
+    def split(kind):
+        try:
+            source = builder.as_data_source(split=kind)
+        except NotImplementedError as error:
+            raise InputError(
+                f"{directory} is in a format that cannot be read without TensorFlow: prepare {name} again with "
+                f"file_format='array_record', or name another data.dir to use the official archive"
+            ) from error
+        records = source.__getitems__(range(len(source)))
+        return Split(np.stack([r["image"] for r in records]), np.int32([r["label"] for r in records]))
+
+    return Dataset(name, split("train"), split("test"), tuple(builder.info.features["label"].names), _MEAN, _STD)
+
+
+def _fetch(archive: Archive, directory: Path | None) -> Path:
+    """Downloads the archive once: checked against its SHA-256, and moved into place only when it is whole."""
+    pooch = optional_import("pooch", package="pooch", purpose="downloading CIFAR")
+    by_hand = f"or put {archive.filename} from {archive.url} into a folder and name it with --data.dir"
+    folder = Path(pooch.os_cache("lmjax")) if directory is None else directory
+    try:
+        path = pooch.retrieve(
+            archive.url,
+            known_hash=f"sha256:{archive.sha256}",
+            fname=archive.filename,
+            path=folder,
+            downloader=pooch.HTTPDownloader(progressbar=_progress_bar(), timeout=20),
+        )
+    except ValueError as error:  # pooch's word for a checksum that differs
+        raise InputError(
+            f"{archive.url}: the download is not the official archive (its SHA-256 differs): try again, {by_hand}"
+        ) from error
+    except OSError as error:  # connections refused, cut or timed out, and disks that are full or read-only
+        raise InputError(
+            f"{archive.url}: cannot be downloaded into {folder} ({_reason(error)}): "
+            f"check the connection and the disk, {by_hand}"
+        ) from error
+    return Path(path)
+
+
+def _progress_bar() -> bool:
+    try:
+        import tqdm  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+def _reason(error: BaseException) -> str:
+    """The innermost cause, which says what happened without the layers that passed it on."""
+    while error.__context__ is not None:
+        error = error.__context__
+    return f"{type(error).__name__}: {error}"
+
+
+def _from_archive(name: str, archive: Archive, path: Path) -> Dataset:
+    again = "delete it, and it is fetched again"
+    try:
+        with tarfile.open(path, "r:gz") as tar:
+            wanted = {f"{archive.folder}/{file}" for file in (*archive.train, *archive.test, archive.names)}
+            content = {
+                member.name: tar.extractfile(member).read()
+                for member in tar
+                if member.isfile() and member.name in wanted
+            }
+    except (tarfile.TarError, EOFError, OSError) as error:
+        raise InputError(f"{path}: cannot be read as a tar.gz archive ({error}): {again}") from error
+    missing = sorted(wanted - content.keys())
+    if missing:
+        raise InputError(f"{path}: lacks {', '.join(missing)} (it must be the *binary* version): {again}")
+
+    def split(files):
+        record = archive.label_bytes + _PIXELS
+        raw = b"".join(content[f"{archive.folder}/{file}"] for file in files)
+        if len(raw) % record:
+            raise InputError(f"{path}: {', '.join(files)} do not hold whole records of {record} bytes: {again}")
+        records = np.frombuffer(raw, np.uint8).reshape(-1, record)
+        images = records[:, archive.label_bytes :].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+        return Split(np.ascontiguousarray(images), records[:, archive.label_bytes - 1].astype(np.int32))
+
+    names = tuple(content[f"{archive.folder}/{archive.names}"].decode().split())
+    if len(names) != archive.classes:
+        raise InputError(f"{path}: names {len(names)} classes instead of {archive.classes}: {again}")
+    return Dataset(name, split(archive.train), split(archive.test), names, _MEAN, _STD)

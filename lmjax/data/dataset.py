@@ -1,0 +1,75 @@
+"""What a data set is, once it is in memory."""
+
+import dataclasses
+
+import numpy as np
+
+from lmjax.errors import InputError
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
+    """Images and their labels.
+
+    Attributes:
+        images: uint8 [N, H, W, C].
+        labels: int32 [N], from 0 to classes - 1.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Dataset:
+    """A data set for classification that fits in memory.
+
+    Attributes:
+        name: what to call it in logs.
+        train, test: its two splits, of one image shape.
+        classes: the name of each label.
+        mean, std: of the training images' channels, in the units of a pixel (0 to 255); float32 [C].
+    """
+
+    name: str
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+    mean: np.ndarray
+    std: np.ndarray
+
+    def __post_init__(self):
+        for kind, split in (("training", self.train), ("test", self.test)):
+            if not len(split):
+                raise InputError(f"{self.name}: the {kind} split is empty")
+            if split.labels.min() < 0 or split.labels.max() >= len(self.classes):
+                raise InputError(
+                    f"{self.name}: the {kind} labels run from {split.labels.min()} to {split.labels.max()}, "
+                    f"but there are {len(self.classes)} classes, numbered from 0"
+                )
+        if self.train.images.shape[1:] != self.test.images.shape[1:]:
+            raise InputError(
+                f"{self.name}: training images are {self.train.images.shape[1:]} and test images "
+                f"{self.test.images.shape[1:]} (height, width, channels); they must agree"
+            )
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image."""
+        return self.train.images.shape[1:]
+
+
+def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel of uint8 [N, H, W, C], exactly, from its histogram."""
+    mean, std = [], []
+    for channel in range(images.shape[-1]):
+        counts = np.bincount(images[..., channel].ravel(), minlength=256).astype(np.float64)
+        values = np.arange(256)
+        m = counts @ values / counts.sum()
+        mean.append(m)
+        std.append(np.sqrt(counts @ (values - m) ** 2 / counts.sum()))
+    # A channel that never varies carries nothing; dividing by 1 leaves it at zero.
+    return np.float32(mean), np.float32([s if s > 0 else 1.0 for s in std])

@@ -1,0 +1,31 @@
+"""Handwritten digits that come with scikit-learn: 1,797 grey images of 8 x 8 pixels, nothing to download."""
+
+import numpy as np
+
+from lmjax.data.dataset import Dataset, Split, channel_statistics
+from lmjax.errors import optional_import
+
+
+def load_digits() -> Dataset:
+    """The UCI optical digits (Alpaydin and Kaynak 1998), 1,437 to train and 360 to test.
+
+    The test images are drawn at random, a fifth of every class, always the same ones. (The file is sorted by writer,
+    so that its last fifth would test on unseen writers, which is harder.)
+
+    Raises:
+        InputError: if scikit-learn is not installed.
+    """
+    datasets = optional_import("sklearn.datasets", package="scikit-learn", purpose="the digits data set")
+    selection = optional_import("sklearn.model_selection", package="scikit-learn", purpose="the digits data set")
+    digits = datasets.load_digits()
+    # Grey levels 0 to 16 become 0 to 255.
+    images = np.round(digits.images * (255 / 16)).astype(np.uint8)[..., None]
+    labels = digits.target.astype(np.int32)
+    train, test = selection.train_test_split(np.arange(len(labels)), test_size=0.2, stratify=labels, random_state=0)
+    return Dataset(
+        "digits",
+        Split(images[train], labels[train]),
+        Split(images[test], labels[test]),
+        tuple(map(str, digits.target_names)),
+        *channel_statistics(images[train]),
+    )

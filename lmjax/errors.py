@@ -1,0 +1,46 @@
+"""Errors that are the user's to mend: one line that names the thing and the cure.
+
+`train.py` prints an `InputError` without a traceback; everything else is a bug of ours and keeps its traceback.
+"""
+
+import difflib
+import importlib
+from collections.abc import Iterable
+from types import ModuleType
+
+
+class InputError(ValueError):
+    """What the user gave cannot be used; the message says what it is and how to mend it."""
+
+
+def unknown(kind: str, name: str, choices: Iterable[str]) -> InputError:
+    """The error for a `name` that is none of `choices`, with the nearest ones suggested.
+
+    Args:
+        kind: what the name was meant to name, e.g. "stepper".
+        name: what was given.
+        choices: every name that would have done.
+    """
+    choices = sorted(choices)
+    close = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
+    hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
+    return InputError(f"unknown {kind} {name!r}: {hint}known: {', '.join(choices)}")
+
+
+def optional_import(module: str, *, package: str, purpose: str) -> ModuleType:
+    """Imports a package that only some users need.
+
+    Args:
+        module: the dotted name to import.
+        package: what `pip install` calls it.
+        purpose: what it is needed for, completing "<purpose> needs <package>".
+
+    Raises:
+        InputError: if it is not installed, with the pip command that installs it.
+    """
+    try:
+        return importlib.import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name != module.partition(".")[0]:
+            raise  # it is installed and something inside it is missing: not ours to explain away
+        raise InputError(f"{purpose} needs {package}, which is not installed: pip install {package}") from error

@@ -1,0 +1,75 @@
+"""Steppers as the numerical methods they claim to be."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from lmjax.errors import InputError
+from lmjax.steppers import State, Stepper, rk4
+
+_RK4 = rk4()
+
+
+def odeint(
+    stepper: Stepper,
+    field: Callable[[State], State] | tuple[Callable[[State], State], ...],
+    u0: State,
+    *,
+    t1: float | jax.Array,
+    steps: int,
+    coef: Any = None,
+    start: Stepper | None = _RK4,
+) -> State:
+    """Integrates u' = F(u) from t = 0 to t1 with a fixed step h = t1 / steps.
+
+    The branches are f = c h F, with c the damping of the scheme, so that every scheme integrates the same equation:
+    `lm` with coefficient k, which by itself integrates (1 + k) u' = F, is given (1 + k) h F.
+
+    Args:
+        stepper: the scheme.
+        field: F, from a state to its time derivative, of the same structure, shapes and dtypes. A coupled scheme
+            takes a tuple of fields, one a branch: (F, G) for `reversible` on x' = F(y), y' = G(x).
+        u0: the state at t = 0, any pytree of floating-point or complex arrays.
+        t1: the end time; negative integrates backwards.
+        steps: how many steps to take, at least 1.
+        coef: the scheme's coefficients, the same at every step; needed where the scheme has trainable ones.
+        start: the one-step method that makes the first values of a multistep scheme, by default `rk4`. With None it
+            starts at rest instead, as a network does at the start of a stage, and is of order 1.
+
+    Returns:
+        The state at t1, with the structure, shapes and dtypes of u0.
+
+    Raises:
+        InputError: if steps < 1, if coefficients are missing, or if the number of fields does not fit the scheme.
+    """
+    if steps < 1:
+        raise InputError(f"odeint: steps must be at least 1, got {steps}")
+    if stepper.coef is not None and coef is None:
+        raise InputError(f"odeint: {stepper.name} has coefficients to choose: give coef, e.g. coef=-0.1 for lm")
+    if isinstance(field, tuple) and len(field) != stepper.stages:
+        raise InputError(f"odeint: {stepper.name} takes {stepper.stages} fields, one a branch, got {len(field)}")
+    if stepper.parts > 1 and not isinstance(field, tuple):
+        raise InputError(f"odeint: {stepper.name} takes a tuple of {stepper.stages} fields, one a branch, got one")
+
+    h = t1 / steps
+    fields = field if isinstance(field, tuple) else (field,) * stepper.stages
+    fs = tuple(_increment(F, h * stepper.damping(coef)) for F in fields)
+    u = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), u0)
+    memory = stepper.init(u)
+
+    startup = 0 if start is None else min(stepper.history, steps)
+    for _ in range(startup):
+        # The memory of a step does not depend on where the step arrives, so it comes from the scheme itself.
+        _, memory = stepper.step(fs, u, memory, coef)
+        u, _ = start.step((_increment(fields[0], h),) * start.stages, u, (), None)
+
+    (u, _), _ = lax.scan(lambda carry, _: (stepper.step(fs, *carry, coef), None), (u, memory), length=steps - startup)
+    return u
+
+
+def _increment(field, h):
+    """The branch u -> h F(u), in the dtypes of u."""
+    return lambda u: jax.tree.map(lambda x, dx: (h * dx).astype(jnp.result_type(x)), u, field(u))

@@ -1,0 +1,64 @@
+"""Many modules of one kind as a single module whose variables have a leading axis."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from flax import nnx
+from jax import lax
+
+# Flax before 0.12 has no nnx.List: there a plain list of modules is part of the graph.
+List = getattr(nnx, "List", list)
+
+
+class Stack(nnx.Module):
+    """`depth` modules that differ only in their variables, e.g. the blocks of a stage.
+
+    A network of any depth then has the same number of arrays, so that what an optimiser or a checkpoint costs does
+    not grow with the depth, and the learned coefficients of a stage are one array.
+
+    Args:
+        make: makes one module from its `nnx.Rngs`.
+        depth: how many; may be 0.
+        unroll: True lays the modules out one after another in the compiled program, which is fastest; False compiles
+            one loop, whose compile time does not grow with the depth; a number in between is what `jax.lax.scan`
+            makes of it. XLA's convolutions on a CPU are an order of magnitude slower inside a loop.
+        remat: recompute each module's inner activations in the backward pass instead of storing them.
+    """
+
+    def __init__(
+        self,
+        make: Callable[[nnx.Rngs], nnx.Module],
+        depth: int,
+        *,
+        unroll: bool | int = True,
+        remat: bool = False,
+        rngs: nnx.Rngs,
+    ):
+        self.depth, self.unroll, self.remat = depth, unroll, remat
+        if depth:
+            keys = jax.random.split(rngs.params(), depth)
+            variables = jax.vmap(lambda key: nnx.state(make(nnx.Rngs(key))))(keys)
+            graph = nnx.graphdef(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
+            self.item = nnx.merge(graph, variables)
+
+    def scan(self, body: Callable[[nnx.Module, Any], Any], carry: Any) -> Any:
+        """carry <- body(item, carry) for each item in turn; running statistics are updated on the way.
+
+        Args:
+            body: from one module and the carry to the next carry, of the same structure, shapes and dtypes.
+            carry: any pytree of arrays.
+        """
+        if not self.depth:
+            return carry
+        graph, variables = nnx.split(self.item)
+
+        def one(carry, variables):
+            item = nnx.merge(graph, variables)
+            carry = body(item, carry)
+            return carry, nnx.to_pure_dict(nnx.state(item, nnx.BatchStat))
+
+        one = jax.checkpoint(one) if self.remat else one
+        carry, statistics = lax.scan(one, carry, nnx.to_pure_dict(variables), unroll=self.unroll)
+        nnx.update(self.item, statistics)
+        return carry

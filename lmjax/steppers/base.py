@@ -1,0 +1,101 @@
+"""The contract of a stepper, and the weighted sum that every scheme is made of."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+State = Any  # a pytree of floating-point (or complex) arrays
+Branch = Callable[[State], State]
+
+
+def no_memory(u: State) -> tuple[()]:
+    """The memory of a one-step method: nothing."""
+    return ()
+
+
+def no_damping(coef: Any) -> float:
+    """The damping of a scheme that integrates u' = F as it stands."""
+    return 1.0
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Stepper:
+    """A scheme that advances a state by one step: a residual block seen as a method for u' = F(u).
+
+    A branch `f` maps a state to its *increment*, f(u) = h F(u), as the residual branch of a network does. The step
+    size therefore appears nowhere here, and one stepper serves a network block and an ODE solver alike. A step takes
+    a *tuple* of branches, one for each evaluation; to share weights between evaluations, repeat the branch.
+
+    A stepper is static: it holds functions and no arrays, is compared by identity, and is closed over by `jax.jit`,
+    never passed through it. The functions that make steppers are cached, so the same call gives the same object and
+    nothing is compiled twice.
+
+    Attributes:
+        name: what it is called in tables, configs and error messages.
+        step: `step(fs, u, memory, coef) -> (u, memory)`, one step. The returned memory depends on `u` and on the
+            branches, never on the state that the step arrives at.
+        init: `init(u) -> memory`, the memory at the start. A multistep method begins at rest: all earlier states
+            equal `u`, all earlier increments are zero.
+        inverse: `inverse(fs, u, memory, coef) -> (u, memory)`, undoes `step` without solving anything; None where
+            there is no such thing, or only in exact arithmetic.
+        coef: `coef(key, channels) -> pytree`, the initial trainable coefficients of one step (float32); None if the
+            scheme has none.
+        damping: `damping(coef) -> c`. With increments f = h F the scheme integrates c u' = F.
+        stages: how many branches one step evaluates.
+        history: how many earlier states or increments the step remembers (0 for a one-step method).
+        parts: into how many equal groups of channels a network splits the state (2 for coupled schemes, whose state
+            is a pair).
+        order: order of accuracy on u' = F(u).
+    """
+
+    name: str
+    step: Callable[[tuple[Branch, ...], State, Any, Any], tuple[State, Any]]
+    init: Callable[[State], Any] = no_memory
+    inverse: Callable[[tuple[Branch, ...], State, Any, Any], tuple[State, Any]] | None = None
+    coef: Callable[[jax.Array, int], Any] | None = None
+    damping: Callable[[Any], Any] = no_damping
+    stages: int = 1
+    history: int = 0
+    parts: int = 1
+    order: int = 1
+
+    def __repr__(self) -> str:
+        return f"Stepper({self.name})"
+
+
+def combine(*terms: tuple[Any, State]) -> State:
+    """The sum of c u over the given (c, u) pairs, leaf by leaf.
+
+    Sums are formed in at least float32 and rounded once, to the dtype of the first state: a float32 coefficient never
+    turns a bfloat16 state into a float32 one, and a bfloat16 state loses nothing between the terms.
+
+    Args:
+        *terms: pairs of a coefficient (a number, a scalar array, or an array that broadcasts against every leaf from
+            the right, such as one value a channel) and a state. The states have one structure.
+
+    Returns:
+        A state with the structure, shapes and dtypes of the first one.
+
+    Raises:
+        TypeError: if a leaf is not floating-point or complex; an integer state would be rounded at every step.
+    """
+    coefficients, states = zip(*terms, strict=True)
+    return jax.tree.map(lambda *leaves: _weighted_sum(coefficients, leaves), *states)
+
+
+def _weighted_sum(coefficients, leaves):
+    dtype = jnp.result_type(leaves[0])
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        raise TypeError(
+            f"a state must be floating-point or complex, and one of its leaves is {dtype}: convert it first"
+        )
+    wide = jnp.promote_types(dtype, jnp.float32)
+    total = None
+    for c, leaf in zip(coefficients, leaves, strict=True):
+        leaf = jnp.asarray(leaf).astype(wide)
+        term = leaf if isinstance(c, int) and c == 1 else c * leaf  # an exact 1 costs no multiplication
+        total = term if total is None else total + term
+    return total.astype(dtype)

@@ -1,0 +1,165 @@
+"""One-step schemes: the next state depends on the present one alone."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jax.scipy.sparse.linalg import gmres
+
+from lmjax.errors import InputError
+from lmjax.steppers.base import Stepper, combine
+
+
+@functools.cache
+def euler() -> Stepper:
+    """Forward Euler, u[n+1] = u[n] + f(u[n]): the residual network (He et al. 2016).
+
+    Order 1, one branch.
+    """
+
+    def step(fs, u, memory, coef):
+        (f,) = fs
+        return combine((1, u), (1, f(u))), memory
+
+    return Stepper("euler", step)
+
+
+@functools.cache
+def poly(degree: int = 2) -> Stepper:
+    """u[n+1] = u + f(u) + f(f(u)) + ... up to `degree` applications: PolyNet (Zhang et al. 2017).
+
+    For a linear F this is backward Euler with (I - hF)^-1 cut off after the power `degree` (Lu et al. 2018). It is a
+    method for linear fields only: order 1 if F(0) = 0, and not even consistent otherwise. `backward_euler` is its
+    consistent sibling.
+
+    With one branch repeated, `(f,) * degree`, it is poly-2, poly-3, ...; with a branch for each power it is mpoly.
+
+    Args:
+        degree: the highest power, at least 1 (which is Euler). One branch a power.
+    """
+    if degree < 1:
+        raise InputError(f"poly: degree must be at least 1, got {degree}")
+
+    def step(fs, u, memory, coef):
+        terms, power = [(1, u)], u
+        for f in fs:
+            power = f(power)
+            terms.append((1, power))
+        return combine(*terms), memory
+
+    return Stepper(f"poly{degree}", step, stages=degree)
+
+
+@functools.cache
+def backward_euler(iterations: int = 3, tolerance: float | None = None) -> Stepper:
+    """Backward Euler, u[n+1] = u[n] + f(u[n+1]), by Picard iteration v <- u[n] + f(v) from v = u[n].
+
+    Order 1, one branch, evaluated until the iteration ends. It converges where f is a contraction, i.e. for h L < 1
+    with L the Lipschitz constant of F.
+
+    Args:
+        iterations: how many iterations to make, at least 1; with a `tolerance`, how many at most.
+        tolerance: None makes exactly `iterations`, and the gradient is that of the unrolled iteration. A number stops
+            once the update is smaller than `tolerance` times the state (Euclidean norms over the whole state, which in
+            a network includes the batch), and the gradient is that of the exact solution by the implicit function
+            theorem: (I - f'(v))^-1 is applied by GMRES, in memory that does not grow with the iterations. Where the
+            iteration has not converged in `iterations`, neither the value nor the gradient is that of backward Euler.
+            Cannot be smaller than the rounding of the state's dtype.
+    """
+    if iterations < 1:
+        raise InputError(f"backward_euler: iterations must be at least 1, got {iterations}")
+    if tolerance is not None and not tolerance > 0:
+        raise InputError(f"backward_euler: tolerance must be positive, got {tolerance}")
+
+    def step(fs, u, memory, coef):
+        (f,) = fs
+
+        def picard(v):
+            return combine((1, u), (1, f(v)))
+
+        if tolerance is None:
+            v = u
+            for _ in range(iterations):
+                v = picard(v)
+            return v, memory
+        root = _fixed_point(*jax.closure_convert(f, u), u, tolerance, iterations)
+        # One more evaluation, outside the solver: it leaves value and gradient where they are, and is the evaluation
+        # that a branch with running statistics sees.
+        return picard(root), memory
+
+    name = "backward_euler" if tolerance is None else "backward_euler_implicit"
+    return Stepper(name, step)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4))
+def _fixed_point(f, captured, u, tolerance, iterations):
+    """The v with v = u + f(v, *captured), by Picard iteration; differentiated as the solution that it approximates."""
+
+    def advance(carry):
+        v, _, n = carry
+        new = combine((1, u), (1, f(v, *captured)))
+        return new, _norm(combine((1, new), (-1, v))) > tolerance * _norm(new), n + 1
+
+    return lax.while_loop(lambda carry: carry[1] & (carry[2] < iterations), advance, (u, True, 0))[0]
+
+
+def _fixed_point_forward(f, captured, u, tolerance, iterations):
+    v = _fixed_point(f, captured, u, tolerance, iterations)
+    return v, (v, captured)
+
+
+def _fixed_point_backward(f, tolerance, iterations, residuals, cotangent):
+    """With J = df/dv, the cotangent of u is w = (I - J^T)^-1 cotangent, and that of what f captured follows from w."""
+    v, captured = residuals
+    _, pullback = jax.vjp(f, v, *captured)
+    w, _ = gmres(
+        lambda w: combine((1, w), (-1, pullback(w)[0])), cotangent, tol=tolerance, restart=10, maxiter=iterations
+    )
+    return list(pullback(w)[1:]), w
+
+
+_fixed_point.defvjp(_fixed_point_forward, _fixed_point_backward)
+
+
+def _norm(u):
+    squares = [jnp.sum(jnp.abs(x).astype(jnp.promote_types(x.dtype, jnp.float32)) ** 2) for x in jax.tree.leaves(u)]
+    return jnp.sqrt(sum(squares))
+
+
+@functools.cache
+def fractal(columns: int = 2, half_steps: bool = True) -> Stepper:
+    """FractalNet's expansion rule (Larsson et al. 2017) as a scheme.
+
+    With p_1(u; h) = u + h f(u), the rule is
+
+        p_{c+1}(u; h) = ( p_c(p_c(u; h/2); h/2) + u + h f(u) ) / 2,
+
+    the mean of a deep path of two half steps and a shallow path of one. One step is p_columns(u; 1), in a network
+    the steps' sizes being part of the branches. Two columns have the form of a two-stage Runge-Kutta method
+    (Lu et al. 2018), of order 1.
+
+    Args:
+        columns: how many paths are averaged, at least 1 (which is Euler). There are 2**columns - 1 branches, in this
+            order: the shallow one, then those of the first half of the deep path, then those of the second.
+        half_steps: False leaves every step at full size, as the published network does. Then the paths advance time
+            by different amounts, and the scheme is not consistent with u' = F (order 0).
+    """
+    if columns < 1:
+        raise InputError(f"fractal: columns must be at least 1, got {columns}")
+
+    def step(fs, u, memory, coef):
+        branches = iter(fs)
+
+        def expand(u, c, h):
+            shallow = combine((1, u), (h, next(branches)(u)))
+            if c == 1:
+                return shallow
+            h = h / 2 if half_steps else h
+            deep = expand(expand(u, c - 1, h), c - 1, h)
+            return combine((0.5, deep), (0.5, shallow))
+
+        return expand(u, columns, 1), memory
+
+    name = f"fractal{columns}" if half_steps else f"fractal{columns}_full_steps"
+    return Stepper(name, step, stages=2**columns - 1, order=1 if half_steps or columns == 1 else 0)

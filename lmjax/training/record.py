@@ -1,0 +1,103 @@
+"""What a run leaves in its folder: config.json, metrics.jsonl, summary.json."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from lmjax.config import Config, differences, from_dict, to_dict
+from lmjax.errors import InputError
+
+
+class Record:
+    """The folder of a run. Only one process of a run writes it.
+
+    Args:
+        directory: the folder.
+        writes: whether this process is the one that writes.
+    """
+
+    def __init__(self, directory: str | Path, *, writes: bool = True):
+        self.directory = Path(directory)
+        self.writes = writes
+        self.config_path = self.directory / "config.json"
+        self.metrics_path = self.directory / "metrics.jsonl"
+        self.summary_path = self.directory / "summary.json"
+
+    def start(self, config: Config) -> None:
+        """Makes the folder and notes the config.
+
+        Raises:
+            InputError: if it holds a run already, or cannot be made.
+        """
+        if self.config_path.exists():
+            raise InputError(
+                f"{self.directory} already holds a run: go on with it by --resume, or choose another --workdir"
+            )
+        if self.writes:
+            try:
+                self.directory.mkdir(parents=True, exist_ok=True)
+                _write(self.config_path, to_dict(config))
+            except OSError as error:
+                raise InputError(f"--workdir {self.directory}: cannot be written ({error.strerror})") from error
+
+    def config(self) -> Config:
+        """The config that the run was started with.
+
+        Raises:
+            InputError: if the folder holds no run.
+        """
+        try:
+            return from_dict(json.loads(self.config_path.read_text()))
+        except FileNotFoundError as error:
+            raise InputError(f"{self.directory} holds no run (no {self.config_path.name})") from error
+        except json.JSONDecodeError as error:
+            raise InputError(f"{self.config_path}: is not JSON ({error})") from error
+
+    def require_same(self, config: Config, sections: tuple[str, ...] | None = None) -> None:
+        """Checks that a config describes the run in this folder.
+
+        Raises:
+            InputError: naming every key that differs, with both values.
+        """
+        different = differences(self.config(), config, sections)
+        if different:
+            said = ", ".join(f"{key} {theirs!r} (now {ours!r})" for key, (theirs, ours) in different.items())
+            raise InputError(
+                f"{self.directory} holds another run, with {said}: give the same values, or choose another folder"
+            )
+
+    def rows(self) -> list[dict[str, Any]]:
+        """The rows of metrics.jsonl, one an epoch."""
+        if not self.metrics_path.exists():
+            return []
+        return [json.loads(line) for line in self.metrics_path.read_text().splitlines()]
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Adds a row to metrics.jsonl."""
+        if self.writes:
+            with self.metrics_path.open("a") as file:
+                file.write(json.dumps(row) + "\n")
+
+    def rewind(self, step: int) -> list[dict[str, Any]]:
+        """Forgets the rows after a step, for a run that goes on from there, and returns the ones before."""
+        rows = [row for row in self.rows() if row["step"] <= step]
+        if self.writes:
+            _replace(self.metrics_path, "".join(json.dumps(row) + "\n" for row in rows))
+        return rows
+
+    def summarise(self, summary: dict[str, Any]) -> None:
+        """Writes summary.json."""
+        if self.writes:
+            _write(self.summary_path, summary)
+
+
+def _write(path: Path, values: dict[str, Any]) -> None:
+    _replace(path, json.dumps(values, indent=2) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    """Writes a file so that it is either the old one or the new one, whatever happens in between."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text)
+    os.replace(part, path)

@@ -1,0 +1,243 @@
+"""A network, its data and its compiled programs on the devices."""
+
+import functools
+import math
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from lmjax import networks, steppers
+from lmjax.config import Config
+from lmjax.data import Dataset, epoch_order
+from lmjax.errors import InputError
+from lmjax.training.optimizer import create_optimizer, learning_rate
+from lmjax.training.step import Programs, TrainState
+
+
+class NonFiniteLoss(ArithmeticError):
+    """The training loss became infinite or NaN.
+
+    Attributes:
+        step: the step at which it did.
+    """
+
+    def __init__(self, step: int, loss: float):
+        super().__init__(f"the training loss is {loss} at step {step}")
+        self.step = step
+
+
+def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
+    """All devices (of all processes) along one axis, "data"."""
+    devices = jax.devices() if devices is None else devices
+    # Auto is written out because the default differs between the versions of jax; sharding is left to the compiler.
+    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+class Trainer:
+    """Trains one network on one data set that lives on the device.
+
+    Everything random is a function of (config.seed, step), so that a trainer given the state of another goes on
+    exactly as the other would have.
+
+    Args:
+        config: the run.
+        dataset: its data.
+        mesh: the devices to use, from `data_mesh`; None for all.
+
+    Attributes:
+        state: `TrainState`, replicated over the mesh.
+        steps_per_epoch, total_steps: of the run.
+        compile_seconds: what tracing and compiling has taken so far.
+
+    Raises:
+        InputError: if the data set is smaller than a batch, or a batch cannot be split over the devices.
+    """
+
+    def __init__(self, config: Config, dataset: Dataset, mesh: Mesh | None = None):
+        self.config, self.dataset = config, dataset
+        self.mesh = data_mesh() if mesh is None else mesh
+        batch, devices = config.train.batch_size, self.mesh.size
+        if batch > len(dataset.train):
+            raise InputError(
+                f"train.batch_size: {batch} is more than the {len(dataset.train)} training images of {dataset.name}"
+            )
+        if batch % devices:
+            raise InputError(
+                f"train.batch_size: {batch} cannot be split evenly over {devices} devices: choose a multiple of that"
+            )
+        self.steps_per_epoch = len(dataset.train) // batch
+        self.total_steps = self.steps_per_epoch * config.train.epochs
+        self.learning_rate = learning_rate(config.optimizer, self.total_steps)
+        self.compile_seconds = 0.0
+
+        self._replicated = NamedSharding(self.mesh, P())
+        graph, self.state, optimizer = self._initialise()
+        self.programs = Programs(
+            graph=graph,
+            optimizer=optimizer,
+            augmentation=config.data,
+            mean=dataset.mean,
+            std=dataset.std,
+            dtype=jnp.dtype(config.model.dtype),
+            mesh=self.mesh,
+            seed=config.seed,
+        )
+        self._train_data = self._place(dataset.train.images), self._place(dataset.train.labels)
+        # Every evaluation batch is full; what pads the last one is not counted.
+        self._eval_batch = math.ceil(min(config.train.eval_batch_size, len(dataset.test)) / devices) * devices
+        padding = -len(dataset.test) % self._eval_batch
+        self._test_data = tuple(
+            self._place(np.concatenate([x, np.repeat(x[:1], padding, axis=0)]))
+            for x in (dataset.test.images, dataset.test.labels)
+        )
+        self._order = jax.jit(
+            functools.partial(epoch_order, size=len(dataset.train), batch=batch),
+            out_shardings=NamedSharding(self.mesh, P(None, "data")),
+        )
+
+    def _initialise(self):
+        config = self.config
+        model = networks.create(
+            config.model.name,
+            stepper=steppers.get(config.model.stepper),
+            classes=len(self.dataset.classes),
+            cin=self.dataset.shape[-1],
+            width=config.model.width,
+            project_history=config.model.project_history,
+            dtype=jnp.dtype(config.model.dtype),
+            unroll=config.model.unroll,
+            remat=config.model.remat,
+            rngs=nnx.Rngs(config.seed),
+        )
+        graph, params, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
+        params, statistics = nnx.to_pure_dict(params), nnx.to_pure_dict(statistics)
+        optimizer = create_optimizer(config.optimizer, self.total_steps)
+        state = TrainState(jnp.zeros((), jnp.int32), params, statistics, optimizer.init(params))
+        return graph, self.place(state), optimizer
+
+    def _place(self, x: Any) -> jax.Array:
+        # From NumPy: an array that lives on one process's device cannot become one that spans several processes.
+        return jax.device_put(np.asarray(x), self._replicated)
+
+    def place(self, state: TrainState) -> TrainState:
+        """A state, brought to the devices of this trainer and replicated over them."""
+        return jax.tree.map(self._place, state)
+
+    @property
+    def step(self) -> int:
+        """How many steps have been made."""
+        return int(self.state.step)
+
+    @property
+    def model(self) -> networks.Network:
+        """The network as an NNX module, with copies of the present parameters and statistics."""
+        arrays = jax.tree.map(jnp.copy, (self.state.params, self.state.statistics))
+        return nnx.merge(self.programs.graph, *arrays)
+
+    @property
+    def parameters(self) -> int:
+        """How many trainable numbers the network has."""
+        return sum(x.size for x in jax.tree.leaves(self.state.params))
+
+    @functools.cached_property
+    def _steps_per_dispatch(self) -> int:
+        """How many steps one program makes: the largest divisor of an epoch up to the limit, so that all are alike."""
+        limit = self.config.train.steps_per_dispatch
+        if limit is None:
+            # XLA:CPU's convolutions are an order of magnitude slower inside a loop.
+            limit = 1 if self.mesh.devices.flat[0].platform == "cpu" else 50
+        return max(d for d in range(1, min(limit, self.steps_per_epoch) + 1) if self.steps_per_epoch % d == 0)
+
+    @functools.cached_property
+    def _train(self):
+        program = functools.partial(self.programs.train, steps=self._steps_per_dispatch)
+        jitted = jax.jit(program, donate_argnums=0, out_shardings=self._replicated)
+        return self._compile(jitted, self.state, self._order(jax.random.key(0), 0), *self._train_data)
+
+    @functools.cached_property
+    def _evaluate(self):
+        program = functools.partial(self.programs.evaluate, size=len(self.dataset.test), batch=self._eval_batch)
+        jitted = jax.jit(program, out_shardings=self._replicated)
+        return self._compile(jitted, self.state.params, self.state.statistics, *self._test_data, np.int32(0))
+
+    def _compile(self, jitted, *arguments):
+        start = time.perf_counter()
+        compiled = jitted.lower(*arguments).compile()
+        self.compile_seconds += time.perf_counter() - start
+        return compiled
+
+    def compile(self) -> None:
+        """Compiles both programs now instead of when they are first needed."""
+        _, _ = self._train, self._evaluate
+
+    def train_epoch(
+        self, progress: Callable[[int, float, float], None] = lambda images, loss, accuracy: None
+    ) -> dict[str, float]:
+        """Trains to the end of the epoch that the state is in.
+
+        Args:
+            progress: called as steps complete with (images since the last call, loss, accuracy).
+
+        Returns:
+            The means over its steps, {"train_loss", "train_accuracy"}, the "learning_rate" of its last step, and
+            "images_per_second" without compilation.
+
+        Raises:
+            NonFiniteLoss: naming the step. The state is then beyond repair.
+        """
+        train = self._train
+        batch, first = self.config.train.batch_size, self.step
+        epoch = first // self.steps_per_epoch
+        remaining = self.steps_per_epoch - first % self.steps_per_epoch
+        # The order draws from its own key: the steps' keys are folded from the seed's.
+        order = self._order(jax.random.fold_in(jax.random.key(self.config.seed), 2**31), epoch)
+        losses, accuracies, pending = [], [], deque()
+
+        def collect():
+            values = jax.device_get(pending.popleft())
+            losses.extend(values["loss"].tolist())
+            accuracies.extend(values["accuracy"].tolist())
+            for loss in losses[-len(values["loss"]) :]:
+                if not math.isfinite(loss):
+                    raise NonFiniteLoss(first + losses.index(loss) + 1, loss)
+            progress(batch * len(values["loss"]), losses[-1], accuracies[-1])
+
+        start = time.perf_counter()
+        for _ in range(remaining // self._steps_per_dispatch):
+            self.state, metrics = train(self.state, order, *self._train_data)
+            pending.append(metrics)
+            if len(pending) > 2:  # the device always has the next program waiting, the host never runs far ahead
+                collect()
+        while pending:
+            collect()
+        seconds = time.perf_counter() - start
+        return {
+            "train_loss": float(np.mean(losses)),
+            "train_accuracy": float(np.mean(accuracies)),
+            "learning_rate": float(self.learning_rate(first + remaining - 1)),
+            "images_per_second": remaining * batch / seconds,
+        }
+
+    def evaluate(self) -> dict[str, float]:
+        """{"test_loss", "test_accuracy"} over every test image, each counted once."""
+        evaluate = self._evaluate
+        sums = [
+            evaluate(self.state.params, self.state.statistics, *self._test_data, np.int32(start))
+            for start in range(0, len(self.dataset.test), self._eval_batch)
+        ]
+        total = jax.tree.map(lambda *x: float(np.sum(x, dtype=np.float64)), *jax.device_get(sums))
+        count = len(self.dataset.test)
+        return {"test_loss": total["loss"] / count, "test_accuracy": total["correct"] / count}
+
+    def coefficients(self) -> dict[str, list]:
+        """The learned coefficients of the scheme by stage, as plain lists; see `networks.coefficients`."""
+        values = networks.coefficients(nnx.merge(self.programs.graph, self.state.params, self.state.statistics))
+        return {stage: np.asarray(value).tolist() for stage, value in values.items()}

@@ -1,0 +1,191 @@
+"""Train a network whose blocks are steps of a numerical scheme.
+
+python train.py --config configs/digits.py
+python train.py --config configs/cifar10_lm_resnet56.py --model.stepper euler --seed 1
+python train.py --config configs/digits.py --workdir runs/a --resume
+python train.py --config configs/digits.py --evaluate runs/a
+"""
+
+import dataclasses
+import importlib.metadata
+import json
+import platform
+import sys
+import time
+from datetime import datetime
+from pathlib import Path
+
+import jax
+
+import lmjax
+from lmjax import command_line, data
+from lmjax.config import Config
+from lmjax.errors import InputError
+from lmjax.training import Checkpoints, NonFiniteLoss, Record, Trainer, figures
+
+
+def train(config: Config, *, resume: bool = False) -> dict:
+    """A whole run: data, network, epochs, checkpoints, summary. Returns the summary."""
+    began = time.perf_counter()
+    record = Record(config.workdir, writes=jax.process_index() == 0)
+    if resume:
+        record.require_same(config)
+    dataset = load_data(config)
+    trainer = Trainer(config, dataset)
+    if not resume:
+        record.start(config)
+    say(f"{config.model.name}, {config.model.stepper}: {trainer.parameters:,} parameters on {device()}")
+    say(f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} test images")
+    say(f"writing to {record.directory}")
+
+    with Checkpoints(record.directory / "checkpoints") as checkpoints:
+        rows, before = [], 0.0
+        if resume and checkpoints.latest() is not None:
+            trainer.state, about = checkpoints.restore(trainer.state)
+            rows, before = record.rewind(trainer.step), about["wall_seconds"]
+            say(f"resumed after epoch {trainer.step // trainer.steps_per_epoch}")
+        trainer.compile()
+        say(f"compiled in {trainer.compile_seconds:.1f} s")
+
+        for epoch in range(trainer.step // trainer.steps_per_epoch + 1, config.train.epochs + 1):
+            with progress_bar(trainer, epoch) as progress:
+                try:
+                    trained = trainer.train_epoch(progress)
+                except NonFiniteLoss as error:
+                    saved = f"the last checkpoint, of step {checkpoints.latest()}, is in {checkpoints.directory}"
+                    raise InputError(
+                        f"{error}: try a smaller --optimizer.learning-rate than {config.optimizer.learning_rate:g}"
+                        + (f"; {saved}" if checkpoints.latest() else "")
+                    ) from error
+            row = {"epoch": epoch, "step": trainer.step} | trained | trainer.evaluate()
+            row["wall_seconds"] = before + time.perf_counter() - began
+            row["coefficients"] = trainer.coefficients()
+            rows.append(row)
+            record.log(row)
+            report(row, config.train.epochs)
+            if epoch % config.train.checkpoint_every == 0 or epoch == config.train.epochs:
+                checkpoints.save(trainer.state, {"wall_seconds": row["wall_seconds"]})
+
+    summary = {
+        "test_accuracy": rows[-1]["test_accuracy"],
+        "test_loss": rows[-1]["test_loss"],
+        "parameters": trainer.parameters,
+        "epochs": config.train.epochs,
+        "steps": trainer.step,
+        "seed": config.seed,
+        "images_per_second": len(rows) / sum(1 / row["images_per_second"] for row in rows),
+        "wall_seconds": rows[-1]["wall_seconds"],
+        "compile_seconds": trainer.compile_seconds,
+        "device": device(),
+        "versions": versions(),
+    }
+    record.summarise(summary)
+    draw(record, rows, config)
+    say(f"test accuracy {summary['test_accuracy']:.2%}; everything is in {record.directory}")
+    return summary
+
+
+def evaluate(config: Config, directory: str) -> dict:
+    """The test loss and accuracy of the newest checkpoint of a run."""
+    record = Record(directory)
+    record.require_same(config, ("model",))
+    trainer = Trainer(config, load_data(config))
+    with Checkpoints(record.directory / "checkpoints") as checkpoints:
+        trainer.state, _ = checkpoints.restore(trainer.state, network_only=True)
+    return trainer.evaluate()
+
+
+def load_data(config: Config) -> data.Dataset:
+    return data.load(config.data.name, directory=config.data.dir, size=config.data.size)
+
+
+def say(text: str) -> None:
+    if jax.process_index() == 0:
+        print(text, flush=True)
+
+
+def report(row: dict, epochs: int) -> None:
+    say(
+        f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  "
+        f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.2%}  "
+        f"test loss {row['test_loss']:.4f} accuracy {row['test_accuracy']:.2%}  "
+        f"lr {row['learning_rate']:g}  {row['images_per_second']:,.0f} images/s"
+    )
+
+
+class progress_bar:
+    """A bar over the images of an epoch, on a terminal; nothing where the output is a file, or tqdm is missing."""
+
+    def __init__(self, trainer: Trainer, epoch: int):
+        try:
+            from tqdm import tqdm
+        except ImportError:
+            tqdm = None
+        remaining = trainer.steps_per_epoch - trainer.step % trainer.steps_per_epoch
+        total = remaining * trainer.config.train.batch_size
+        hidden = True if jax.process_index() else None  # None hides it where there is no terminal
+        self.bar = (
+            tqdm(total=total, desc=f"epoch {epoch}", unit=" images", leave=False, disable=hidden) if tqdm else None
+        )
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        if self.bar is not None:
+            self.bar.close()
+
+    def __call__(self, images: int, loss: float, accuracy: float) -> None:
+        if self.bar is not None:
+            self.bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.1%}", refresh=False)
+            self.bar.update(images)
+
+
+def draw(record: Record, rows: list[dict], config: Config) -> None:
+    if not record.writes:
+        return
+    title = f"{config.model.name}, {config.model.stepper}, {config.data.name}"
+    try:
+        figures.learning_curves(rows, record.directory / "learning_curves.png", title)
+        if rows[-1]["coefficients"]:
+            figures.coefficients(rows[-1]["coefficients"], record.directory / "coefficients.png", title)
+    except InputError as error:  # matplotlib is missing: the numbers are written, only the pictures are not
+        say(f"no pictures: {error}")
+
+
+def device() -> str:
+    devices = jax.devices()
+    return f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"
+
+
+def versions() -> dict[str, str]:
+    packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
+    found = {"python": platform.python_version(), "lmjax": lmjax.__version__}
+    for package in packages:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
+
+
+def main(arguments: list[str] | None = None) -> int:
+    try:
+        config, choices = command_line.parse(arguments, description=__doc__)
+        if choices.evaluate:
+            say(json.dumps(evaluate(config, choices.evaluate), indent=2))
+            return 0
+        if config.workdir is None:
+            if choices.resume:
+                raise InputError("--resume: give the --workdir of the run to go on with")
+            name = f"{Path(choices.config).stem}-{config.model.stepper}-{datetime.now():%Y%m%d-%H%M%S}"
+            config = dataclasses.replace(config, workdir=str(Path("runs", name)))
+        train(config, resume=choices.resume)
+        return 0
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
