@@ -92,6 +92,8 @@ def load_cifar(name: str, directory: str | Path | None = None) -> Dataset:
         prepared = _prepared_by_tfds(name, directory)
         if prepared is not None:
             return _from_tfds(name, prepared)
+        if (directory / "train").is_dir():
+            raise InputError(f"{directory} holds a folder of images: use --data.name folder to train on it")
     archive = ARCHIVES[name]
     path = None if directory is None else directory / archive.filename
     if path is None or not path.exists():

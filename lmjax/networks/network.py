@@ -10,7 +10,7 @@ from jax.typing import DTypeLike
 
 from lmjax.errors import InputError
 from lmjax.networks.branches import Activation, Projection, conv
-from lmjax.networks.stack import List, Stack
+from lmjax.networks.stack import List, Stack, changed, statistics
 from lmjax.steppers import Stepper, combine
 
 
@@ -47,17 +47,17 @@ class _Pure:
         self.module = module
         self.graph, variables = nnx.split(module)
         self.variables = nnx.to_pure_dict(variables)  # arrays, from which every evaluation makes variables of its own
-        self.statistics = None
+        self.statistics = {}
 
     def __call__(self, u):
         copy = nnx.merge(self.graph, self.variables)
+        before = statistics(copy)
         f = copy(u)
-        self.statistics = nnx.to_pure_dict(nnx.state(copy, nnx.BatchStat))
+        self.statistics = changed(before, statistics(copy))
         return f
 
     def keep_statistics(self):
-        if self.statistics is not None:
-            nnx.update(self.module, self.statistics)
+        nnx.update(self.module, self.statistics)
 
 
 def _coefficients(stepper, channels, rngs):
@@ -194,7 +194,9 @@ class Network(nnx.Module):
                 Stage(
                     stepper, branch, widths[i], widths[i + 1], depth,
                     stride=1 if i == 0 else 2, project_history=project_history and i > 0,
-                    dtype=dtype, unroll=unroll, remat=remat, rngs=rngs,
+                    dtype=dtype, unroll=unroll, remat=remat,
+                    # Its own, so that the options of one stage do not change what the next one draws.
+                    rngs=nnx.Rngs(rngs.params()),
                 )
                 for i, depth in enumerate(depths)
             ]

@@ -55,10 +55,26 @@ class Stack(nnx.Module):
 
         def one(carry, variables):
             item = nnx.merge(graph, variables)
+            before = statistics(item)
             carry = body(item, carry)
-            return carry, nnx.to_pure_dict(nnx.state(item, nnx.BatchStat))
+            return carry, changed(before, statistics(item))
 
         one = jax.checkpoint(one) if self.remat else one
-        carry, statistics = lax.scan(one, carry, nnx.to_pure_dict(variables), unroll=self.unroll)
-        nnx.update(self.item, statistics)
+        carry, new = lax.scan(one, carry, nnx.to_pure_dict(variables), unroll=self.unroll)
+        nnx.update(self.item, new)
         return carry
+
+
+def statistics(module: nnx.Module) -> dict[str, Any]:
+    """The running statistics of a module, as a nested dict of arrays."""
+    return nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
+
+
+def changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
+    """`after` if the module has written its statistics since `before`, else nothing.
+
+    In evaluation they stay the very same arrays, and must not be written: a module that only reads its variables can
+    be called inside any transformation, one that writes them cannot.
+    """
+    same = all(x is y for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
+    return {} if same else after

@@ -1,0 +1,242 @@
+"""CIFAR from a small archive of the official layout, served by a local server that can misbehave, and from TFDS."""
+
+import contextlib
+import dataclasses
+import hashlib
+import http.server
+import io
+import re
+import socket
+import tarfile
+import threading
+import time
+
+import numpy as np
+import pytest
+
+from lmjax import InputError
+from lmjax.data import cifar, load
+
+RECORDS = 4
+rng = np.random.default_rng(0)
+PIXELS = {"train": rng.integers(0, 256, (5 * RECORDS, 32, 32, 3), np.uint8)}
+PIXELS["test"] = rng.integers(0, 256, (RECORDS, 32, 32, 3), np.uint8)
+
+
+def records(images, labels, label_bytes):
+    """As the official files have them: labels, then the red, the green and the blue plane."""
+    prefix = bytes(label_bytes - 1)  # CIFAR-100's coarse label
+    return b"".join(
+        prefix + bytes([y]) + x.transpose(2, 0, 1).tobytes() for x, y in zip(images, labels, strict=True)
+    )
+
+
+def make_archive(name, *, leave_out=(), cut=0, names=None):
+    layout = cifar.ARCHIVES[name]
+    labels = {split: np.arange(len(x)) % layout.classes for split, x in PIXELS.items()}
+    per_file = len(PIXELS["train"]) // len(layout.train)
+    files = {
+        file: records(*(x["train"][i * per_file : (i + 1) * per_file] for x in (PIXELS, labels)), layout.label_bytes)
+        for i, file in enumerate(layout.train)
+    }
+    files[layout.test[0]] = records(PIXELS["test"], labels["test"], layout.label_bytes)
+    names = [f"class{i}" for i in range(layout.classes)] if names is None else names
+    files[layout.names] = ("\n".join(names) + "\n\n").encode()
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as tar:
+        for file, content in files.items():
+            if file not in leave_out:
+                content = content[: len(content) - cut] if file == layout.test[0] else content
+                member = tarfile.TarInfo(f"{layout.folder}/{file}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+@contextlib.contextmanager
+def serve(content, *, cut=0):
+    """A server on this machine that answers every request with `content`, breaking off `cut` bytes before the end."""
+    requests = []
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self):
+            requests.append(self.path)
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content[: len(content) - cut])
+
+        def log_message(self, *_):
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}", requests
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.fixture
+def point(monkeypatch):
+    """Points the name of a data set at a server, with the checksum of what it should serve."""
+
+    def point(name, url, content):
+        archive = cifar.ARCHIVES[name]
+        changed = dataclasses.replace(
+            archive, url=f"{url}/{archive.filename}", sha256=hashlib.sha256(content).hexdigest()
+        )
+        monkeypatch.setitem(cifar.ARCHIVES, name, changed)
+        return changed
+
+    return point
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100"])
+def test_downloads_once(tmp_path, point, name):
+    content = make_archive(name)
+    with serve(content) as (url, requests):
+        archive = point(name, url, content)
+        dataset = load(name, directory=tmp_path)
+        again = load(name, directory=tmp_path)
+    assert len(requests) == 1
+    assert [p.name for p in tmp_path.iterdir()] == [archive.filename]
+    np.testing.assert_array_equal(dataset.train.images, PIXELS["train"])
+    np.testing.assert_array_equal(again.test.images, PIXELS["test"])
+    assert dataset.train.labels.tolist() == [i % archive.classes for i in range(20)]
+    assert dataset.classes[-1] == f"class{archive.classes - 1}"
+
+
+def test_archive_put_there_by_hand_is_used(tmp_path):
+    (tmp_path / "cifar-10-binary.tar.gz").write_bytes(make_archive("cifar10"))
+    assert len(load("cifar10", directory=tmp_path).train) == 20
+
+
+def test_wrong_checksum(tmp_path, point):
+    content = make_archive("cifar10")
+    with serve(content) as (url, _):
+        point("cifar10", url, b"something else")
+        with pytest.raises(InputError, match=r"not the official archive \(its SHA-256 differs\).*--data\.dir"):
+            load("cifar10", directory=tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_cut_connection(tmp_path, point):
+    content = make_archive("cifar10")
+    with serve(content, cut=1000) as (url, _):
+        point("cifar10", url, content)
+        with pytest.raises(InputError, match="cannot be downloaded into"):
+            load("cifar10", directory=tmp_path)
+        assert list(tmp_path.iterdir()) == []  # nothing half-done is left to be mistaken for the archive
+    with serve(content) as (url, _):
+        point("cifar10", url, content)
+        assert len(load("cifar10", directory=tmp_path).train) == 20
+
+
+def test_offline_fails_fast(tmp_path, point):
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+    point("cifar10", f"http://127.0.0.1:{port}", b"")
+    start = time.perf_counter()
+    with pytest.raises(InputError, match=r"Connection refused.*put cifar-10-binary\.tar\.gz from http"):
+        load("cifar10", directory=tmp_path)
+    assert time.perf_counter() - start < 5
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"leave_out": ("data_batch_3.bin",)}, "lacks cifar-10-batches-bin/data_batch_3.bin"),
+        ({"cut": 7}, "test_batch.bin do not hold whole records"),
+        ({"names": ["a", "b"]}, "names 2 classes instead of 10"),
+    ],
+)
+def test_archives_that_will_not_do(tmp_path, change, message):
+    path = tmp_path / "cifar-10-binary.tar.gz"
+    path.write_bytes(make_archive("cifar10", **change))
+    with pytest.raises(InputError, match=re.escape(str(path)) + ".*" + message):
+        load("cifar10", directory=tmp_path)
+
+
+@pytest.mark.parametrize("keep", [100, -100])
+def test_archive_cut_short(tmp_path, keep):
+    path = tmp_path / "cifar-10-binary.tar.gz"
+    path.write_bytes(make_archive("cifar10")[:keep])
+    with pytest.raises(InputError, match="cannot be read as a tar.gz archive"):
+        load("cifar10", directory=tmp_path)
+
+
+def test_missing_directory():
+    with pytest.raises(InputError, match="there is no directory /nowhere"):
+        load("cifar10", directory="/nowhere")
+
+
+def test_folder_of_images_is_not_mistaken_for_a_place_to_download_to(tmp_path):
+    (tmp_path / "train" / "cat").mkdir(parents=True)
+    with pytest.raises(InputError, match=r"--data\.name folder"):
+        load("cifar10", directory=tmp_path)
+
+
+@pytest.fixture
+def prepared(tmp_path):
+    """A directory as tensorflow-datasets leaves it behind, made without TensorFlow from the same public pieces."""
+    tfds = pytest.importorskip("tensorflow_datasets")
+    from array_record.python.array_record_module import ArrayRecordWriter
+    from PIL import Image
+    from tensorflow_datasets.proto import tf_example_pb2
+
+    directory = tmp_path / "cifar10" / "3.0.2"
+    directory.mkdir(parents=True)
+    features = tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(32, 32, 3), dtype=np.uint8),
+            "label": tfds.features.ClassLabel(names=[f"class{i}" for i in range(10)]),
+        }
+    )
+    splits = []
+    for split, images in PIXELS.items():
+        file = directory / f"cifar10-{split}.array_record-00000-of-00001"
+        writer = ArrayRecordWriter(str(file), "group_size:1")
+        for i, image in enumerate(images):
+            png = io.BytesIO()
+            Image.fromarray(image).save(png, "PNG")
+            example = tf_example_pb2.Example()
+            example.features.feature["image"].bytes_list.value.append(png.getvalue())
+            example.features.feature["label"].int64_list.value.append(i % 10)
+            writer.write(example.SerializeToString())
+        writer.close()
+        splits.append(
+            tfds.core.SplitInfo(
+                name=split,
+                shard_lengths=[len(images)],
+                num_bytes=file.stat().st_size,
+                filename_template=tfds.core.ShardedFileTemplate(
+                    dataset_name="cifar10", data_dir=directory, split=split, filetype_suffix="array_record"
+                ),
+            )
+        )
+    info = tfds.core.DatasetInfo(
+        builder=tfds.core.DatasetIdentity(
+            name="cifar10", version=tfds.core.Version("3.0.2"), data_dir=str(directory), module_name="test"
+        ),
+        features=features,
+    )
+    info.set_file_format("array_record")
+    info.set_splits(tfds.core.SplitDict(splits))
+    info.write_to_directory(directory)
+    return tmp_path
+
+
+@pytest.mark.parametrize("below", ["", "cifar10", "cifar10/3.0.2"])
+def test_reads_what_tfds_has_prepared(prepared, below):
+    dataset = load("cifar10", directory=prepared / below)
+    np.testing.assert_array_equal(dataset.train.images, PIXELS["train"])
+    np.testing.assert_array_equal(dataset.test.labels, np.arange(RECORDS))
+    assert dataset.classes == tuple(f"class{i}" for i in range(10))
+
+
+def test_another_data_set_prepared_there(prepared):
+    with pytest.raises(InputError, match="holds cifar10, not cifar100"):
+        load("cifar100", directory=prepared / "cifar10")

@@ -1,0 +1,84 @@
+"""Configs: checked when they are made, the same after a round trip, and those of the repository as published."""
+
+import ast
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+from flax import nnx
+
+from lmjax import InputError, networks, steppers
+from lmjax.command_line import load
+from lmjax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig, differences, from_dict, to_dict
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
+def test_configs_build_what_they_say(path):
+    config = load(path)
+    docstring = ast.get_docstring(ast.parse(path.read_text()))
+    assert f"--config configs/{path.name}" in docstring
+    if config.data.name == "digits":
+        return
+    model = nnx.eval_shape(
+        lambda: networks.create(config.model.name, stepper=steppers.get(config.model.stepper), rngs=nnx.Rngs(0))
+    )
+    stated = int(re.search(r"([\d,]+) parameters, ", docstring)[1].replace(",", ""))
+    assert networks.parameter_count(model) == stated
+    assert (config.train.epochs, config.train.batch_size) == (160, 128)
+    assert config.optimizer == OptimizerConfig(0.1, (80 / 160, 120 / 160), 0.1, 0.9, False, 1e-4)
+    assert (config.data.pad, config.data.padding, config.data.flip) == (4, "zero", True)
+    assert f"resnet{re.search('[0-9]+$', path.stem)[0]}" == config.model.name
+    assert config.model.stepper == ("lm" if "lm_" in path.stem else "euler")
+
+
+def test_every_published_cifar10_row_has_a_config():
+    names = {p.stem for p in CONFIGS}
+    for depth in (20, 32, 44, 56, 110, 164):
+        assert {f"cifar10_resnet{depth}", f"cifar10_lm_resnet{depth}"} <= names
+
+
+def test_round_trip_through_json():
+    config = Config(optimizer=OptimizerConfig(milestones=(0.1, 0.2)), data=DataConfig(name="folder", size=3), seed=5)
+    assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: DataConfig(name="mnist"), "data.name: must be one of digits, cifar10, cifar100, folder, got 'mnist'"),
+        (lambda: DataConfig(padding="edge"), "data.padding: must be one of zero, reflect"),
+        (lambda: DataConfig(pad=-1), "data.pad: must be 0 or more"),
+        (lambda: DataConfig(size=32), "data.size: must be left out unless data.name is folder"),
+        (lambda: ModelConfig(stepper="eular"), "unknown stepper 'eular': did you mean 'euler'"),
+        (lambda: ModelConfig(dtype="float16"), "model.dtype: must be one of float32, bfloat16"),
+        (lambda: OptimizerConfig(learning_rate=0), "optimizer.learning_rate: must be positive"),
+        (lambda: OptimizerConfig(learning_rate=float("nan")), "optimizer.learning_rate: must be positive"),
+        (lambda: OptimizerConfig(milestones=(80, 120)), "optimizer.milestones: must be increasing fractions"),
+        (lambda: OptimizerConfig(momentum=1.0), "optimizer.momentum: must be at least 0 and less than 1"),
+        (lambda: OptimizerConfig(momentum=0, nesterov=True), "optimizer.nesterov: must be off without momentum"),
+        (lambda: TrainConfig(epochs=0), "train.epochs: must be at least 1"),
+        (lambda: Config(seed=-1), "seed: must be from 0"),
+        (lambda: from_dict({"modle": {}}), "unknown key 'modle': did you mean 'model'?"),
+        (lambda: from_dict({"model": {"stp": 1}}), "unknown key 'model.stp'"),
+        (lambda: from_dict({"model": {"steper": "lm"}}), "unknown key 'model.steper': did you mean 'model.stepper'?"),
+        (lambda: from_dict({"train": {"epochs": "five"}}), "train.epochs must be int, got 'five'"),
+        (lambda: from_dict({"train": {"epochs": True}}), "train.epochs must be int, got True"),
+        (lambda: from_dict({"data": {"dir": 3}}), "data.dir must be str or NoneType, got 3"),
+        (lambda: from_dict({"model": 3}), "model. must be a table"),
+    ],
+)
+def test_what_is_wrong_is_named(make, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        make()
+
+
+def test_differences_leave_out_places():
+    a = Config(workdir="a")
+    b = dataclasses.replace(a, workdir="b", seed=1, data=DataConfig(dir="elsewhere", pad=2))
+    assert differences(a, b) == {"data.pad": (4, 2), "seed": (0, 1)}
+    assert differences(a, b, ("data",)) == {"data.pad": (4, 2)}

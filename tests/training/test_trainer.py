@@ -1,0 +1,170 @@
+"""The training loop: it learns, repeats itself exactly, and is the same program on any number of devices."""
+
+import dataclasses
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from lmjax import InputError
+from lmjax.config import OptimizerConfig
+from lmjax.data import Split, normalise
+from lmjax.training import NonFiniteLoss, Trainer, data_mesh
+
+ONE = data_mesh(jax.devices()[:1])
+
+
+def changed(config, **sections):
+    return dataclasses.replace(
+        config, **{name: dataclasses.replace(getattr(config, name), **values) for name, values in sections.items()}
+    )
+
+
+def run(trainer, epochs):
+    return [trainer.train_epoch() | trainer.evaluate() for _ in range(epochs)]
+
+
+@pytest.mark.versions
+def test_learns(config, digits):
+    trainer = Trainer(changed(config, train={"epochs": 40}), digits, ONE)
+    before = trainer.evaluate()
+    rows = run(trainer, 40)
+    assert before["test_accuracy"] < 0.3
+    assert rows[-1]["test_accuracy"] > 0.8
+    assert rows[-1]["train_loss"] < 0.3 * rows[0]["train_loss"]
+    assert trainer.step == 200
+    assert [row["learning_rate"] for row in rows] == pytest.approx([0.05] * 20 + [0.005] * 10 + [0.0005] * 10)
+
+
+@pytest.mark.versions
+def test_same_seed_same_numbers_other_seed_other_numbers(config, digits):
+    a, b, c = (Trainer(dataclasses.replace(config, seed=seed), digits, ONE) for seed in (0, 0, 1))
+    rows = [run(trainer, 2) for trainer in (a, b, c)]
+    chex.assert_trees_all_equal(a.state, b.state)
+    speeds = "images_per_second"
+    assert [{k: v for k, v in r.items() if k != speeds} for r in rows[0]] == [
+        {k: v for k, v in r.items() if k != speeds} for r in rows[1]
+    ]
+    assert rows[0][0]["train_loss"] != rows[2][0]["train_loss"]
+
+
+@pytest.mark.versions
+def test_eight_devices_compute_what_one_does(config, digits):
+    one, eight = Trainer(config, digits, ONE), Trainer(config, digits, data_mesh())
+    assert eight.mesh.size == 8
+    a, b = run(one, 1)[0], run(eight, 1)[0]
+    assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-4)
+    assert b["test_loss"] == pytest.approx(a["test_loss"], rel=1e-2)
+    chex.assert_trees_all_close(jax.device_get(one.state), jax.device_get(eight.state), rtol=1e-2, atol=1e-3)
+    assert len(eight.state.params["stem"]["kernel"].sharding.device_set) == 8
+
+
+def test_several_steps_a_dispatch_are_the_same_steps(config, digits):
+    one, five = (Trainer(changed(config, train={"steps_per_dispatch": n}), digits, ONE) for n in (1, 5))
+    a, b = run(one, 2), run(five, 2)
+    assert [r["train_loss"] for r in a] == pytest.approx([r["train_loss"] for r in b], rel=1e-3)
+    chex.assert_trees_all_close(one.state, five.state, rtol=1e-2, atol=1e-4)
+
+
+def test_steps_per_dispatch_divides_the_epoch(config, digits):
+    for limit, chosen in ((1, 1), (4, 1), (5, 5), (100, 5)):
+        trainer = Trainer(changed(config, train={"steps_per_dispatch": limit}), digits, ONE)
+        assert trainer._steps_per_dispatch == chosen
+
+
+@pytest.mark.versions
+def test_one_step_against_numpy_sgd(config, digits):
+    """The first two updates, from gradients taken outside the trainer, by the textbook's SGD with momentum."""
+    batch = dataclasses.replace(digits, train=Split(digits.train.images[:64], digits.train.labels[:64]))
+    config = changed(config, data={"pad": 0}, optimizer={"weight_decay": 0.01, "milestones": ()})
+    trainer = Trainer(config, batch, ONE)
+    params = jax.device_get(trainer.state.params)
+    graph, statistics = trainer.programs.graph, jax.device_get(trainer.state.statistics)
+    images = normalise(jnp.asarray(batch.train.images), batch.mean, batch.std)
+
+    def loss(params, statistics):
+        model = nnx.merge(graph, params, statistics)
+        value = optax.softmax_cross_entropy_with_integer_labels(model(images), batch.train.labels).mean()
+        return value, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+    velocity = jax.tree.map(np.zeros_like, params)
+    for _ in range(2):
+        gradient, statistics = jax.grad(loss, has_aux=True)(params, statistics)
+        flat = jax.tree_util.tree_flatten_with_path(params)[0]
+        decay = jax.tree.unflatten(
+            jax.tree.structure(params), [0.0 if "coefficients" in jax.tree_util.keystr(path) else 0.01 for path, _ in flat]
+        )
+        velocity = jax.tree.map(lambda v, g, d, p: 0.9 * v + np.asarray(g) + d * p, velocity, gradient, decay, params)
+        params = jax.tree.map(lambda p, v: p - 0.05 * v, params, velocity)
+        trainer.train_epoch()
+    chex.assert_trees_all_close(jax.device_get(trainer.state.params), params, rtol=1e-3, atol=1e-5)
+    chex.assert_trees_all_close(jax.device_get(trainer.state.statistics), jax.device_get(statistics), rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("batch", [1, 32, 70, 500])
+def test_evaluation_counts_every_image_once(config, digits, batch):
+    trainer = Trainer(changed(config, train={"eval_batch_size": batch}), digits, ONE)
+    trainer.train_epoch()
+    model = trainer.model
+    model.eval()
+    logits = model(normalise(jnp.asarray(digits.test.images), digits.mean, digits.std))
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, digits.test.labels)
+    found = trainer.evaluate()
+    assert found["test_accuracy"] == float(np.mean(np.argmax(logits, -1) == digits.test.labels))
+    assert found["test_loss"] == pytest.approx(float(losses.mean()), rel=1e-5)
+
+
+def test_state_is_donated_and_programs_compile_once(config, digits):
+    trainer = Trainer(config, digits, ONE)
+    trainer.compile()
+    state_bytes = sum(x.nbytes for x in jax.tree.leaves(trainer.state))
+    assert trainer._train.memory_analysis().alias_size_in_bytes >= state_bytes
+    seconds = trainer.compile_seconds
+    kernel = trainer.state.params["stem"]["kernel"]
+    run(trainer, 2)
+    assert kernel.is_deleted()
+    assert trainer.compile_seconds == seconds > 0
+
+
+def test_non_finite_loss_stops_with_its_step(config, digits):
+    trainer = Trainer(changed(config, optimizer={"learning_rate": 1e30}), digits, ONE)
+    with pytest.raises(NonFiniteLoss, match=r"the training loss is (nan|inf) at step \d"):
+        run(trainer, 3)
+
+
+def test_progress_adds_up(config, digits):
+    seen = []
+    Trainer(config, digits, ONE).train_epoch(lambda images, loss, accuracy: seen.append((images, loss, accuracy)))
+    assert sum(images for images, _, _ in seen) == 320
+    assert all(0 <= accuracy <= 1 and loss > 0 for _, loss, accuracy in seen)
+
+
+def test_k_is_decayed_only_when_asked(config, digits):
+    """A huge decay, and a learning rate too small for gradients to matter."""
+    for decay, moved in ((False, False), (True, True)):
+        optimizer = OptimizerConfig(learning_rate=1e-4, momentum=0, weight_decay=1e3, decay_coefficients=decay)
+        trainer = Trainer(dataclasses.replace(config, optimizer=optimizer), digits, ONE)
+        before = trainer.coefficients()["stage3"]
+        kernel = float(jnp.abs(trainer.state.params["stem"]["kernel"]).max())
+        trainer.train_epoch()
+        ratio = np.array(trainer.coefficients()["stage3"]) / before
+        assert (abs(ratio - 1) > 0.2).all() == moved
+        assert float(jnp.abs(trainer.state.params["stem"]["kernel"]).max()) < 0.7 * kernel
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ({"batch_size": 400}, "400 is more than the 320 training images"),
+        ({"batch_size": 60}, "60 cannot be split evenly over 8 devices"),
+    ],
+)
+def test_batch_that_does_not_fit(config, digits, train, message):
+    with pytest.raises(InputError, match=message):
+        Trainer(changed(config, train=train), digits, data_mesh())
