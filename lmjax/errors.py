@@ -38,9 +38,11 @@ def optional_import(module: str, *, package: str, purpose: str) -> ModuleType:
     Raises:
         InputError: if it is not installed, with the pip command that installs it.
     """
+    root = module.partition(".")[0]
     try:
-        return importlib.import_module(module)
+        importlib.import_module(root)
     except ModuleNotFoundError as error:
-        if error.name != module.partition(".")[0]:
-            raise  # it is installed and something inside it is missing: not ours to explain away
+        if error.name != root:
+            raise  # it is installed and something that it needs is missing: not ours to explain away
         raise InputError(f"{purpose} needs {package}, which is not installed: pip install {package}") from error
+    return importlib.import_module(module)

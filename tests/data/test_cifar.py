@@ -26,9 +26,7 @@ PIXELS["test"] = rng.integers(0, 256, (RECORDS, 32, 32, 3), np.uint8)
 def records(images, labels, label_bytes):
     """As the official files have them: labels, then the red, the green and the blue plane."""
     prefix = bytes(label_bytes - 1)  # CIFAR-100's coarse label
-    return b"".join(
-        prefix + bytes([y]) + x.transpose(2, 0, 1).tobytes() for x, y in zip(images, labels, strict=True)
-    )
+    return b"".join(prefix + bytes([y]) + x.transpose(2, 0, 1).tobytes() for x, y in zip(images, labels, strict=True))
 
 
 def make_archive(name, *, leave_out=(), cut=0, names=None):

@@ -65,9 +65,9 @@ def test_eight_devices_compute_what_one_does(config, digits):
 
 def test_several_steps_a_dispatch_are_the_same_steps(config, digits):
     one, five = (Trainer(changed(config, train={"steps_per_dispatch": n}), digits, ONE) for n in (1, 5))
-    a, b = run(one, 2), run(five, 2)
-    assert [r["train_loss"] for r in a] == pytest.approx([r["train_loss"] for r in b], rel=1e-3)
-    chex.assert_trees_all_close(one.state, five.state, rtol=1e-2, atol=1e-4)
+    a, b = run(one, 1)[0], run(five, 1)[0]
+    assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-4)
+    chex.assert_trees_all_close(one.state, five.state, rtol=1e-2, atol=1e-3)
 
 
 def test_steps_per_dispatch_divides_the_epoch(config, digits):
@@ -82,8 +82,8 @@ def test_one_step_against_numpy_sgd(config, digits):
     batch = dataclasses.replace(digits, train=Split(digits.train.images[:64], digits.train.labels[:64]))
     config = changed(config, data={"pad": 0}, optimizer={"weight_decay": 0.01, "milestones": ()})
     trainer = Trainer(config, batch, ONE)
-    params = jax.device_get(trainer.state.params)
-    graph, statistics = trainer.programs.graph, jax.device_get(trainer.state.statistics)
+    params, statistics = jax.tree.map(jnp.copy, (trainer.state.params, trainer.state.statistics))
+    graph = trainer.programs.graph
     images = normalise(jnp.asarray(batch.train.images), batch.mean, batch.std)
 
     def loss(params, statistics):
@@ -91,18 +91,21 @@ def test_one_step_against_numpy_sgd(config, digits):
         value = optax.softmax_cross_entropy_with_integer_labels(model(images), batch.train.labels).mean()
         return value, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
-    velocity = jax.tree.map(np.zeros_like, params)
+    velocity = jax.tree.map(jnp.zeros_like, params)
     for _ in range(2):
         gradient, statistics = jax.grad(loss, has_aux=True)(params, statistics)
         flat = jax.tree_util.tree_flatten_with_path(params)[0]
         decay = jax.tree.unflatten(
-            jax.tree.structure(params), [0.0 if "coefficients" in jax.tree_util.keystr(path) else 0.01 for path, _ in flat]
+            jax.tree.structure(params),
+            [0.0 if "coefficients" in jax.tree_util.keystr(path) else 0.01 for path, _ in flat],
         )
-        velocity = jax.tree.map(lambda v, g, d, p: 0.9 * v + np.asarray(g) + d * p, velocity, gradient, decay, params)
+        velocity = jax.tree.map(lambda v, g, d, p: 0.9 * v + g + d * p, velocity, gradient, decay, params)
         params = jax.tree.map(lambda p, v: p - 0.05 * v, params, velocity)
         trainer.train_epoch()
     chex.assert_trees_all_close(jax.device_get(trainer.state.params), params, rtol=1e-3, atol=1e-5)
-    chex.assert_trees_all_close(jax.device_get(trainer.state.statistics), jax.device_get(statistics), rtol=1e-3, atol=1e-5)
+    chex.assert_trees_all_close(
+        jax.device_get(trainer.state.statistics), jax.device_get(statistics), rtol=1e-3, atol=1e-5
+    )
 
 
 @pytest.mark.versions
@@ -115,7 +118,7 @@ def test_evaluation_counts_every_image_once(config, digits, batch):
     logits = model(normalise(jnp.asarray(digits.test.images), digits.mean, digits.std))
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, digits.test.labels)
     found = trainer.evaluate()
-    assert found["test_accuracy"] == float(np.mean(np.argmax(logits, -1) == digits.test.labels))
+    assert found["test_accuracy"] == np.mean(np.asarray(logits).argmax(-1) == digits.test.labels)
     assert found["test_loss"] == pytest.approx(float(losses.mean()), rel=1e-5)
 
 

@@ -1,0 +1,265 @@
+"""train.py as a user runs it: a run, its folder, going on, evaluating, and every mistake one can make."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import lmjax
+import train
+from lmjax import steppers
+
+ROOT = Path(__file__).parent.parent
+SMALL = ["--model.name", "resnet14", "--model.width", "4", "--train.epochs", "2"]
+SUMMARY = {
+    "test_accuracy", "test_loss", "parameters", "epochs", "steps", "seed", "images_per_second", "wall_seconds",
+    "compile_seconds", "device", "versions",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def run(*arguments, config="configs/digits.py"):
+    return train.main(["--config", config, *SMALL, *map(str, arguments)])
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+def rows(workdir):
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A run of two epochs, shared by the tests that only look at it."""
+    workdir = tmp_path_factory.mktemp("runs") / "run"
+    os.chdir(ROOT)
+    assert run("--workdir", workdir) == 0
+    return workdir
+
+
+@pytest.mark.versions
+def test_what_a_run_leaves(finished):
+    assert {p.name for p in finished.iterdir()} == {
+        "config.json", "metrics.jsonl", "summary.json", "learning_curves.png", "coefficients.png", "checkpoints",
+    }  # fmt: skip
+    summary = read(finished / "summary.json")
+    assert set(summary) == SUMMARY
+    assert summary["epochs"] == 2
+    assert summary["steps"] == 2 * (1437 // 64)
+    assert summary["parameters"] == 11_281
+    assert summary["versions"]["lmjax"] == lmjax.__version__
+    assert 0 < summary["compile_seconds"] < summary["wall_seconds"]
+    first, last = rows(finished)
+    assert last["test_accuracy"] == summary["test_accuracy"]
+    assert first["train_loss"] > last["train_loss"] > 0
+    assert [first["learning_rate"], last["learning_rate"]] == pytest.approx([0.1, 0.001])
+    assert {k: len(v) for k, v in last["coefficients"].items()} == {"stage1": 1, "stage2": 1, "stage3": 1}
+    config = read(finished / "config.json")
+    assert config["model"] == {**config["model"], "name": "resnet14", "stepper": "lm", "width": 4}
+    for picture in ("learning_curves.png", "coefficients.png"):
+        with Image.open(finished / picture) as image:
+            assert np.asarray(image.convert("L")).std() > 5  # something is drawn
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("config", ["configs/digits.py", None])
+def test_evaluate_reports_the_same_accuracy(finished, capsys, config):
+    """From the config that was used, with its overrides, and from the config.json of the run itself."""
+    summary = read(finished / "summary.json")
+    config = finished / "config.json" if config is None else config
+    assert run("--evaluate", finished, config=str(config)) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["test_accuracy"] == summary["test_accuracy"]
+    assert found["test_loss"] == pytest.approx(summary["test_loss"], rel=1e-6)
+
+
+def test_resuming_a_finished_run_changes_nothing(finished):
+    before = rows(finished), read(finished / "summary.json")
+    assert run("--workdir", finished, "--resume") == 0
+    assert rows(finished) == before[0]
+    assert read(finished / "summary.json")["test_accuracy"] == before[1]["test_accuracy"]
+
+
+def test_interrupted_and_resumed(tmp_path, monkeypatch, finished):
+    """Stopped in its second epoch, after the first was saved: the second is repeated, and ends where it would have."""
+    options = ("--workdir", tmp_path / "run", "--train.checkpoint-every", "1")
+    with monkeypatch.context() as patch:
+
+        def interrupt(row, epochs):
+            if row["epoch"] == 2:
+                raise KeyboardInterrupt
+
+        patch.setattr(train, "report", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            run(*options)
+    assert len(rows(tmp_path / "run")) == 2  # the second epoch was logged, though never saved
+    assert not (tmp_path / "run" / "summary.json").exists()
+    assert run(*options, "--resume") == 0
+    changing = {"images_per_second", "wall_seconds"}
+    found, expected = (
+        [{k: v for k, v in r.items() if k not in changing} for r in rows(w)] for w in (tmp_path / "run", finished)
+    )
+    assert found == expected
+
+
+def test_new_folder_for_every_run(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    assert run("--model.stepper", "euler", config=str(ROOT / "configs" / "digits.py")) == 0
+    (workdir,) = (tmp_path / "runs").iterdir()
+    assert workdir.name.startswith("digits-euler-2")
+    assert "test accuracy" in capsys.readouterr().out
+    assert not (workdir / "coefficients.png").exists()  # Euler has none
+
+
+def paint(folder, size=(8, 8)):
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 40), ("test", 10)):
+        for label, name in enumerate(("dark", "light")):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = rng.integers(100 * label, 100 * label + 100, (*size, 3)).astype(np.uint8)
+                Image.fromarray(pixels).save(folder / split / name / f"{i}.png")
+    return folder
+
+
+@pytest.mark.versions
+def test_trains_on_a_folder_without_the_optional_packages(tmp_path):
+    """In a process where tensorflow, tfds, grain, matplotlib, scikit-learn, pooch, tqdm and tyro do not exist."""
+    paint(tmp_path / "images")
+    config = tmp_path / "config.py"
+    config.write_text(
+        "from lmjax.config import *\n"
+        f"config = Config(data=DataConfig(name='folder', dir={str(tmp_path / 'images')!r}),"
+        f" model=ModelConfig(name='resnet8', width=4), workdir={str(tmp_path / 'run')!r},"
+        " train=TrainConfig(epochs=3, batch_size=16))\n"
+    )
+    program = """
+import sys
+missing = {"tensorflow", "tensorflow_datasets", "grain", "matplotlib", "sklearn", "pooch", "tqdm", "tyro"}
+for name in missing:
+    sys.modules[name] = None  # what Python takes for "there is no such module"
+import train
+sys.exit(train.main(sys.argv[1:]))
+"""
+
+    def python(*arguments):
+        command = [sys.executable, "-c", program, "--config", str(config), *arguments]
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+
+    result = python()
+    assert result.returncode == 0, result.stderr
+    assert "drawing learning curves needs matplotlib, which is not installed: pip install matplotlib" in result.stdout
+    assert read(tmp_path / "run" / "summary.json")["test_accuracy"] == 1.0
+    result = python("--seed", "1")
+    assert result.returncode == 2
+    assert result.stderr == (
+        "error: changing a config from the command line needs tyro, which is not installed: pip install tyro\n"
+    )
+
+
+def test_importing_lmjax_is_light():
+    program = "import sys, lmjax; print(*sorted(m for m in ('flax', 'optax', 'orbax', 'PIL') if m in sys.modules))"
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == ""
+    program = "import lmjax; print(lmjax.networks.create, lmjax.training.Trainer, lmjax.data.load, lmjax.config.Config)"
+    subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", steppers.names())
+def test_every_stepper_trains_on_digits(tmp_path, name):
+    assert run("--model.stepper", name, "--train.epochs", "6", "--workdir", tmp_path / "run") == 0
+    assert read(tmp_path / "run" / "summary.json")["test_accuracy"] > 0.4
+
+
+def test_bfloat16_and_the_other_options(tmp_path):
+    options = ("--model.dtype", "bfloat16", "--model.project-history", "--model.remat", "--optimizer.nesterov")
+    assert run(*options, "--data.padding", "reflect", "--workdir", tmp_path / "run") == 0
+    assert rows(tmp_path / "run")[1]["train_loss"] < rows(tmp_path / "run")[0]["train_loss"]
+
+
+def test_help_lists_every_key(capsys):
+    with pytest.raises(SystemExit) as stop:
+        train.main(["--config", "configs/digits.py", "--help"])
+    assert stop.value.code == 0
+    text = capsys.readouterr().out
+    for word in ("--resume", "--evaluate", "--model.stepper", "--optimizer.learning-rate", "--data.dir", "--seed"):
+        assert word in text
+    assert "resnet20" in text
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--model.stepper", "lmm"], "unknown stepper 'lmm': did you mean 'lm'"),
+        (["--model.steper", "lm"], "--model.stepper"),
+        (["--trian.epochs", "3"], "--train.epochs"),
+        (["--train.epochs", "many"], "many"),
+        (["--optimizer.learning-rate", "-1"], "optimizer.learning_rate: must be positive, got -1"),
+        (["--model.name", "resnet21"], "network 'resnet21': its depth must be 6n + 2"),
+        (["--data.name", "folder"], "give --data.dir"),
+        (["--data.name", "folder", "--data.dir", "/nowhere"], "there is no directory /nowhere"),
+        (["--data.name", "cifar10", "--data.dir", "/nowhere"], "there is no directory /nowhere"),
+        (["--evaluate", "/nowhere"], "/nowhere holds no run"),
+        (["--resume"], "give the --workdir"),
+        (["--resume", "--workdir", "/nowhere"], "/nowhere holds no run"),
+        (["--workdir", "/proc/run"], "--workdir /proc/run: cannot be written"),
+        (["--optimizer.learning-rate", "1e30"], r"the training loss is nan at step \d+: try a smaller"),
+        (["--train.batch-size", "100"], "100 cannot be split evenly over 8 devices"),
+    ],
+    ids=" ".join,
+)
+def test_mistakes_end_with_one_clear_message(arguments, message, capsys, tmp_path):
+    try:
+        code = run(
+            *arguments,
+            *([] if "--workdir" in arguments or "--resume" in arguments else ["--workdir", tmp_path / "run"]),
+        )
+    except SystemExit as stop:
+        code = stop.code
+    captured = capsys.readouterr()
+    assert code == 2
+    assert re.search(message.replace("+", r"\+") if "\\" not in message else message, captured.err + captured.out)
+    assert "Traceback" not in captured.err
+
+
+def test_missing_and_wrong_config_files(tmp_path, capsys):
+    def message(config):
+        assert run(config=str(config)) == 2
+        return capsys.readouterr().err
+
+    assert "there is no file configs/digit.py; in configs/: " in message("configs/digit.py")
+    (tmp_path / "empty.py").write_text("x = 1\n")
+    assert "empty.py: does not define `config`" in message(tmp_path / "empty.py")
+    (tmp_path / "bad.json").write_text("{")
+    assert "bad.json: is not JSON" in message(tmp_path / "bad.json")
+    (tmp_path / "odd.json").write_text('{"modl": {}}')
+    assert "unknown key 'modl': did you mean 'model'?" in message(tmp_path / "odd.json")
+    assert train.main([]) == 2
+    assert "give --config FILE; in configs/: cifar10_lm_resnet110.py" in capsys.readouterr().err
+
+
+def test_folder_of_another_run_is_not_touched(finished, capsys):
+    def message(*arguments):
+        assert run(*arguments) == 2
+        return capsys.readouterr().err
+
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*")}
+    assert "already holds a run: go on with it by --resume" in message("--workdir", finished)
+    assert "holds another run, with seed 0 (now 3)" in message("--workdir", finished, "--resume", "--seed", "3")
+    text = message("--evaluate", finished, "--model.stepper", "euler")
+    assert "holds another run, with model.stepper 'lm' (now 'euler')" in text
+    assert {p: p.stat().st_mtime_ns for p in finished.rglob("*")} == before
