@@ -29,6 +29,7 @@ _catalogue: dict[str, Callable[[], Stepper]] = {
     "fractal2": lambda: fractal(2),
     "fractal3": lambda: fractal(3),
 }
+_OURS = frozenset(_catalogue)
 
 
 def names() -> tuple[str, ...]:
@@ -49,16 +50,16 @@ def get(name: str) -> Stepper:
 
 
 def register(name: str, make: Callable[[], Stepper]) -> None:
-    """Adds a stepper of your own to the names that configs and `--model.stepper` accept.
+    """Adds a stepper of your own to the names that configs and `--model.stepper` accept, or replaces it.
 
     Args:
         name: its name.
         make: called without arguments; should return the same object each time (decorate it with `functools.cache`).
 
     Raises:
-        InputError: if the name is taken by another stepper.
+        InputError: if it is the name of a stepper of lmjax.
     """
     key = name.replace("-", "_")
-    if _catalogue.get(key, make) is not make:
-        raise InputError(f"a stepper named {name!r} exists already: choose another name")
+    if key in _OURS:
+        raise InputError(f"lmjax has a stepper named {name!r}: choose another name")
     _catalogue[key] = make

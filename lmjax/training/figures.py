@@ -75,7 +75,7 @@ def coefficients(values: dict[str, list], path: Path, title: str) -> None:
                 first += len(table) + 1
             lines += 1
     axes.axhline(0, color="0.6", linewidth=0.8)
-    axes.set(xlabel="step", ylabel="coefficient")
+    axes.set(xlabel="step (those that have a coefficient)", ylabel="coefficient")
     axes.spines[["top", "right"]].set_visible(False)
     if lines > 1:
         axes.legend(frameon=False, ncols=2)

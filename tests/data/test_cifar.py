@@ -162,7 +162,7 @@ def test_archives_that_will_not_do(tmp_path, change, message):
 def test_archive_cut_short(tmp_path, keep):
     path = tmp_path / "cifar-10-binary.tar.gz"
     path.write_bytes(make_archive("cifar10")[:keep])
-    with pytest.raises(InputError, match="cannot be read as a tar.gz archive"):
+    with pytest.raises(InputError, match=r"cannot be read as a tar\.gz archive"):
         load("cifar10", directory=tmp_path)
 
 

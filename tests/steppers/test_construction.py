@@ -75,14 +75,12 @@ def test_order_of_linear_multistep_schemes(a, b, order):
 
 
 def test_register_adds_a_name():
-    def make():
-        return steppers.Stepper("mine", lambda fs, u, memory, coef: (u, memory))
-
-    steppers.register("mine-test", make)
-    steppers.register("mine-test", make)  # again, as when a module is imported twice
-    assert steppers.get("mine_test").name == "mine"
-    with pytest.raises(InputError, match="'lm' exists already"):
-        steppers.register("lm", make)
+    for version in ("first", "second"):  # again, as when a cell of a notebook is run twice
+        stepper = steppers.Stepper(version, lambda fs, u, memory, coef: (u, memory))
+        steppers.register("mine-test", lambda stepper=stepper: stepper)
+        assert steppers.get("mine_test").name == version
+    with pytest.raises(InputError, match="lmjax has a stepper named 'lm'"):
+        steppers.register("lm", lambda: stepper)
 
 
 def test_memory_at_the_start():
