@@ -43,6 +43,7 @@ class DataConfig:
     def __post_init__(self):
         _require_choice(self, "data")
         _require(self.pad >= 0, "data.pad", "0 or more pixels", self.pad)
+        _require(self.dir is None or self.name != "digits", "data.dir", "left out for the digits", self.dir)
         _require(self.size is None or self.size >= 1, "data.size", "at least 1 pixel", self.size)
         _require(
             self.size is None or self.name == "folder", "data.size", "left out unless data.name is folder", self.size

@@ -53,6 +53,7 @@ def test_round_trip_through_json():
         (lambda: DataConfig(name="mnist"), "data.name: must be one of digits, cifar10, cifar100, folder, got 'mnist'"),
         (lambda: DataConfig(padding="edge"), "data.padding: must be one of zero, reflect"),
         (lambda: DataConfig(pad=-1), "data.pad: must be 0 or more"),
+        (lambda: DataConfig(dir="here"), "data.dir: must be left out for the digits, got 'here'"),
         (lambda: DataConfig(size=32), "data.size: must be left out unless data.name is folder"),
         (lambda: ModelConfig(stepper="eular"), "unknown stepper 'eular': did you mean 'euler'"),
         (lambda: ModelConfig(dtype="float16"), "model.dtype: must be one of float32, bfloat16"),
@@ -68,7 +69,7 @@ def test_round_trip_through_json():
         (lambda: from_dict({"model": {"steper": "lm"}}), "unknown key 'model.steper': did you mean 'model.stepper'?"),
         (lambda: from_dict({"train": {"epochs": "five"}}), "train.epochs must be int, got 'five'"),
         (lambda: from_dict({"train": {"epochs": True}}), "train.epochs must be int, got True"),
-        (lambda: from_dict({"data": {"dir": 3}}), "data.dir must be str or NoneType, got 3"),
+        (lambda: from_dict({"data": {"name": "cifar10", "dir": 3}}), "data.dir must be str or NoneType, got 3"),
         (lambda: from_dict({"model": 3}), "model. must be a table"),
     ],
 )
@@ -79,6 +80,7 @@ def test_what_is_wrong_is_named(make, message):
 
 def test_differences_leave_out_places():
     a = Config(workdir="a")
-    b = dataclasses.replace(a, workdir="b", seed=1, data=DataConfig(dir="elsewhere", pad=2))
+    a = dataclasses.replace(a, data=DataConfig(name="cifar10"))
+    b = dataclasses.replace(a, workdir="b", seed=1, data=DataConfig(name="cifar10", dir="elsewhere", pad=2))
     assert differences(a, b) == {"data.pad": (4, 2), "seed": (0, 1)}
     assert differences(a, b, ("data",)) == {"data.pad": (4, 2)}

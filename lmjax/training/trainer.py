@@ -98,10 +98,13 @@ class Trainer:
             self._place(np.concatenate([x, np.repeat(x[:1], padding, axis=0)]))
             for x in (dataset.test.images, dataset.test.labels)
         )
-        self._order = jax.jit(
-            functools.partial(epoch_order, size=len(dataset.train), batch=batch),
-            out_shardings=NamedSharding(self.mesh, P(None, "data")),
-        )
+
+        def order(epoch):
+            # Its own stream of random numbers: those of the steps are folded from the seed itself.
+            key = jax.random.fold_in(jax.random.key(config.seed), 2**31)
+            return epoch_order(key, epoch, size=len(dataset.train), batch=batch)
+
+        self._order = jax.jit(order, out_shardings=NamedSharding(self.mesh, P(None, "data")))
 
     def _initialise(self):
         config = self.config
@@ -160,7 +163,7 @@ class Trainer:
     def _train(self):
         program = functools.partial(self.programs.train, steps=self._steps_per_dispatch)
         jitted = jax.jit(program, donate_argnums=0, out_shardings=self._replicated)
-        return self._compile(jitted, self.state, self._order(jax.random.key(0), 0), *self._train_data)
+        return self._compile(jitted, self.state, self._order(np.int32(0)), *self._train_data)
 
     @functools.cached_property
     def _evaluate(self):
@@ -197,8 +200,7 @@ class Trainer:
         batch, first = self.config.train.batch_size, self.step
         epoch = first // self.steps_per_epoch
         remaining = self.steps_per_epoch - first % self.steps_per_epoch
-        # The order draws from its own key: the steps' keys are folded from the seed's.
-        order = self._order(jax.random.fold_in(jax.random.key(self.config.seed), 2**31), epoch)
+        order = self._order(np.int32(epoch))
         losses, accuracies, pending = [], [], deque()
 
         def collect():
