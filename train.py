@@ -40,24 +40,23 @@ def train(config: Config, *, resume: bool = False) -> dict:
 
     with Checkpoints(record.directory / "checkpoints") as checkpoints:
         rows, before = [], 0.0
-        if resume and checkpoints.latest() is not None:
-            trainer.state, about = checkpoints.restore(trainer.state)
-            rows, before = record.rewind(trainer.step), about["wall_seconds"]
-            say(f"resumed after epoch {trainer.step // trainer.steps_per_epoch}")
+        if resume:
+            if checkpoints.latest() is not None:
+                trainer.state, about = checkpoints.restore(trainer.state)
+                before = about["wall_seconds"]
+            rows = record.rewind(trainer.step)
+            say(f"going on after epoch {trainer.step // trainer.steps_per_epoch}")
         trainer.compile()
         say(f"compiled in {trainer.compile_seconds:.1f} s")
 
         for epoch in range(trainer.step // trainer.steps_per_epoch + 1, config.train.epochs + 1):
-            with progress_bar(trainer, epoch) as progress:
-                try:
-                    trained = trainer.train_epoch(progress)
-                except NonFiniteLoss as error:
-                    saved = f"the last checkpoint, of step {checkpoints.latest()}, is in {checkpoints.directory}"
-                    raise InputError(
-                        f"{error}: try a smaller --optimizer.learning-rate than {config.optimizer.learning_rate:g}"
-                        + (f"; {saved}" if checkpoints.latest() else "")
-                    ) from error
-            row = {"epoch": epoch, "step": trainer.step} | trained | trainer.evaluate()
+            try:
+                with progress_bar(trainer, epoch) as progress:
+                    metrics = trainer.train_epoch(progress)
+                metrics |= trainer.evaluate()
+            except NonFiniteLoss as error:
+                raise InputError(explain(error, config, checkpoints)) from error
+            row = {"epoch": epoch, "step": trainer.step} | metrics
             row["wall_seconds"] = before + time.perf_counter() - began
             row["coefficients"] = trainer.coefficients()
             rows.append(row)
@@ -111,6 +110,12 @@ def report(row: dict, epochs: int) -> None:
         f"test loss {row['test_loss']:.4f} accuracy {row['test_accuracy']:.2%}  "
         f"lr {row['learning_rate']:g}  {row['images_per_second']:,.0f} images/s"
     )
+
+
+def explain(error: NonFiniteLoss, config: Config, checkpoints: Checkpoints) -> str:
+    cure = f"{error}: try a smaller --optimizer.learning-rate than {config.optimizer.learning_rate:g}"
+    saved = checkpoints.latest()
+    return cure if saved is None else f"{cure}; the last checkpoint, of step {saved}, is in {checkpoints.directory}"
 
 
 class progress_bar:
@@ -185,6 +190,9 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print("interrupted: --resume goes on from the last checkpoint", file=sys.stderr)
+        return 130
 
 
 if __name__ == "__main__":

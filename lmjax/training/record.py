@@ -68,10 +68,27 @@ class Record:
             )
 
     def rows(self) -> list[dict[str, Any]]:
-        """The rows of metrics.jsonl, one an epoch."""
+        """The rows of metrics.jsonl, one an epoch; a last line that a crash has cut short is left out.
+
+        Raises:
+            InputError: naming any other line that is no row.
+        """
         if not self.metrics_path.exists():
             return []
-        return [json.loads(line) for line in self.metrics_path.read_text().splitlines()]
+        lines = self.metrics_path.read_text().splitlines()
+        rows = []
+        for number, line in enumerate(lines, start=1):
+            try:
+                row = json.loads(line)
+                row["step"]
+            except (json.JSONDecodeError, TypeError, KeyError) as error:
+                if number == len(lines):
+                    break
+                raise InputError(
+                    f"{self.metrics_path}: line {number} is not a row of metrics: mend or delete it"
+                ) from error
+            rows.append(row)
+        return rows
 
     def log(self, row: dict[str, Any]) -> None:
         """Adds a row to metrics.jsonl."""

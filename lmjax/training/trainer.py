@@ -23,14 +23,14 @@ from lmjax.training.step import Programs, TrainState
 
 
 class NonFiniteLoss(ArithmeticError):
-    """The training loss became infinite or NaN.
+    """The loss became infinite or NaN.
 
     Attributes:
         step: the step at which it did.
     """
 
-    def __init__(self, step: int, loss: float):
-        super().__init__(f"the training loss is {loss} at step {step}")
+    def __init__(self, kind: str, loss: float, step: int):
+        super().__init__(f"the {kind} loss is {loss} at step {step}")
         self.step = step
 
 
@@ -77,6 +77,7 @@ class Trainer:
         self.total_steps = self.steps_per_epoch * config.train.epochs
         self.learning_rate = learning_rate(config.optimizer, self.total_steps)
         self.compile_seconds = 0.0
+        self._compiled = {}
 
         self._replicated = NamedSharding(self.mesh, P())
         graph, self.state, optimizer = self._initialise()
@@ -152,18 +153,27 @@ class Trainer:
 
     @functools.cached_property
     def _steps_per_dispatch(self) -> int:
-        """How many steps one program makes: the largest divisor of an epoch up to the limit, so that all are alike."""
+        """How many steps one program makes: at most the limit, and a divisor of an epoch if there is a good one."""
         limit = self.config.train.steps_per_dispatch
         if limit is None:
             # XLA:CPU's convolutions are an order of magnitude slower inside a loop.
             limit = 1 if self.mesh.devices.flat[0].platform == "cpu" else 50
-        return max(d for d in range(1, min(limit, self.steps_per_epoch) + 1) if self.steps_per_epoch % d == 0)
+        limit = min(limit, self.steps_per_epoch)
+        divisor = max(d for d in range(1, limit + 1) if self.steps_per_epoch % d == 0)
+        return divisor if 2 * divisor >= limit else limit
 
-    @functools.cached_property
-    def _train(self):
-        program = functools.partial(self.programs.train, steps=self._steps_per_dispatch)
-        jitted = jax.jit(program, donate_argnums=0, out_shardings=self._replicated)
-        return self._compile(jitted, self.state, self._order(np.int32(0)), *self._train_data)
+    def _dispatches(self, steps: int) -> list[int]:
+        """How so many steps are portioned: full dispatches, and a shorter one if something is left."""
+        full, rest = divmod(steps, self._steps_per_dispatch)
+        return [self._steps_per_dispatch] * full + [rest] * (rest > 0)
+
+    def _train(self, steps: int):
+        """The compiled program that makes so many steps."""
+        if steps not in self._compiled:
+            program = functools.partial(self.programs.train, steps=steps)
+            jitted = jax.jit(program, donate_argnums=0, out_shardings=self._replicated)
+            self._compiled[steps] = self._compile(jitted, self.state, self._order(np.int32(0)), *self._train_data)
+        return self._compiled[steps]
 
     @functools.cached_property
     def _evaluate(self):
@@ -178,8 +188,10 @@ class Trainer:
         return compiled
 
     def compile(self) -> None:
-        """Compiles both programs now instead of when they are first needed."""
-        _, _ = self._train, self._evaluate
+        """Compiles what an epoch needs now instead of when it is first needed."""
+        for steps in set(self._dispatches(self.steps_per_epoch)):
+            self._train(steps)
+        _ = self._evaluate
 
     def train_epoch(
         self, progress: Callable[[int, float, float], None] = lambda images, loss, accuracy: None
@@ -196,10 +208,10 @@ class Trainer:
         Raises:
             NonFiniteLoss: naming the step. The state is then beyond repair.
         """
-        train = self._train
         batch, first = self.config.train.batch_size, self.step
-        epoch = first // self.steps_per_epoch
-        remaining = self.steps_per_epoch - first % self.steps_per_epoch
+        epoch, done = divmod(first, self.steps_per_epoch)
+        remaining = self.steps_per_epoch - done
+        programs = [self._train(steps) for steps in self._dispatches(remaining)]
         order = self._order(np.int32(epoch))
         losses, accuracies, pending = [], [], deque()
 
@@ -209,11 +221,11 @@ class Trainer:
             accuracies.extend(values["accuracy"].tolist())
             for loss in losses[-len(values["loss"]) :]:
                 if not math.isfinite(loss):
-                    raise NonFiniteLoss(first + losses.index(loss) + 1, loss)
+                    raise NonFiniteLoss("training", loss, first + losses.index(loss) + 1)
             progress(batch * len(values["loss"]), losses[-1], accuracies[-1])
 
         start = time.perf_counter()
-        for _ in range(remaining // self._steps_per_dispatch):
+        for train in programs:
             self.state, metrics = train(self.state, order, *self._train_data)
             pending.append(metrics)
             if len(pending) > 2:  # the device always has the next program waiting, the host never runs far ahead
@@ -229,7 +241,11 @@ class Trainer:
         }
 
     def evaluate(self) -> dict[str, float]:
-        """{"test_loss", "test_accuracy"} over every test image, each counted once."""
+        """{"test_loss", "test_accuracy"} over every test image, each counted once.
+
+        Raises:
+            NonFiniteLoss: if the last update has broken the parameters, which no training loss has seen yet.
+        """
         evaluate = self._evaluate
         sums = [
             evaluate(self.state.params, self.state.statistics, *self._test_data, np.int32(start))
@@ -237,6 +253,8 @@ class Trainer:
         ]
         total = jax.tree.map(lambda *x: float(np.sum(x, dtype=np.float64)), *jax.device_get(sums))
         count = len(self.dataset.test)
+        if not math.isfinite(total["loss"]):
+            raise NonFiniteLoss("test", total["loss"], self.step)
         return {"test_loss": total["loss"] / count, "test_accuracy": total["correct"] / count}
 
     def coefficients(self) -> dict[str, list]:

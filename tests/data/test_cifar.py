@@ -227,6 +227,14 @@ def prepared(tmp_path):
     return tmp_path
 
 
+def test_format_that_needs_tensorflow(prepared):
+    """The format that TFDS writes unless it is told otherwise."""
+    info = prepared / "cifar10" / "3.0.2" / "dataset_info.json"
+    info.write_text(info.read_text().replace("array_record", "tfrecord"))
+    with pytest.raises(InputError, match="prepare cifar10 again with file_format='array_record'"):
+        load("cifar10", directory=prepared)
+
+
 @pytest.mark.parametrize("below", ["", "cifar10", "cifar10/3.0.2"])
 def test_reads_what_tfds_has_prepared(prepared, below):
     dataset = load("cifar10", directory=prepared / below)

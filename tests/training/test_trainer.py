@@ -54,26 +54,36 @@ def test_same_seed_same_numbers_other_seed_other_numbers(config, digits):
 
 @pytest.mark.versions
 def test_eight_devices_compute_what_one_does(config, digits):
+    # One step: after several, the rounding of the first has grown to whatever chaos makes of it.
+    config = changed(config, train={"batch_size": 320})
     one, eight = Trainer(config, digits, ONE), Trainer(config, digits, data_mesh())
     assert eight.mesh.size == 8
     a, b = run(one, 1)[0], run(eight, 1)[0]
-    assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-4)
-    assert b["test_loss"] == pytest.approx(a["test_loss"], rel=1e-2)
-    chex.assert_trees_all_close(jax.device_get(one.state), jax.device_get(eight.state), rtol=1e-2, atol=1e-3)
+    assert one.step == eight.step == 1
+    assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-5)
+    assert b["test_loss"] == pytest.approx(a["test_loss"], rel=1e-3)
+    chex.assert_trees_all_close(jax.device_get(one.state), jax.device_get(eight.state), rtol=1e-2, atol=5e-4)
     assert len(eight.state.params["stem"]["kernel"].sharding.device_set) == 8
 
 
 def test_several_steps_a_dispatch_are_the_same_steps(config, digits):
-    one, five = (Trainer(changed(config, train={"steps_per_dispatch": n}), digits, ONE) for n in (1, 5))
-    a, b = run(one, 1)[0], run(five, 1)[0]
-    assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-4)
-    chex.assert_trees_all_close(one.state, five.state, rtol=1e-2, atol=1e-3)
+    config = changed(config, train={"batch_size": 80}, optimizer={"learning_rate": 1e-3})  # four steps, and no chaos
+    one, three = (Trainer(changed(config, train={"steps_per_dispatch": n}), digits, ONE) for n in (1, 3))
+    before = jax.device_get(one.state.params)
+    a, b = run(one, 1)[0], run(three, 1)[0]
+    assert one.step == three.step == 4
+    assert a["train_loss"] == pytest.approx(b["train_loss"], rel=1e-5)
+    chex.assert_trees_all_close(one.state, three.state, rtol=1e-3, atol=2e-5)
+    assert (
+        max(jnp.abs(x - y).max() for x, y in zip(*map(jax.tree.leaves, (before, one.state.params)), strict=True)) > 5e-4
+    )
 
 
-def test_steps_per_dispatch_divides_the_epoch(config, digits):
-    for limit, chosen in ((1, 1), (4, 1), (5, 5), (100, 5)):
+def test_how_an_epoch_is_portioned(config, digits):
+    # Of five steps; where no divisor is near the limit, the last dispatch is a shorter one.
+    for limit, portions in ((1, [1] * 5), (2, [1] * 5), (3, [3, 2]), (4, [4, 1]), (5, [5]), (100, [5])):
         trainer = Trainer(changed(config, train={"steps_per_dispatch": limit}), digits, ONE)
-        assert trainer._steps_per_dispatch == chosen
+        assert trainer._dispatches(trainer.steps_per_epoch) == portions
 
 
 @pytest.mark.versions
@@ -126,7 +136,7 @@ def test_state_is_donated_and_programs_compile_once(config, digits):
     trainer = Trainer(config, digits, ONE)
     trainer.compile()
     state_bytes = sum(x.nbytes for x in jax.tree.leaves(trainer.state))
-    assert trainer._train.memory_analysis().alias_size_in_bytes >= state_bytes
+    assert trainer._train(1).memory_analysis().alias_size_in_bytes >= state_bytes
     seconds = trainer.compile_seconds
     kernel = trainer.state.params["stem"]["kernel"]
     run(trainer, 2)

@@ -1,5 +1,6 @@
 """Two processes with four devices each compute what one process with eight does."""
 
+import dataclasses
 import json
 import os
 import socket
@@ -32,6 +33,8 @@ print(json.dumps(row | {"k": trainer.coefficients()}))
 
 
 def test_two_processes_compute_what_one_does(config):
+    # One step: after several, the rounding of the first has grown to whatever chaos makes of it.
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, batch_size=1024))
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -60,6 +63,6 @@ def test_two_processes_compute_what_one_does(config):
     for key, value in first.items():
         if key == "k":
             for stage, k in value.items():
-                assert k == pytest.approx(trainer.coefficients()[stage], abs=1e-3)
+                assert k == pytest.approx(trainer.coefficients()[stage], abs=1e-6)
         else:
-            assert value == pytest.approx(one[key], rel=1e-2), key
+            assert value == pytest.approx(one[key], rel=1e-3), key
