@@ -2,8 +2,10 @@
 
 import dataclasses
 import difflib
+import itertools
+import types
 import typing
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from lmjax import steppers
 from lmjax.errors import InputError
@@ -14,18 +16,42 @@ def _require(condition: bool, key: str, must: str, value: Any) -> None:
         raise InputError(f"{key}: must be {must}, got {value!r}")
 
 
-def _require_choice(section: Any, prefix: str) -> None:
-    """Checks the fields whose type is a Literal; from JSON or Python, nothing else would."""
-    for name, hint in typing.get_type_hints(type(section)).items():
-        if typing.get_origin(hint) is Literal:
-            choices = typing.get_args(hint)
-            value = getattr(section, name)
-            _require(value in choices, f"{prefix}.{name}", f"one of {', '.join(choices)}", value)
+def _typed(value: Any, hint: Any, key: str) -> Any:
+    """The value in the type that a field has: lists become tuples and whole numbers floats, where those are due."""
+    origin, arguments = typing.get_origin(hint), typing.get_args(hint)
+    if origin is Literal:
+        _require(value in arguments, key, f"one of {', '.join(arguments)}", value)
+        return value
+    if origin is types.UnionType:
+        return None if value is None else _typed(value, arguments[0], key)
+    if origin is tuple:
+        _require(isinstance(value, (tuple, list)), key, "several values", value)
+        return tuple(_typed(x, arguments[0], key) for x in value)
+    fits = isinstance(value, (int, float) if hint is float else hint) and (hint is bool or not isinstance(value, bool))
+    _require(fits, key, f"of type {hint.__name__}", value)
+    return float(value) if hint is float else value
+
+
+class _Checked:
+    """Checks the fields of a config against their types, wherever they come from: Python, JSON or the command line."""
+
+    prefix: ClassVar[str] = ""
+
+    def __post_init__(self):
+        for name, hint in typing.get_type_hints(type(self)).items():
+            if typing.get_origin(hint) is not ClassVar:
+                object.__setattr__(self, name, _typed(getattr(self, name), hint, self.prefix + name))
+        self.check()
+
+    def check(self) -> None:
+        """Checks what the types cannot say."""
 
 
 @dataclasses.dataclass(frozen=True)
-class DataConfig:
+class DataConfig(_Checked):
     """The images and how they are augmented."""
+
+    prefix: ClassVar[str] = "data."
 
     name: Literal["digits", "cifar10", "cifar100", "folder"] = "digits"
     """Which data set; "folder" is any folder train/<class>/*.jpg, test/<class>/*.jpg."""
@@ -40,8 +66,7 @@ class DataConfig:
     flip: bool = True
     """Mirror half of the training images left to right."""
 
-    def __post_init__(self):
-        _require_choice(self, "data")
+    def check(self):
         _require(self.pad >= 0, "data.pad", "0 or more pixels", self.pad)
         _require(self.dir is None or self.name != "digits", "data.dir", "left out for the digits", self.dir)
         _require(self.size is None or self.size >= 1, "data.size", "at least 1 pixel", self.size)
@@ -51,8 +76,10 @@ class DataConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class ModelConfig:
+class ModelConfig(_Checked):
     """The network and the scheme that advances its features."""
+
+    prefix: ClassVar[str] = "model."
 
     name: str = "resnet20"
     """resnet20, 32, 44, 56, 110, ... (depth 6n + 2), or resnet164 and resnet1001 with bottlenecks."""
@@ -69,15 +96,17 @@ class ModelConfig:
     remat: bool = False
     """Recompute activations in the backward pass instead of storing them."""
 
-    def __post_init__(self):
-        _require_choice(self, "model")
+    def check(self):
         _require(self.width >= 1, "model.width", "at least 1", self.width)
         steppers.get(self.stepper)
+        object.__setattr__(self, "stepper", self.stepper.replace("-", "_"))
 
 
 @dataclasses.dataclass(frozen=True)
-class OptimizerConfig:
+class OptimizerConfig(_Checked):
     """Stochastic gradient descent with momentum and a learning rate that falls in steps."""
+
+    prefix: ClassVar[str] = "optimizer."
 
     learning_rate: float = 0.1
     """At the start."""
@@ -94,10 +123,10 @@ class OptimizerConfig:
     decay_coefficients: bool = False
     """Decay the trainable coefficients of the scheme (k of LM), too."""
 
-    def __post_init__(self):
+    def check(self):
         _require(self.learning_rate > 0, "optimizer.learning_rate", "positive", self.learning_rate)
         _require(
-            all(0 < m < 1 for m in self.milestones) and list(self.milestones) == sorted(self.milestones),
+            all(0 < m < 1 for m in self.milestones) and all(a < b for a, b in itertools.pairwise(self.milestones)),
             "optimizer.milestones", "increasing fractions between 0 and 1", self.milestones,
         )  # fmt: skip
         _require(self.drop > 0, "optimizer.drop", "positive", self.drop)
@@ -107,8 +136,10 @@ class OptimizerConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class TrainConfig:
+class TrainConfig(_Checked):
     """How long, in what portions, and what is kept."""
+
+    prefix: ClassVar[str] = "train."
 
     epochs: int = 160
     """Passes over the training images."""
@@ -121,7 +152,7 @@ class TrainConfig:
     checkpoint_every: int = 5
     """Epochs between checkpoints; there is always one at the end."""
 
-    def __post_init__(self):
+    def check(self):
         for name in ("epochs", "batch_size", "eval_batch_size", "checkpoint_every"):
             _require(getattr(self, name) >= 1, f"train.{name}", "at least 1", getattr(self, name))
         steps = self.steps_per_dispatch
@@ -129,7 +160,7 @@ class TrainConfig:
 
 
 @dataclasses.dataclass(frozen=True)
-class Config:
+class Config(_Checked):
     """A run of train.py."""
 
     data: DataConfig = DataConfig()
@@ -141,7 +172,7 @@ class Config:
     workdir: str | None = None
     """Where the run is written; None makes a new folder below runs/."""
 
-    def __post_init__(self):
+    def check(self):
         _require(0 <= self.seed < 2**32, "seed", "from 0 to 2**32 - 1", self.seed)
 
 
@@ -165,8 +196,8 @@ def from_dict(values: dict[str, Any]) -> Config:
 
 def _build(cls, values, prefix):
     if not isinstance(values, dict):
-        raise InputError(f"config: {prefix or 'it'} must be a table of keys and values, got {values!r}")
-    hints = typing.get_type_hints(cls)
+        raise InputError(f"config: {prefix.rstrip('.') or 'it'} must be a table of keys and values, got {values!r}")
+    hints = {field.name: field.type for field in dataclasses.fields(cls)}
     arguments = {}
     for key, value in values.items():
         if key not in hints:
@@ -176,21 +207,8 @@ def _build(cls, values, prefix):
             )
         if dataclasses.is_dataclass(hints[key]):
             value = _build(hints[key], value, f"{prefix}{key}.")
-        elif isinstance(value, list):
-            value = tuple(value)
-        _require_type(value, hints[key], prefix + key)
         arguments[key] = value
     return cls(**arguments)
-
-
-def _require_type(value, hint, key):
-    options = typing.get_args(hint) if typing.get_origin(hint) not in (None, tuple, Literal) else (hint,)
-    accepted = {float: (int, float), Literal: str}
-    kinds = [accepted.get(typing.get_origin(o) or o, typing.get_origin(o) or o) for o in options]
-    matches = any(isinstance(value, kind) for kind in kinds)
-    if not matches or (isinstance(value, bool) and bool not in options):
-        names = " or ".join(getattr(o, "__name__", str(o)) for o in options)
-        raise InputError(f"config: {key} must be {names}, got {value!r}")
 
 
 def differences(ours: Config, theirs: Config, sections: tuple[str, ...] | None = None) -> dict[str, tuple[Any, Any]]:

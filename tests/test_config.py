@@ -64,18 +64,28 @@ def test_round_trip_through_json():
         (lambda: OptimizerConfig(momentum=0, nesterov=True), "optimizer.nesterov: must be off without momentum"),
         (lambda: TrainConfig(epochs=0), "train.epochs: must be at least 1"),
         (lambda: Config(seed=-1), "seed: must be from 0"),
+        (lambda: TrainConfig(epochs="3"), "train.epochs: must be of type int, got '3'"),
+        (lambda: TrainConfig(epochs=3.0), "train.epochs: must be of type int, got 3.0"),
+        (lambda: ModelConfig(stepper=steppers.lm()), "model.stepper: must be of type str, got Stepper(lm)"),
+        (lambda: OptimizerConfig(milestones=(0.5, 0.5)), "optimizer.milestones: must be increasing fractions"),
+        (lambda: OptimizerConfig(milestones=["a"]), "optimizer.milestones: must be of type float, got 'a'"),
         (lambda: from_dict({"modle": {}}), "unknown key 'modle': did you mean 'model'?"),
         (lambda: from_dict({"model": {"stp": 1}}), "unknown key 'model.stp'"),
         (lambda: from_dict({"model": {"steper": "lm"}}), "unknown key 'model.steper': did you mean 'model.stepper'?"),
-        (lambda: from_dict({"train": {"epochs": "five"}}), "train.epochs must be int, got 'five'"),
-        (lambda: from_dict({"train": {"epochs": True}}), "train.epochs must be int, got True"),
-        (lambda: from_dict({"data": {"name": "cifar10", "dir": 3}}), "data.dir must be str or NoneType, got 3"),
-        (lambda: from_dict({"model": 3}), "model. must be a table"),
+        (lambda: from_dict({"train": {"epochs": "five"}}), "train.epochs: must be of type int, got 'five'"),
+        (lambda: from_dict({"train": {"epochs": True}}), "train.epochs: must be of type int, got True"),
+        (lambda: from_dict({"data": {"name": "cifar10", "dir": 3}}), "data.dir: must be of type str, got 3"),
+        (lambda: from_dict({"model": 3}), "config: model must be a table"),
     ],
 )
 def test_what_is_wrong_is_named(make, message):
     with pytest.raises(InputError, match=re.escape(message)):
         make()
+
+
+def test_equal_configs_are_equal_however_written():
+    assert OptimizerConfig(milestones=[0.5, 0.75], learning_rate=1) == OptimizerConfig(learning_rate=1.0)
+    assert ModelConfig(stepper="lm-per-channel") == ModelConfig(stepper="lm_per_channel")
 
 
 def test_differences_leave_out_places():
