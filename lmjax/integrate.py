@@ -43,12 +43,24 @@ def odeint(
         The state at t1, with the structure, shapes and dtypes of u0.
 
     Raises:
-        InputError: if steps < 1, if coefficients are missing, or if the number of fields does not fit the scheme.
+        InputError: if steps is not a whole number from 1, if coefficients are missing or given to a scheme that has
+            none, or if the fields or the start do not fit the scheme.
     """
-    if steps < 1:
-        raise InputError(f"odeint: steps must be at least 1, got {steps}")
+    for scheme in (stepper, *([] if start is None else [start])):
+        if not isinstance(scheme, Stepper):
+            raise InputError(f"odeint: a scheme must be a Stepper, such as steppers.rk4(), got {scheme!r}")
+    if not isinstance(steps, int) or steps < 1:
+        raise InputError(f"odeint: steps must be a whole number, at least 1, got {steps!r}")
     if stepper.coef is not None and coef is None:
         raise InputError(f"odeint: {stepper.name} has coefficients to choose: give coef, e.g. coef=-0.1 for lm")
+    if stepper.coef is None and coef is not None:
+        raise InputError(f"odeint: {stepper.name} has no coefficients, got coef={coef!r}")
+    if start is not None and (start.history or start.parts > 1 or start.coef is not None):
+        raise InputError(
+            f"odeint: start must be a one-step scheme for one field, without coefficients; got {start.name}"
+        )
+    if isinstance(field, list):
+        field = tuple(field)
     if isinstance(field, tuple) and len(field) != stepper.stages:
         raise InputError(f"odeint: {stepper.name} takes {stepper.stages} fields, one a branch, got {len(field)}")
     if stepper.parts > 1 and not isinstance(field, tuple):

@@ -1,11 +1,14 @@
 """The contract of a stepper, and the weighted sum that every scheme is made of."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+
+from lmjax.errors import InputError
 
 State = Any  # a pytree of floating-point (or complex) arrays
 Branch = Callable[[State], State]
@@ -62,8 +65,26 @@ class Stepper:
     parts: int = 1
     order: int = 1
 
+    def __post_init__(self):
+        object.__setattr__(self, "step", self._with_its_branches(self.step))
+        if self.inverse is not None:
+            object.__setattr__(self, "inverse", self._with_its_branches(self.inverse))
+
+    def _with_its_branches(self, function):
+        @functools.wraps(function)
+        def checked(fs, u, memory, coef):
+            if not isinstance(fs, tuple) or len(fs) != self.stages:
+                got = f"{len(fs)} of them" if isinstance(fs, tuple) else repr(fs)
+                raise InputError(f"{self.name} takes a tuple of {self.stages} branches, one an evaluation; got {got}")
+            return function(fs, u, memory, coef)
+
+        return checked
+
     def __repr__(self) -> str:
         return f"Stepper({self.name})"
+
+    def __deepcopy__(self, memo: dict) -> "Stepper":
+        return self  # static, and compared by identity: a copied network is the same program
 
 
 def combine(*terms: tuple[Any, State]) -> State:
@@ -81,6 +102,7 @@ def combine(*terms: tuple[Any, State]) -> State:
 
     Raises:
         TypeError: if a leaf is not floating-point or complex; an integer state would be rounded at every step.
+        ValueError: if the sum has another shape than the first state.
     """
     coefficients, states = zip(*terms, strict=True)
     return jax.tree.map(lambda *leaves: _weighted_sum(coefficients, leaves), *states)
@@ -98,4 +120,9 @@ def _weighted_sum(coefficients, leaves):
         leaf = jnp.asarray(leaf).astype(wide)
         term = leaf if isinstance(c, int) and c == 1 else c * leaf  # an exact 1 costs no multiplication
         total = term if total is None else total + term
+    if total.shape != jnp.shape(leaves[0]):
+        shapes = ", ".join(str(jnp.shape(leaf)) for leaf in leaves)
+        raise ValueError(
+            f"the states of a sum must have one shape, and a coefficient must fit it; got states of {shapes}"
+        )
     return total.astype(dtype)

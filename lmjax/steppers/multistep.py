@@ -1,6 +1,7 @@
 """Linear multistep schemes: the next state depends on several earlier ones."""
 
 import functools
+from collections.abc import Sequence
 from fractions import Fraction
 from numbers import Real
 
@@ -35,7 +36,7 @@ def lm(low: float = -0.1, high: float = 0.0, *, per_channel: bool = False) -> St
         return combine((1 - k, u), (k, previous), (1, f(u))), u
 
     def coef(key, channels):
-        return jax.random.uniform(key, (channels,) if per_channel else (), minval=low, maxval=high)
+        return jax.random.uniform(key, (channels,) if per_channel else (), jnp.float32, low, high)
 
     return Stepper(
         "lm_per_channel" if per_channel else "lm",
@@ -66,9 +67,8 @@ def leapfrog() -> Stepper:
     return Stepper("leapfrog", step, init=lambda u: u, inverse=inverse, damping=lambda coef: 2.0, history=1, order=2)
 
 
-@functools.cache
 def linear_multistep(
-    a: tuple[Real, ...], b: tuple[Real, ...], *, trainable: bool = False, name: str | None = None
+    a: Sequence[Real], b: Sequence[Real], *, trainable: bool = False, name: str | None = None
 ) -> Stepper:
     """u[n+1] = sum_j a[j] u[n-j] + sum_j b[j] f(u[n-j]), the explicit linear multistep method.
 
@@ -88,7 +88,11 @@ def linear_multistep(
     Raises:
         InputError: if a or b is empty, or b sums to zero (the method would integrate nothing).
     """
-    a, b = tuple(map(float, a)), tuple(map(float, b))
+    return _linear_multistep(tuple(map(float, a)), tuple(map(float, b)), trainable, name)
+
+
+@functools.cache
+def _linear_multistep(a, b, trainable, name):
     if not a or not b:
         raise InputError(f"linear_multistep: a and b need at least one weight each, got a={a}, b={b}")
     if sum(b) == 0:

@@ -65,7 +65,7 @@ def backward_euler(iterations: int = 3, tolerance: float | None = None) -> Stepp
             a network includes the batch), and the gradient is that of the exact solution by the implicit function
             theorem: (I - f'(v))^-1 is applied by GMRES, in memory that does not grow with the iterations. Where the
             iteration has not converged in `iterations`, neither the value nor the gradient is that of backward Euler.
-            Cannot be smaller than the rounding of the state's dtype.
+            Cannot be smaller than the rounding of the state's dtype. Reverse mode only (`jax.grad`, not `jax.jvp`).
     """
     if iterations < 1:
         raise InputError(f"backward_euler: iterations must be at least 1, got {iterations}")
@@ -113,9 +113,17 @@ def _fixed_point_backward(f, tolerance, iterations, residuals, cotangent):
     """With J = df/dv, the cotangent of u is w = (I - J^T)^-1 cotangent, and that of what f captured follows from w."""
     v, captured = residuals
     _, pullback = jax.vjp(f, v, *captured)
-    w, _ = gmres(
-        lambda w: combine((1, w), (-1, pullback(w)[0])), cotangent, tol=tolerance, restart=10, maxiter=iterations
-    )
+
+    def wide(w):  # the linear algebra of GMRES does not know the half precisions
+        return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), w)
+
+    def narrow(w):
+        return jax.tree.map(lambda x, like: x.astype(like.dtype), w, cotangent)
+
+    def residual(w):
+        return combine((1, w), (-1, wide(pullback(narrow(w))[0])))
+
+    w = narrow(gmres(residual, wide(cotangent), tol=tolerance, restart=10, maxiter=iterations)[0])
     return list(pullback(w)[1:]), w
 
 

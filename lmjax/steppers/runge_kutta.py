@@ -36,6 +36,9 @@ class Tableau:
     order: int
 
     def __post_init__(self):
+        object.__setattr__(self, "a", tuple(map(tuple, self.a)))
+        object.__setattr__(self, "b", tuple(self.b))
+        object.__setattr__(self, "c", tuple(self.c))
         if not len(self.a) == len(self.b) == len(self.c) > 0:
             raise InputError(
                 f"tableau {self.name}: a, b and c must have one entry a stage, got {len(self.a)}, {len(self.b)} and "

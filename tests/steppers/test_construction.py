@@ -1,5 +1,6 @@
 """Making steppers: the same call gives the same object, and what is wrong is named."""
 
+import copy
 import re
 
 import jax.numpy as jnp
@@ -72,6 +73,26 @@ def test_order_conditions_are_those_of_the_tableau():
 )
 def test_order_of_linear_multistep_schemes(a, b, order):
     assert steppers.linear_multistep(a, b).order == order
+
+
+def test_sequences_of_any_kind():
+    assert steppers.linear_multistep([1], [1.5, -0.5]) is steppers.linear_multistep((1,), (1.5, -0.5))
+    assert Tableau("t", [[], [0.5]], [0, 1], [0, 0.5], 2) == Tableau("t", ((), (0.5,)), (0, 1), (0, 0.5), 2)
+
+
+@pytest.mark.parametrize("name", steppers.names())
+def test_branches_are_counted(name):
+    stepper = steppers.get(name)
+    u = (jnp.ones(()),) * 2 if stepper.parts == 2 else jnp.ones(())
+    for count in (0, stepper.stages + 1):
+        with pytest.raises(InputError, match=f"takes a tuple of {stepper.stages} branches, .* got {count} of them"):
+            stepper.step((lambda u: u,) * count, u, stepper.init(u), None)
+    with pytest.raises(InputError, match="takes a tuple of"):
+        stepper.step(jnp.sin, u, stepper.init(u), None)
+
+
+def test_copies_are_the_same_scheme():
+    assert copy.deepcopy(steppers.lm()) is steppers.lm()
 
 
 def test_register_adds_a_name():

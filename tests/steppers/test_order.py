@@ -140,8 +140,12 @@ def test_fewer_steps_than_the_scheme_remembers():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"stepper": steppers.euler(), "steps": 0}, "steps must be at least 1"),
+        ({"stepper": steppers.euler(), "steps": 0}, "steps must be a whole number, at least 1, got 0"),
+        ({"stepper": steppers.euler(), "steps": 2.5}, r"steps must be a whole number, at least 1, got 2\.5"),
         ({"stepper": steppers.lm(), "steps": 1}, "give coef"),
+        ({"stepper": steppers.euler(), "steps": 1, "coef": -0.1}, r"euler has no coefficients, got coef=-0\.1"),
+        ({"stepper": "euler", "steps": 1}, "must be a Stepper, such as .*, got 'euler'"),
+        ({"stepper": steppers.leapfrog(), "steps": 1, "start": steppers.leapfrog()}, "start must be a one-step scheme"),
         ({"stepper": steppers.reversible(), "steps": 1}, "takes a tuple of 2 fields"),
         ({"stepper": steppers.euler(), "steps": 1, "field": (linear, linear)}, "takes 1 fields"),
     ],

@@ -51,6 +51,25 @@ def test_sums_are_formed_in_float32_and_rounded_once():
     assert float(total) == 1.0078125
 
 
+def test_states_of_different_shapes_are_refused():
+    with pytest.raises(ValueError, match=r"must have one shape, .* got states of \(\), \(3,\)"):
+        steppers.combine((1, jnp.ones(())), (1, jnp.ones(3)))
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+@pytest.mark.parametrize("scheme", SCHEMES, ids=ids)
+def test_gradients_in_half_precision(scheme, dtype):
+    coef = None if scheme.coef is None else jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), scheme.coef)
+
+    def end(u):
+        return odeint(scheme.stepper, decay, u, t1=0.5, steps=4, coef=coef).astype(jnp.float32).sum()
+
+    half = jax.grad(end)(jnp.asarray(START, dtype))
+    assert half.dtype == dtype
+    single = jax.grad(end)(jnp.asarray(START, jnp.float32))
+    np.testing.assert_allclose(np.asarray(half, np.float32), single, rtol=0.05)
+
+
 def test_integer_states_are_refused():
     with pytest.raises(TypeError, match="floating-point or complex, and one of its leaves is int32"):
         odeint(steppers.euler(), decay, jnp.arange(3), t1=1.0, steps=1)
