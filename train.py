@@ -16,6 +16,7 @@ from datetime import datetime
 from pathlib import Path
 
 import jax
+import numpy as np
 
 import lmjax
 from lmjax import command_line, data
@@ -44,14 +45,18 @@ def train(config: Config, *, resume: bool = False) -> dict:
             if checkpoints.latest() is not None:
                 trainer.state, about = checkpoints.restore(trainer.state)
                 before = about["wall_seconds"]
+                require_same_data(dataset, about["data"], record)
             rows = record.rewind(trainer.step)
-            say(f"going on after epoch {trainer.step // trainer.steps_per_epoch}")
+            done = trainer.step // trainer.steps_per_epoch
+            if [row["epoch"] for row in rows] != list(range(1, done + 1)):
+                raise InputError(f"{record.metrics_path}: does not have a row for each of the {done} epochs done")
+            say(f"going on after epoch {done}" if done else "there is no checkpoint yet: starting again")
         trainer.compile()
         say(f"compiled in {trainer.compile_seconds:.1f} s")
 
         for epoch in range(trainer.step // trainer.steps_per_epoch + 1, config.train.epochs + 1):
             try:
-                with progress_bar(trainer, epoch) as progress:
+                with ProgressBar(trainer, epoch) as progress:
                     metrics = trainer.train_epoch(progress)
                 metrics |= trainer.evaluate()
             except NonFiniteLoss as error:
@@ -63,7 +68,7 @@ def train(config: Config, *, resume: bool = False) -> dict:
             record.log(row)
             report(row, config.train.epochs)
             if epoch % config.train.checkpoint_every == 0 or epoch == config.train.epochs:
-                checkpoints.save(trainer.state, {"wall_seconds": row["wall_seconds"]})
+                checkpoints.save(trainer.state, {"wall_seconds": row["wall_seconds"], "data": dataset.describe()})
 
     summary = {
         "test_accuracy": rows[-1]["test_accuracy"],
@@ -88,10 +93,27 @@ def evaluate(config: Config, directory: str) -> dict:
     """The test loss and accuracy of the newest checkpoint of a run."""
     record = Record(directory)
     record.require_same(config, ("model",))
-    trainer = Trainer(config, load_data(config))
-    with Checkpoints(record.directory / "checkpoints") as checkpoints:
+    with Checkpoints(record.directory / "checkpoints", read_only=True) as checkpoints:
+        dataset = load_data(config)
+        trained_on = checkpoints.about()["data"]
+        if trained_on["classes"] != list(dataset.classes):
+            raise InputError(
+                f"{record.directory}: was trained on the classes {', '.join(trained_on['classes'])}, not these"
+            )
+        mean, std = np.float32(trained_on["mean"]), np.float32(trained_on["std"])
+        trainer = Trainer(config, dataclasses.replace(dataset, mean=mean, std=std))
         trainer.state, _ = checkpoints.restore(trainer.state, network_only=True)
     return trainer.evaluate()
+
+
+def require_same_data(dataset: data.Dataset, before: dict, record: Record) -> None:
+    now = dataset.describe()
+    changed = [key for key in now if now[key] != before[key]]
+    if changed:
+        raise InputError(
+            f"{record.directory}: the data has changed since ({', '.join(changed)}): "
+            "go on with the same data, or start a new run"
+        )
 
 
 def load_data(config: Config) -> data.Dataset:
@@ -118,7 +140,7 @@ def explain(error: NonFiniteLoss, config: Config, checkpoints: Checkpoints) -> s
     return cure if saved is None else f"{cure}; the last checkpoint, of step {saved}, is in {checkpoints.directory}"
 
 
-class progress_bar:
+class ProgressBar:
     """A bar over the images of an epoch, on a terminal; nothing where the output is a file, or tqdm is missing."""
 
     def __init__(self, trainer: Trainer, epoch: int):
@@ -177,13 +199,15 @@ def versions() -> dict[str, str]:
 def main(arguments: list[str] | None = None) -> int:
     try:
         config, choices = command_line.parse(arguments, description=__doc__)
-        if choices.evaluate:
+        if choices.evaluate is not None:
             say(json.dumps(evaluate(config, choices.evaluate), indent=2))
             return 0
         if config.workdir is None:
             if choices.resume:
                 raise InputError("--resume: give the --workdir of the run to go on with")
-            name = f"{Path(choices.config).stem}-{config.model.stepper}-{datetime.now():%Y%m%d-%H%M%S}"
+            name = (
+                f"{Path(choices.config).stem}-{config.model.stepper}-seed{config.seed}-{datetime.now():%Y%m%d-%H%M%S}"
+            )
             config = dataclasses.replace(config, workdir=str(Path("runs", name)))
         train(config, resume=choices.resume)
         return 0

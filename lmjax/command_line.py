@@ -3,6 +3,7 @@
 import argparse
 import json
 import runpy
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,6 +47,8 @@ def parse(arguments: Sequence[str] | None, *, description: str) -> tuple[Config,
         overrides = ["--help"]
     elif choices.config is None:
         raise InputError(f"give --config FILE{_available()}")
+    if choices.evaluate == "":
+        raise InputError("--evaluate: give the folder of a run")
     config = Config() if choices.config is None else load(choices.config)
     return override(config, overrides), choices
 
@@ -72,12 +75,25 @@ def load(path: str | Path) -> Config:
     if path.suffix == ".json":
         try:
             return from_dict(json.loads(path.read_text()))
-        except json.JSONDecodeError as error:
-            raise InputError(f"--config {path}: is not JSON ({error})") from error
-    config = runpy.run_path(str(path)).get("config")
+        except ValueError as error:  # bytes that are no text, text that is no JSON, JSON that is no config
+            raise InputError(f"--config {path}: is not a config ({error})") from error
+    try:
+        config = runpy.run_path(str(path)).get("config")
+    except InputError:
+        raise
+    except Exception as error:  # the file is the user's: what is wrong with it is for them to mend
+        raise InputError(f"--config {path}{_line(error, path)}: {type(error).__name__}: {error}") from error
     if not isinstance(config, Config):
         raise InputError(f"--config {path}: does not define `config`, an lmjax.config.Config")
     return config
+
+
+def _line(error: Exception, path: Path) -> str:
+    """Where in the file it went wrong, ", line N"."""
+    if isinstance(error, SyntaxError):
+        return f", line {error.lineno}"
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+    return f", line {lines[-1]}" if lines else ""
 
 
 def _available() -> str:

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -113,11 +114,80 @@ def test_interrupted_and_resumed(tmp_path, monkeypatch, finished):
     assert found == expected
 
 
+def test_evaluating_touches_nothing(finished):
+    """Not even what another process is writing just then."""
+    part = finished / "checkpoints" / "99.orbax-checkpoint-tmp"
+    part.mkdir()
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*")}
+    assert run("--evaluate", finished) == 0
+    assert {p: p.stat().st_mtime_ns for p in finished.rglob("*")} == before
+    part.rmdir()
+
+
+def test_started_again_before_the_first_checkpoint(tmp_path, monkeypatch, capsys):
+    options = ("--workdir", tmp_path / "run", "--train.checkpoint-every", "5")
+    with monkeypatch.context() as patch:
+
+        def interrupt(row, epochs):
+            raise KeyboardInterrupt
+
+        patch.setattr(train, "report", interrupt)
+        assert run(*options) == 130
+    assert len(rows(tmp_path / "run")) == 1
+    capsys.readouterr()
+    assert run(*options, "--resume") == 0
+    assert "there is no checkpoint yet: starting again" in capsys.readouterr().out
+    assert [row["epoch"] for row in rows(tmp_path / "run")] == [1, 2]
+
+
+def test_data_that_changed_in_between(tmp_path, capsys):
+    images = paint(tmp_path / "images", size=(4, 4))
+    options = ("--data.name", "folder", "--data.dir", images, "--train.batch-size", "16", "--workdir", tmp_path / "run")
+    assert run(*options) == 0
+    accuracy = read(tmp_path / "run" / "summary.json")["test_accuracy"]
+    Image.new("RGB", (4, 4)).save(images / "train" / "dark" / "new.png")
+    assert run(*options, "--resume") == 2
+    assert "the data has changed since (training_images, mean, std)" in capsys.readouterr().err
+    # Evaluation normalises as the training did, whatever the folder's own statistics are now.
+    assert run(*options[:4], "--evaluate", tmp_path / "run") == 0
+    assert json.loads(capsys.readouterr().out)["test_accuracy"] == accuracy
+    for split in ("train", "test"):
+        (images / split / "dark").rename(images / split / "gloomy")
+    assert run(*options[:4], "--evaluate", tmp_path / "run") == 2
+    assert "was trained on the classes dark, light, not these" in capsys.readouterr().err
+
+
+def damage(checkpoint):
+    for path in checkpoint.rglob("*"):
+        if path.is_file() and path.stat().st_size > 200:
+            path.write_bytes(path.read_bytes()[:100])
+
+
+def test_damaged_checkpoint_is_named(tmp_path, capsys):
+    assert run("--workdir", tmp_path / "run", "--train.checkpoint-every", "1") == 0
+    _, last = sorted((tmp_path / "run" / "checkpoints").iterdir(), key=lambda p: int(p.name))
+    damage(last)
+    assert run("--evaluate", tmp_path / "run") == 2
+    assert f"{last}: this checkpoint cannot be read: delete it" in capsys.readouterr().err
+    shutil.rmtree(last)
+    assert run("--evaluate", tmp_path / "run") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["test_loss"] == pytest.approx(rows(tmp_path / "run")[0]["test_loss"], rel=1e-6)
+
+
+def test_folder_that_lost_its_config_is_not_taken_for_an_empty_one(tmp_path, capsys):
+    assert run("--workdir", tmp_path / "run") == 0
+    (tmp_path / "run" / "config.json").unlink()
+    assert run("--workdir", tmp_path / "run", "--seed", "5") == 2
+    assert "already holds a run" in capsys.readouterr().err
+    assert len(rows(tmp_path / "run")) == 2
+
+
 def test_new_folder_for_every_run(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     assert run("--model.stepper", "euler", config=str(ROOT / "configs" / "digits.py")) == 0
     (workdir,) = (tmp_path / "runs").iterdir()
-    assert workdir.name.startswith("digits-euler-2")
+    assert workdir.name.startswith("digits-euler-seed0-2")
     assert "test accuracy" in capsys.readouterr().out
     assert not (workdir / "coefficients.png").exists()  # Euler has none
 
@@ -141,7 +211,7 @@ def test_trains_on_a_folder_without_the_optional_packages(tmp_path):
     config.write_text(
         "from lmjax.config import *\n"
         f"config = Config(data=DataConfig(name='folder', dir={str(tmp_path / 'images')!r}),"
-        f" model=ModelConfig(name='resnet8', width=4), workdir={str(tmp_path / 'run')!r},"
+        f" model=ModelConfig(name='resnet8', stepper='euler', width=4), workdir={str(tmp_path / 'run')!r},"
         " train=TrainConfig(epochs=3, batch_size=16))\n"
     )
     program = """
@@ -213,6 +283,7 @@ def test_help_lists_every_key(capsys):
         (["--data.name", "folder", "--data.dir", "/nowhere"], "there is no directory /nowhere"),
         (["--data.name", "cifar10", "--data.dir", "/nowhere"], "there is no directory /nowhere"),
         (["--evaluate", "/nowhere"], "/nowhere holds no run"),
+        (["--evaluate", ""], "--evaluate: give the folder of a run"),
         (["--resume"], "give the --workdir"),
         (["--resume", "--workdir", "/nowhere"], "/nowhere holds no run"),
         (["--workdir", "/proc/run"], "--workdir /proc/run: cannot be written"),
@@ -244,9 +315,13 @@ def test_missing_and_wrong_config_files(tmp_path, capsys):
     (tmp_path / "empty.py").write_text("x = 1\n")
     assert "empty.py: does not define `config`" in message(tmp_path / "empty.py")
     (tmp_path / "bad.json").write_text("{")
-    assert "bad.json: is not JSON" in message(tmp_path / "bad.json")
+    assert "bad.json: is not a config" in message(tmp_path / "bad.json")
     (tmp_path / "odd.json").write_text('{"modl": {}}')
     assert "unknown key 'modl': did you mean 'model'?" in message(tmp_path / "odd.json")
+    (tmp_path / "typo.py").write_text("from lmjax.config import *\n\nconfig = Config(train=TrainConfig(epoch=3))\n")
+    assert re.search(r"typo\.py, line 3: TypeError: .*'epoch'", message(tmp_path / "typo.py"))
+    (tmp_path / "syntax.py").write_text("config = (\n")
+    assert "syntax.py, line 1: SyntaxError" in message(tmp_path / "syntax.py")
     assert train.main([]) == 2
     assert "give --config FILE; in configs/: cifar10_lm_resnet110.py" in capsys.readouterr().err
 

@@ -5,6 +5,7 @@ which is fetched once.
 """
 
 import dataclasses
+import hashlib
 import tarfile
 from pathlib import Path
 
@@ -175,6 +176,9 @@ def _reason(error: BaseException) -> str:
 def _from_archive(name: str, archive: Archive, path: Path) -> Dataset:
     again = "delete it, and it is fetched again"
     try:
+        with path.open("rb") as file:
+            if hashlib.file_digest(file, "sha256").hexdigest() != archive.sha256:
+                raise InputError(f"{path}: is not the official archive, or damaged (its SHA-256 differs): {again}")
         with tarfile.open(path, "r:gz") as tar:
             wanted = {f"{archive.folder}/{file}" for file in (*archive.train, *archive.test, archive.names)}
             content = {

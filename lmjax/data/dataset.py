@@ -1,6 +1,7 @@
 """What a data set is, once it is in memory."""
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
@@ -42,6 +43,8 @@ class Dataset:
     std: np.ndarray
 
     def __post_init__(self):
+        if len(self.classes) < 2:
+            raise InputError(f"{self.name}: there is nothing to tell apart with {len(self.classes)} class")
         for kind, split in (("training", self.train), ("test", self.test)):
             if not len(split):
                 raise InputError(f"{self.name}: the {kind} split is empty")
@@ -60,6 +63,16 @@ class Dataset:
     def shape(self) -> tuple[int, int, int]:
         """Height, width and channels of an image."""
         return self.train.images.shape[1:]
+
+    def describe(self) -> dict[str, Any]:
+        """What a network trained on it depends on, as plain data, to be kept with a checkpoint."""
+        return {
+            "classes": list(self.classes),
+            "shape": list(self.shape),
+            "training_images": len(self.train),
+            "mean": self.mean.tolist(),
+            "std": self.std.tolist(),
+        }
 
 
 def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

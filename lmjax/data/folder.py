@@ -17,7 +17,7 @@ def load_folder(directory: str | Path | None, size: int | None = None) -> Datase
     """Decodes every image once, into memory. Nothing is written to disk.
 
     The classes are the folders below `train`, in alphabetical order. Files with other endings and hidden ones are
-    left alone; grey and CMYK images become RGB.
+    left alone; grey, palette and CMYK images become RGB, and transparency is dropped.
 
     Args:
         directory: holds `train` and `test` (or `val`), with a folder for each class in both.
@@ -99,6 +99,8 @@ def _decode(path: str, size: int | None) -> np.ndarray:
     """One image as uint8 [H, W, 3]."""
     try:
         with Image.open(path) as image:
+            if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+                raise ValueError("it has more than 8 bits a channel; convert it to 8")  # Pillow would clip it to white
             image = image.convert("RGB")
     except Exception as error:  # Pillow's readers raise whatever a broken file made them stumble over
         raise InputError(f"{path}: cannot be decoded ({error}): replace or delete it") from error

@@ -52,6 +52,11 @@ def create(
     Raises:
         InputError: for a name that is none, a depth of the wrong form, or a width that the scheme cannot split.
     """
+    stepper = euler() if stepper is None else stepper
+    if not isinstance(stepper, Stepper):
+        raise InputError(f"network {name!r}: stepper must be a Stepper, such as steppers.lm(), got {stepper!r}")
+    if not isinstance(rngs, nnx.Rngs):
+        raise InputError(f"network {name!r}: rngs must be an nnx.Rngs, such as nnx.Rngs(0), got {rngs!r}")
     match = re.fullmatch(r"resnet(\d+)", name)
     if not match:
         raise unknown("network", name, names())
@@ -70,7 +75,7 @@ def create(
 
     def make(rngs):
         return Network(
-            euler() if stepper is None else stepper,
+            stepper,
             Bottleneck if bottleneck else Basic,
             depths=[(depth - 2) // layers] * 3,
             channels=[width * expansion * 2**i for i in range(3)],

@@ -11,7 +11,7 @@ from jax.typing import DTypeLike
 from lmjax.errors import InputError
 from lmjax.networks.branches import Activation, Projection, conv
 from lmjax.networks.stack import List, Stack, changed, statistics
-from lmjax.steppers import Stepper, combine
+from lmjax.steppers import Stepper, combine, euler
 
 
 class Coefficient(nnx.Param):
@@ -165,8 +165,8 @@ class Network(nnx.Module):
         rngs: draws the initial parameters.
 
     Raises:
-        InputError: if the channels cannot be split as the scheme needs, or a history is to be projected that the
-            scheme does not have.
+        InputError: if the channels cannot be split as the scheme needs, if a history is to be projected that the
+            scheme does not have, or if the stages are too short for the scheme to take a step.
     """
 
     def __init__(
@@ -187,6 +187,11 @@ class Network(nnx.Module):
     ):
         if project_history and not stepper.history:
             raise InputError(f"project_history: {stepper.name} is a one-step scheme and has no history to project")
+        if max(depths) == 1 and not project_history and stepper is not euler():
+            raise InputError(
+                f"a stage of one step is that of Euler, so that {stepper.name} would take no step at all: "
+                "choose a deeper network, or stepper euler"
+            )
         self.stem = conv(cin, stem, 3, dtype=dtype, rngs=rngs)
         widths = (stem, *channels)
         self.stages = List(

@@ -18,13 +18,18 @@ def learning_curves(rows: list[dict[str, Any]], path: Path, title: str) -> None:
     epochs = [row["epoch"] for row in rows]
     loss, error = figure.subplots(1, 2)
     for axes, key, label in ((loss, "loss", "loss"), (error, "accuracy", "error, %")):
-        for split, colour in (("train", _TRAIN), ("test", _TEST)):
-            values = np.array([row[f"{split}_{key}"] for row in rows])
-            axes.plot(epochs, 100 * (1 - values) if key == "accuracy" else values, color=colour, label=split)
+        curves = {split: np.array([row[f"{split}_{key}"] for row in rows]) for split in ("train", "test")}
+        if key == "accuracy":
+            curves = {split: 100 * (1 - values) for split, values in curves.items()}
+        for (split, values), colour in zip(curves.items(), (_TRAIN, _TEST), strict=True):
+            axes.plot(epochs, values, color=colour, label=split, marker="o" if len(rows) < 3 else None)
+        if min(values.min() for values in curves.values()) > 0:  # a logarithmic axis has no place for a zero
+            axes.set_yscale("log")
         for before, after in itertools.pairwise(rows):
             if after["learning_rate"] != before["learning_rate"]:
                 axes.axvline(before["epoch"], color="0.8", linewidth=0.8, zorder=0)
-        axes.set(xlabel="epoch", ylabel=label, yscale="log")
+        axes.set(xlabel="epoch", ylabel=label)
+        axes.xaxis.get_major_locator().set_params(integer=True)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.spines[["top", "right"]].set_visible(False)
     error.legend(frameon=False)

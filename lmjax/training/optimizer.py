@@ -15,9 +15,11 @@ def learning_rate(config: OptimizerConfig, steps: int) -> optax.Schedule:
         config: the rate, the drop, and the milestones as fractions of the run.
         steps: how many steps the run has.
     """
-    return optax.piecewise_constant_schedule(
-        config.learning_rate, {round(fraction * steps): config.drop for fraction in config.milestones}
-    )
+    drops = {}
+    for fraction in config.milestones:
+        step = max(1, round(fraction * steps))  # never before the first step
+        drops[step] = drops.get(step, 1.0) * config.drop  # in a very short run two may meet
+    return optax.piecewise_constant_schedule(config.learning_rate, drops)
 
 
 def create_optimizer(config: OptimizerConfig, steps: int) -> optax.GradientTransformation:

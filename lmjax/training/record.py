@@ -8,6 +8,8 @@ from typing import Any
 from lmjax.config import Config, differences, from_dict, to_dict
 from lmjax.errors import InputError
 
+_FILES = ("config.json", "metrics.jsonl", "summary.json")
+
 
 class Record:
     """The folder of a run. Only one process of a run writes it.
@@ -20,9 +22,7 @@ class Record:
     def __init__(self, directory: str | Path, *, writes: bool = True):
         self.directory = Path(directory)
         self.writes = writes
-        self.config_path = self.directory / "config.json"
-        self.metrics_path = self.directory / "metrics.jsonl"
-        self.summary_path = self.directory / "summary.json"
+        self.config_path, self.metrics_path, self.summary_path = (self.directory / name for name in _FILES)
 
     def start(self, config: Config) -> None:
         """Makes the folder and notes the config.
@@ -30,14 +30,15 @@ class Record:
         Raises:
             InputError: if it holds a run already, or cannot be made.
         """
-        if self.config_path.exists():
+        if any((self.directory / name).exists() for name in (*_FILES, "checkpoints")):
             raise InputError(
                 f"{self.directory} already holds a run: go on with it by --resume, or choose another --workdir"
             )
         if self.writes:
             try:
                 self.directory.mkdir(parents=True, exist_ok=True)
-                _write(self.config_path, to_dict(config))
+                with self.config_path.open("x") as file:  # of two runs that start at once, one gets the folder
+                    file.write(_json(to_dict(config)))
             except OSError as error:
                 raise InputError(f"--workdir {self.directory}: cannot be written ({error.strerror})") from error
 
@@ -49,10 +50,10 @@ class Record:
         """
         try:
             return from_dict(json.loads(self.config_path.read_text()))
-        except FileNotFoundError as error:
+        except OSError as error:
             raise InputError(f"{self.directory} holds no run (no {self.config_path.name})") from error
-        except json.JSONDecodeError as error:
-            raise InputError(f"{self.config_path}: is not JSON ({error})") from error
+        except ValueError as error:  # bytes that are no text, text that is no JSON, JSON that is no config
+            raise InputError(f"{self.config_path}: is not a config ({error})") from error
 
     def require_same(self, config: Config, sections: tuple[str, ...] | None = None) -> None:
         """Checks that a config describes the run in this folder.
@@ -106,11 +107,11 @@ class Record:
     def summarise(self, summary: dict[str, Any]) -> None:
         """Writes summary.json."""
         if self.writes:
-            _write(self.summary_path, summary)
+            _replace(self.summary_path, _json(summary))
 
 
-def _write(path: Path, values: dict[str, Any]) -> None:
-    _replace(path, json.dumps(values, indent=2) + "\n")
+def _json(values: dict[str, Any]) -> str:
+    return json.dumps(values, indent=2, allow_nan=False) + "\n"
 
 
 def _replace(path: Path, text: str) -> None:

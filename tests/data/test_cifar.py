@@ -77,6 +77,19 @@ def serve(content, *, cut=0):
 
 
 @pytest.fixture
+def put(monkeypatch, tmp_path):
+    """Puts an archive into the folder by hand, and takes it for the official one."""
+
+    def put(content):
+        changed = dataclasses.replace(cifar.ARCHIVES["cifar10"], sha256=hashlib.sha256(content).hexdigest())
+        monkeypatch.setitem(cifar.ARCHIVES, "cifar10", changed)
+        (tmp_path / changed.filename).write_bytes(content)
+        return tmp_path / changed.filename
+
+    return put
+
+
+@pytest.fixture
 def point(monkeypatch):
     """Points the name of a data set at a server, with the checksum of what it should serve."""
 
@@ -106,9 +119,14 @@ def test_downloads_once(tmp_path, point, name):
     assert dataset.classes[-1] == f"class{archive.classes - 1}"
 
 
-def test_archive_put_there_by_hand_is_used(tmp_path):
-    (tmp_path / "cifar-10-binary.tar.gz").write_bytes(make_archive("cifar10"))
+def test_archive_put_there_by_hand_is_used(tmp_path, put):
+    path = put(make_archive("cifar10"))
     assert len(load("cifar10", directory=tmp_path).train) == 20
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(InputError, match=r"is not the official archive, or damaged \(its SHA-256 differs\)"):
+        load("cifar10", directory=tmp_path)
 
 
 def test_wrong_checksum(tmp_path, point):
@@ -151,19 +169,22 @@ def test_offline_fails_fast(tmp_path, point):
         ({"names": ["a", "b"]}, "names 2 classes instead of 10"),
     ],
 )
-def test_archives_that_will_not_do(tmp_path, change, message):
-    path = tmp_path / "cifar-10-binary.tar.gz"
-    path.write_bytes(make_archive("cifar10", **change))
+def test_archives_that_will_not_do(tmp_path, put, change, message):
+    path = put(make_archive("cifar10", **change))
     with pytest.raises(InputError, match=re.escape(str(path)) + ".*" + message):
         load("cifar10", directory=tmp_path)
 
 
 @pytest.mark.parametrize("keep", [100, -100])
-def test_archive_cut_short(tmp_path, keep):
-    path = tmp_path / "cifar-10-binary.tar.gz"
-    path.write_bytes(make_archive("cifar10")[:keep])
+def test_archive_cut_short(tmp_path, put, keep):
+    put(make_archive("cifar10")[:keep])
     with pytest.raises(InputError, match=r"cannot be read as a tar\.gz archive"):
         load("cifar10", directory=tmp_path)
+
+
+def test_unknown_name():
+    with pytest.raises(InputError, match="unknown data set 'cifar11': did you mean 'cifar10'"):
+        load("cifar11")
 
 
 def test_missing_directory():

@@ -101,6 +101,20 @@ def test_truncated_image_is_named(folder):
         load("folder", directory=folder)
 
 
+def test_sixteen_bit_image_is_named_rather_than_clipped(folder):
+    path = folder / "train" / "red" / "deep.png"
+    Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(path)
+    with pytest.raises(InputError, match=r"deep\.png: cannot be decoded \(it has more than 8 bits a channel"):
+        load("folder", directory=folder)
+
+
+def test_one_class_is_nothing_to_learn(tmp_path):
+    for split in ("train", "test"):
+        paint(tmp_path / split / "red" / "0.png", (0, 0, 0))
+    with pytest.raises(InputError, match="nothing to tell apart with 1 class"):
+        load("folder", directory=tmp_path)
+
+
 def test_file_that_is_no_image_is_named(folder):
     path = folder / "train" / "blue" / "text.png"
     path.write_text("hello")

@@ -1,5 +1,7 @@
 """What the networks compute."""
 
+import copy
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -187,7 +189,7 @@ def test_coefficients_by_stage():
     found = networks.coefficients(small(steppers.get("linear_multistep3")))
     assert {k: v.shape for k, v in found.items() if k.startswith("stage1")} == {"stage1.0": (2, 3), "stage1.1": (2, 3)}
     assert networks.coefficients(small(steppers.euler())) == {}
-    assert networks.coefficients(small(name="resnet8")) == {}
+    assert networks.coefficients(small(steppers.euler(), name="resnet8")) == {}
 
 
 def test_paired_networks_start_from_the_same_weights():
@@ -233,6 +235,16 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_parameters_in_float32():
     assert all("bf16" in line for line in results)
 
 
+def test_a_deep_copy_is_the_same_program():
+    model = small()
+    assert nnx.graphdef(copy.deepcopy(model)) == nnx.graphdef(model)
+
+
+def test_random_numbers_must_be_rngs():
+    with pytest.raises(InputError, match=r"rngs must be an nnx\.Rngs, such as nnx\.Rngs\(0\), got 0"):
+        networks.create("resnet20", rngs=0)
+
+
 def test_in_your_own_loop():
     model = small(steppers.rk4(), name="resnet14")
     optimizer = nnx.Optimizer(model, optax.sgd(0.05, momentum=0.9), wrt=nnx.Param)
@@ -262,6 +274,8 @@ def test_in_your_own_loop():
             {"name": "resnet20", "width": 5, "stepper": steppers.reversible()},
             "splits the channels into 2 equal parts, and 5",
         ),
+        ({"name": "resnet8", "stepper": steppers.rk4()}, "rk4 would take no step at all"),
+        ({"name": "resnet20", "stepper": "lm"}, "stepper must be a Stepper, such as steppers.lm\\(\\), got 'lm'"),
         ({"name": "resnet20", "project_history": True}, "euler is a one-step scheme and has no history"),
     ],
 )

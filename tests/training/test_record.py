@@ -51,7 +51,7 @@ def test_other_broken_lines_are_named(record, line):
 
 def test_config_that_is_no_config(record):
     record.config_path.write_text("{")
-    with pytest.raises(InputError, match=r"config\.json: is not JSON"):
+    with pytest.raises(InputError, match=r"config\.json: is not a config"):
         record.config()
     record.config_path.write_text(json.dumps({"sead": 1}))
     with pytest.raises(InputError, match="unknown key 'sead': did you mean 'seed'"):

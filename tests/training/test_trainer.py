@@ -13,7 +13,7 @@ from flax import nnx
 from lmjax import InputError
 from lmjax.config import OptimizerConfig
 from lmjax.data import Split, normalise
-from lmjax.training import NonFiniteLoss, Trainer, data_mesh
+from lmjax.training import NonFiniteLoss, Trainer, data_mesh, learning_rate
 
 ONE = data_mesh(jax.devices()[:1])
 
@@ -148,6 +148,21 @@ def test_non_finite_loss_stops_with_its_step(config, digits):
     trainer = Trainer(changed(config, optimizer={"learning_rate": 1e30}), digits, ONE)
     with pytest.raises(NonFiniteLoss, match=r"the training loss is (nan|inf) at step \d"):
         run(trainer, 3)
+
+
+def test_loss_that_only_the_evaluation_sees(config, digits):
+    """The last update of an epoch may break the parameters without any training loss to show it."""
+    config = changed(config, optimizer={"learning_rate": 1e30}, train={"batch_size": 320})
+    trainer = Trainer(config, digits, ONE)
+    trainer.train_epoch()
+    with pytest.raises(NonFiniteLoss, match=r"the test loss is (nan|inf) at step 1"):
+        trainer.evaluate()
+
+
+def test_drops_that_meet_in_a_short_run():
+    schedule = learning_rate(OptimizerConfig(learning_rate=1.0, milestones=(0.5, 0.6)), steps=2)
+    assert [float(schedule(step)) for step in range(2)] == pytest.approx([1.0, 0.01])
+    assert float(learning_rate(OptimizerConfig(learning_rate=1.0), steps=1)(0)) == 1.0
 
 
 def test_progress_adds_up(config, digits):
