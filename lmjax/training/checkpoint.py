@@ -106,8 +106,8 @@ class Checkpoints:
             if theirs.get(path) != ours.get(path):
                 there, here = (f"of shape {x[path]}" if path in x else "missing" for x in (theirs, ours))
                 raise InputError(
-                    f"{self.directory}: the checkpoint of step {step} is of another network: {path} is {there} there "
-                    f"and {here} in this one"
+                    f"{self.directory}: the checkpoint of step {step} is of another network ({path} is {there} there "
+                    f"and {here} in this one): give the config that it was trained with"
                 )
 
     def restore(self, like: TrainState, *, network_only: bool = False) -> tuple[TrainState, dict[str, Any]]:
@@ -118,7 +118,7 @@ class Checkpoints:
             network_only: leave the optimiser as it is in `like`, so that only the network needs to be the same.
 
         Raises:
-            InputError: if there is none, or it is of another network.
+            InputError: if there is none, if it is of another network, or if it cannot be read.
         """
         step = self._require_latest()
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _items(like))

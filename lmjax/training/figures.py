@@ -25,6 +25,7 @@ def learning_curves(rows: list[dict[str, Any]], path: Path, title: str) -> None:
             axes.plot(epochs, values, color=colour, label=split, marker="o" if len(rows) < 3 else None)
         if min(values.min() for values in curves.values()) > 0:  # a logarithmic axis has no place for a zero
             axes.set_yscale("log")
+            axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "2357" else "")
         for before, after in itertools.pairwise(rows):
             if after["learning_rate"] != before["learning_rate"]:
                 axes.axvline(before["epoch"], color="0.8", linewidth=0.8, zorder=0)
@@ -64,7 +65,7 @@ def coefficients(values: dict[str, list], path: Path, title: str) -> None:
                     "o-",
                     color=f"C{lines}",
                     markersize=3,
-                    label=f"{kind}{j}" if kind and first == 1 else None,
+                    label=f"{kind}[{j}]" if kind and first == 1 else None,
                 )
                 if not lines:
                     axes.annotate(

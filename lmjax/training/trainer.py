@@ -58,7 +58,8 @@ class Trainer:
         compile_seconds: what tracing and compiling has taken so far.
 
     Raises:
-        InputError: if the data set is smaller than a batch, or a batch cannot be split over the devices.
+        InputError: if the data set is smaller than a batch, a batch cannot be split over the devices, or the images
+            are too small for the augmentation.
     """
 
     def __init__(self, config: Config, dataset: Dataset, mesh: Mesh | None = None):
@@ -72,6 +73,11 @@ class Trainer:
         if batch % devices:
             raise InputError(
                 f"train.batch_size: {batch} cannot be split evenly over {devices} devices: choose a multiple of that"
+            )
+        if config.data.padding == "reflect" and config.data.pad >= min(dataset.shape[:2]):
+            raise InputError(
+                f"data.pad: {config.data.pad} pixels cannot be reflected in images of {dataset.shape[:2]}: "
+                "choose a smaller one, or --data.padding zero"
             )
         self.steps_per_epoch = len(dataset.train) // batch
         self.total_steps = self.steps_per_epoch * config.train.epochs

@@ -185,6 +185,11 @@ def test_k_is_decayed_only_when_asked(config, digits):
         assert float(jnp.abs(trainer.state.params["stem"]["kernel"]).max()) < 0.7 * kernel
 
 
+def test_reflection_needs_something_to_reflect(config, digits):
+    with pytest.raises(InputError, match="8 pixels cannot be reflected"):
+        Trainer(changed(config, data={"padding": "reflect", "pad": 8}), digits, ONE)
+
+
 @pytest.mark.versions
 @pytest.mark.parametrize(
     ("train", "message"),
