@@ -10,7 +10,6 @@ from jax.test_util import check_grads
 from lmjax import odeint, steppers
 from tests.steppers.schemes import SCHEMES, START, pendulum
 
-pytestmark = pytest.mark.versions
 ids = [scheme.id for scheme in SCHEMES]
 flat = [scheme for scheme in SCHEMES if np.ndim(jax.tree.leaves(scheme.coef)[0] if scheme.coef is not None else 0) == 0]
 

@@ -40,7 +40,6 @@ def test_learns(config, digits):
     assert [row["learning_rate"] for row in rows] == pytest.approx([0.05] * 20 + [0.005] * 10 + [0.0005] * 10)
 
 
-@pytest.mark.versions
 def test_same_seed_same_numbers_other_seed_other_numbers(config, digits):
     a, b, c = (Trainer(dataclasses.replace(config, seed=seed), digits, ONE) for seed in (0, 0, 1))
     rows = [run(trainer, 2) for trainer in (a, b, c)]
@@ -86,7 +85,6 @@ def test_how_an_epoch_is_portioned(config, digits):
         assert trainer._dispatches(trainer.steps_per_epoch) == portions
 
 
-@pytest.mark.versions
 def test_one_step_against_numpy_sgd(config, digits):
     """The first two updates, from gradients taken outside the trainer, by the textbook's SGD with momentum."""
     batch = dataclasses.replace(digits, train=Split(digits.train.images[:64], digits.train.labels[:64]))
