@@ -1,6 +1,7 @@
 """What the networks compute."""
 
 import copy
+import functools
 
 import chex
 import jax
@@ -65,8 +66,10 @@ def test_lm_with_k_zero_is_euler_bit_for_bit(training):
     lm, euler = small(steppers.lm(low=0.0, high=0.0)), small(steppers.euler())
     for model in (lm, euler):
         model.train() if training else model.eval()
-    chex.assert_trees_all_equal(outputs(lm), outputs(euler))
-    assert jnp.abs(outputs(small(steppers.lm())) - outputs(euler)).max() > 1e-3
+    # Stage by stage: in one program, XLA may fuse the two differently, and sum a batch's statistics in another order.
+    expected = euler(IMAGES)
+    chex.assert_trees_all_equal(lm(IMAGES), expected)
+    assert jnp.abs(small(steppers.lm())(IMAGES) - expected).max() > 1e-3
 
 
 def loss_gradient_statistics(model):
@@ -82,14 +85,17 @@ def loss_gradient_statistics(model):
     return value, gradient, statistics
 
 
+@functools.cache
+def unrolled_and_stored():
+    return loss_gradient_statistics(small(name="resnet32"))
+
+
 @pytest.mark.parametrize(
     "options", [{"unroll": False}, {"unroll": 2}, {"remat": True}, {"unroll": False, "remat": True}], ids=str
 )
 def test_unrolled_equals_scanned_equals_remat(options):
-    expected, found = (
-        loss_gradient_statistics(small(name="resnet32")),
-        loss_gradient_statistics(small(name="resnet32", **options)),
-    )
+    found = loss_gradient_statistics(small(name="resnet32", **options))
+    expected = unrolled_and_stored()
     chex.assert_trees_all_close(found, expected, rtol=2e-4, atol=2e-5)
     gradient, statistics = found[1:]
     assert all(jnp.abs(x).max() > 0 for x in jax.tree.leaves(gradient))
