@@ -4,33 +4,56 @@ steppers.lm().step((f,), u, previous, k)      # one LM step, in any model of you
 lmjax.odeint(steppers.rk4(), F, u0, t1=1.0, steps=100)
 """
 
-from lmjax.steppers.base import Branch, State, Stepper, combine
-from lmjax.steppers.catalogue import get, names, register
-from lmjax.steppers.coupled import reversible
-from lmjax.steppers.multistep import adams_bashforth, leapfrog, linear_multistep, lm
-from lmjax.steppers.one_step import backward_euler, euler, fractal, poly
+from lmjax.steppers.base import Branch, State, Stepper, StepInfo, combine
+from lmjax.steppers.catalogue import get, names, normalise, register, wrappers
+from lmjax.steppers.coupled import hamiltonian, reversible
+from lmjax.steppers.multistep import (
+    adams_bashforth,
+    dense,
+    leapfrog,
+    linear_multistep,
+    lm,
+    momentum,
+    verlet,
+    zero_stability,
+)
+from lmjax.steppers.one_step import backward_euler, euler, fractal, poly, way
 from lmjax.steppers.runge_kutta import Tableau, heun, midpoint, rk4, runge_kutta
+from lmjax.steppers.stochastic import noise, scaled, shake_shake, stochastic_depth
 
 __all__ = [
     "Branch",
     "State",
+    "StepInfo",
     "Stepper",
     "Tableau",
     "adams_bashforth",
     "backward_euler",
     "combine",
+    "dense",
     "euler",
     "fractal",
     "get",
+    "hamiltonian",
     "heun",
     "leapfrog",
     "linear_multistep",
     "lm",
     "midpoint",
+    "momentum",
     "names",
+    "noise",
+    "normalise",
     "poly",
     "register",
     "reversible",
     "rk4",
     "runge_kutta",
+    "scaled",
+    "shake_shake",
+    "stochastic_depth",
+    "verlet",
+    "way",
+    "wrappers",
+    "zero_stability",
 ]

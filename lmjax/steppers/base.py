@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,32 @@ from lmjax.errors import InputError
 
 State = Any  # a pytree of floating-point (or complex) arrays
 Branch = Callable[[State], State]
+
+
+class StepInfo(NamedTuple):
+    """Where in a network a step is, and what its random numbers follow from.
+
+    Attributes:
+        key: the step's own random key; None for a deterministic step, as in evaluation.
+        index: the number of the step, from 0.
+        count: how many steps there are.
+    """
+
+    key: jax.Array | None
+    index: int | jax.Array
+    count: int
+
+    @property
+    def depth(self) -> Any:
+        """The time of the step, from 0 at the first to 1 at the last."""
+        return self.index / max(self.count - 1, 1)
+
+    def split(self) -> tuple[jax.Array | None, "StepInfo"]:
+        """A key to use now, and the info to pass on, whose key is another one."""
+        if self.key is None:
+            return None, self
+        own, rest = jax.random.split(self.key)
+        return own, self._replace(key=rest)
 
 
 def no_memory(u: State) -> tuple[()]:
@@ -52,6 +78,15 @@ class Stepper:
         parts: into how many equal groups of channels a network splits the state (2 for coupled schemes, whose state
             is a pair).
         order: order of accuracy on u' = F(u).
+        characteristic: `characteristic(coef) -> c`, the coefficients of the characteristic polynomial
+            c[0] z^m + c[1] z^(m-1) + ... of a multistep scheme, by which its zero-stability is judged; None for a
+            one-step scheme, which is always zero-stable.
+        informed: `step` and `inverse` take a fifth argument, the `StepInfo`.
+        random: what they do with it is to draw random numbers, so that training needs a key.
+        starter: the one-step scheme for a single field that makes the first step of a stage; None for `euler`. A
+            wrapper gives the wrapped `euler` here, so that what it does is done in every step.
+        over: `over(steps) -> Stepper`, for a scheme whose memory spans a whole stage: the scheme for a stage of so
+            many steps.
     """
 
     name: str
@@ -64,6 +99,11 @@ class Stepper:
     history: int = 0
     parts: int = 1
     order: int = 1
+    characteristic: Callable[[Any], jax.Array] | None = None
+    informed: bool = False
+    random: bool = False
+    starter: "Stepper | None" = None
+    over: "Callable[[int], Stepper] | None" = None
 
     def __post_init__(self):
         object.__setattr__(self, "step", self._with_its_branches(self.step))
@@ -72,11 +112,15 @@ class Stepper:
 
     def _with_its_branches(self, function):
         @functools.wraps(function)
-        def checked(fs, u, memory, coef):
+        def checked(fs, u, memory, coef, info=None):
             if not isinstance(fs, tuple) or len(fs) != self.stages:
                 got = f"{len(fs)} of them" if isinstance(fs, tuple) else repr(fs)
                 raise InputError(f"{self.name} takes a tuple of {self.stages} branches, one an evaluation; got {got}")
-            return function(fs, u, memory, coef)
+            if not self.informed:
+                return function(fs, u, memory, coef)
+            if info is None:
+                raise InputError(f"{self.name} depends on the step: give info=StepInfo(key, index, count)")
+            return function(fs, u, memory, coef, info)
 
         return checked
 

@@ -1,35 +1,45 @@
 """Steppers by name: what `--model.stepper` chooses from."""
 
+import ast
+import inspect
+import re
 from collections.abc import Callable
 
 from lmjax.errors import InputError, unknown
 from lmjax.steppers.base import Stepper
-from lmjax.steppers.coupled import reversible
-from lmjax.steppers.multistep import adams_bashforth, leapfrog, linear_multistep, lm
-from lmjax.steppers.one_step import backward_euler, euler, fractal, poly
+from lmjax.steppers.coupled import hamiltonian, reversible
+from lmjax.steppers.multistep import adams_bashforth, dense, leapfrog, linear_multistep, lm, momentum, verlet
+from lmjax.steppers.one_step import backward_euler, euler, fractal, poly, way
 from lmjax.steppers.runge_kutta import heun, midpoint, rk4
+from lmjax.steppers.stochastic import noise, scaled, shake_shake, stochastic_depth
 
-_catalogue: dict[str, Callable[[], Stepper]] = {
+_catalogue: dict[str, Callable[..., Stepper]] = {
     "euler": euler,
     "lm": lm,
-    "lm_per_channel": lambda: lm(per_channel=True),
+    "dense": dense,
     "leapfrog": leapfrog,
-    "adams_bashforth2": lambda: adams_bashforth(2),
-    "adams_bashforth3": lambda: adams_bashforth(3),
-    # Three trainable weights on the states and three on the increments, starting from Euler.
-    "linear_multistep3": lambda: linear_multistep((1, 0, 0), (1, 0, 0), trainable=True),
+    "verlet": verlet,
+    "momentum": momentum,
+    "adams_bashforth": adams_bashforth,
+    "linear_multistep": linear_multistep,
     "midpoint": midpoint,
     "heun": heun,
     "rk4": rk4,
-    "poly2": lambda: poly(2),
-    "poly3": lambda: poly(3),
+    "poly": poly,
+    "way": way,
     "backward_euler": backward_euler,
-    "backward_euler_implicit": lambda: backward_euler(iterations=20, tolerance=1e-3),
     "reversible": reversible,
-    "fractal2": lambda: fractal(2),
-    "fractal3": lambda: fractal(3),
+    "hamiltonian": hamiltonian,
+    "fractal": fractal,
 }
-_OURS = frozenset(_catalogue)
+# They take a stepper first, and make another one of it.
+_wrappers: dict[str, Callable[..., Stepper]] = {
+    "scaled": scaled,
+    "stochastic_depth": stochastic_depth,
+    "shake_shake": shake_shake,
+    "noise": noise,
+}
+_OURS = frozenset(_catalogue) | frozenset(_wrappers)
 
 
 def names() -> tuple[str, ...]:
@@ -37,29 +47,84 @@ def names() -> tuple[str, ...]:
     return tuple(_catalogue)
 
 
+def wrappers() -> tuple[str, ...]:
+    """The names of the wrappers, which `get` knows, too: they take a stepper, as in "noise(lm, 0.01)"."""
+    return tuple(_wrappers)
+
+
 def get(name: str) -> Stepper:
-    """The stepper of that name; `-` and `_` are the same in it.
+    """The stepper of a name or a call: "lm", "lm(-0.5, -0.5)", "poly(3)", "stochastic_depth(lm, survival=0.8)".
+
+    In a call the arguments are numbers, strings, True, False, None, tuples of them, or steppers; nothing is
+    evaluated. `-` and `_` are the same within a name.
 
     Raises:
-        InputError: if there is none, with the nearest names.
+        InputError: if there is none, with the nearest names; if it is no name or call; or if the arguments are not
+            those of the stepper.
     """
-    make = _catalogue.get(name.replace("-", "_"))
-    if make is None:
-        raise unknown("stepper", name, names())
-    return make()
+    try:
+        expression = ast.parse(normalise(name).strip(), mode="eval").body
+    except (SyntaxError, ValueError):
+        raise _unreadable(name) from None
+    if not isinstance(expression, (ast.Name, ast.Call)):
+        raise _unreadable(name)
+    return _value(expression, name)
 
 
-def register(name: str, make: Callable[[], Stepper]) -> None:
+def normalise(name: str) -> str:
+    """A name as it is written in Python: `lm-per-channel` is `lm_per_channel`; a minus before a number stays."""
+    return re.sub(r"(?<=[A-Za-z0-9])-(?=[A-Za-z])", "_", name)
+
+
+def _unreadable(name):
+    return InputError(f"stepper {name!r}: give a name such as lm, or a call such as lm(-0.5, -0.5)")
+
+
+def _value(expression: ast.expr, whole: str):
+    """What an argument or the whole expression stands for."""
+    if isinstance(expression, ast.Name):
+        return _make(expression.id, [], {}, whole)
+    if isinstance(expression, ast.Call) and isinstance(expression.func, ast.Name):
+        arguments = [_value(argument, whole) for argument in expression.args]
+        options = {keyword.arg: _value(keyword.value, whole) for keyword in expression.keywords}
+        return _make(expression.func.id, arguments, options, whole)
+    try:
+        return ast.literal_eval(expression)
+    except ValueError:
+        raise _unreadable(whole) from None
+
+
+def _make(name, arguments, options, whole):
+    factory = _catalogue.get(name) or _wrappers.get(name)
+    if factory is None:
+        raise unknown("stepper", name, (*_catalogue, *_wrappers))
+    signature = inspect.signature(factory)
+    try:
+        signature.bind(*arguments, **options)
+    except TypeError as error:
+        bare = [parameter.replace(annotation=parameter.empty) for parameter in signature.parameters.values()]
+        takes = inspect.Signature(bare)
+        raise InputError(f"stepper {whole!r}: {error}; {name} takes {takes}") from None
+    try:
+        return factory(*arguments, **options)
+    except TypeError as error:  # a string for a number, say
+        raise InputError(f"stepper {whole!r}: {name}: {error}") from None
+
+
+def register(name: str, make: Callable[..., Stepper]) -> None:
     """Adds a stepper of your own to the names that configs and `--model.stepper` accept, or replaces it.
 
     Args:
         name: its name.
-        make: called without arguments; should return the same object each time (decorate it with `functools.cache`).
+        make: makes it, called with the arguments that the name is given, by default none; should return the same
+            object each time (decorate it with `functools.cache`).
 
     Raises:
-        InputError: if it is the name of a stepper of lmjax.
+        InputError: if it is the name of a stepper of lmjax, or none that Python would accept.
     """
-    key = name.replace("-", "_")
+    key = normalise(name)
+    if not key.isidentifier():
+        raise InputError(f"register: {name!r} is no name: use letters, digits and _")
     if key in _OURS:
         raise InputError(f"lmjax has a stepper named {name!r}: choose another name")
     _catalogue[key] = make

@@ -13,16 +13,31 @@ def reversible() -> Stepper:
     y = y+ - g(x+), x = x+ - f(y), needs no solve, so that training need not store the states between the steps.
     """
 
+    return _coupled("reversible", 1)
+
+
+@functools.cache
+def hamiltonian() -> Stepper:
+    """x+ = x + f(y), y+ = y - g(x+): symplectic Euler for x' = F(y), y' = -G(x) (Chang et al. 2018).
+
+    `reversible` with the sign that makes a Hamiltonian system of two gradients: with f = K1^T s(K1 y + b1) and
+    g = K2^T s(K2 x + b2), the branches `networks.Symmetric`, the exact flow conserves the energy. For branches
+    without such a structure the two are the same.
+    """
+    return _coupled("hamiltonian", -1)
+
+
+def _coupled(name, sign):
     def step(fs, u, memory, coef):
         (f, g), (x, y) = fs, u
         x = combine((1, x), (1, f(y)))
-        y = combine((1, y), (1, g(x)))
+        y = combine((1, y), (sign, g(x)))
         return (x, y), memory
 
     def inverse(fs, u, memory, coef):
         (f, g), (x, y) = fs, u
-        y = combine((1, y), (-1, g(x)))
+        y = combine((1, y), (-sign, g(x)))
         x = combine((1, x), (-1, f(y)))
         return (x, y), memory
 
-    return Stepper("reversible", step, inverse=inverse, stages=2, parts=2)
+    return Stepper(name, step, inverse=inverse, stages=2, parts=2)

@@ -26,7 +26,7 @@ def euler() -> Stepper:
 
 
 @functools.cache
-def poly(degree: int = 2) -> Stepper:
+def poly(degree: int = 2, *, drop: float = 0.0) -> Stepper:
     """u[n+1] = u + f(u) + f(f(u)) + ... up to `degree` applications: PolyNet (Zhang et al. 2017).
 
     For a linear F this is backward Euler with (I - hF)^-1 cut off after the power `degree` (Lu et al. 2018). It is a
@@ -37,18 +37,55 @@ def poly(degree: int = 2) -> Stepper:
 
     Args:
         degree: the highest power, at least 1 (which is Euler). One branch a power.
+        drop: how often each path (each power) is left out in training, independently of the others; the rate rises
+            linearly with depth, from 0 to `drop` at the last step. What is kept is scaled up to the same expectation.
     """
-    if degree < 1:
-        raise InputError(f"poly: degree must be at least 1, got {degree}")
+    _require_paths("poly", degree, drop)
 
-    def step(fs, u, memory, coef):
-        terms, power = [(1, u)], u
+    def paths(fs, u):
+        powers = []
         for f in fs:
-            power = f(power)
-            terms.append((1, power))
-        return combine(*terms), memory
+            powers.append(f(powers[-1] if powers else u))
+        return powers
 
-    return Stepper(f"poly{degree}", step, stages=degree)
+    return _sum_of_paths(f"poly{degree}", degree, paths, drop)
+
+
+@functools.cache
+def way(count: int = 2, *, drop: float = 0.0) -> Stepper:
+    """u[n+1] = u + f1(u) + f2(u) + ...: the 2-way and 3-way modules of PolyNet (Zhang et al. 2017).
+
+    Euler with the increment split into branches; as a method for u' = F the increments add up to `count` steps, so
+    that it integrates u' / count = F.
+
+    Args:
+        count: how many branches, at least 1 (which is Euler).
+        drop: how often each is left out in training; see `poly`.
+    """
+    _require_paths("way", count, drop)
+    return _sum_of_paths(f"way{count}", count, lambda fs, u: [f(u) for f in fs], drop, damping=1 / count)
+
+
+def _require_paths(name, count, drop):
+    if not isinstance(count, int) or count < 1:
+        what = "degree" if name == "poly" else "count"
+        raise InputError(f"{name}: {what} must be a whole number, at least 1, got {count!r}")
+    if not 0 <= drop < 1:
+        raise InputError(f"{name}: drop must be at least 0 and less than 1, got {drop}")
+
+
+def _sum_of_paths(name, stages, paths, drop, damping=1.0):
+    def step(fs, u, memory, coef, info=None):
+        weights = [1] * stages
+        if drop and info.key is not None:
+            kept = 1 - drop * info.depth
+            weights = jax.random.bernoulli(info.key, kept, (stages,)) / kept
+        return combine((1, u), *zip(weights, paths(fs, u), strict=True)), memory
+
+    return Stepper(
+        name if not drop else f"{name}_drop{drop:g}", step, stages=stages, damping=lambda coef: damping,
+        informed=drop > 0, random=drop > 0,
+    )  # fmt: skip
 
 
 @functools.cache
@@ -153,8 +190,8 @@ def fractal(columns: int = 2, half_steps: bool = True) -> Stepper:
         half_steps: False leaves every step at full size, as the published network does. Then the paths advance time
             by different amounts, and the scheme is not consistent with u' = F (order 0).
     """
-    if columns < 1:
-        raise InputError(f"fractal: columns must be at least 1, got {columns}")
+    if not isinstance(columns, int) or columns < 1:
+        raise InputError(f"fractal: columns must be a whole number, at least 1, got {columns!r}")
 
     def step(fs, u, memory, coef):
         branches = iter(fs)

@@ -1,0 +1,148 @@
+"""Training in activation memory that does not grow with depth: the states are rebuilt from the last one."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+from jax import lax
+
+from lmjax.errors import InputError
+from lmjax.steppers import State, Stepper, StepInfo
+
+Variables = Any  # of one step: a pytree of arrays
+
+
+def reversible_scan(
+    stepper: Stepper,
+    branches: Sequence[Callable[[Variables, Any, State], tuple[State, Any]]],
+    state: tuple[State, Any],
+    variables: Variables,
+    given: Any = (),
+    *,
+    coef: Callable[[Variables], Any] = lambda variables: None,
+    info: Callable[[Any], StepInfo | None] = lambda given: None,
+    unroll: bool | int = 1,
+) -> tuple[tuple[State, Any], Any]:
+    """Steps of an invertible scheme, of which the backward pass needs nothing stored but the last state.
+
+    It goes back step by step (Gomez et al. 2017): `stepper.inverse` rebuilds the state before, and the pullbacks of
+    the branches are taken at the evaluations that the inverse makes anyway. A step costs one more forward evaluation
+    of its branches than when everything is stored, whatever the scheme. The rebuilt states differ from the stored
+    ones by rounding, which the inverse may amplify: see the scheme.
+
+    Args:
+        stepper: a scheme with an `inverse` that evaluates every branch once.
+        branches: one an evaluation, `branch(variables, given, u) -> (increment, output)`: pure, and the same both
+            times. Outputs, such as running statistics, are those of the forward pass, and carry no gradient.
+        state: (u, memory) before the first step.
+        variables: what to differentiate by, with a leading axis, the step.
+        given: what else a step needs, with the same leading axis, e.g. its number; not differentiated.
+        coef: the coefficients of a step, from its variables.
+        info: the `StepInfo` of a step, from what is given.
+        unroll: see `jax.lax.scan`.
+
+    Returns:
+        (u, memory) after the last step, and a tuple of the branches' outputs, with a leading axis.
+
+    Raises:
+        InputError: if the scheme has no inverse, or one that evaluates a branch another number of times than once.
+    """
+    if stepper.inverse is None:
+        raise InputError(
+            f"{stepper.name} cannot be undone, so that its states must be stored (or recomputed): "
+            "choose memory stored or remat, or a scheme with an inverse, such as reversible, leapfrog or momentum"
+        )
+    program = _Program(stepper, tuple(branches), coef, info, unroll)
+    return _scan(program, state, variables, given)
+
+
+class _Program(tuple):
+    """The static part of a scan: functions, compared by identity."""
+
+    __slots__ = ()
+
+    def __new__(cls, *parts):
+        return super().__new__(cls, parts)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _scan(program, state, variables, given):
+    stepper, branches, coef, info, unroll = program
+
+    def one(state, step):
+        variables, given = step
+        outputs = [None] * len(branches)
+
+        def branch(i):
+            def f(u):
+                increment, outputs[i] = branches[i](variables, given, u)
+                return increment
+
+            return f
+
+        fs = tuple(branch(i) for i in range(len(branches)))
+        state = stepper.step(fs, *state, coef(variables), info(given))
+        return state, tuple(outputs)
+
+    return lax.scan(one, state, (variables, given), unroll=unroll)
+
+
+def _forward(program, state, variables, given):
+    state, outputs = _scan(program, state, variables, given)
+    return (state, outputs), (state, variables, given)
+
+
+def _backward(program, residuals, cotangents):
+    stepper, branches, coef, info, unroll = program
+    state, variables, given = residuals
+
+    def one(carry, step):
+        (state, cotangent), (variables, given) = carry, step
+        evaluations = {}
+
+        def recorded(i):
+            def f(u):
+                if i in evaluations:
+                    raise InputError(f"{stepper.name}: its inverse evaluates branch {i} more than once")
+                increment, pullback = jax.vjp(lambda *x: branches[i](x[0], given, x[1])[0], variables, u)
+                evaluations[i] = increment, pullback
+                return increment
+
+            return f
+
+        indices = range(len(branches))
+        before = stepper.inverse(tuple(map(recorded, indices)), *state, coef(variables), info(given))
+        if len(evaluations) != len(branches):
+            raise InputError(f"{stepper.name}: its inverse does not evaluate every branch")
+
+        def again(variables, state):
+            """The step once more, without evaluating anything: it is linear in what is known already."""
+            fs = tuple(partial(_known(*evaluations[i]), variables) for i in indices)
+            return stepper.step(fs, *state, coef(variables), info(given))
+
+        _, pullback = jax.vjp(again, variables, before)
+        gradient, cotangent = pullback(cotangent)
+        # Everything of this step before anything of the next: a scheduler that puts the gradients of the variables off
+        # would keep the rebuilt states of all the steps until then.
+        before, cotangent, gradient = lax.optimization_barrier((before, cotangent, gradient))
+        return (before, cotangent), gradient
+
+    (_, cotangent), gradients = lax.scan(
+        one, (state, cotangents[0]), (variables, given), reverse=True, unroll=unroll
+    )
+    return cotangent, gradients, None
+
+
+_scan.defvjp(_forward, _backward)
+
+
+def _known(value, pullback):
+    """(variables, u) -> value, whose gradient is the pullback."""
+
+    @jax.custom_vjp
+    def f(variables, u):
+        return value
+
+    f.defvjp(lambda variables, u: (value, None), lambda _, cotangent: pullback(cotangent))
+    return f
