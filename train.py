@@ -1,7 +1,7 @@
 """Train a network whose blocks are steps of a numerical scheme.
 
 python train.py --config configs/digits.py
-python train.py --config configs/cifar10_lm_resnet56.py --model.stepper euler --seed 1
+python train.py --config configs/cifar10.py:lm_resnet56 --train.epochs 40 --seed 1
 python train.py --config configs/digits.py --workdir runs/a --resume
 python train.py --config configs/digits.py --evaluate runs/a
 """
@@ -10,6 +10,7 @@ import dataclasses
 import importlib.metadata
 import json
 import platform
+import re
 import sys
 import time
 from datetime import datetime
@@ -35,7 +36,7 @@ def train(config: Config, *, resume: bool = False) -> dict:
     trainer = Trainer(config, dataset)
     if not resume:
         record.start(config)
-    say(f"{config.model.name}, {config.model.stepper}: {trainer.parameters:,} parameters on {device()}")
+    say(f"{config.model.name}, {trainer.scheme}: {trainer.parameters:,} parameters on {device()}")
     say(f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} test images")
     say(f"writing to {record.directory}")
 
@@ -74,6 +75,7 @@ def train(config: Config, *, resume: bool = False) -> dict:
         "test_accuracy": rows[-1]["test_accuracy"],
         "test_loss": rows[-1]["test_loss"],
         "parameters": trainer.parameters,
+        "zero_stability": trainer.zero_stability(),
         "epochs": config.train.epochs,
         "steps": trainer.step,
         "seed": config.seed,
@@ -84,7 +86,8 @@ def train(config: Config, *, resume: bool = False) -> dict:
         "versions": versions(),
     }
     record.summarise(summary)
-    draw(record, rows, config)
+    draw(record, rows, f"{config.model.name}, {trainer.scheme}, {config.data.name}")
+    report_stability(summary["zero_stability"])
     say(f"test accuracy {summary['test_accuracy']:.2%}; everything is in {record.directory}")
     return summary
 
@@ -168,10 +171,21 @@ class ProgressBar:
             self.bar.update(images)
 
 
-def draw(record: Record, rows: list[dict], config: Config) -> None:
+def report_stability(margins: dict[str, list]) -> None:
+    """Says whether the learned coefficients have left the zero-stable range, and where by most."""
+    steps = [(float(np.min(m)), f"step {n} of {stage}") for stage, ms in margins.items() for n, m in enumerate(ms, 1)]
+    if steps:
+        outside = sum(margin < 0 for margin, _ in steps)
+        margin, where = min(steps)
+        say(
+            f"zero-stability: {outside} of {len(steps)} learned steps are outside the stable range; the largest root "
+            f"besides 1 has modulus {1 - margin:.3f} ({where})"
+        )
+
+
+def draw(record: Record, rows: list[dict], title: str) -> None:
     if not record.writes:
         return
-    title = f"{config.model.name}, {config.model.stepper}, {config.data.name}"
     try:
         figures.learning_curves(rows, record.directory / "learning_curves.png", title)
         if rows[-1]["coefficients"]:
@@ -205,9 +219,8 @@ def main(arguments: list[str] | None = None) -> int:
         if config.workdir is None:
             if choices.resume:
                 raise InputError("--resume: give the --workdir of the run to go on with")
-            name = (
-                f"{Path(choices.config).stem}-{config.model.stepper}-seed{config.seed}-{datetime.now():%Y%m%d-%H%M%S}"
-            )
+            words = [command_line.stem(choices.config), config.model.stepper, f"seed{config.seed}"]
+            name = re.sub(r"[^\w.]+", "-", "-".join(filter(None, words))) + f"-{datetime.now():%Y%m%d-%H%M%S}"
             config = dataclasses.replace(config, workdir=str(Path("runs", name)))
         train(config, resume=choices.resume)
         return 0

@@ -1,11 +1,14 @@
 """From the command line to a `Config`: the file that --config names, with overrides."""
 
 import argparse
+import difflib
 import json
+import re
 import runpy
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from lmjax.config import Config, from_dict
 from lmjax.errors import InputError, optional_import
@@ -35,7 +38,8 @@ def parse(arguments: Sequence[str] | None, *, description: str) -> tuple[Config,
     parser.add_argument(
         "--config",
         metavar="FILE",
-        help="a Python file of configs/ (which is run: use only files that you trust), or the config.json of a run",
+        help="a Python file of configs/ (which is run: use only files that you trust), with :ROW if it has several; "
+        "or the config.json of a run",
     )
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--resume", action="store_true", help="go on with the run in --workdir")
@@ -63,29 +67,71 @@ def override(config: Config, arguments: Sequence[str]) -> Config:
     )
 
 
-def load(path: str | Path) -> Config:
-    """The config in a file: `config` of a Python file, or a config.json.
+def load(place: str | Path) -> Config:
+    """The config in a file: `config` of a Python file, one of its `rows` as in "cifar10.py:lm_resnet20", or JSON.
 
     Raises:
         InputError: if it does not exist or holds none.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"--config: there is no file {path}{_available()}")
+    path, row = _split(place)
     if path.suffix == ".json":
+        _require_file(path)
         try:
             return from_dict(json.loads(path.read_text()))
         except ValueError as error:  # bytes that are no text, text that is no JSON, JSON that is no config
             raise InputError(f"--config {path}: is not a config ({error})") from error
+    defined = _run(path)
+    found, config = defined.get("rows"), defined.get("config")
+    if isinstance(found, dict) and (row or config is None):
+        if row not in found:
+            raise InputError(_which(path, row, found))
+        config = getattr(found[row], "config", found[row])
+    elif row:
+        raise InputError(f"--config {path}: has no `rows`, so leave out :{row}")
+    if not isinstance(config, Config):
+        raise InputError(f"--config {path}: does not define `config`, an lmjax.config.Config, or `rows`, a dict of them")
+    return config
+
+
+def rows(path: str | Path) -> dict[str, Any]:
+    """The rows of a Python file, each a `Config` or something with a `config`; {} if it has none."""
+    return _run(Path(path)).get("rows", {})
+
+
+def _require_file(path: Path) -> None:
+    if not path.is_file():
+        raise InputError(f"--config: there is no file {path}{_available()}")
+
+
+def _run(path: Path) -> dict[str, Any]:
+    """What a Python file defines."""
+    _require_file(path)
     try:
-        config = runpy.run_path(str(path)).get("config")
+        return runpy.run_path(str(path))
     except InputError:
         raise
     except Exception as error:  # the file is the user's: what is wrong with it is for them to mend
         raise InputError(f"--config {path}{_line(error, path)}: {type(error).__name__}: {error}") from error
-    if not isinstance(config, Config):
-        raise InputError(f"--config {path}: does not define `config`, an lmjax.config.Config")
-    return config
+
+
+def _split(place: str | Path) -> tuple[Path, str]:
+    """The file, and the row in it, "" if none is named."""
+    match = re.fullmatch(r"(.+\.py):(.*)", str(place))
+    return (Path(match[1]), match[2]) if match else (Path(place), "")
+
+
+def _which(path: Path, row: str, rows: dict) -> str:
+    """What to say to someone who has named no row of a file, or one that is none."""
+    close = difflib.get_close_matches(row, rows, n=1)
+    start = f"has no row {row!r}" + (f": did you mean {close[0]!r}?" if close else "") if row else "has several rows"
+    lines = [f"  {path}:{key:22}{row.describe() if hasattr(row, 'describe') else ''}".rstrip() for key, row in rows.items()]
+    return f"--config {path}: {start}; give one of\n" + "\n".join(lines)
+
+
+def stem(place: str | Path) -> str:
+    """What to call a run of this config: "cifar10-lm_resnet20"."""
+    path, row = _split(place)
+    return f"{path.stem}-{row}" if row else path.stem
 
 
 def _line(error: Exception, path: Path) -> str:

@@ -7,6 +7,8 @@ import types
 import typing
 from typing import Any, ClassVar, Literal
 
+import jax.numpy as jnp
+
 from lmjax import steppers
 from lmjax.errors import InputError
 
@@ -22,7 +24,7 @@ def _typed(value: Any, hint: Any, key: str) -> Any:
     if origin is Literal:
         _require(value in arguments, key, f"one of {', '.join(arguments)}", value)
         return value
-    if origin is types.UnionType:
+    if origin in (types.UnionType, typing.Union):
         return None if value is None else _typed(value, arguments[0], key)
     if origin is tuple:
         _require(isinstance(value, (tuple, list)), key, "several values", value)
@@ -82,24 +84,51 @@ class ModelConfig(_Checked):
     prefix: ClassVar[str] = "model."
 
     name: str = "resnet20"
-    """resnet20, 32, 44, 56, 110, ... (depth 6n + 2), or resnet164 and resnet1001 with bottlenecks."""
-    stepper: str = "lm"
-    """euler (ResNet), lm (LM-ResNet), midpoint, rk4, poly2, leapfrog, reversible, ...: any name of lmjax.steppers."""
-    width: int = 16
-    """Channels of the first stage."""
-    project_history: bool = False
-    """Carry a multistep scheme's history across the stage boundaries by projections of its own."""
+    """resnet20, 32, 44, 56, 110, 164, ...; resnet50 and others of ImageNet; resnext29_8x64d, revnet38, fractalnet20, ...:
+    any name of lmjax.networks."""
+    stepper: str | None = None
+    """euler (ResNet), lm (LM-ResNet), midpoint, rk4, leapfrog, reversible, ..., or a call such as "poly(3)" or
+    "stochastic_depth(lm, survival=0.8)"; see lmjax.steppers. None: the one the network was published with."""
+    width: float = 1.0
+    """Multiplies the channels of all stages; below 1, those of the stem, too."""
+    branch: Literal["basic", "bottleneck", "symmetric"] | None = None
+    """The residual branch; None: the network's own."""
+    activation: Literal["pre", "post"] | None = None
+    """Before each convolution, or after; None: the network's own."""
+    shortcut: Literal["projection", "pad"] | None = None
+    """Where the shape changes: a convolution, or averaging and zero channels; None: the network's own."""
+    boundary: Literal["plain", "step"] | None = None
+    """A stage begins with a plain step, or with one of the scheme, whose history then crosses the boundary by
+    projections of its own; None: the network's own."""
+    sharing: Literal["none", "convolutions", "all"] = "none"
+    """What the evaluations of one step share (poly, Runge-Kutta schemes)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
     """Of the computation; parameters and statistics stay float32."""
-    unroll: bool = True
-    """Lay the blocks out in the compiled program; False compiles a loop, for very deep networks on an accelerator."""
-    remat: bool = False
-    """Recompute activations in the backward pass instead of storing them."""
+    memory: Literal["stored", "remat", "reversible"] = "stored"
+    """What the backward pass has of the activations: all, the states between the steps, or none (for schemes with an
+    inverse: reversible, hamiltonian, leapfrog, verlet, momentum)."""
+    unroll: bool | None = None
+    """Lay the blocks out in the compiled program instead of compiling a loop; None: where all is stored."""
 
     def check(self):
-        _require(self.width >= 1, "model.width", "at least 1", self.width)
-        steppers.get(self.stepper)
-        object.__setattr__(self, "stepper", self.stepper.replace("-", "_"))
+        _require(self.width > 0, "model.width", "positive", self.width)
+        if self.stepper is not None:
+            steppers.get(self.stepper)
+            object.__setattr__(self, "stepper", steppers.normalise(self.stepper))
+
+    def build(self, *, classes: int, cin: int, rngs: Any) -> Any:
+        """The network, from `lmjax.networks.create`.
+
+        Args:
+            classes: how many logits.
+            cin: channels of the images.
+            rngs: an `nnx.Rngs`, which draws the initial parameters.
+        """
+        from lmjax import networks  # here, so that a config alone does not need Flax
+
+        options = dataclasses.asdict(self) | {"dtype": jnp.dtype(self.dtype)}
+        options["stepper"] = None if self.stepper is None else steppers.get(self.stepper)
+        return networks.create(options.pop("name"), **options, classes=classes, cin=cin, rngs=rngs)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -122,6 +151,10 @@ class OptimizerConfig(_Checked):
     """Added to the gradient as weight_decay * parameter, biases and normalisation included."""
     decay_coefficients: bool = False
     """Decay the trainable coefficients of the scheme (k of LM), too."""
+    train_coefficients: bool = True
+    """False keeps them at their initial values: --model.stepper "lm(-0.5, -0.5)" then fixes k at -0.5."""
+    coefficient_bounds: tuple[float, ...] | None = None
+    """Two numbers between which the coefficients are kept after each update, e.g. -1 1; None: not at all."""
 
     def check(self):
         _require(self.learning_rate > 0, "optimizer.learning_rate", "positive", self.learning_rate)
@@ -133,6 +166,15 @@ class OptimizerConfig(_Checked):
         _require(0 <= self.momentum < 1, "optimizer.momentum", "at least 0 and less than 1", self.momentum)
         _require(self.momentum > 0 or not self.nesterov, "optimizer.nesterov", "off without momentum", self.nesterov)
         _require(self.weight_decay >= 0, "optimizer.weight_decay", "0 or more", self.weight_decay)
+        bounds = self.coefficient_bounds
+        _require(
+            bounds is None or (len(bounds) == 2 and bounds[0] < bounds[1]), "optimizer.coefficient_bounds",
+            "two increasing numbers", bounds,
+        )  # fmt: skip
+        _require(
+            self.train_coefficients or not (self.decay_coefficients or bounds), "optimizer.train_coefficients",
+            "on where the coefficients are decayed or bounded", self.train_coefficients,
+        )  # fmt: skip
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,16 +1,54 @@
-"""Training recipes as published, from which the files in configs/ are made."""
+"""Training recipes as published. The learning rate drops at fractions of the run, and moves along with its length."""
 
-from lmjax.config import Config, DataConfig, ModelConfig
+import dataclasses
+
+from lmjax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+
+_SGD = OptimizerConfig()  # learning rate 0.1, divided by 10 at 1/2 and 3/4 of the run; momentum 0.9, decay 1e-4
 
 
-def cifar10(network: str, stepper: str) -> Config:
-    """The CIFAR-10 recipe of LM-ResNet (Lu et al. 2018) and of ResNet (He et al. 2016).
+def lm(data: str, model: ModelConfig) -> Config:
+    """LM-ResNet on CIFAR (Lu et al. 2018), and the ResNets beside it (He et al. 2016).
 
-    Batch 128, SGD with momentum 0.9, learning rate 0.1, divided by 10 after 80 and 120 of 160 epochs, weight decay
-    1e-4, random crops after padding by 4 black pixels, random flips. Those are the defaults of `Config`.
-
-    Args:
-        network: e.g. "resnet56".
-        stepper: e.g. "lm" or "euler".
+    Batch 128, SGD with momentum 0.9, learning rate 0.1, weight decay 1e-4, random crops after padding by 4 black
+    pixels, random flips. CIFAR-10: 160 epochs, learning rate divided by 10 after 80 and 120. CIFAR-100: 300, 150 and
+    225.
     """
-    return Config(data=DataConfig(name="cifar10"), model=ModelConfig(name=network, stepper=stepper))
+    return Config(DataConfig(data), model, _SGD, TrainConfig(epochs=160 if data == "cifar10" else 300))
+
+
+def stochastic_depth(data: str, model: ModelConfig) -> Config:
+    """As `lm` for 500 epochs, divided after 250 and 375 (Huang et al. 2016; Lu et al. 2018)."""
+    return Config(DataConfig(data), model, _SGD, TrainConfig(epochs=500))
+
+
+def resnext(data: str, model: ModelConfig, *, nesterov: bool) -> Config:
+    """ResNeXt-29 on CIFAR (Xie et al. 2017): as `lm` on CIFAR-100, with weight decay 5e-4."""
+    sgd = dataclasses.replace(_SGD, weight_decay=5e-4, nesterov=nesterov)
+    return Config(DataConfig(data), model, sgd, TrainConfig(epochs=300))
+
+
+def revnet(data: str, model: ModelConfig) -> Config:
+    """RevNet on CIFAR (Gomez et al. 2017): 80,000 steps of 100 images, weight decay 2e-4."""
+    sgd = dataclasses.replace(_SGD, weight_decay=2e-4)
+    return Config(DataConfig(data), model, sgd, TrainConfig(epochs=160, batch_size=100))
+
+
+def fractalnet(data: str, model: ModelConfig) -> Config:
+    """FractalNet on CIFAR (Larsson et al. 2017): 400 epochs of batch 100, learning rate 0.02.
+
+    It is divided by 10 whenever half of the remaining epochs have passed. No weight decay is known to us.
+    """
+    sgd = dataclasses.replace(_SGD, learning_rate=0.02, milestones=(1 / 2, 3 / 4, 7 / 8, 15 / 16), weight_decay=0.0)
+    return Config(DataConfig(data), model, sgd, TrainConfig(epochs=400, batch_size=100))
+
+
+def imagenet(model: ModelConfig) -> Config:
+    """ImageNet (He et al. 2016): batch 256, 90 epochs, learning rate 0.1 divided by 10 every 30, weight decay 1e-4.
+
+    Reads `--data.dir`, a folder train/<class>/ and val/<class>/, into memory at 224 pixels, so that today it is for
+    parts of ImageNet. Its augmentation is flips; the recipe's random resized crops need images of their own sizes.
+    """
+    sgd = dataclasses.replace(_SGD, milestones=(1 / 3, 2 / 3))
+    data = DataConfig("folder", size=224, pad=0)
+    return Config(data, model, sgd, TrainConfig(epochs=90, batch_size=256))

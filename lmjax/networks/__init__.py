@@ -1,22 +1,34 @@
 """Networks made of steppers, as Flax NNX modules."""
 
-from lmjax.networks.branches import Activation, Basic, Bottleneck, Projection
-from lmjax.networks.named import create, names
-from lmjax.networks.network import Block, Coefficient, Network, Stage, coefficients, parameter_count
+from lmjax.networks.branches import Activation, Basic, Bottleneck, PoolAndPad, Projection, Symmetric
+from lmjax.networks.cost import branch_evaluations, forward_macs
+from lmjax.networks.fractalnet import FractalNet
+from lmjax.networks.named import architecture, create, names
+from lmjax.networks.network import Architecture, Network, coefficients, parameter_count, zero_stability
 from lmjax.networks.stack import Stack
+from lmjax.networks.stage import Block, Coefficient, Entry, Stage
 
 __all__ = [
     "Activation",
+    "Architecture",
     "Basic",
     "Block",
     "Bottleneck",
     "Coefficient",
+    "Entry",
+    "FractalNet",
     "Network",
+    "PoolAndPad",
     "Projection",
     "Stack",
     "Stage",
+    "Symmetric",
+    "architecture",
+    "branch_evaluations",
     "coefficients",
     "create",
+    "forward_macs",
     "names",
     "parameter_count",
+    "zero_stability",
 ]

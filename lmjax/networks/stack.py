@@ -23,44 +23,43 @@ class Stack(nnx.Module):
         unroll: True lays the modules out one after another in the compiled program, which is fastest; False compiles
             one loop, whose compile time does not grow with the depth; a number in between is what `jax.lax.scan`
             makes of it. XLA's convolutions on a CPU are an order of magnitude slower inside a loop.
-        remat: recompute each module's inner activations in the backward pass instead of storing them.
     """
 
     def __init__(
-        self,
-        make: Callable[[nnx.Rngs], nnx.Module],
-        depth: int,
-        *,
-        unroll: bool | int = True,
-        remat: bool = False,
-        rngs: nnx.Rngs,
+        self, make: Callable[[nnx.Rngs], nnx.Module], depth: int, *, unroll: bool | int = True, rngs: nnx.Rngs
     ):
-        self.depth, self.unroll, self.remat = depth, unroll, remat
+        self.depth, self.unroll = depth, unroll
         if depth:
             keys = jax.random.split(rngs.params(), depth)
             variables = jax.vmap(lambda key: nnx.state(make(nnx.Rngs(key))))(keys)
             graph = nnx.graphdef(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
             self.item = nnx.merge(graph, variables)
 
-    def scan(self, body: Callable[[nnx.Module, Any], Any], carry: Any) -> Any:
-        """carry <- body(item, carry) for each item in turn; running statistics are updated on the way.
+    def scan(
+        self, body: Callable[[nnx.Module, Any, Any], Any], carry: Any, given: Any = None, *, remat: bool = False
+    ) -> Any:
+        """carry <- body(item, carry, given) for each item in turn; running statistics are updated on the way.
 
         Args:
-            body: from one module and the carry to the next carry, of the same structure, shapes and dtypes.
+            body: from one module, the carry and what is given for the module to the next carry, of the same
+                structure, shapes and dtypes.
             carry: any pytree of arrays.
+            given: a pytree of arrays with a leading axis, one entry a module.
+            remat: recompute each module's inner activations in the backward pass instead of storing them.
         """
         if not self.depth:
             return carry
         graph, variables = nnx.split(self.item)
 
-        def one(carry, variables):
+        def one(carry, step):
+            variables, given = step
             item = nnx.merge(graph, variables)
             before = statistics(item)
-            carry = body(item, carry)
+            carry = body(item, carry, given)
             return carry, changed(before, statistics(item))
 
-        one = jax.checkpoint(one) if self.remat else one
-        carry, new = lax.scan(one, carry, nnx.to_pure_dict(variables), unroll=self.unroll)
+        one = jax.checkpoint(one) if remat else one
+        carry, new = lax.scan(one, carry, (nnx.to_pure_dict(variables), given), unroll=self.unroll)
         nnx.update(self.item, new)
         return carry
 

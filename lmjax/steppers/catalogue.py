@@ -8,7 +8,16 @@ from collections.abc import Callable
 from lmjax.errors import InputError, unknown
 from lmjax.steppers.base import Stepper
 from lmjax.steppers.coupled import hamiltonian, reversible
-from lmjax.steppers.multistep import adams_bashforth, dense, leapfrog, linear_multistep, lm, momentum, verlet
+from lmjax.steppers.multistep import (
+    adams_bashforth,
+    dense,
+    leapfrog,
+    learned_multistep,
+    linear_multistep,
+    lm,
+    momentum,
+    verlet,
+)
 from lmjax.steppers.one_step import backward_euler, euler, fractal, poly, way
 from lmjax.steppers.runge_kutta import heun, midpoint, rk4
 from lmjax.steppers.stochastic import noise, scaled, shake_shake, stochastic_depth
@@ -21,6 +30,7 @@ _catalogue: dict[str, Callable[..., Stepper]] = {
     "verlet": verlet,
     "momentum": momentum,
     "adams_bashforth": adams_bashforth,
+    "learned_multistep": learned_multistep,
     "linear_multistep": linear_multistep,
     "midpoint": midpoint,
     "heun": heun,
@@ -43,8 +53,12 @@ _OURS = frozenset(_catalogue) | frozenset(_wrappers)
 
 
 def names() -> tuple[str, ...]:
-    """The names that `get` knows, in the order they were added."""
-    return tuple(_catalogue)
+    """The names that are a stepper by themselves, without arguments, in the order they were added."""
+    return tuple(
+        name
+        for name, make in _catalogue.items()
+        if all(p.default is not p.empty for p in inspect.signature(make).parameters.values())
+    )
 
 
 def wrappers() -> tuple[str, ...]:

@@ -183,6 +183,14 @@ def linear_multistep(
     return _linear_multistep(tuple(map(float, a)), tuple(map(float, b)), trainable, name)
 
 
+def learned_multistep(steps: int = 3) -> Stepper:
+    """`linear_multistep` over so many steps with all weights trainable, starting from Euler."""
+    if not isinstance(steps, int) or steps < 1:
+        raise InputError(f"learned_multistep: steps must be a whole number, at least 1, got {steps!r}")
+    start = (1,) + (0,) * (steps - 1)
+    return linear_multistep(start, start, trainable=True, name=f"learned_multistep{steps}")
+
+
 @functools.cache
 def _linear_multistep(a, b, trainable, name):
     if not a or not b:

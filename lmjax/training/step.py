@@ -37,6 +37,7 @@ class Programs:
 
     Attributes:
         graph: the static part of the network, from `nnx.split`.
+        random: whether the network draws random numbers in training.
         optimizer: what turns gradients into updates.
         augmentation: random crops and flips.
         mean, std: to normalise pixels with.
@@ -46,6 +47,7 @@ class Programs:
     """
 
     graph: nnx.GraphDef
+    random: bool
     optimizer: optax.GradientTransformation
     augmentation: DataConfig
     mean: Any
@@ -77,6 +79,7 @@ class Programs:
 
     def _update(self, state, index, images, labels):
         key = jax.random.fold_in(jax.random.key(self.seed), state.step)
+        network_key = jax.random.fold_in(key, 2**31) if self.random else None  # the augmentation has the key itself
         config = self.augmentation
         picked = crop_and_flip(key, images, index, pad=config.pad, padding=config.padding, flip=config.flip)
         picked = lax.with_sharding_constraint(picked, NamedSharding(self.mesh, P("data")))
@@ -84,7 +87,7 @@ class Programs:
 
         def loss(params):
             model = nnx.merge(self.graph, params, state.statistics)
-            logits = model(normalise(picked, self.mean, self.std, self.dtype))
+            logits = model(normalise(picked, self.mean, self.std, self.dtype), network_key)
             value = optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
             return value, (logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 

@@ -14,7 +14,7 @@ from flax import nnx
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from lmjax import networks, steppers
+from lmjax import networks
 from lmjax.config import Config
 from lmjax.data import Dataset, epoch_order
 from lmjax.errors import InputError
@@ -54,6 +54,7 @@ class Trainer:
 
     Attributes:
         state: `TrainState`, replicated over the mesh.
+        scheme: what to call the scheme that the network is made of.
         steps_per_epoch, total_steps: of the run.
         compile_seconds: what tracing and compiling has taken so far.
 
@@ -86,9 +87,10 @@ class Trainer:
         self._compiled = {}
 
         self._replicated = NamedSharding(self.mesh, P())
-        graph, self.state, optimizer = self._initialise()
+        graph, random, self.state, optimizer = self._initialise()
         self.programs = Programs(
             graph=graph,
+            random=random,
             optimizer=optimizer,
             augmentation=config.data,
             mean=dataset.mean,
@@ -115,23 +117,15 @@ class Trainer:
 
     def _initialise(self):
         config = self.config
-        model = networks.create(
-            config.model.name,
-            stepper=steppers.get(config.model.stepper),
-            classes=len(self.dataset.classes),
-            cin=self.dataset.shape[-1],
-            width=config.model.width,
-            project_history=config.model.project_history,
-            dtype=jnp.dtype(config.model.dtype),
-            unroll=config.model.unroll,
-            remat=config.model.remat,
-            rngs=nnx.Rngs(config.seed),
+        model = config.model.build(
+            classes=len(self.dataset.classes), cin=self.dataset.shape[-1], rngs=nnx.Rngs(config.seed)
         )
+        self.scheme = config.model.stepper or model.scheme
         graph, params, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
         params, statistics = nnx.to_pure_dict(params), nnx.to_pure_dict(statistics)
         optimizer = create_optimizer(config.optimizer, self.total_steps)
         state = TrainState(jnp.zeros((), jnp.int32), params, statistics, optimizer.init(params))
-        return graph, self.place(state), optimizer
+        return graph, model.random, self.place(state), optimizer
 
     def _place(self, x: Any) -> jax.Array:
         # From NumPy: an array that lives on one process's device cannot become one that spans several processes.
@@ -156,6 +150,11 @@ class Trainer:
     def parameters(self) -> int:
         """How many trainable numbers the network has."""
         return sum(x.size for x in jax.tree.leaves(self.state.params))
+
+    @property
+    def temporary_bytes(self) -> int:
+        """What a training program needs on each device besides its arguments and results: mostly activations."""
+        return self._train(self._dispatches(self.steps_per_epoch)[0]).memory_analysis().temp_size_in_bytes
 
     @functools.cached_property
     def _steps_per_dispatch(self) -> int:
@@ -265,5 +264,16 @@ class Trainer:
 
     def coefficients(self) -> dict[str, list]:
         """The learned coefficients of the scheme by stage, as plain lists; see `networks.coefficients`."""
-        values = networks.coefficients(nnx.merge(self.programs.graph, self.state.params, self.state.statistics))
-        return {stage: np.asarray(value).tolist() for stage, value in values.items()}
+        return _plain(networks.coefficients(self._network))
+
+    def zero_stability(self) -> dict[str, list]:
+        """By how much the scheme is zero-stable with them, step by step; see `networks.zero_stability`."""
+        return _plain(networks.zero_stability(self._network))
+
+    @property
+    def _network(self):
+        return nnx.merge(self.programs.graph, self.state.params, self.state.statistics)
+
+
+def _plain(values: dict[str, Any]) -> dict[str, list]:
+    return {stage: np.asarray(value).tolist() for stage, value in values.items()}

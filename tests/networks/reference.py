@@ -43,14 +43,17 @@ class Reference:
 
     def __call__(self, images):
         params, statistics = self.params, self.statistics
-        u = conv(images, params["stem"]["kernel"])
+        u = conv(images, params["stem"]["conv"]["kernel"])
         for i in range(3):
             p, s = params["stages"][i], statistics and statistics["stages"][i]
+            entry, entry_statistics = p["entry"], s and s["entry"]
             v = u
             if i > 0:
-                v = self.act(u, p["shortcut"]["act"], s and s["shortcut"]["act"])
-                v = conv(v, p["shortcut"]["conv"]["kernel"], stride=2)
-            previous, u = v, v + self.branch(u, p["entry"], s and s["entry"], stride=1 if i == 0 else 2)
+                shortcut = entry["shortcuts"][0]
+                v = self.act(u, shortcut["act"], s and entry_statistics["shortcuts"][0]["act"])
+                v = conv(v, shortcut["conv"]["kernel"], stride=2)
+            f = self.branch(u, entry["branches"][0], s and entry_statistics["branches"][0], stride=1 if i == 0 else 2)
+            previous, u = v, v + f
             steps, step_statistics = p["steps"]["item"], s and s["steps"]["item"]
             for n in range(len(steps["coefficients"][0])):
                 branch = pick(steps["branches"][0], n)

@@ -42,7 +42,7 @@ def test_very_deep_networks_are_cheap_to_describe():
 
 
 def test_projected_history_costs_a_second_set_of_projections():
-    plain, projected = (count("resnet20", steppers.lm(), project_history=p) for p in (False, True))
+    plain, projected = (count("resnet20", steppers.lm(), boundary=b) for b in ("plain", "step"))
     projections = (16 * 32 + 2 * 16) + (32 * 64 + 2 * 32)  # conv1x1 and batch normalisation, at two boundaries
     assert projected - plain == projections + 2  # and the two boundary steps have a k each
 

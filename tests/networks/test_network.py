@@ -20,7 +20,7 @@ IMAGES = jax.random.normal(jax.random.key(1), (6, 8, 8, 3))
 
 
 def small(stepper=None, name="resnet20", **options):
-    return networks.create(name, stepper=stepper or steppers.lm(), width=4, rngs=nnx.Rngs(0), **options)
+    return networks.create(name, stepper=stepper or steppers.lm(), width=0.25, rngs=nnx.Rngs(0), **options)
 
 
 def parts(model):
@@ -91,7 +91,7 @@ def unrolled_and_stored():
 
 
 @pytest.mark.parametrize(
-    "options", [{"unroll": False}, {"unroll": 2}, {"remat": True}, {"unroll": False, "remat": True}], ids=str
+    "options", [{"unroll": False}, {"unroll": 2}, {"memory": "remat"}, {"unroll": False, "memory": "remat"}], ids=str
 )
 def test_unrolled_equals_scanned_equals_remat(options):
     found = loss_gradient_statistics(small(name="resnet32", **options))
@@ -107,7 +107,7 @@ def test_the_abstraction_costs_nothing():
     stage = Stage(steppers.lm(), Basic, 4, 8, 4, stride=2, rngs=nnx.Rngs(0))
     graph, state = nnx.split(stage)
     state = nnx.to_pure_dict(state)
-    entry, shortcut = nnx.graphdef(stage.entry), nnx.graphdef(stage.shortcut)
+    entry, shortcut = nnx.graphdef(stage.entry.branches[0]), nnx.graphdef(stage.entry.shortcuts[0])
     branch = nnx.graphdef(stage.steps.item.branches[0])
 
     def written_with_steppers(state, u):
@@ -119,9 +119,9 @@ def test_the_abstraction_costs_nothing():
         return nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
 
     def written_by_hand(state, u):
-        p = nnx.merge(shortcut, state["shortcut"])
+        p = nnx.merge(shortcut, state["entry"]["shortcuts"][0])
         v = p(u)
-        f = nnx.merge(entry, state["entry"])
+        f = nnx.merge(entry, state["entry"]["branches"][0])
         u, previous = v + f(u), v
 
         def step(carry, variables):
@@ -131,7 +131,8 @@ def test_the_abstraction_costs_nothing():
             return (rest * u + k * previous + increment, u), {"branches": {0: statistics(f)}}
 
         (u, previous), stacked = lax.scan(step, (u, previous), state["steps"]["item"], unroll=True)
-        return u, previous, {"entry": statistics(f), "shortcut": statistics(p), "steps": {"item": stacked}}
+        first = {"branches": {0: statistics(f)}, "shortcuts": {0: statistics(p)}}
+        return u, previous, {"entry": first, "steps": {"item": stacked}}
 
     u = jnp.ones((2, 8, 8, 4))
     ours, by_hand = (jax.make_jaxpr(f)(state, u) for f in (written_with_steppers, written_by_hand))
@@ -184,12 +185,12 @@ def test_evaluation_changes_nothing():
 
 @pytest.mark.parametrize("stepper", [steppers.lm(), steppers.adams_bashforth(3)], ids=lambda s: s.name)
 def test_projected_history(stepper):
-    model = small(stepper, project_history=True)
+    model = small(stepper, boundary="step")
     value, gradient, _ = loss_gradient_statistics(model)
     assert jnp.isfinite(value)
-    assert all(len(gradient["stages"][i]["history"]) == stepper.history for i in (1, 2))
+    assert all(len(gradient["stages"][i]["entry"]["history"]) == len(jax.tree.leaves(stepper.init(jnp.zeros(())))) for i in (1, 2))
     # The history crosses the boundary: the second stage's projection of it has a gradient.
-    assert jnp.abs(gradient["stages"][1]["history"][0]["conv"]["kernel"]).max() > 0
+    assert jnp.abs(gradient["stages"][1]["entry"]["history"][0]["conv"]["kernel"]).max() > 0
     if stepper.coef:
         assert {k: v.shape for k, v in networks.coefficients(model).items()} == {
             "stage1": (2,), "stage2": (3,), "stage3": (3,),
@@ -200,14 +201,14 @@ def test_coefficients_by_stage():
     found = networks.coefficients(small())
     assert {k: v.shape for k, v in found.items()} == {"stage1": (2,), "stage2": (2,), "stage3": (2,)}
     assert all(((v >= -0.1) & (v <= 0)).all() for v in found.values())
-    found = networks.coefficients(small(steppers.get("linear_multistep3")))
+    found = networks.coefficients(small(steppers.linear_multistep((1, 0, 0), (1, 0, 0), trainable=True)))
     assert {k: v.shape for k, v in found.items() if k.startswith("stage1")} == {"stage1.0": (2, 3), "stage1.1": (2, 3)}
     assert networks.coefficients(small(steppers.euler())) == {}
     assert networks.coefficients(small(steppers.euler(), name="resnet8")) == {}
 
 
 def test_paired_networks_start_from_the_same_weights():
-    lm, euler, projected = small(), small(steppers.euler()), small(project_history=True)
+    lm, euler, projected = small(), small(steppers.euler()), small(boundary="step")
     _, params, _ = parts(euler)
 
     def same(other, own):
@@ -283,14 +284,13 @@ def test_in_your_own_loop():
         ({"name": "resnt20"}, "unknown network 'resnt20': did you mean 'resnet20'"),
         ({"name": "resnet21"}, "its depth must be 6n \\+ 2"),
         ({"name": "resnet2"}, "its depth must be 6n \\+ 2"),
-        ({"name": "resnet20", "classes": 0}, "classes, cin and width must be at least 1"),
+        ({"name": "resnet20", "classes": 0}, "classes and cin must be at least 1 and width positive"),
         (
-            {"name": "resnet20", "width": 5, "stepper": steppers.reversible()},
+            {"name": "resnet20", "width": 0.3, "stepper": steppers.reversible()},
             "splits the channels into 2 equal parts, and 5",
         ),
         ({"name": "resnet8", "stepper": steppers.rk4()}, "rk4 would take no step at all"),
         ({"name": "resnet20", "stepper": "lm"}, "stepper must be a Stepper, such as steppers.lm\\(\\), got 'lm'"),
-        ({"name": "resnet20", "project_history": True}, "euler is a one-step scheme and has no history"),
     ],
 )
 def test_what_is_wrong_is_named(options, message):

@@ -1,0 +1,1 @@
+"""Measurements: what is timed here is never a test."""

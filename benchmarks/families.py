@@ -1,0 +1,67 @@
+"""One epoch of every family of networks, as a table: parameters, accuracy, speed and memory.
+
+python -m benchmarks.families                 # all rows of configs/families.py
+python -m benchmarks.families revnet resnet   # some of them
+
+Speed is relative to the first row, in the same process; compilation is not counted. The memory is what the compiled
+training step needs besides its arguments and results: activations, and what the convolutions work with.
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import jax
+
+from lmjax import command_line, data
+from lmjax.errors import InputError
+from lmjax.training import Trainer
+
+CONFIGS = Path(__file__).parent.parent / "configs" / "families.py"
+
+
+def measure(row: str) -> dict[str, float]:
+    """Trains one row for its epoch."""
+    config = command_line.load(f"{CONFIGS}:{row}")
+    trainer = Trainer(config, data.load(config.data.name))
+    trainer.compile()
+    metrics = trainer.train_epoch() | trainer.evaluate()
+    return {
+        "parameters": trainer.parameters,
+        "accuracy": metrics["test_accuracy"],
+        "images_per_second": metrics["images_per_second"],
+        "temporary_bytes": trainer.temporary_bytes,
+        "compile_seconds": trainer.compile_seconds,
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.families", description=__doc__.splitlines()[0])
+    parser.add_argument("rows", nargs="*", metavar="ROW", help="of configs/families.py; all if none is given")
+    rows = parser.parse_args(arguments).rows or list(command_line.rows(CONFIGS))
+    began = time.perf_counter()
+    print(f"one epoch of digits on {len(jax.devices())} x {jax.devices()[0].device_kind}")
+    print(
+        f"{'family':30}{'parameters':>12}{'accuracy':>10}{'images/s':>10}{'relative':>10}{'memory, MB':>12}{'compiled':>10}"
+    )
+    first = None
+    try:
+        for row in rows:
+            found = measure(row)
+            first = first or found["images_per_second"]
+            print(
+                f"{row:30}{found['parameters']:>12,}{found['accuracy']:>10.1%}{found['images_per_second']:>10,.0f}"
+                f"{found['images_per_second'] / first:>10.2f}{found['temporary_bytes'] / 1e6:>12.1f}"
+                f"{found['compile_seconds']:>8.0f} s",
+                flush=True,
+            )
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    print(f"{time.perf_counter() - began:.0f} s in all")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

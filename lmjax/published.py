@@ -1,0 +1,206 @@
+"""The published results that the schemes are compared by, each as a run: the one source of configs/ and their tests.
+
+python -m lmjax.published                     # a table of all rows
+python -m lmjax.published cifar10             # of one data set
+"""
+
+import argparse
+import dataclasses
+import re
+import sys
+
+from lmjax import recipes
+from lmjax.config import Config, ModelConfig
+
+_LM, _HE16, _HE16B = "Lu et al. 2018", "He et al. 2016a", "He et al. 2016b"
+_HUANG, _GOMEZ = "Huang et al. 2016", "Gomez et al. 2017"
+_XIE, _LARSSON = "Xie et al. 2017", "Larsson et al. 2017"
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """One published result.
+
+    Attributes:
+        config: the run.
+        parameters: of the network, as it is built here.
+        error: published test error (ImageNet: single-crop top-1 error), in percent; None for a baseline that was not
+            published in this form.
+        source: where.
+        top5: published top-5 error, in percent.
+        note: in what the run or the number differs from the publication.
+    """
+
+    config: Config
+    parameters: int
+    error: float | None
+    source: str
+    top5: float | None = None
+    note: str = ""
+
+    def describe(self) -> str:
+        """One line."""
+        model = self.config.model
+        scheme = f", {model.stepper}" if model.stepper else ""
+        error = "no published error" if self.error is None else f"published error {self.error:g}%"
+        note = f"; {self.note}" if self.note else ""
+        return f"{model.name}{scheme}: {self.parameters:,} parameters, {error} ({self.source}{note})"
+
+
+def _resnets(data: str, errors: dict[int, float | None], counts: dict[int, int], stepper: str, source: str):
+    prefix = "" if stepper == "euler" else f"{stepper}_"
+    return {
+        f"{prefix}resnet{depth}": Row(
+            recipes.lm(data, ModelConfig(f"resnet{depth}", stepper)), counts[depth], error, source,
+            note="pre-activated, the baseline of LM-ResNet" if error is None else "",
+        )
+        for depth, error in errors.items()
+    }  # fmt: skip
+
+
+def _post(data: str, depth: int, parameters: int, error: float, *, stepper: str = "euler", source: str = _HE16):
+    """As first published: post-activated, shortcuts without parameters."""
+    model = ModelConfig(f"resnet{depth}", stepper, activation="post", shortcut="pad")
+    recipe = recipes.lm if stepper == "euler" else recipes.stochastic_depth
+    return Row(recipe(data, model), parameters, error, source)
+
+
+def _dropped(network: str, stepper: str, survival: float) -> Config:
+    model = ModelConfig(network, f"stochastic_depth({stepper}, {survival})")
+    return recipes.stochastic_depth("cifar10", model)
+
+
+def _revnet(data: str, depth: int, parameters: int, error: float) -> Row:
+    return Row(recipes.revnet(data, ModelConfig(f"revnet{depth}")), parameters, error, _GOMEZ)
+
+
+def _fractalnet(data: str, depth: int, parameters: int, error: float, more: str = "") -> Row:
+    note = "with drop-path and dropout, images augmented" + more
+    return Row(recipes.fractalnet(data, ModelConfig(f"fractalnet{depth}")), parameters, error, _LARSSON, note=note)
+
+
+def _resnext(data: str, groups: int, parameters: int, error: float) -> Row:
+    model = ModelConfig(f"resnext29_{groups}x64d", "euler")
+    return Row(recipes.resnext(data, model, nesterov=True), parameters, error, _XIE)
+
+
+def _lm_resnext(groups: int, parameters: int, error: float) -> Row:
+    model = ModelConfig(f"resnext29_{groups}x64d", "lm", boundary="step")
+    note = "the history crosses the boundaries, which is inferred from the published number of parameters"
+    return Row(recipes.resnext("cifar100", model, nesterov=False), parameters, error, _LM, note=note)
+
+
+def _imagenet(name: str, stepper: str | None, parameters: int, error: float, top5: float | None, source: str) -> Row:
+    return Row(recipes.imagenet(ModelConfig(name, stepper)), parameters, error, source, top5)
+
+
+_EULER_10 = {20: 272_378, 32: 466_810, 44: 661_242, 56: 855_674, 110: 1_730_618, 164: 1_703_674}
+_LM_10 = {20: 272_384, 32: 466_822, 44: 661_260, 56: 855_698, 110: 1_730_669, 164: 1_703_725}
+_EULER_100 = {110: 1_736_468, 164: 1_726_804, 1001: 10_351_252}
+_LM_100 = {110: 1_736_519, 164: 1_726_855}
+
+CIFAR10 = {
+    **_resnets("cifar10", dict.fromkeys((20, 32, 44, 56)), _EULER_10, "euler", _HE16B),
+    **_resnets("cifar10", {110: 6.37, 164: 5.46}, _EULER_10, "euler", _HE16B),
+    "resnet20_post": _post("cifar10", 20, 269_722, 8.75),
+    "resnet32_post": _post("cifar10", 32, 464_154, 7.51),
+    "resnet44_post": _post("cifar10", 44, 658_586, 7.17),
+    "resnet56_post": _post("cifar10", 56, 853_018, 6.97),
+    "resnet110_post": _post("cifar10", 110, 1_727_962, 6.43),
+    **_resnets(
+        "cifar10", {20: 8.33, 32: 7.18, 44: 6.66, 56: 6.31, 110: 6.16, 164: 5.27}, _LM_10, "lm", _LM
+    ),
+    "resnet56_sd": Row(_dropped("resnet56", "euler", 0.8), 855_674, 5.55, _LM),
+    "resnet110_sd": _post(
+        "cifar10", 110, 1_727_962, 5.25, source=_HUANG,
+        stepper="stochastic_depth(euler, 0.5, rescale='evaluation', rule='first_dropped')",
+    ),
+    "resnet1202_sd": _post(
+        "cifar10", 1202, 19_421_274, 4.91, source=_HUANG,
+        stepper="stochastic_depth(euler, 0.5, rescale='evaluation', rule='first_dropped')",
+    ),
+    "lm_resnet56_sd": Row(_dropped("resnet56", "lm", 0.8), 855_698, 5.14, _LM),
+    "lm_resnet110_sd": Row(_dropped("resnet110", "lm", 0.5), 1_730_669, 4.80, _LM),
+    "revnet38": _revnet("cifar10", 38, 464_922, 7.24),
+    "revnet110": _revnet("cifar10", 110, 1_729_226, 5.76),
+    "revnet164": _revnet("cifar10", 164, 1_748_810, 5.17),
+    "fractalnet20": _fractalnet("cifar10", 20, 33_704_010, 4.60),
+    "resnext29_8x64d": _resnext("cifar10", 8, 34_424_906, 3.65),
+    "resnext29_16x64d": _resnext("cifar10", 16, 68_153_418, 3.58),
+}  # fmt: skip
+
+CIFAR100 = {
+    **_resnets("cifar100", {110: None, 164: 24.33, 1001: 22.71}, _EULER_100, "euler", _HE16B),
+    **_resnets("cifar100", {110: 25.87, 164: 22.90}, _LM_100, "lm", _LM),
+    "resnet110_sd": _post(
+        "cifar100", 110, 1_733_812, 24.58, source=_HUANG,
+        stepper="stochastic_depth(euler, 0.5, rescale='evaluation', rule='first_dropped')",
+    ),
+    "resnet110_post": _post("cifar100", 110, 1_733_812, 27.76, source=_HUANG),
+    "revnet38": _revnet("cifar100", 38, 475_092, 28.96),
+    "revnet110": _revnet("cifar100", 110, 1_740_836, 25.40),
+    "revnet164": _revnet("cifar100", 164, 1_794_980, 23.69),
+    "fractalnet20": _fractalnet("cifar100", 20, 33_750_180, 23.30),
+    "fractalnet40": _fractalnet("cifar100", 40, 76_108_644, 22.49, "; published with narrower layers, 22.9M parameters"),
+    "resnext29_8x64d": _resnext("cifar100", 8, 34_517_156, 17.77),
+    "resnext29_16x64d": _resnext("cifar100", 16, 68_245_668, 17.31),
+    "lm_resnext29_8x64d": _lm_resnext(8, 35_174_060, 17.49),
+    "lm_resnext29_16x64d": _lm_resnext(16, 68_902_572, 16.79),
+}  # fmt: skip
+
+IMAGENET = {
+    "resnet50": _imagenet("resnet50", "euler", 25_553_064, 24.7, 7.8, _LM),
+    "resnet101": _imagenet("resnet101", "euler", 44_545_192, 23.6, 7.1, _LM),
+    "resnet152": _imagenet("resnet152", "euler", 60_188_840, 23.0, 6.7, _LM),
+    "lm_resnet50": _imagenet("resnet50", "lm", 25_553_076, 23.8, 7.0, _LM),
+    "lm_resnet101": _imagenet("resnet101", "lm", 44_545_221, 22.6, 6.4, _LM),
+    "revnet104": _imagenet("revnet104", None, 45_428_200, 23.10, None, _GOMEZ),
+    "resnext50_32x4d": _imagenet("resnext50_32x4d", "euler", 25_028_904, 22.2, None, _XIE),
+    "resnext101_32x4d": _imagenet("resnext101_32x4d", "euler", 44_177_704, 21.2, 5.6, _XIE),
+}
+
+TABLES = {"cifar10": CIFAR10, "cifar100": CIFAR100, "imagenet": IMAGENET}
+_SHAPES = {"cifar10": ((32, 32, 3), 10), "cifar100": ((32, 32, 3), 100), "imagenet": ((224, 224, 3), 1000)}
+
+
+def cost(table: str, row: Row) -> dict[str, int | None]:
+    """{"parameters", "forward_macs", "branch_evaluations"} of a row's network, from its program alone."""
+    from flax import nnx
+
+    from lmjax import networks
+
+    shape, classes = _SHAPES[table]
+    rolled = dataclasses.replace(row.config.model, unroll=False)  # a loop in the program, so that depth costs nothing
+    model = nnx.eval_shape(lambda: rolled.build(classes=classes, cin=shape[-1], rngs=nnx.Rngs(0)))
+    return {
+        "parameters": networks.parameter_count(model),
+        "forward_macs": networks.forward_macs(model, shape),
+        "branch_evaluations": networks.branch_evaluations(model),
+    }
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Prints the tables."""
+    parser = argparse.ArgumentParser(prog="python -m lmjax.published", description="Every published row, and its cost.")
+    parser.add_argument("table", nargs="*", metavar="TABLE", help=f"{', '.join(TABLES)}; all if none is given")
+    chosen = parser.parse_args(arguments).table or list(TABLES)
+    for name in chosen:
+        if name not in TABLES:
+            parser.error(f"there is no table {name!r}: choose from {', '.join(TABLES)}")
+    for name in chosen:
+        print(f"\n{name}: python train.py --config configs/{name}.py:ROW\n")
+        print(f"{'row':22}{'depth':>6}{'parameters':>13}{'MACs, 1e6':>11}{'evaluations':>13}{'published':>11}  source")
+        for key, row in TABLES[name].items():
+            found = cost(name, row)
+            depth = re.search(r"\d+", row.config.model.name)[0]
+            error = "-" if row.error is None else f"{row.error:.2f}%"
+            evaluations = found["branch_evaluations"] or "-"
+            print(
+                f"{key:22}{depth:>6}{found['parameters']:>13,}{found['forward_macs'] / 1e6:>11,.1f}"
+                f"{evaluations:>13}{error:>11}  {row.source}"
+            )
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
