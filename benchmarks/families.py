@@ -43,7 +43,8 @@ def main(arguments: list[str] | None = None) -> int:
     began = time.perf_counter()
     print(f"one epoch of digits on {len(jax.devices())} x {jax.devices()[0].device_kind}")
     print(
-        f"{'family':30}{'parameters':>12}{'accuracy':>10}{'images/s':>10}{'relative':>10}{'memory, MB':>12}{'compiled':>10}"
+        f"{'family':30}{'parameters':>12}{'accuracy':>10}{'images/s':>10}{'relative':>10}{'memory, MB':>12}"
+        f"{'compiled':>10}"
     )
     first = None
     try:

@@ -89,7 +89,9 @@ def load(place: str | Path) -> Config:
     elif row:
         raise InputError(f"--config {path}: has no `rows`, so leave out :{row}")
     if not isinstance(config, Config):
-        raise InputError(f"--config {path}: does not define `config`, an lmjax.config.Config, or `rows`, a dict of them")
+        raise InputError(
+            f"--config {path}: does not define `config`, an lmjax.config.Config, or `rows`, a dict of them"
+        )
     return config
 
 
@@ -124,7 +126,9 @@ def _which(path: Path, row: str, rows: dict) -> str:
     """What to say to someone who has named no row of a file, or one that is none."""
     close = difflib.get_close_matches(row, rows, n=1)
     start = f"has no row {row!r}" + (f": did you mean {close[0]!r}?" if close else "") if row else "has several rows"
-    lines = [f"  {path}:{key:22}{row.describe() if hasattr(row, 'describe') else ''}".rstrip() for key, row in rows.items()]
+    lines = [
+        f"  {path}:{key:22}{row.describe() if hasattr(row, 'describe') else ''}".rstrip() for key, row in rows.items()
+    ]
     return f"--config {path}: {start}; give one of\n" + "\n".join(lines)
 
 

@@ -84,8 +84,8 @@ class ModelConfig(_Checked):
     prefix: ClassVar[str] = "model."
 
     name: str = "resnet20"
-    """resnet20, 32, 44, 56, 110, 164, ...; resnet50 and others of ImageNet; resnext29_8x64d, revnet38, fractalnet20, ...:
-    any name of lmjax.networks."""
+    """resnet20, 32, 44, 56, 110, 164, ...; resnet50 and others of ImageNet; resnext29_8x64d, revnet38, fractalnet20:
+    any name that lmjax.networks.create knows."""
     stepper: str | None = None
     """euler (ResNet), lm (LM-ResNet), midpoint, rk4, leapfrog, reversible, ..., or a call such as "poly(3)" or
     "stochastic_depth(lm, survival=0.8)"; see lmjax.steppers. None: the one the network was published with."""

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from lmjax.errors import InputError
-from lmjax.steppers import State, Stepper, rk4
+from lmjax.steppers import State, StepInfo, Stepper, rk4
 
 _RK4 = rk4()
 
@@ -66,6 +66,9 @@ def odeint(
     if stepper.parts > 1 and not isinstance(field, tuple):
         raise InputError(f"odeint: {stepper.name} takes a tuple of {stepper.stages} fields, one a branch, got one")
 
+    if isinstance(stepper.damping(coef), float) and stepper.damping(coef) == 0:
+        raise InputError(f"odeint: {stepper.name} integrates u'' = F(u), not u' = F(u)")
+
     h = t1 / steps
     fields = field if isinstance(field, tuple) else (field,) * stepper.stages
     fs = tuple(_increment(F, h * stepper.damping(coef)) for F in fields)
@@ -73,12 +76,19 @@ def odeint(
     memory = stepper.init(u)
 
     startup = 0 if start is None else min(stepper.history, steps)
-    for _ in range(startup):
+
+    def info(n):
+        return StepInfo(None, n, steps)  # without a key: odeint is deterministic
+
+    for n in range(startup):
         # The memory of a step does not depend on where the step arrives, so it comes from the scheme itself.
-        _, memory = stepper.step(fs, u, memory, coef)
+        _, memory = stepper.step(fs, u, memory, coef, info(n))
         u, _ = start.step((_increment(fields[0], h),) * start.stages, u, (), None)
 
-    (u, _), _ = lax.scan(lambda carry, _: (stepper.step(fs, *carry, coef), None), (u, memory), length=steps - startup)
+    def step(carry, n):
+        return stepper.step(fs, *carry, coef, info(n)), None
+
+    (u, _), _ = lax.scan(step, (u, memory), jnp.arange(startup, steps))
     return u
 
 

@@ -141,7 +141,7 @@ CIFAR100 = {
     "revnet110": _revnet("cifar100", 110, 1_740_836, 25.40),
     "revnet164": _revnet("cifar100", 164, 1_794_980, 23.69),
     "fractalnet20": _fractalnet("cifar100", 20, 33_750_180, 23.30),
-    "fractalnet40": _fractalnet("cifar100", 40, 76_108_644, 22.49, "; published with narrower layers, 22.9M parameters"),
+    "fractalnet40": _fractalnet("cifar100", 40, 76_108_644, 22.49, "; the published one has 22.9M parameters"),
     "resnext29_8x64d": _resnext("cifar100", 8, 34_517_156, 17.77),
     "resnext29_16x64d": _resnext("cifar100", 16, 68_245_668, 17.31),
     "lm_resnext29_8x64d": _lm_resnext(8, 35_174_060, 17.49),

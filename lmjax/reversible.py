@@ -8,7 +8,7 @@ import jax
 from jax import lax
 
 from lmjax.errors import InputError
-from lmjax.steppers import State, Stepper, StepInfo
+from lmjax.steppers import State, StepInfo, Stepper
 
 Variables = Any  # of one step: a pytree of arrays
 
@@ -128,9 +128,7 @@ def _backward(program, residuals, cotangents):
         before, cotangent, gradient = lax.optimization_barrier((before, cotangent, gradient))
         return (before, cotangent), gradient
 
-    (_, cotangent), gradients = lax.scan(
-        one, (state, cotangents[0]), (variables, given), reverse=True, unroll=unroll
-    )
+    (_, cotangent), gradients = lax.scan(one, (state, cotangents[0]), (variables, given), reverse=True, unroll=unroll)
     return cotangent, gradients, None
 
 

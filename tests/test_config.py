@@ -1,45 +1,13 @@
-"""Configs: checked when they are made, the same after a round trip, and those of the repository as published."""
+"""Configs: checked when they are made, and the same after a round trip."""
 
-import ast
 import dataclasses
 import json
 import re
-from pathlib import Path
 
 import pytest
-from flax import nnx
 
-from lmjax import InputError, networks, steppers
-from lmjax.command_line import load
+from lmjax import InputError, steppers
 from lmjax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig, differences, from_dict, to_dict
-
-CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
-
-
-@pytest.mark.versions
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda p: p.stem)
-def test_configs_build_what_they_say(path):
-    config = load(path)
-    docstring = ast.get_docstring(ast.parse(path.read_text()))
-    assert f"--config configs/{path.name}" in docstring
-    if config.data.name == "digits":
-        return
-    model = nnx.eval_shape(
-        lambda: networks.create(config.model.name, stepper=steppers.get(config.model.stepper), rngs=nnx.Rngs(0))
-    )
-    stated = int(re.search(r"([\d,]+) parameters, ", docstring)[1].replace(",", ""))
-    assert networks.parameter_count(model) == stated
-    assert (config.train.epochs, config.train.batch_size) == (160, 128)
-    assert config.optimizer == OptimizerConfig(0.1, (80 / 160, 120 / 160), 0.1, 0.9, False, 1e-4)
-    assert (config.data.pad, config.data.padding, config.data.flip) == (4, "zero", True)
-    assert f"resnet{re.search('[0-9]+$', path.stem)[0]}" == config.model.name
-    assert config.model.stepper == ("lm" if "lm_" in path.stem else "euler")
-
-
-def test_every_published_cifar10_row_has_a_config():
-    names = {p.stem for p in CONFIGS}
-    for depth in (20, 32, 44, 56, 110, 164):
-        assert {f"cifar10_resnet{depth}", f"cifar10_lm_resnet{depth}"} <= names
 
 
 def test_round_trip_through_json():
@@ -56,12 +24,25 @@ def test_round_trip_through_json():
         (lambda: DataConfig(dir="here"), "data.dir: must be left out for the digits, got 'here'"),
         (lambda: DataConfig(size=32), "data.size: must be left out unless data.name is folder"),
         (lambda: ModelConfig(stepper="eular"), "unknown stepper 'eular': did you mean 'euler'"),
+        (
+            lambda: ModelConfig(stepper="lm(lo=0)"),
+            "stepper 'lm(lo=0)': got an unexpected keyword argument 'lo'; lm takes",
+        ),
+        (lambda: ModelConfig(stepper="stochastic_depth(lm, 0)"), "survival must be above 0 and at most 1"),
+        (lambda: ModelConfig(width=0.0), "model.width: must be positive, got 0.0"),
+        (lambda: ModelConfig(memory="none"), "model.memory: must be one of stored, remat, reversible, got 'none'"),
+        (lambda: ModelConfig(branch="cubic"), "model.branch: must be one of basic, bottleneck, symmetric"),
         (lambda: ModelConfig(dtype="float16"), "model.dtype: must be one of float32, bfloat16"),
         (lambda: OptimizerConfig(learning_rate=0), "optimizer.learning_rate: must be positive"),
         (lambda: OptimizerConfig(learning_rate=float("nan")), "optimizer.learning_rate: must be positive"),
         (lambda: OptimizerConfig(milestones=(80, 120)), "optimizer.milestones: must be increasing fractions"),
         (lambda: OptimizerConfig(momentum=1.0), "optimizer.momentum: must be at least 0 and less than 1"),
         (lambda: OptimizerConfig(momentum=0, nesterov=True), "optimizer.nesterov: must be off without momentum"),
+        (lambda: OptimizerConfig(coefficient_bounds=(1, -1)), "coefficient_bounds: must be two increasing numbers"),
+        (
+            lambda: OptimizerConfig(train_coefficients=False, decay_coefficients=True),
+            "train_coefficients: must be on where the coefficients are decayed or bounded",
+        ),
         (lambda: TrainConfig(epochs=0), "train.epochs: must be at least 1"),
         (lambda: Config(seed=-1), "seed: must be from 0"),
         (lambda: TrainConfig(epochs="3"), "train.epochs: must be of type int, got '3'"),
@@ -85,7 +66,7 @@ def test_what_is_wrong_is_named(make, message):
 
 def test_equal_configs_are_equal_however_written():
     assert OptimizerConfig(milestones=[0.5, 0.75], learning_rate=1) == OptimizerConfig(learning_rate=1.0)
-    assert ModelConfig(stepper="lm-per-channel") == ModelConfig(stepper="lm_per_channel")
+    assert ModelConfig(stepper="adams-bashforth(2)") == ModelConfig(stepper="adams_bashforth(2)")
 
 
 def test_differences_leave_out_places():

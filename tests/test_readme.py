@@ -35,7 +35,7 @@ def test_code_runs(code):
 def test_commands_are_understood(command, monkeypatch):
     monkeypatch.chdir(ROOT)
     config, _ = command_line.parse(shlex.split(command), description="")
-    assert config.train.epochs in (15, 40, 160)
+    assert config.train.epochs in (15, 40, 160, 1)
 
 
 def test_the_two_commands():
@@ -46,24 +46,41 @@ def test_the_two_commands():
 def test_every_stepper_is_in_the_table():
     table = README.partition("| `--model.stepper`")[2].partition("\n\n")[0]
     named = {n for row in table.splitlines()[2:] for n in re.findall(r"`(\w+)`", row.split("|")[1])}
-    assert named == {n for n in steppers.names() if n not in ("momentum", "mine_test")}
+    assert named == {n for n in steppers.names() if n not in ("damped", "mine_test")}
+    wrappers = README.partition("| wrapper |")[2].partition("\n\n")[0]
+    assert set(re.findall(r"^\| `(\w+)\(", wrappers, re.MULTILINE)) == set(steppers.wrappers())
+
+
+@pytest.mark.parametrize("call", re.findall(r"`(\w+\([^`]*\))`", README.partition("## Networks")[0]))
+def test_every_call_is_a_stepper(call):
+    assert isinstance(steppers.get(call), steppers.Stepper)
+
+
+def test_every_network_is_known():
+    text = README.partition("`--model.name` is one of")[2].partition("or others")[0]
+    found, family = [], ""
+    for word in re.findall(r"`([\w]+)`", text):
+        family = re.match(r"[a-z]*", word)[0] or family
+        found.append(word if re.match(r"[a-z]", word) else family + word)
+    assert {n for n in networks.names() if n not in ("resnet8", "resnet14", "resnet26")} == set(found)
 
 
 def test_a_stepper_of_your_own_is_a_scheme_and_a_network():
-    code = block("momentum")
+    code = block("damped")
     namespace = {"__name__": "readme"}
     exec(compile(code, "README.md", "exec"), namespace)
     lines = [line for line in code.partition("@functools")[2].splitlines() if line.strip()]
     assert len(lines) <= 15
-    momentum = namespace["momentum"]()
-    assert steppers.get("momentum") is momentum
-    u = odeint(momentum, lambda u: -u, jnp.float32(1.0), t1=1.0, steps=2000)
+    damped = namespace["damped"]
+    assert steppers.get("damped") is damped()
+    assert steppers.get("damped(0.9, 1.0)") is damped(0.9, 1.0)
+    u, _ = damped().step((jnp.cos,), jnp.float32(0.4), (), 0.8)
+    np.testing.assert_allclose(u, 0.8 * 0.4 + np.cos(0.4), rtol=1e-6)
+    # With k = 1 it is Euler, and a solver.
+    u = odeint(damped(), lambda u: -u, jnp.float32(1.0), t1=1.0, steps=2000, coef=1.0)
     np.testing.assert_allclose(u, np.exp(-1), atol=0.01)
-    # It is LM with k = -g and (1 - g) f.
-    f, u, v = jnp.cos, jnp.float32(0.4), jnp.float32(0.2)
-    ours, _ = momentum.step((f,), u, v, None)
-    by_lm, _ = steppers.lm().step((lambda u: 0.1 * f(u),), u, u - v, -0.9)
-    np.testing.assert_allclose(ours, by_lm, rtol=1e-6)
-    model = networks.create("resnet14", stepper=momentum, width=4, rngs=nnx.Rngs(0))
-    gradient = nnx.grad(lambda model: model(jax.random.normal(jax.random.key(0), (2, 8, 8, 3))).sum())(model)
+    wrapped = steppers.get("stochastic_depth(damped)")
+    model = networks.create("resnet14", stepper=wrapped, width=0.25, rngs=nnx.Rngs(0))
+    images, key = jax.random.normal(jax.random.key(0), (2, 8, 8, 3)), jax.random.key(1)
+    gradient = nnx.grad(lambda model: model(images, key).sum())(model)
     assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(gradient))

@@ -17,10 +17,10 @@ import train
 from lmjax import steppers
 
 ROOT = Path(__file__).parent.parent
-SMALL = ["--model.name", "resnet14", "--model.width", "4", "--train.epochs", "2"]
+SMALL = ["--model.name", "resnet14", "--model.width", "0.25", "--train.epochs", "2"]
 SUMMARY = {
-    "test_accuracy", "test_loss", "parameters", "epochs", "steps", "seed", "images_per_second", "wall_seconds",
-    "compile_seconds", "device", "versions",
+    "test_accuracy", "test_loss", "parameters", "zero_stability", "epochs", "steps", "seed", "images_per_second",
+    "wall_seconds", "compile_seconds", "device", "versions",
 }  # fmt: skip
 
 
@@ -68,7 +68,7 @@ def test_what_a_run_leaves(finished):
     assert [first["learning_rate"], last["learning_rate"]] == pytest.approx([0.1, 0.001])
     assert {k: len(v) for k, v in last["coefficients"].items()} == {"stage1": 1, "stage2": 1, "stage3": 1}
     config = read(finished / "config.json")
-    assert config["model"] == {**config["model"], "name": "resnet14", "stepper": "lm", "width": 4}
+    assert config["model"] == {**config["model"], "name": "resnet14", "stepper": "lm", "width": 0.25}
     for picture in ("learning_curves.png", "coefficients.png"):
         with Image.open(finished / picture) as image:
             assert np.asarray(image.convert("L")).std() > 5  # something is drawn
@@ -211,7 +211,7 @@ def test_trains_on_a_folder_without_the_optional_packages(tmp_path):
     config.write_text(
         "from lmjax.config import *\n"
         f"config = Config(data=DataConfig(name='folder', dir={str(tmp_path / 'images')!r}),"
-        f" model=ModelConfig(name='resnet8', stepper='euler', width=4), workdir={str(tmp_path / 'run')!r},"
+        f" model=ModelConfig(name='resnet8', stepper='euler', width=0.25), workdir={str(tmp_path / 'run')!r},"
         " train=TrainConfig(epochs=3, batch_size=16))\n"
     )
     program = """
@@ -254,8 +254,8 @@ def test_every_stepper_trains_on_digits(tmp_path, name):
 
 
 def test_bfloat16_and_the_other_options(tmp_path):
-    options = ("--model.dtype", "bfloat16", "--model.project-history", "--model.remat", "--optimizer.nesterov")
-    assert run(*options, "--data.padding", "reflect", "--workdir", tmp_path / "run") == 0
+    options = ("--model.dtype", "bfloat16", "--model.boundary", "step", "--model.memory", "remat")
+    assert run(*options, "--optimizer.nesterov", "--data.padding", "reflect", "--workdir", tmp_path / "run") == 0
     assert rows(tmp_path / "run")[1]["train_loss"] < rows(tmp_path / "run")[0]["train_loss"]
 
 
@@ -323,7 +323,7 @@ def test_missing_and_wrong_config_files(tmp_path, capsys):
     (tmp_path / "syntax.py").write_text("config = (\n")
     assert "syntax.py, line 1: SyntaxError" in message(tmp_path / "syntax.py")
     assert train.main([]) == 2
-    assert "give --config FILE; in configs/: cifar10_lm_resnet110.py" in capsys.readouterr().err
+    assert "give --config FILE; in configs/: cifar10.py, cifar100.py, digits.py" in capsys.readouterr().err
 
 
 def test_folder_of_another_run_is_not_touched(finished, capsys):

@@ -169,7 +169,7 @@ class BareProjection(nnx.Module):
 
 
 class PoolAndPad(nnx.Module):
-    """The mean over stride x stride pixels, and as many zero channels before as after: no parameters (He et al. 2016a)."""
+    """The mean over stride x stride pixels, and as many zero channels before as after (He et al. 2016a, option A)."""
 
     def __init__(
         self, cin: int, cout: int, *, stride: int = 1, post: bool = False, dtype: DTypeLike = jnp.float32,

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lmjax.networks.stage import Stage
-from lmjax.steppers import Stepper, StepInfo
+from lmjax.steppers import StepInfo, Stepper
 
 
 def forward_macs(network: nnx.Module, shape: tuple[int, int, int]) -> int:

@@ -14,7 +14,7 @@ from lmjax.errors import InputError
 from lmjax.networks.branches import Activation, Basic, Projection, Stem
 from lmjax.networks.stack import List
 from lmjax.networks.stage import Boundary, Memory, Sharing, Stage
-from lmjax.steppers import Stepper, StepInfo, euler
+from lmjax.steppers import StepInfo, Stepper, euler
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,4 +189,3 @@ def _stacked_coefficients(stage: Stage) -> list[jax.Array]:
 def parameter_count(network: nnx.Module) -> int:
     """How many trainable numbers a module has."""
     return sum(x.size for x in jax.tree.leaves(nnx.state(network, nnx.Param)))
-

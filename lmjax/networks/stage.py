@@ -13,7 +13,7 @@ from lmjax.errors import InputError
 from lmjax.networks.branches import Convolutions, Projection
 from lmjax.networks.stack import List, Stack, changed, statistics
 from lmjax.reversible import reversible_scan
-from lmjax.steppers import Stepper, StepInfo, euler
+from lmjax.steppers import StepInfo, Stepper, euler
 
 Sharing = Literal["none", "convolutions", "all"]
 Memory = Literal["stored", "remat", "reversible"]
@@ -284,7 +284,7 @@ class Stage(nnx.Module):
 
         changes = stride != 1 or cin != cout
         projected = len(jax.tree.leaves(jax.eval_shape(stepper.init, jnp.zeros(())))) if stepper.parts == 1 else 0
-        self.crosses = boundary == "step" and (bool(projected) and not first or not projected)
+        self.crosses = boundary == "step" and ((bool(projected) and not first) or not projected)
         entry = functools.partial(
             Entry, stepper if self.crosses else stepper.starter or euler(), branches, shortcuts, cin, cout,
             stride=stride, projected=projected if self.crosses else 0, post=post, rngs=nnx.Rngs(rngs.params()),

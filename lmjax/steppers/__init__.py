@@ -4,7 +4,7 @@ steppers.lm().step((f,), u, previous, k)      # one LM step, in any model of you
 lmjax.odeint(steppers.rk4(), F, u0, t1=1.0, steps=100)
 """
 
-from lmjax.steppers.base import Branch, State, Stepper, StepInfo, combine
+from lmjax.steppers.base import Branch, State, StepInfo, Stepper, combine
 from lmjax.steppers.catalogue import get, names, normalise, register, wrappers
 from lmjax.steppers.coupled import hamiltonian, reversible
 from lmjax.steppers.multistep import (

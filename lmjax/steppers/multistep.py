@@ -20,8 +20,8 @@ def lm(low: float = -0.1, high: float = 0.0, *, per_channel: bool = False) -> St
 
     One branch, one remembered state. It integrates (1 + k) u' = F, by its modified equation
     (1 + k) u' + (1 - k) (h/2) u'' = F up to O(h^2): order 1 for k != 1, and zero-stable for -1 < k <= 1. A trained k
-    may leave that range, and is not clipped (`zero_stability` says by how much). There is no inverse: undoing a step divides by k, which multiplies the
-    rounding error by 1/|k|.
+    may leave that range, and is not clipped (`zero_stability` says by how much). There is no inverse: undoing a step
+    divides by k, which multiplies the rounding error by 1/|k|.
 
     The sign is the paper's. The authors' code writes k u[n] + (1 - k) u[n-1] + f(u[n]) with k ~ U(1, 1.1), the same
     model with 1 - k for k; weight decay on k, which pulls towards 0, acts differently on the two.

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from lmjax.errors import InputError
-from lmjax.steppers.base import Branch, State, Stepper, StepInfo, combine
+from lmjax.steppers.base import Branch, State, StepInfo, Stepper, combine
 from lmjax.steppers.one_step import euler
 
 
@@ -136,10 +136,10 @@ def shake_shake(
     forward: Literal["shake", "even"] = "shake",
     backward: Literal["shake", "keep", "even"] = "shake",
 ) -> Stepper:
-    """f -> eta f1 + (1 - eta) f2 with eta ~ U(0, 1): shake-shake (Gastaldi 2017) of any scheme, with twice the branches.
+    """f -> eta f1 + (1 - eta) f2 with eta ~ U(0, 1): shake-shake (Gastaldi 2017) of any scheme.
 
-    The backward pass draws a fresh eta of its own; evaluation takes the mean, eta = 1/2. Branches 2i and 2i + 1 take
-    the place of the scheme's branch i.
+    The backward pass draws a fresh eta of its own; evaluation takes the mean, eta = 1/2. There are twice as many
+    branches: 2i and 2i + 1 take the place of the scheme's branch i.
 
     Args:
         stepper: the scheme.
@@ -185,9 +185,7 @@ def shake_shake(
 
 
 @functools.cache
-def noise(
-    stepper: Stepper, sigma: float = 0.001, *, distribution: Literal["normal", "uniform"] = "normal"
-) -> Stepper:
+def noise(stepper: Stepper, sigma: float = 0.001, *, distribution: Literal["normal", "uniform"] = "normal") -> Stepper:
     """u[n+1] -> u[n+1] + xi after each step of training: noise injection (Lu et al. 2018).
 
     Args:

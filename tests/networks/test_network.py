@@ -188,7 +188,10 @@ def test_projected_history(stepper):
     model = small(stepper, boundary="step")
     value, gradient, _ = loss_gradient_statistics(model)
     assert jnp.isfinite(value)
-    assert all(len(gradient["stages"][i]["entry"]["history"]) == len(jax.tree.leaves(stepper.init(jnp.zeros(())))) for i in (1, 2))
+    assert all(
+        len(gradient["stages"][i]["entry"]["history"]) == len(jax.tree.leaves(stepper.init(jnp.zeros(()))))
+        for i in (1, 2)
+    )
     # The history crosses the boundary: the second stage's projection of it has a gradient.
     assert jnp.abs(gradient["stages"][1]["entry"]["history"][0]["conv"]["kernel"]).max() > 0
     if stepper.coef:

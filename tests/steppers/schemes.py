@@ -53,8 +53,13 @@ SCHEMES = [
     Scheme(steppers.backward_euler(60, 1e-13)),
     Scheme(steppers.fractal(2)),
     Scheme(steppers.fractal(3)),
+    Scheme(steppers.momentum(0.6)),
+    Scheme(steppers.way(2)),
+    Scheme(steppers.way(3)),
+    Scheme(steppers.learned_multistep(2), (np.array([1.2, -0.2]), np.array([0.7, 0.4]))),
 ]
 REVERSIBLE = Scheme(steppers.reversible())
+HAMILTONIAN = Scheme(steppers.hamiltonian())
 
 
 def linear(u):

@@ -1,12 +1,13 @@
 """Making steppers: the same call gives the same object, and what is wrong is named."""
 
 import copy
+import functools
 import re
 
 import jax.numpy as jnp
 import pytest
 
-from lmjax import InputError, steppers
+from lmjax import InputError, odeint, steppers
 from lmjax.steppers import Tableau
 
 pytestmark = pytest.mark.versions
@@ -16,7 +17,8 @@ pytestmark = pytest.mark.versions
 def test_the_same_call_gives_the_same_object(name):
     assert steppers.get(name) is steppers.get(name)
     assert steppers.get(name) is steppers.get(name.replace("_", "-"))
-    assert name.startswith(("linear_multistep", "fractal", "poly")) or steppers.get(name).name == name
+    assert steppers.get(name) is steppers.get(f"{name}()")
+    assert steppers.get(name).name.startswith(name)  # with its number, as adams_bashforth2
 
 
 def test_arguments_make_different_ones():
@@ -29,9 +31,18 @@ def test_arguments_make_different_ones():
     ("make", "message"),
     [
         (lambda: steppers.get("lmm"), "unknown stepper 'lmm': did you mean 'lm'"),
-        (lambda: steppers.get("zzz"), "unknown stepper 'zzz': known: adams_bashforth2"),
-        (lambda: steppers.poly(0), "degree must be at least 1"),
-        (lambda: steppers.fractal(0), "columns must be at least 1, got 0"),
+        (lambda: steppers.get("zzz"), "unknown stepper 'zzz': known: adams_bashforth, backward_euler"),
+        (lambda: steppers.get("poly2"), "unknown stepper 'poly2': did you mean 'poly'"),
+        (lambda: steppers.poly(0), "poly: degree must be a whole number, at least 1, got 0"),
+        (lambda: steppers.poly(2, drop=1.0), "poly: drop must be at least 0 and less than 1, got 1.0"),
+        (lambda: steppers.way(0), "way: count must be a whole number, at least 1, got 0"),
+        (lambda: steppers.way(2, drop=-0.1), "way: drop must be at least 0 and less than 1, got -0.1"),
+        (lambda: steppers.fractal(0), "columns must be a whole number, at least 1, got 0"),
+        (lambda: steppers.fractal(2.5), "columns must be a whole number, at least 1, got 2.5"),
+        (lambda: steppers.momentum(0.0), "gamma must be between 0 and 1, got 0.0"),
+        (lambda: steppers.momentum(1.0), "gamma must be between 0 and 1, got 1.0"),
+        (lambda: steppers.dense(0), "dense: steps must be at least 1, got 0"),
+        (lambda: steppers.learned_multistep(0), "steps must be a whole number, at least 1, got 0"),
         (lambda: steppers.backward_euler(0), "iterations must be at least 1"),
         (lambda: steppers.backward_euler(3, -1.0), "tolerance must be positive"),
         (lambda: steppers.lm(0.1, 0.0), "low must not exceed high"),
@@ -91,6 +102,17 @@ def test_branches_are_counted(name):
         stepper.step(jnp.sin, u, stepper.init(u), None)
 
 
+def test_dense_must_know_over_how_many_states():
+    u = jnp.ones(())
+    with pytest.raises(InputError, match=re.escape("use dense(steps)")):
+        steppers.dense().step((jnp.sin,), u, (), None)
+    assert steppers.dense().over(4) is steppers.dense(4)
+    assert steppers.dense(4).over is None
+    assert steppers.dense(4).history == 3
+    with pytest.raises(InputError, match="use dense"):
+        odeint(steppers.dense(), jnp.sin, u, t1=1.0, steps=4)
+
+
 def test_copies_are_the_same_scheme():
     assert copy.deepcopy(steppers.lm()) is steppers.lm()
 
@@ -102,6 +124,101 @@ def test_register_adds_a_name():
         assert steppers.get("mine_test").name == version
     with pytest.raises(InputError, match="lmjax has a stepper named 'lm'"):
         steppers.register("lm", lambda: stepper)
+    with pytest.raises(InputError, match="lmjax has a stepper named 'stochastic-depth'"):
+        steppers.register("stochastic-depth", lambda: stepper)
+    for no_name in ("my stepper", "2step", "lm(3)", ""):
+        with pytest.raises(InputError, match=re.escape(f"register: {no_name!r} is no name")):
+            steppers.register(no_name, lambda: stepper)
+
+
+def test_registered_names_may_take_arguments():
+    @functools.cache
+    def make(rate, *, name="mine"):
+        return steppers.Stepper(f"{name}{rate:g}", lambda fs, u, memory, coef: (u, memory))
+
+    steppers.register("with-a-rate", make)
+    assert steppers.get("with_a_rate(-0.5)").name == "mine-0.5"
+    assert steppers.get("with-a-rate(2, name='yours')") is make(2, name="yours")
+    assert steppers.get("noise(with-a-rate(3))").name == "noise(mine3)"
+    assert "with_a_rate" not in steppers.names()  # it is no stepper without its argument
+    with pytest.raises(InputError, match=r"missing a required argument: 'rate'; with_a_rate takes \(rate"):
+        steppers.get("with_a_rate")
+
+
+@pytest.mark.parametrize(
+    ("call", "stepper"),
+    [
+        ("lm(-0.5, -0.5)", steppers.lm(-0.5, -0.5)),
+        ("lm(-0.5,high=-0.2)", steppers.lm(-0.5, high=-0.2)),
+        (" lm( low = -1e-3, high = 1e-3 ) ", steppers.lm(low=-0.001, high=0.001)),
+        ("lm(per_channel=True)", steppers.lm(per_channel=True)),
+        ("backward_euler(60, None)", steppers.backward_euler(60, None)),
+        ("backward-euler(tolerance=1e-3)", steppers.backward_euler(tolerance=1e-3)),
+        ("adams-bashforth(3)", steppers.adams_bashforth(3)),
+        ("fractal(3, False)", steppers.fractal(3, False)),
+        ("dense(4)", steppers.dense(4)),
+        ("poly(3, drop=0.25)", steppers.poly(3, drop=0.25)),
+        ("linear-multistep((1.3, -0.3), (1,))", steppers.linear_multistep((1.3, -0.3), (1,))),
+        ("scaled(lm)", steppers.scaled(steppers.lm())),
+        ("noise(lm(-0.5, -0.5), 0.01)", steppers.noise(steppers.lm(-0.5, -0.5), 0.01)),
+        ("stochastic-depth(lm, survival=0.8)", steppers.stochastic_depth(steppers.lm(), survival=0.8)),
+        ("stochastic_depth(lm, rule='first-dropped')", steppers.stochastic_depth(steppers.lm(), rule="first_dropped")),
+        (
+            "noise(shake-shake(stepper=momentum(0.8), backward='even'), sigma=0.1)",
+            steppers.noise(steppers.shake_shake(stepper=steppers.momentum(0.8), backward="even"), sigma=0.1),
+        ),
+    ],
+    ids=lambda x: x if isinstance(x, str) else "",
+)
+def test_a_call_by_name_is_the_call(call, stepper):
+    assert steppers.get(call) is stepper
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["1", "lm+1", "lm-1", "lm(", "", "True", "'lm'", "lm.step", "steppers.lm()", "lm()()", "lm;lm", "[lm]", "lambda: 1",
+     "lm(*[1])", "lm(-lm)", "lm(1 if 1 else 2)", "lm(2**99)", "lm(f'{1}')", "noise((lm,))", "\0"],
+)  # fmt: skip
+def test_neither_a_name_nor_a_call(text):
+    message = f"stepper {text!r}: give a name such as lm, or a call such as lm(-0.5, -0.5)"
+    with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
+        steppers.get(text)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("__import__('os')", "unknown stepper '__import__'"),
+        ("eval('1')", "unknown stepper 'eval'"),
+        ("lm(low=x)", "unknown stepper 'x'"),
+        ("noise(lmm)", "unknown stepper 'lmm': did you mean 'lm'"),
+        ("lm(lo=3)", "stepper 'lm(lo=3)': got an unexpected keyword argument 'lo'; lm takes (low=-0.1, high=0.0, *, "),
+        ("lm(1, 2, 3)", "stepper 'lm(1, 2, 3)': too many positional arguments; lm takes (low"),
+        ("lm(**{})", "stepper 'lm(**{})': keywords must be strings"),
+        ("euler(1)", "stepper 'euler(1)': too many positional arguments; euler takes ()"),
+        ("noise", "stepper 'noise': missing a required argument: 'stepper'; noise takes (stepper, sigma"),
+        ("noise(noise)", "stepper 'noise(noise)': missing a required argument: 'stepper'"),
+        ("noise(1)", "noise: takes a Stepper first, such as steppers.lm(), got 1"),
+        ("linear_multistep", "missing a required argument: 'a'"),
+        ("poly('many')", "poly: degree must be a whole number, at least 1, got 'many'"),
+        ("stochastic_depth(lm, 'often')", "stochastic_depth: '<' not supported between instances"),
+        ("lm([1])", "stepper 'lm([1])': lm: unhashable type: 'list'"),
+        ("lm(0.1)", "lm: low must not exceed high, got 0.1 and 0.0"),
+    ],
+)
+def test_wrong_calls_are_named(call, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        steppers.get(call)
+
+
+def test_names_and_wrappers_are_those_that_get_knows():
+    assert set(steppers.wrappers()) == {"scaled", "stochastic_depth", "shake_shake", "noise"}
+    assert not set(steppers.wrappers()) & set(steppers.names())
+    for wrapper in steppers.wrappers():
+        wrapped = steppers.get(f"{wrapper}(lm)")
+        assert wrapped.name == f"{wrapper}(lm)"
+        assert wrapped.informed
+        assert wrapped.random == (wrapper != "scaled")
 
 
 def test_memory_at_the_start():

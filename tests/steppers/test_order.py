@@ -1,11 +1,13 @@
 """Every scheme has the order of accuracy that it claims, in float64."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 
 from lmjax import InputError, odeint, steppers
-from tests.steppers.schemes import REVERSIBLE, SCHEMES, START, linear, pendulum, solution
+from tests.steppers.schemes import HAMILTONIAN, REVERSIBLE, SCHEMES, START, linear, pendulum, solution
 
 pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.versions]
 ids = [scheme.id for scheme in SCHEMES]
@@ -30,11 +32,97 @@ def test_observed_order_is_the_claimed_one(scheme, field):
     assert observed_order(scheme, field, solution(field, 1.0)) == pytest.approx(scheme.order, abs=0.1)
 
 
-def test_coupled_scheme_integrates_the_pair():
-    q, p = solution(lambda u: jnp.stack([u[1], -jnp.sin(u[0])]), 1.0)
-    fields = (lambda p: p, lambda q: -jnp.sin(q))
-    observed = observed_order(REVERSIBLE, fields, [q, p], start=(jnp.float64(START[0]), jnp.float64(START[1])))
+def undamped(u):
+    """q' = p, p' = -sin q, which conserves p^2 / 2 - cos q."""
+    return jnp.stack([u[1], -jnp.sin(u[0])])
+
+
+@pytest.mark.parametrize(("scheme", "sign"), [(REVERSIBLE, 1), (HAMILTONIAN, -1)], ids=lambda x: getattr(x, "id", None))
+def test_coupled_scheme_integrates_the_pair(scheme, sign):
+    fields = (lambda p: p, lambda q: -sign * jnp.sin(q))  # `hamiltonian` subtracts the second one
+    start = (jnp.float64(START[0]), jnp.float64(START[1]))
+    observed = observed_order(scheme, fields, solution(undamped, 1.0), start=start)
     assert observed == pytest.approx(1, abs=0.1)
+
+
+def test_hamiltonian_keeps_the_energy_bounded_and_euler_does_not():
+    def energy(q, p):
+        return p**2 / 2 - jnp.cos(q)
+
+    def changes(stepper, fs, u, of):
+        def step(u, _):
+            u, _ = stepper.step(fs, u, (), None)
+            return u, of(u)
+
+        return np.abs(lax.scan(step, u, length=10_000)[1] - of(u))
+
+    h = 0.1
+    pair = tuple(map(jnp.float64, START))
+    fs = (lambda p: h * p, lambda q: h * jnp.sin(q))
+    bounded = changes(steppers.hamiltonian(), fs, pair, lambda u: energy(*u))
+    assert bounded.max() < h / 2
+    assert bounded[-1000:].max() == pytest.approx(bounded[:1000].max(), rel=0.02)  # it swings, and does not drift
+    grown = changes(steppers.euler(), (lambda u: h * undamped(u),), jnp.asarray(START), lambda u: energy(*u))
+    assert grown[999] > 1
+    assert grown[-1] > 100 * bounded.max()
+
+
+def by_verlet(field, start, second, h, steps):
+    """Verlet for u'' = F from two exact values: the last value."""
+    f = (lambda u: h**2 * field(u),)
+    carry = lax.scan(lambda c, _: (steppers.verlet().step(f, *c, None), None), (second, start), length=steps - 1)[0]
+    return carry[0]
+
+
+def test_verlet_is_of_order_two_on_equations_of_second_order():
+    exact = solution(undamped, 2.0)[0]
+    errors = [
+        abs(by_verlet(lambda q: -jnp.sin(q), jnp.float64(START[0]), solution(undamped, 2 / n)[0], 2 / n, n) - exact)
+        for n in (100, 200)
+    ]
+    assert errors[0] < 1e-4
+    assert np.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.1)
+
+
+def test_verlet_is_no_method_for_equations_of_first_order():
+    assert steppers.verlet().damping(None) == 0
+    with pytest.raises(InputError, match="verlet integrates u'' = F"):
+        odeint(steppers.verlet(), linear, START, t1=1.0, steps=10)
+
+
+def test_odeint_tells_a_scheme_which_step_it_is():
+    """Scaled by s falling from 1 to 0, the steps add up to half the time."""
+    scheme = steppers.scaled(steppers.euler(), 1.0, 0.0)
+    half = odeint(scheme, lambda u: jnp.ones_like(u), jnp.zeros(()), t1=1.0, steps=11)
+    assert half == pytest.approx(0.5, rel=1e-12)
+    seen = []
+
+    def step(fs, u, memory, coef, info):
+        seen.append(info)
+        return fs[0](u) + u, memory
+
+    probe = steppers.Stepper("probe", step, informed=True, history=1)
+    odeint(probe, linear, START, t1=1.0, steps=7)
+    assert [info.key for info in seen] == [None, None]  # the start, then the steps after it, traced once
+    assert [info.count for info in seen] == [7, 7]
+    assert seen[0].index == 0
+
+
+def test_odeint_is_deterministic_with_stochastic_schemes():
+    f = (pendulum, pendulum)
+    for name, coef in (("lm", -0.3), ("rk4", None), ("adams_bashforth(3)", None)):
+        expected = odeint(steppers.get(name), pendulum, START, t1=1.0, steps=20, coef=coef)
+        for wrapper in ("stochastic_depth", "noise"):
+            wrapped = steppers.get(f"{wrapper}({name})")
+            result = odeint(wrapped, pendulum, START, t1=1.0, steps=20, coef=coef)
+            np.testing.assert_allclose(result, expected, rtol=1e-14)
+    shaken = odeint(steppers.get("shake_shake(euler)"), f, START, t1=1.0, steps=20)
+    np.testing.assert_allclose(shaken, odeint(steppers.euler(), pendulum, START, t1=1.0, steps=20), rtol=1e-14)
+    for path in ("poly(2{})", "way(2{})"):
+        dropped, whole = (
+            odeint(steppers.get(path.format(drop)), f, START, t1=1.0, steps=20) for drop in (", drop=0.5", "")
+        )
+        np.testing.assert_array_equal(dropped, whole)
 
 
 def test_leapfrog_from_a_start_at_rest_is_of_order_one():
@@ -108,11 +196,53 @@ def test_named_schemes_are_members_of_their_families():
     np.testing.assert_allclose(by_lm, by_weights, rtol=1e-15)
     by_code = (1 + 0.3) * u + (1 - (1 + 0.3)) * previous + f(u)  # the authors' code, with 1 - k for k
     np.testing.assert_allclose(by_lm, by_code, rtol=1e-15)
+    by_lm, _ = steppers.lm().step((f,), u, previous, -1.0)
+    by_verlet, _ = steppers.verlet().step((f,), u, previous, None)
+    np.testing.assert_allclose(by_lm, by_verlet, rtol=1e-15)
     g = 0.9  # Momentum ResNet (Sander et al. 2021) is LM with k = -g and (1 - g) f
     v = u - previous
-    momentum = u + g * v + (1 - g) * f(u)
+    by_hand = u + g * v + (1 - g) * f(u)
     by_lm, _ = steppers.lm().step((lambda u: (1 - g) * f(u),), u, previous, -g)
-    np.testing.assert_allclose(by_lm, momentum, rtol=1e-14)
+    by_momentum, velocity = steppers.momentum(g).step((f,), u, v, None)
+    np.testing.assert_allclose(by_lm, by_hand, rtol=1e-14)
+    np.testing.assert_allclose(by_momentum, by_hand, rtol=1e-14)
+    np.testing.assert_allclose(velocity, by_hand - u, rtol=1e-14, atol=1e-15)
+    by_way, _ = steppers.way(3).step((f, jnp.cos, jnp.sin), u, (), None)
+    np.testing.assert_allclose(by_way, u + f(u) + jnp.cos(u) + jnp.sin(u), rtol=1e-14)
+    by_way, _ = steppers.way(1).step((f,), u, (), None)
+    np.testing.assert_array_equal(by_way, steppers.euler().step((f,), u, (), None)[0])
+
+
+@pytest.mark.parametrize("gamma", [0.5, 0.9])
+def test_momentum_from_rest_is_lm_from_rest(gamma):
+    k, lm, momentum = -gamma, steppers.lm(), steppers.momentum(gamma)
+    u = jnp.asarray(START)
+    this, that = (u, momentum.init(u)), (u, lm.init(u))
+    for _ in range(20):
+        this = momentum.step((lambda u: 0.1 * pendulum(u),), *this, None)
+        that = lm.step((lambda u: (1 - gamma) * 0.1 * pendulum(u),), *that, k)
+        np.testing.assert_allclose(this[0], that[0], rtol=1e-12)
+
+
+def test_dense_is_its_formula():
+    """u[n+1] = sum_j k[j] u[n-j] / sum_j k[j] + f(u[n]) over the states there are."""
+
+    def f(u):
+        return 0.3 * jnp.cos(u)
+
+    stepper, u = steppers.dense(4), jnp.asarray(START)
+    memory, states = stepper.init(u), [np.asarray(START)]
+    for n in range(7):
+        k = np.array([-0.05, -0.02, -0.09, -0.01]) * (1 + n)  # another sum, the same weights
+        k[n % 4] *= 3
+        u, memory = stepper.step((f,), u, memory, jnp.asarray(k))
+        there = states[::-1][:4]
+        weights = k[: len(there)] / k[: len(there)].sum()
+        states.append(sum(w * x for w, x in zip(weights, there, strict=True)) + np.asarray(f(states[-1])))
+        np.testing.assert_allclose(u, states[-1], rtol=1e-14)
+    assert stepper.coef(jax.random.key(0), 8).shape == (4,)
+    first = steppers.dense(1).step((f,), u, steppers.dense(1).init(u), jnp.array([-0.03]))[0]
+    np.testing.assert_allclose(first, u + f(u), rtol=1e-14)  # with one state it is Euler
 
 
 def test_backward_euler_solves_its_equation():
@@ -135,6 +265,57 @@ def test_fewer_steps_than_the_scheme_remembers():
     np.testing.assert_allclose(
         odeint(steppers.adams_bashforth(4), pendulum, START, t1=0.01, steps=1), exact, atol=1e-10
     )
+
+
+@pytest.mark.parametrize(
+    ("call", "coef", "margin"),
+    [
+        ("euler", None, 1),
+        ("rk4", None, 1),
+        ("lm", 0.3, 0.7),
+        ("lm", -0.3, 0.7),
+        ("lm", 0.0, 1),
+        ("lm", 1.0, 0),
+        ("lm", 1.25, -0.25),
+        ("lm", -1.25, -0.25),
+        ("momentum(0.75)", None, 0.25),
+        ("leapfrog", None, 0),
+        ("adams_bashforth(1)", None, 1),
+        ("adams_bashforth(4)", None, 1),
+        ("linear_multistep((1.3, -0.3), (1,))", None, 0.7),
+        ("linear_multistep((-4, 5), (4, 2))", None, -4),  # of order 3, and useless
+        ("stochastic_depth(noise(leapfrog))", None, 0),
+        ("learned_multistep(3)", (np.array([0.2, 0.3, 0.5]), np.ones(3)), 1 - np.sqrt(0.5)),
+    ],
+)
+def test_zero_stability(call, coef, margin):
+    found = steppers.zero_stability(steppers.get(call), coef)
+    assert found.shape == ()
+    assert found.dtype == np.float64
+    assert found == pytest.approx(margin, abs=1e-6)
+
+
+def test_zero_stability_of_every_step():
+    k = np.linspace(-1.4, 1.4, 12)
+    for given in (k, jnp.asarray(k, jnp.float32), k.reshape(3, 4)):
+        found = steppers.zero_stability(steppers.lm(), given)
+        np.testing.assert_allclose(found, 1 - np.abs(given), atol=1e-6)
+    per_channel = steppers.zero_stability(steppers.lm(per_channel=True), k.reshape(3, 4))  # steps, channels
+    assert per_channel.shape == (3, 4)
+    # (z - 1)(z - r)(z + r / 2) for each r, as the weights of three states
+    r = np.array([0.0, 0.4, -0.8, 1.0, 1.5])
+    a = np.stack([-np.poly([1, x, -x / 2])[1:] for x in r])
+    found = steppers.zero_stability(steppers.learned_multistep(3), (a, np.ones_like(a)))
+    np.testing.assert_allclose(found, 1 - np.abs(r), atol=1e-6)
+
+
+@pytest.mark.parametrize("k", [-1.2, -0.8, 0.8, 1.2])
+def test_a_perturbed_start_grows_where_the_margin_is_negative(k):
+    lm = steppers.lm()
+    carry = lax.scan(lambda c, _: (lm.step((jnp.zeros_like,), *c, k), None), (1.0, 1.0 - 1e-6), length=100)[0]
+    change = abs(carry[0] - carry[1])
+    assert change == pytest.approx(1e-6 * (1 - steppers.zero_stability(lm, k)) ** 100, rel=1e-6)
+    assert (change > 1e-6) == (steppers.zero_stability(lm, k) < 0)
 
 
 @pytest.mark.parametrize(

@@ -5,20 +5,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax import lax
 from jax.test_util import check_grads
 
 from lmjax import odeint, steppers
+from lmjax.steppers import StepInfo
 from tests.steppers.schemes import SCHEMES, START, pendulum
 
 ids = [scheme.id for scheme in SCHEMES]
-flat = [scheme for scheme in SCHEMES if np.ndim(jax.tree.leaves(scheme.coef)[0] if scheme.coef is not None else 0) == 0]
+for_any_shape = [scheme for scheme in SCHEMES if scheme.stepper.name != "lm_per_channel"]
 
 
 def decay(u):
     return jax.tree.map(lambda x: -jnp.sin(x), u)
 
 
-@pytest.mark.parametrize("scheme", [*flat, SCHEMES[11]], ids=lambda s: s.id)
+@pytest.mark.parametrize("scheme", for_any_shape, ids=lambda s: s.id)
 def test_any_pytree(scheme):
     tree = {"a": jnp.linspace(0.1, 1, 4).reshape(2, 2), "b": (jnp.ones(3), 0.5), "c": jnp.float32(0.2)}
     result = odeint(scheme.stepper, decay, tree, t1=0.5, steps=8, coef=scheme.coef)
@@ -123,26 +125,104 @@ def test_one_trace_for_many_calls(scheme):
     assert not np.allclose(values[1], values[2])
 
 
-@pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("stepper", [steppers.leapfrog(), steppers.reversible()], ids=lambda s: s.name)
-def test_inverse_undoes_step(stepper):
-    def f(u):
-        return 0.3 * jnp.cos(u)
+INVERTIBLE = ("leapfrog", "verlet", "momentum(0.8)", "reversible", "hamiltonian")
+AROUND = (
+    "{}",
+    "scaled({}, 1.0, 0.5)",
+    "stochastic_depth({}, 0.6, per_sample=True)",
+    "shake_shake({}, per_sample=False)",
+    "noise({}, 0.1)",
+)
+NESTED = "noise(stochastic_depth(shake_shake(momentum(0.8)), 0.6), 0.1, distribution='uniform')"
 
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("name", [*(around.format(name) for name in INVERTIBLE for around in AROUND), NESTED])
+def test_inverse_undoes_step(name):
+    """With the infos of the steps again, whose keys repeat what was random."""
+    stepper = steppers.get(name)
+    fs = tuple(lambda u, i=i: 0.3 * jnp.cos(u + i) for i in range(stepper.stages))
     u = tuple(jnp.asarray(START) * i for i in (1, 2)) if stepper.parts == 2 else jnp.asarray(START)
-    fs = (f,) * stepper.stages
-    first = state = (u, stepper.init(u))
-    for _ in range(30):
-        state = stepper.step(fs, *state, None)
-    assert not np.allclose(jax.tree.leaves(state[0])[0], jax.tree.leaves(u)[0])
-    for _ in range(30):
-        state = stepper.inverse(fs, *state, None)
-    chex.assert_trees_all_close(state, first, atol=1e-13)
+
+    def run(function, state, order):
+        def advance(state, n):
+            info = StepInfo(jax.random.fold_in(jax.random.key(7), n), n, 30)
+            return function(fs, *state, None, info), None
+
+        return lax.scan(advance, state, order)[0]
+
+    @jax.jit
+    def there_and_back(state):
+        last = run(stepper.step, state, jnp.arange(30))
+        return last, run(stepper.inverse, last, jnp.arange(30)[::-1])
+
+    first = (u, stepper.init(u))
+    last, again = there_and_back(first)
+    assert not np.allclose(jax.tree.leaves(last[0])[0], jax.tree.leaves(u)[0])
+    chex.assert_trees_all_close(again, first, atol=1e-12)
+
+
+def test_every_inverse_is_tested():
+    assert {name for name in steppers.names() if steppers.get(name).inverse} == {s.split("(")[0] for s in INVERTIBLE}
+
+
+def test_an_inverse_takes_the_keys_of_its_steps():
+    stepper, u = steppers.get("noise(leapfrog, 0.1)"), jnp.ones(3)
+    here, other = (StepInfo(jax.random.key(i), 0, 1) for i in (0, 1))
+    after = stepper.step((jnp.sin,), u, u, None, here)
+    np.testing.assert_allclose(stepper.inverse((jnp.sin,), *after, None, here)[1], u, atol=1e-6)
+    assert not np.allclose(stepper.inverse((jnp.sin,), *after, None, other)[1], u, atol=1e-2)
+
+
+def test_verlet_is_exactly_reversible():
+    """On numbers whose sums are exact it undoes its steps to the last bit."""
+
+    def f(u):
+        return jnp.round(4 * jnp.sin(u)) / 64
+
+    u, verlet = jnp.array([0.5, -1.25, 3.0]), steppers.verlet()
+    first = (u, u + 0.125)
+    last = lax.scan(lambda s, _: (verlet.step((f,), *s, None), None), first, length=200)[0]
+    again = lax.scan(lambda s, _: (verlet.inverse((f,), *s, None), None), last, length=200)[0]
+    assert not np.allclose(last[0], u)
+    chex.assert_trees_all_equal(again, first)
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize(("steps", "growth"), [(18, 7), (110, 1e5)])
+def test_undoing_momentum_multiplies_the_error_of_the_velocity(steps, growth):
+    momentum, u = steppers.momentum(0.9), jnp.asarray(START)
+
+    def back(u, v):
+        step = lambda s, _: (momentum.inverse((jnp.ones_like,), *s, None), None)  # noqa: E731
+        return lax.scan(step, (u, v), length=steps)[0]
+
+    error = 1e-6
+    found = (back(u, jnp.full(2, 0.1 + error))[1] - back(u, jnp.full(2, 0.1))[1]) / error
+    np.testing.assert_allclose(found, 0.9**-steps, rtol=1e-3)
+    np.testing.assert_allclose(found, growth, rtol=0.1)
+
+
+@pytest.mark.parametrize("gamma", [0.5, 0.9])
+def test_the_round_trip_of_momentum_loses_digits_by_that(gamma):
+    momentum, u = steppers.momentum(gamma), jnp.linspace(0.1, 2, 1000)
+    f = (lambda u: jnp.cos(3 * u),)
+
+    def lost(steps):
+        last = lax.scan(lambda s, _: (momentum.step(f, *s, None), None), (u, momentum.init(u)), length=steps)[0]
+        v = lax.scan(lambda s, _: (momentum.inverse(f, *s, None), None), last, length=steps)[0][1]
+        return float(jnp.abs(v).mean())  # it was zero at the start
+
+    few, more = (round(x / -np.log(gamma)) for x in (1, 5))
+    assert lost(few) < 1e-6
+    assert 0.1 < lost(more) / lost(few) / np.exp(4) < 10
 
 
 def test_lm_has_no_inverse():
     # Undoing a step divides by k, about -0.05: in 64 steps the rounding error would grow by 1e65 or more.
     assert steppers.lm().inverse is None
+    for wrapper in steppers.wrappers():
+        assert steppers.get(f"{wrapper}(lm)").inverse is None
 
 
 def test_each_evaluation_has_its_own_branch():
@@ -155,6 +235,8 @@ def test_each_evaluation_has_its_own_branch():
     u = jnp.float32(3.0)
     (value, _) = steppers.poly(2).step((f, g), u, (), None)
     assert value == 3 + 6 + 7  # I + F + GF, PolyNet's mpoly-2
+    (value, _) = steppers.way(2).step((f, g), u, (), None)
+    assert value == 3 + 6 + 4  # I + F + G, its 2-way
     (value, _) = steppers.heun().step((f, g), u, (), None)
     assert value == 3 + 0.5 * 6 + 0.5 * (3 + 6 + 1)
     (value, _) = steppers.fractal(2).step((f, g, g), u, (), None)
@@ -179,3 +261,10 @@ def test_coefficients_start_as_published():
     assert -0.1 <= k.min() < -0.095
     assert -0.005 < k.max() <= 0
     assert steppers.lm(per_channel=True).coef(jax.random.key(0), 8).shape == (8,)
+    k = jax.vmap(lambda key: steppers.dense(4).coef(key, 8))(jax.random.split(jax.random.key(0), 1000))
+    assert k.shape == (1000, 4)
+    assert -0.1 <= k.min() < -0.099
+    assert -0.001 < k.max() <= 0
+    a, b = steppers.learned_multistep(3).coef(jax.random.key(0), 8)
+    np.testing.assert_array_equal(a, [1, 0, 0])  # Euler
+    np.testing.assert_array_equal(b, [1, 0, 0])

@@ -68,7 +68,7 @@ def test_the_newest_two_are_kept(tmp_path, config, digits):
 
 
 @pytest.mark.versions
-@pytest.mark.parametrize("model", [{"width": 8}, {"stepper": "euler"}, {"name": "resnet20"}], ids=str)
+@pytest.mark.parametrize("model", [{"width": 0.5}, {"stepper": "euler"}, {"name": "resnet20"}], ids=str)
 def test_checkpoint_of_another_network(tmp_path, config, digits, model):
     trainer = Trainer(config, digits, ONE)
     with Checkpoints(tmp_path) as checkpoints:

@@ -1,0 +1,591 @@
+"""The stochastic wrappers: the moments of what they draw, over many keys, and what must not be random."""
+
+import re
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from scipy.stats import kstest
+
+from lmjax import InputError, steppers
+from lmjax.steppers import StepInfo, noise, scaled, shake_shake, stochastic_depth
+
+COUNT = 20_000  # keys; a moment may miss its value by five standard errors
+KEY = jax.random.key(20)
+ZERO = jnp.zeros(())
+
+
+def one(u):
+    """A branch that is always 1, so that the state shows what it is multiplied by."""
+    return jax.tree.map(jnp.ones_like, u)
+
+
+def nothing(u):
+    return jax.tree.map(jnp.zeros_like, u)
+
+
+def over_keys(stepper, fs, u=ZERO, memory=(), coef=None, *, index=4, count=5):
+    """The state after one step (by default the last of five), for each of many keys."""
+
+    @jax.jit
+    @jax.vmap
+    def step(key):
+        return stepper.step(fs, u, memory, coef, StepInfo(key, index, count))[0]
+
+    return jax.tree.map(np.asarray, step(jax.random.split(KEY, COUNT)))
+
+
+def evaluated(stepper, fs, u=ZERO, memory=(), coef=None, *, index=4, count=5):
+    return stepper.step(fs, u, memory, coef, StepInfo(None, index, count))[0]
+
+
+def has_mean(x, value):
+    x = np.asarray(x, np.float64)
+    return (np.abs(x.mean(0) - value) <= 5 * x.std(0) / np.sqrt(len(x)) + 1e-6).all()
+
+
+def has_variance(x, value):
+    x = np.asarray(x, np.float64)
+    return has_mean((x - x.mean(0)) ** 2, value)
+
+
+def is_uniform(x):
+    return (
+        (x >= 0).all()
+        and (x <= 1).all()
+        and has_mean(x, 1 / 2)
+        and has_variance(x, 1 / 12)
+        and kstest(x, "uniform").pvalue > 1e-5
+    )
+
+
+def are_independent(x, y):
+    """Uncorrelated, as far as so many of them tell."""
+    return abs(np.corrcoef(x, y)[0, 1]) < 5 / np.sqrt(len(x))
+
+
+# Stochastic depth
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("survival", [0.2, 0.5, 0.9, 1.0])
+def test_gates_are_bernoulli(survival):
+    gates = over_keys(stochastic_depth(steppers.euler(), survival, rescale="evaluation"), (one,))
+    assert set(np.unique(gates)) <= {0, 1}
+    assert has_mean(gates, survival)
+    assert has_variance(gates, survival * (1 - survival))
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("survival", [0.2, 0.9])
+def test_rescaled_gates_keep_the_expectation(survival):
+    gates = over_keys(stochastic_depth(steppers.euler(), survival), (one,))
+    np.testing.assert_allclose(np.unique(gates), [0, 1 / survival], rtol=1e-6)
+    assert has_mean(gates, 1)
+    assert has_variance(gates, (1 - survival) / survival)
+
+
+RULES = {
+    "first_kept": lambda n, steps: 1 - n / (steps - 1) * (1 - 0.4),
+    "first_dropped": lambda n, steps: 1 - (n + 1) / steps * (1 - 0.4),
+}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_survival_falls_linearly_with_depth(rule):
+    steps = 5
+    expected = np.array([RULES[rule](n, steps) for n in range(steps)])
+    assert expected[-1] == pytest.approx(0.4)
+    assert (expected[0] == 1) == (rule == "first_kept")
+    raw, divided = (
+        stochastic_depth(steppers.euler(), 0.4, rescale=how, rule=rule) for how in ("evaluation", "training")
+    )
+    np.testing.assert_allclose(
+        [evaluated(raw, (one,), index=n, count=steps) for n in range(steps)], expected, rtol=1e-6
+    )
+    np.testing.assert_array_equal([evaluated(divided, (one,), index=n, count=steps) for n in range(steps)], 1)
+
+    def all_steps(stepper):  # with the number of the step traced, as in a scan
+        def step(n, key):
+            return stepper.step((one,), ZERO, (), None, StepInfo(key, n, steps))[0]
+
+        keys = jax.random.split(KEY, (COUNT, steps))
+        return jax.vmap(jax.vmap(step), in_axes=(None, 0))(jnp.arange(steps), keys)
+
+    assert has_mean(all_steps(raw), expected)
+    assert has_mean(all_steps(divided), 1)
+
+
+def test_the_only_step_of_a_network():
+    assert evaluated(stochastic_depth(steppers.euler(), 0.4, rescale="evaluation"), (one,), index=0, count=1) == 1
+    last = stochastic_depth(steppers.euler(), 0.4, rescale="evaluation", rule="first_dropped")
+    assert evaluated(last, (one,), index=0, count=1) == pytest.approx(0.4)
+
+
+@pytest.mark.versions
+def test_lm_drops_the_branch_and_keeps_both_skips():
+    u, previous, k = jnp.array([1.0, -2.0]), jnp.array([0.5, 3.0]), -0.3
+    lm = stochastic_depth(steppers.lm(), 0.5)
+    after = over_keys(lm, (jnp.cos,), u, previous, k)
+    skips = (1 - k) * u + k * previous
+    dropped = np.isclose(after, skips, atol=1e-6).all(1)
+    kept = np.isclose(after, skips + jnp.cos(u) / 0.5, atol=1e-6).all(1)
+    assert (dropped ^ kept).all()
+    assert has_mean(kept, 0.5)
+    memory = lm.step((jnp.cos,), u, previous, k, StepInfo(KEY, 4, 5))[1]
+    np.testing.assert_array_equal(memory, u)  # as without
+
+
+@pytest.mark.parametrize(
+    ("name", "whole"), [("rk4", 1.0), ("heun", 1.0), ("fractal(3)", 1.0), ("way(3)", 3.0), ("poly(3)", 3.0)]
+)
+def test_one_gate_a_step_for_all_branches(name, whole):
+    stepper = stochastic_depth(steppers.get(name), 0.5, rescale="evaluation")
+    increments = over_keys(stepper, (one,) * stepper.stages)
+    assert (np.isclose(increments, 0) | np.isclose(increments, whole, rtol=1e-6)).all()
+    assert has_mean(increments / whole, 0.5)
+
+
+def test_one_gate_a_step_for_both_halves():
+    gates = over_keys(stochastic_depth(steppers.reversible(), 0.5, rescale="evaluation"), (one, one), (ZERO, ZERO))
+    np.testing.assert_array_equal(*gates)
+
+
+@pytest.mark.parametrize("name", ["stochastic_depth(euler, 0.5, {})", "shake_shake(euler, {})"])
+def test_per_sample_and_per_batch(name):
+    """One number a sample, shared by its pixels, its channels and all leaves of the state; or one for all."""
+    batch = {"a": jnp.zeros((COUNT, 2, 3)), "b": jnp.zeros(COUNT)}
+
+    def drawn(per_sample):
+        stepper = steppers.get(name.format(f"per_sample={per_sample}"))
+        fs = (one, nothing)[: stepper.stages]
+        state, _ = stepper.step(fs, batch, (), None, StepInfo(KEY, 4, 5))
+        assert (state["a"] == state["a"][:, :1, :1]).all()
+        np.testing.assert_array_equal(state["a"][:, 0, 0], state["b"])
+        return np.asarray(state["b"])
+
+    samples = drawn(True)
+    if name.startswith("shake"):
+        assert is_uniform(samples)
+    else:
+        assert has_mean(samples > 0, 0.5)
+    for lag in (1, 2, 1000):
+        assert are_independent(samples[lag:], samples[:-lag])
+    assert len(np.unique(drawn(False))) == 1
+
+
+# Shake-shake
+
+
+def forward_and_backward(**options):
+    """The eta of the forward pass and those of the two branches in the backward pass, for each of many keys."""
+    stepper = shake_shake(steppers.euler(), per_sample=False, **options)
+
+    @jax.jit
+    @jax.vmap
+    def both(key):
+        def step(x1, x2):
+            return stepper.step((lambda u: x1, lambda u: x2), ZERO, (), None, StepInfo(key, 0, 1))[0]
+
+        forward, back = jax.vjp(step, jnp.ones(()), jnp.zeros(()))
+        return forward, *back(jnp.ones(()))
+
+    return tuple(map(np.asarray, both(jax.random.split(KEY, COUNT))))
+
+
+@pytest.mark.versions
+def test_shake_shake_draws_uniform_numbers_in_both_passes():
+    forward, back, other = forward_and_backward()
+    assert is_uniform(forward)
+    assert is_uniform(back)
+    assert are_independent(forward, back)
+    np.testing.assert_allclose(back + other, 1, rtol=1e-6)
+
+
+def test_shake_shake_may_keep_or_even_out_either_pass():
+    forward, back, other = forward_and_backward(backward="keep")
+    assert is_uniform(forward)
+    np.testing.assert_allclose(back, forward, rtol=1e-6)
+    np.testing.assert_allclose(other, 1 - forward, atol=1e-6)
+    forward, back, other = forward_and_backward(backward="even")
+    assert is_uniform(forward)
+    np.testing.assert_array_equal(back, 0.5)
+    np.testing.assert_array_equal(other, 0.5)
+    forward, back, other = forward_and_backward(forward="even")
+    np.testing.assert_allclose(forward, 0.5, rtol=1e-6)
+    assert is_uniform(back)
+    np.testing.assert_allclose(back + other, 1, rtol=1e-6)
+    forward, back, _ = forward_and_backward(forward="even", backward="even")
+    np.testing.assert_allclose(forward, 0.5, rtol=1e-6)
+    np.testing.assert_array_equal(back, 0.5)
+
+
+@pytest.mark.parametrize("options", [{}, {"forward": "even"}, {"backward": "keep"}], ids=str)
+def test_shake_shake_is_the_mean_in_evaluation(options):
+    stepper, u = shake_shake(steppers.heun(), **options), jnp.array([0.3, 2.0])
+    fs = (jnp.sin, jnp.cos, jnp.tanh, jnp.exp)
+
+    def step(u):
+        return evaluated(stepper, fs, u)
+
+    def heun(u):
+        pairs = (lambda u: (jnp.sin(u) + jnp.cos(u)) / 2, lambda u: (jnp.tanh(u) + jnp.exp(u)) / 2)
+        return steppers.heun().step(pairs, u, (), None)[0]
+
+    np.testing.assert_allclose(step(u), heun(u), rtol=1e-6)
+    np.testing.assert_allclose(*(jax.grad(lambda u: f(u).sum())(u) for f in (step, heun)), rtol=1e-6)  # noqa: B023
+
+
+def test_every_pair_of_branches_is_shaken_by_itself():
+    shaken = shake_shake(steppers.way(2), per_sample=False)
+    sums = over_keys(shaken, (one, nothing, one, nothing))
+    assert has_mean(sums, 1)
+    assert has_variance(sums, 2 / 12)  # 4/12 if they shared their eta
+    with pytest.raises(InputError, match=r"shake_shake\(way2\) takes a tuple of 4 branches, .* got 2 of them"):
+        evaluated(shaken, (one, one))
+
+
+# Noise
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("distribution", ["normal", "uniform"])
+def test_moments_of_noise(distribution):
+    sigma, u = 0.2, {"a": jnp.array([1.0, -3.0]), "b": ZERO}
+    stepper = noise(steppers.euler(), sigma, distribution=distribution)
+    after = over_keys(stepper, (nothing,), u)
+    mean, variance = (0, sigma**2) if distribution == "normal" else (sigma / 2, sigma**2 / 12)
+    added = np.concatenate([after["a"] - u["a"], after["b"][:, None]], 1)
+    assert added.shape == (COUNT, 3)
+    assert has_mean(added, mean)
+    assert has_variance(added, variance)
+    assert kstest(added[:, 2] / sigma, {"normal": "norm"}.get(distribution, distribution)).pvalue > 1e-5
+    for i, j in ((0, 1), (0, 2), (1, 2)):  # a number of its own for each number of the state
+        assert are_independent(added[:, i], added[:, j])
+    chex.assert_trees_all_equal(evaluated(stepper, (nothing,), u), u)
+
+
+def test_noise_comes_after_the_step_and_not_into_the_memory():
+    lm, u, previous = noise(steppers.lm(), 0.1), jnp.ones(1000), jnp.zeros(1000)
+    after, memory = lm.step((jnp.sin,), u, previous, -0.3, StepInfo(KEY, 0, 1))
+    assert has_mean(after, 1.3 + np.sin(1))
+    assert has_variance(after, 0.01)
+    np.testing.assert_array_equal(memory, u)
+    silent = noise(steppers.euler(), 0.0)
+    np.testing.assert_array_equal(silent.step((nothing,), u, (), None, StepInfo(KEY, 0, 1))[0], u)
+
+
+# Scaled
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("key", [None, KEY], ids=["evaluation", "training"])
+def test_scale_falls_linearly_with_depth(key):
+    for stepper, scales in (
+        (scaled(steppers.euler()), [1, 0.9, 0.8, 0.7]),
+        (scaled(steppers.euler(), 0.5, 2.0), [0.5, 1, 1.5, 2]),
+        (scaled(steppers.rk4(), last=0.1), [1, 0.7, 0.4, 0.1]),
+    ):
+        found = [stepper.step((one,) * stepper.stages, ZERO, (), None, StepInfo(key, n, 4))[0] for n in range(4)]
+        np.testing.assert_allclose(found, scales, rtol=1e-6)
+    only = scaled(steppers.euler(), 0.5, 2.0)
+    assert only.step((one,), ZERO, (), None, StepInfo(key, 0, 1))[0] == 0.5
+
+
+# Paths that are dropped
+
+
+def kept_paths(name, *, index):
+    """Which of three paths were kept, as 0 or 1, for each of many keys; and how often one should be."""
+    stepper = steppers.get(f"{name}(3, drop=0.4)")
+    assert stepper.informed
+    assert stepper.random
+    if name == "poly":  # 2 u, 4 u and 8 u
+        u, fs = jnp.ones(()), (lambda u: 2 * u,) * 3
+    else:
+        u, fs = ZERO, tuple(lambda u, c=c: c * one(u) for c in (2, 4, 8))
+    sums = over_keys(stepper, fs, u, index=index) - float(u)
+    kept = 1 - 0.4 * index / 4
+    code = np.rint(sums * kept / 2).astype(int)
+    np.testing.assert_allclose(2 * code / kept, sums, rtol=1e-5, atol=1e-5)
+    assert has_mean(sums, 14)
+    assert float(evaluated(stepper, fs, u, index=index) - u) == 14
+    return (code[:, None] >> np.arange(3)) & 1, kept
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("name", ["poly", "way"])
+def test_paths_are_dropped_independently(name):
+    bits, kept = kept_paths(name, index=4)
+    assert kept == pytest.approx(0.6)
+    assert has_mean(bits, kept)
+    for i, j in ((0, 1), (0, 2), (1, 2)):
+        assert are_independent(bits[:, i], bits[:, j])
+
+
+@pytest.mark.parametrize("name", ["poly", "way"])
+def test_paths_are_dropped_more_often_deeper(name):
+    for index, rate in ((0, 0.0), (1, 0.1), (3, 0.3)):
+        bits, kept = kept_paths(name, index=index)
+        assert kept == pytest.approx(1 - rate)
+        assert has_mean(bits, kept)
+
+
+def test_without_a_rate_nothing_is_dropped():
+    for stepper in (steppers.poly(3), steppers.way(3)):
+        assert not stepper.informed
+        assert not stepper.random
+        assert stepper.step((one,) * 3, ZERO, (), None)[0] == 3  # and no info is needed
+
+
+# All of them
+
+CALLS = (
+    "scaled({})",
+    "stochastic_depth({}, 0.6)",
+    "stochastic_depth({}, 0.6, rescale='evaluation', rule='first_dropped')",
+    "stochastic_depth({}, 0.6, per_sample=True)",
+    "shake_shake({})",
+    "shake_shake({}, per_sample=False, backward='even')",
+    "noise({}, 0.1)",
+    "noise({}, 0.1, distribution='uniform')",
+    "noise(stochastic_depth(scaled({}), 0.6), 0.1)",
+)
+DROPPING = ("poly(2, drop=0.5)", "way(2, drop=0.5)")
+ALL = [*(call.format("lm") for call in CALLS), "stochastic_depth(reversible, 0.6)", *DROPPING]
+
+
+def prepared(name, dtype=jnp.float32):
+    """A stepper with branches, a state, a memory and coefficients to take a step with."""
+    stepper = steppers.get(name)
+    u = jnp.asarray([[0.3, -1.0], [0.7, 1.9]], dtype)
+    u = (u, 2 * u) if stepper.parts == 2 else u
+    fs = tuple(lambda u, i=i: jnp.sin(u + i) for i in range(stepper.stages))
+    return stepper, fs, u, stepper.init(u), -0.3 if stepper.coef else None
+
+
+@pytest.mark.parametrize("name", [n for n in ALL if "uniform" not in n])
+def test_the_expectation_of_training_is_evaluation(name):
+    stepper, fs, u, memory, coef = prepared(name)
+    expected = evaluated(stepper, fs, u, memory, coef)
+    if stepper.parts == 1:  # the second half of a pair follows from the first one, nonlinearly
+        assert has_mean(over_keys(stepper, fs, u, memory, coef), expected)
+    else:
+        assert has_mean(over_keys(stepper, fs, u, memory, coef)[0], expected[0])
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_the_same_key_repeats_and_another_one_does_not(name):
+    stepper, fs, u, memory, coef = prepared(name)
+
+    def step(key):
+        return stepper.step(fs, u, memory, coef, StepInfo(key, 8, 9))[0]
+
+    chex.assert_trees_all_equal(step(KEY), step(KEY))
+    chex.assert_trees_all_equal(step(None), step(None))
+    others = [jax.tree.leaves(step(key)) for key in jax.random.split(KEY, 10)]
+    differs = any((x != y).any() for other in others for x, y in zip(other, others[0], strict=True))
+    assert differs == stepper.random
+
+
+def test_nested_gates_are_independent():
+    stepper = stochastic_depth(stochastic_depth(steppers.euler(), 0.5, rescale="evaluation"), 0.4, rescale="evaluation")
+    assert has_mean(over_keys(stepper, (one,)), 0.5 * 0.4)  # 0.4 if they were drawn from one key
+    assert evaluated(stepper, (one,)) == pytest.approx(0.2)
+
+
+def test_nested_noises_are_independent():
+    noises = over_keys(steppers.get("noise(noise(euler, 0.1), 0.1)"), (nothing,))
+    assert has_variance(noises, 2 * 0.1**2)  # four times as much as one if they were one
+
+
+@pytest.mark.parametrize("shaken_first", [True, False])
+def test_nested_gates_and_etas_are_independent(shaken_first):
+    """Whether a step is dropped says nothing about how it would be mixed."""
+    if shaken_first:
+        stepper = stochastic_depth(shake_shake(steppers.euler(), per_sample=False), 0.5, rescale="evaluation")
+    else:
+        stepper = shake_shake(stochastic_depth(steppers.euler(), 0.5, rescale="evaluation"), per_sample=False)
+    after = over_keys(stepper, (one, nothing))
+    kept = after > 0
+    assert has_mean(kept, 0.5)
+    assert is_uniform(after[kept])
+
+
+def test_nested_gates_and_paths_are_independent():
+    after = over_keys(steppers.get("stochastic_depth(way(1, drop=0.5), 0.5)"), (one,))
+    np.testing.assert_array_equal(np.unique(after), [0, 4])
+    assert has_mean(after, 1)  # 2 if they were dropped together
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_the_starter_is_euler_wrapped_alike(call):
+    """Around a scheme with memory: what is done in its steps is done in the first one of a stage, too."""
+    starter, euler = steppers.get(call.format("lm")).starter, steppers.get(call.format("euler"))
+    for field in ("name", "stages", "history", "parts", "informed", "random"):
+        assert getattr(starter, field) == getattr(euler, field)
+    _, fs, u, _, _ = prepared(call.format("euler"))
+    for info in (StepInfo(KEY, 1, 3), StepInfo(None, 1, 3)):
+        found, expected = (s.step(fs, u, (), None, info)[0] for s in (starter, euler))
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("wrapper", steppers.wrappers())
+def test_a_wrapper_keeps_what_it_does_not_change(wrapper):
+    for name in ("euler", "lm", "adams_bashforth(3)", "rk4", "reversible", "momentum"):
+        inner, wrapped = steppers.get(name), steppers.get(f"{wrapper}({name})")
+        for field in ("init", "coef", "damping", "history", "parts", "order", "characteristic"):
+            assert getattr(wrapped, field) is getattr(inner, field)
+        assert (wrapped.inverse is None) == (inner.inverse is None)
+        assert wrapped.stages == inner.stages * (2 if wrapper == "shake_shake" else 1)
+    assert steppers.get(f"scaled({wrapper}(lm))").random == (wrapper != "scaled")  # randomness within stays known
+
+
+@pytest.mark.parametrize("wrapper", steppers.wrappers())
+def test_a_wrapped_scheme_over_a_stage(wrapper):
+    whole = steppers.get(f"{wrapper}(dense)")
+    over, expected = whole.over(4), steppers.get(f"{wrapper}(dense(4))")
+    assert over.name == expected.name
+    assert over.over is None
+    assert over.starter.name == f"{wrapper}(euler)"
+    _, fs, u, _, _ = prepared(f"{wrapper}(euler)")
+    k = jnp.array([-0.1, -0.02, -0.05, -0.03])
+    for info in (StepInfo(KEY, 1, 3), StepInfo(None, 1, 3)):
+        found, wanted = (s.step(fs, u, s.init(u), k, info)[0] for s in (over, expected))
+        np.testing.assert_array_equal(found, wanted)
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_half_precision_stays_half_precision(name):
+    stepper, fs, u, memory, coef = prepared(name, jnp.bfloat16)
+    _, _, wide, *rest = prepared(name)
+    coef = coef and jnp.float32(coef)
+    for info in (StepInfo(KEY, 4, 5), StepInfo(None, 4, 5)):
+        after = stepper.step(fs, u, memory, coef, info)
+        assert {x.dtype for x in jax.tree.leaves(after)} == {jnp.dtype(jnp.bfloat16)}
+        expected = stepper.step(fs, wide, *rest, info)
+        chex.assert_trees_all_close(
+            jax.tree.map(lambda x: x.astype(jnp.float32), after), expected, rtol=0.02, atol=0.03
+        )
+
+
+@pytest.mark.parametrize("name", ALL)
+def test_gradients_flow(name):
+    """Through the state, the memory and the branches; those of the mean are those of evaluation."""
+    stepper, _, u, memory, coef = prepared(name)
+
+    def end(rate, u, memory, info):
+        fs = tuple(lambda u, i=i: rate * jnp.sin(u + i) for i in range(stepper.stages))
+        return sum(x.sum() for x in jax.tree.leaves(stepper.step(fs, u, memory, coef, info)[0]))
+
+    gradient = jax.grad(end, argnums=(0, 1, 2))
+    found = jax.jit(jax.vmap(lambda key: gradient(0.7, u, memory, StepInfo(key, 4, 5))))(jax.random.split(KEY, COUNT))
+    expected = gradient(0.7, u, memory, StepInfo(None, 4, 5))
+    assert all((np.asarray(x) != 0).any() for x in jax.tree.leaves(found))
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(found))
+    if stepper.parts == 1 and not name.startswith("poly"):  # where a step is linear in what is drawn
+        for of, mean in zip(jax.tree.leaves(found), jax.tree.leaves(expected), strict=True):
+            assert has_mean(of, mean)
+
+
+def test_a_network_of_steps_under_jit_repeats():
+    stepper, fs, u, memory, coef = prepared("noise(stochastic_depth(lm, 0.5), 0.1)")
+
+    @jax.jit
+    def run(key):
+        def step(carry, n):
+            return stepper.step(fs, *carry, coef, StepInfo(jax.random.fold_in(key, n), n, 6)), None
+
+        return lax.scan(step, (u, memory), jnp.arange(6))[0][0]
+
+    scanned, carry = run(KEY), (u, memory)
+    for n in range(6):
+        carry = stepper.step(fs, *carry, coef, StepInfo(jax.random.fold_in(KEY, n), n, 6))
+    np.testing.assert_allclose(scanned, carry[0], rtol=1e-5)
+    np.testing.assert_array_equal(scanned, run(KEY))
+    assert not np.allclose(scanned, run(jax.random.key(21)))
+
+
+@pytest.mark.parametrize("call", CALLS)
+def test_the_same_call_gives_the_same_object(call):
+    assert steppers.get(call.format("lm")) is steppers.get(call.format("lm"))
+    assert steppers.get(call.format("lm")) is not steppers.get(call.format("leapfrog"))
+
+
+def test_other_arguments_make_another_one():
+    lm = steppers.lm()
+    assert stochastic_depth(lm, 0.8) is stochastic_depth(lm, 0.8)
+    assert stochastic_depth(lm, 0.8) is not stochastic_depth(lm, 0.7)
+    assert stochastic_depth(lm, 0.8) is not stochastic_depth(lm, 0.8, per_sample=True)
+    assert noise(lm) is not noise(lm, distribution="uniform")
+    assert steppers.poly(2, drop=0.2) is not steppers.poly(2)
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda lm: stochastic_depth(lm, 0),
+            "stochastic_depth: survival must be above 0 and at most 1 (a drop rate in [0, 1)), got 0",
+        ),
+        (
+            lambda lm: stochastic_depth(lm, 1.5),
+            "survival must be above 0 and at most 1 (a drop rate in [0, 1)), got 1.5",
+        ),
+        (lambda lm: stochastic_depth(lm, -0.5), "got -0.5"),
+        (lambda lm: stochastic_depth(lm, float("nan")), "got nan"),
+        (
+            lambda lm: stochastic_depth(lm, rescale="both"),
+            "depth: rescale must be one of training, evaluation, got 'both'",
+        ),
+        (
+            lambda lm: stochastic_depth(lm, rule="linear"),
+            "depth: rule must be one of first_kept, first_dropped, got 'linear'",
+        ),
+        (lambda lm: shake_shake(lm, forward="keep"), "shake_shake: forward must be one of shake, even, got 'keep'"),
+        (
+            lambda lm: shake_shake(lm, backward="odd"),
+            "shake_shake: backward must be one of shake, keep, even, got 'odd'",
+        ),
+        (lambda lm: noise(lm, -0.1), "noise: sigma must be 0 or more, got -0.1"),
+        (lambda lm: noise(lm, float("nan")), "noise: sigma must be 0 or more, got nan"),
+        (lambda lm: noise(lm, distribution="cauchy"), "distribution must be one of normal, uniform, got 'cauchy'"),
+        (lambda lm: stochastic_depth("lm"), "stochastic_depth: takes a Stepper first, such as steppers.lm(), got 'lm'"),
+        (lambda lm: scaled(steppers.lm), "scaled: takes a Stepper first"),
+        (lambda lm: shake_shake(0.5), "shake_shake: takes a Stepper first, such as steppers.lm(), got 0.5"),
+        (lambda lm: noise(None), "noise: takes a Stepper first, such as steppers.lm(), got None"),
+        (lambda lm: steppers.poly(2, drop=1.0), "poly: drop must be at least 0 and less than 1, got 1.0"),
+        (lambda lm: steppers.way(2, drop=1.5), "way: drop must be at least 0 and less than 1, got 1.5"),
+    ],
+)
+def test_what_is_wrong_is_named(make, message):
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        make(steppers.lm())
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("name", ALL)
+def test_a_step_must_know_which_one_it_is(name):
+    stepper, fs, u, memory, coef = prepared(name)
+    message = f"{stepper.name} depends on the step: give info=StepInfo(key, index, count)"
+    with pytest.raises(InputError, match=re.escape(message)):
+        stepper.step(fs, u, memory, coef)
+    if stepper.inverse is not None:
+        with pytest.raises(InputError, match=re.escape(message)):
+            stepper.inverse(fs, u, memory, coef)
+
+
+def test_info_of_a_step():
+    info = StepInfo(KEY, 2, 5)
+    assert info.depth == 0.5
+    assert StepInfo(KEY, 0, 1).depth == 0
+    own, rest = info.split()
+    assert (rest.index, rest.count) == (2, 5)
+    drawn = {tuple(np.asarray(jax.random.key_data(key)).tolist()) for key in (KEY, own, rest.key)}
+    assert len(drawn) == 3
+    assert StepInfo(None, 2, 5).split() == (None, StepInfo(None, 2, 5))
