@@ -160,7 +160,7 @@ IMAGENET = {
 }
 
 TABLES = {"cifar10": CIFAR10, "cifar100": CIFAR100, "imagenet": IMAGENET}
-_SHAPES = {"cifar10": ((32, 32, 3), 10), "cifar100": ((32, 32, 3), 100), "imagenet": ((224, 224, 3), 1000)}
+SHAPES = {"cifar10": ((32, 32, 3), 10), "cifar100": ((32, 32, 3), 100), "imagenet": ((224, 224, 3), 1000)}
 
 
 def cost(table: str, row: Row) -> dict[str, int | None]:
@@ -169,7 +169,7 @@ def cost(table: str, row: Row) -> dict[str, int | None]:
 
     from lmjax import networks
 
-    shape, classes = _SHAPES[table]
+    shape, classes = SHAPES[table]
     rolled = dataclasses.replace(row.config.model, unroll=False)  # a loop in the program, so that depth costs nothing
     model = nnx.eval_shape(lambda: rolled.build(classes=classes, cin=shape[-1], rngs=nnx.Rngs(0)))
     return {

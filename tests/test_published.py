@@ -18,7 +18,7 @@ ROWS = [(table, key) for table, rows in TABLES.items() for key in rows]
 @pytest.mark.parametrize(("table", "key"), ROWS, ids=[f"{table}:{key}" for table, key in ROWS])
 def test_the_row_builds_and_has_its_parameters(table, key):
     row = TABLES[table][key]
-    shape, classes = published._SHAPES[table]
+    shape, classes = published.SHAPES[table]
     model = row.config.model
     built = nnx.eval_shape(lambda: model.build(classes=classes, cin=shape[-1], rngs=nnx.Rngs(0)))
     assert networks.parameter_count(built) == row.parameters

@@ -82,5 +82,5 @@ def test_a_stepper_of_your_own_is_a_scheme_and_a_network():
     wrapped = steppers.get("stochastic_depth(damped)")
     model = networks.create("resnet14", stepper=wrapped, width=0.25, rngs=nnx.Rngs(0))
     images, key = jax.random.normal(jax.random.key(0), (2, 8, 8, 3)), jax.random.key(1)
-    gradient = nnx.grad(lambda model: model(images, key).sum())(model)
+    gradient = nnx.jit(nnx.grad(lambda model: model(images, key).sum()))(model)
     assert all(jnp.isfinite(x).all() for x in jax.tree.leaves(gradient))

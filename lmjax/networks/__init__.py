@@ -1,12 +1,13 @@
 """Networks made of steppers, as Flax NNX modules."""
 
+from lmjax.networks.block import Block, Coefficient
 from lmjax.networks.branches import Activation, Basic, Bottleneck, PoolAndPad, Projection, Symmetric
 from lmjax.networks.cost import branch_evaluations, forward_macs
 from lmjax.networks.fractalnet import FractalNet
 from lmjax.networks.named import architecture, create, names
 from lmjax.networks.network import Architecture, Network, coefficients, parameter_count, zero_stability
 from lmjax.networks.stack import Stack
-from lmjax.networks.stage import Block, Coefficient, Entry, Stage
+from lmjax.networks.stage import Entry, Stage
 
 __all__ = [
     "Activation",

@@ -11,10 +11,11 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from lmjax.errors import InputError, unknown
+from lmjax.networks.block import Sharing
 from lmjax.networks.branches import BareProjection, Basic, Bottleneck, PoolAndPad, Projection, Symmetric
 from lmjax.networks.fractalnet import FractalNet
 from lmjax.networks.network import Architecture, Network
-from lmjax.networks.stage import Boundary, Memory, Sharing
+from lmjax.networks.stage import Boundary, Memory
 from lmjax.steppers import Stepper, euler, reversible
 
 _IMAGENET_STEM = (("size", 7), ("stride", 2), ("pool", True))

@@ -11,9 +11,10 @@ from jax.typing import DTypeLike
 
 from lmjax import steppers
 from lmjax.errors import InputError
+from lmjax.networks.block import Sharing
 from lmjax.networks.branches import Activation, Basic, Projection, Stem
 from lmjax.networks.stack import List
-from lmjax.networks.stage import Boundary, Memory, Sharing, Stage
+from lmjax.networks.stage import Boundary, Memory, Stage
 from lmjax.steppers import StepInfo, Stepper, euler
 
 

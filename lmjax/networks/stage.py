@@ -1,4 +1,4 @@
-"""From steppers to stages: a block is one step, a stage integrates at one resolution."""
+"""A stage integrates at one resolution: a first step that may change the shape, and a stack of blocks."""
 
 import functools
 from collections.abc import Callable
@@ -10,117 +10,14 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from lmjax.errors import InputError
+from lmjax.networks.block import Block, PureBranch, Sharing, coefficient_values, draw_coefficients
 from lmjax.networks.branches import Convolutions, Projection
-from lmjax.networks.stack import List, Stack, changed, statistics
+from lmjax.networks.stack import List, Stack
 from lmjax.reversible import reversible_scan
 from lmjax.steppers import StepInfo, Stepper, euler
 
-Sharing = Literal["none", "convolutions", "all"]
 Memory = Literal["stored", "remat", "reversible"]
 Boundary = Literal["plain", "step"]
-
-
-class Coefficient(nnx.Param):
-    """A trainable coefficient of a scheme, such as k of LM: a parameter that can be told from the weights by type."""
-
-
-class Block(nnx.Module):
-    """One step of a scheme: its branches, one an evaluation, and its coefficients.
-
-    Batch normalisation updates its running statistics once a step, whatever the scheme:
-
-    - Where evaluations share convolutions, each normalises with statistics, scale and bias of its own (as in the
-      released PolyNet): f(u) and f(f(u)) are distributed differently, and evaluating with the statistics of the other
-      would not be the function that was trained.
-    - Where they share everything, the update is the mean over the evaluations.
-    - Where the scheme evaluates one branch repeatedly until it converges (`backward_euler`), the update is that of
-      the last evaluation.
-
-    Args:
-        stepper: the scheme.
-        branch: makes a branch, called as `branch(cin, cout, rngs=...)`.
-        channels: of the state.
-        sharing: what the evaluations of one step share: nothing, their convolutions, or everything.
-        post: rectify the state after the step.
-        rngs: draws the initial parameters.
-    """
-
-    def __init__(
-        self, stepper: Stepper, branch: Callable[..., nnx.Module], channels: int, *, sharing: Sharing = "none",
-        post: bool = False, rngs: nnx.Rngs,
-    ):  # fmt: skip
-        self.stepper, self.post = stepper, post
-        width = channels // stepper.parts
-        count = 1 if sharing == "all" else stepper.stages
-        self.branches = List([branch(width, width, rngs=rngs) for _ in range(count)])
-        if sharing == "convolutions":
-            for other in self.branches[1:]:
-                _share_convolutions(self.branches[0], other)
-        self.coefficients, self.coefficient_tree = draw_coefficients(stepper, channels, rngs)
-
-    def __call__(self, u: Any, memory: Any, info: StepInfo | None = None) -> tuple[Any, Any]:
-        """(u, memory) -> (u, memory) of the next step."""
-        modules = self.evaluated()
-        fs = [PureBranch(module) for module in modules]
-        u, memory = self.stepper.step(tuple(fs), u, memory, self.values(), info)
-        for branch, update in self.merged([f.statistics for f in fs]):
-            nnx.update(branch, update)
-        return self.after(u), memory
-
-    def evaluated(self) -> list[nnx.Module]:
-        """The branch of each evaluation."""
-        return [self.branches[i % len(self.branches)] for i in range(self.stepper.stages)]
-
-    def merged(self, updates: list[dict]) -> list[tuple[nnx.Module, dict]]:
-        """Each branch, and its statistics after the evaluations that had these."""
-        if len(updates) > len(self.branches):  # one branch for all of them
-            updates = [jax.tree.map(lambda *x: sum(x) / len(x), *updates)]
-        return list(zip(self.branches, updates, strict=True))
-
-    def values(self) -> Any:
-        """The coefficients, as the scheme takes them."""
-        return coefficient_values(self.coefficients, self.coefficient_tree)
-
-    def after(self, u: Any) -> Any:
-        return jax.tree.map(jax.nn.relu, u) if self.post else u
-
-
-class PureBranch:
-    """A module as a pure function, so that a scheme may evaluate it as often as it likes, in loops and solvers, too.
-
-    Attributes:
-        statistics: what its running statistics are after the last evaluation; {} if it has not changed them.
-    """
-
-    def __init__(self, module: nnx.Module):
-        self.graph, variables = nnx.split(module)
-        self.variables = nnx.to_pure_dict(variables)  # arrays, from which every evaluation makes variables of its own
-        self.statistics = {}
-
-    def __call__(self, u: Any) -> Any:
-        copy = nnx.merge(self.graph, self.variables)
-        before = statistics(copy)
-        f = copy(u)
-        self.statistics = changed(before, statistics(copy))
-        return f
-
-
-def _share_convolutions(first, other):
-    for name, child in list(vars(other).items()):
-        if isinstance(child, nnx.Conv):
-            setattr(other, name, getattr(first, name))
-
-
-def draw_coefficients(stepper: Stepper, channels: int, rngs: nnx.Rngs) -> tuple[Any, Any]:
-    """The initial coefficients of a step as variables, and their structure."""
-    coef = () if stepper.coef is None else stepper.coef(rngs.params(), channels)
-    leaves, tree = jax.tree.flatten(coef)
-    return List([Coefficient(leaf) for leaf in leaves]), tree
-
-
-def coefficient_values(coefficients: Any, tree: Any) -> Any:
-    """The coefficients of a step from its variables."""
-    return jax.tree.unflatten(tree, [variable[...] for variable in coefficients])
 
 
 def first_evaluations(stepper: Stepper) -> list[int | None]:
@@ -261,7 +158,6 @@ class Stage(nnx.Module):
                     f"{stepper.name} splits the channels into {stepper.parts} equal parts, and {channels} does not "
                     "divide: choose an even number"
                 )
-        stepper = stepper if stepper.over is None else stepper.over(depth)
         if memory == "reversible" and (stepper.inverse is None or post):
             why = "is rectified after each step" if post else "has no inverse"
             raise InputError(
@@ -270,7 +166,6 @@ class Stage(nnx.Module):
             )
         if sharing == "convolutions" and not issubclass(_class(branch), Convolutions):
             raise InputError(f"sharing convolutions: a branch {_class(branch).__name__} has none to share")
-        self.stepper, self.depth, self.memory = stepper, depth, memory
 
         def make(kind, cin, cout, *, stride=1, rngs):
             return kind(cin, cout, stride=stride, post=post, dtype=dtype, rngs=rngs)
@@ -283,7 +178,11 @@ class Stage(nnx.Module):
             return make(shortcut, cin, cout, stride=stride, rngs=rngs)
 
         changes = stride != 1 or cin != cout
+        if boundary == "step" and stepper.over is not None:
+            raise InputError(f"{stepper.name} remembers a whole stage and nothing before it: choose boundary plain")
+        stepper = stepper if stepper.over is None else stepper.over(depth)
         projected = len(jax.tree.leaves(jax.eval_shape(stepper.init, jnp.zeros(())))) if stepper.parts == 1 else 0
+        self.stepper, self.depth, self.memory = stepper, depth, memory
         self.crosses = boundary == "step" and ((bool(projected) and not first) or not projected)
         entry = functools.partial(
             Entry, stepper if self.crosses else stepper.starter or euler(), branches, shortcuts, cin, cout,
@@ -302,81 +201,58 @@ class Stage(nnx.Module):
         Args:
             u: the features.
             memory: the history, used only if it crosses the boundary.
-            info: of the first step, with the network's key (not the step's own), for schemes that are informed.
+            info: of the first step, but with the key of the network, from which those of the steps follow.
         """
-        informed = self.stepper.informed
-        base = (info or StepInfo(None, 0, self.depth)) if informed else None
-        done = 0
-        if self.entry is not None:
-            first = info_of(base, base.index) if informed else None
-            if self.crosses:
-                u, memory, _ = self.entry(self._split(u), memory, first)
-            else:
-                u, _, v = self.entry(u, None, first)
-                u, memory = self._split(u), self.stepper.init(self._split(v))
-            done = 1
-        else:
-            u = self._split(u)
+        info = info or StepInfo(None, 0, self.depth)
+        u, done = u if self.entry is not None and not self.crosses else self._split(u), 0
+        if self.entry is None:
             memory = self.stepper.init(u)
-        indices = base.index + done + jnp.arange(self.steps.depth) if informed else None
-        key = base.key if informed else None
+        else:
+            u, memory, v = self.entry(u, memory, info.of(0) if self.stepper.informed else None)
+            done = 1
+            if not self.crosses:
+                u, memory = self._split(u), self.stepper.init(self._split(v))
 
-        def step_info(index, key):
-            return info_of(StepInfo(key, 0, base.count), index) if informed else None
+        steps = {}  # what each further step is given: its number and its own key, if the scheme asks for them
+        if self.stepper.informed:
+            infos = jax.vmap(info.of)(done + jnp.arange(self.steps.depth))
+            steps = {"index": infos.index} | ({} if infos.key is None else {"key": infos.key})
+
+        def info_of(step):
+            return StepInfo(step.get("key"), step["index"], info.count) if step else None
 
         if self.memory == "reversible" and self.steps.depth:
-            u, memory = self._scan_reversibly(u, memory, indices, key, step_info)
+            u, memory = self._scan_reversibly((u, memory), steps, info_of)
         else:
             u, memory = self.steps.scan(
-                lambda block, carry, index: block(*carry, step_info(index, key)), (u, memory), indices,
+                lambda block, state, step: block(*state, info_of(step)), (u, memory), steps,
                 remat=self.memory == "remat",
             )  # fmt: skip
         return self._join(u), memory
 
-    def _scan_reversibly(self, u, memory, indices, key, step_info):
+    def _scan_reversibly(self, state, steps, info_of):
         graph, variables = nnx.split(self.steps.item)
-        variables = nnx.to_pure_dict(variables)
-        # What the backward pass uses must be an argument: the key goes along, as plain numbers, once a step.
-        given = {}
-        if indices is not None:
-            given["index"] = indices
-        if key is not None:
-            data, kind = jax.random.key_data(key), jax.random.key_impl(key)
-            given["key"] = jnp.broadcast_to(data, (self.steps.depth, *data.shape))
 
         def branch(i):
-            def f(variables, given, u):
+            def f(variables, step, u):
                 pure = PureBranch(nnx.merge(graph, variables).evaluated()[i])
                 return pure(u), pure.statistics
 
             return f
 
-        def info(given):
-            if "index" not in given:
-                return None
-            return step_info(
-                given["index"], jax.random.wrap_key_data(given["key"], impl=kind) if "key" in given else None
-            )
-
-        (u, memory), updates = reversible_scan(
-            self.stepper, [branch(i) for i in range(self.stepper.stages)], (u, memory), variables, given,
-            coef=lambda variables: nnx.merge(graph, variables).values(), info=info, unroll=self.steps.unroll,
+        state, updates = reversible_scan(
+            self.stepper, [branch(i) for i in range(self.stepper.stages)], state, nnx.to_pure_dict(variables), steps,
+            coef=lambda variables: nnx.merge(graph, variables).values(), info=info_of, unroll=self.steps.unroll,
         )  # fmt: skip
         for module, update in self.steps.item.merged(list(updates)):
             nnx.update(module, update)
-        return u, memory
+        return state
 
     def _split(self, u):
         return u if self.stepper.parts == 1 else tuple(jnp.split(u, self.stepper.parts, axis=-1))
 
     def _join(self, u):
         return u if self.stepper.parts == 1 else jnp.concatenate(u, axis=-1)
-
-
-def info_of(base: StepInfo, index: Any) -> StepInfo:
-    """The info of step `index`: its key follows from that of the network and the index."""
-    key = None if base.key is None else jax.random.fold_in(base.key, index)
-    return StepInfo(key, index, base.count)
 
 
 def _class(branch):

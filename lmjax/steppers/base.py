@@ -32,6 +32,11 @@ class StepInfo(NamedTuple):
         """The time of the step, from 0 at the first to 1 at the last."""
         return self.index / max(self.count - 1, 1)
 
+    def of(self, n: int | jax.Array) -> "StepInfo":
+        """Of the n-th step after this one, with a key of its own that follows from this one's and its number."""
+        index = self.index + n
+        return StepInfo(None if self.key is None else jax.random.fold_in(self.key, index), index, self.count)
+
     def split(self) -> tuple[jax.Array | None, "StepInfo"]:
         """A key to use now, and the info to pass on, whose key is another one."""
         if self.key is None:

@@ -255,6 +255,7 @@ def test_each_step_draws_for_itself_and_knows_its_place():
         ("fractalnet20", {"stepper": steppers.lm()}, "is a scheme of its own, and takes no stepper"),
         ("fractalnet20", {"memory": "remat"}, "is a scheme of its own, and takes no memory"),
         ("resnet20", {"branch": "cube"}, "unknown branch 'cube'"),
+        ("resnet20", {"stepper": steppers.dense(), "boundary": "step"}, "dense remembers a whole stage"),
         ("resnet20", {"width": 0}, "width positive"),
         ("revnet38", {"width": 0.03}, "splits the channels into 2 equal parts, and 1 does not divide: choose an even"),
         ("resnext29_8x64d", {"width": 0.01}, "channels do not divide into 8 groups"),

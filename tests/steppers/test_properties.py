@@ -129,37 +129,31 @@ INVERTIBLE = ("leapfrog", "verlet", "momentum(0.8)", "reversible", "hamiltonian"
 AROUND = (
     "{}",
     "scaled({}, 1.0, 0.5)",
+    "stochastic_depth({}, 0.6)",
     "stochastic_depth({}, 0.6, per_sample=True)",
-    "shake_shake({}, per_sample=False)",
+    "shake_shake({})",
     "noise({}, 0.1)",
+    "noise(stochastic_depth(shake_shake({}, per_sample=False), 0.6), 0.1, distribution='uniform')",
 )
-NESTED = "noise(stochastic_depth(shake_shake(momentum(0.8)), 0.6), 0.1, distribution='uniform')"
 
 
 @pytest.mark.usefixtures("x64")
-@pytest.mark.parametrize("name", [*(around.format(name) for name in INVERTIBLE for around in AROUND), NESTED])
-def test_inverse_undoes_step(name):
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("name", INVERTIBLE)
+def test_inverse_undoes_step(name, around):
     """With the infos of the steps again, whose keys repeat what was random."""
-    stepper = steppers.get(name)
+    stepper = steppers.get(around.format(name))
     fs = tuple(lambda u, i=i: 0.3 * jnp.cos(u + i) for i in range(stepper.stages))
     u = tuple(jnp.asarray(START) * i for i in (1, 2)) if stepper.parts == 2 else jnp.asarray(START)
 
-    def run(function, state, order):
-        def advance(state, n):
-            info = StepInfo(jax.random.fold_in(jax.random.key(7), n), n, 30)
-            return function(fs, *state, None, info), None
-
-        return lax.scan(advance, state, order)[0]
-
-    @jax.jit
-    def there_and_back(state):
-        last = run(stepper.step, state, jnp.arange(30))
-        return last, run(stepper.inverse, last, jnp.arange(30)[::-1])
-
-    first = (u, stepper.init(u))
-    last, again = there_and_back(first)
-    assert not np.allclose(jax.tree.leaves(last[0])[0], jax.tree.leaves(u)[0])
-    chex.assert_trees_all_close(again, first, atol=1e-12)
+    infos = [StepInfo(jax.random.fold_in(jax.random.key(7), n), n, 20) for n in range(20)]
+    first = state = (u, stepper.init(u))
+    for info in infos:
+        state = stepper.step(fs, *state, None, info)
+    assert not np.allclose(jax.tree.leaves(state[0])[0], jax.tree.leaves(u)[0])
+    for info in reversed(infos):
+        state = stepper.inverse(fs, *state, None, info)
+    chex.assert_trees_all_close(state, first, atol=1e-12)
 
 
 def test_every_inverse_is_tested():

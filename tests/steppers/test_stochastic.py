@@ -30,8 +30,7 @@ def nothing(u):
 def over_keys(stepper, fs, u=ZERO, memory=(), coef=None, *, index=4, count=5):
     """The state after one step (by default the last of five), for each of many keys."""
 
-    @jax.jit
-    @jax.vmap
+    @jax.vmap  # without jit: what draws the numbers is compiled once for all tests
     def step(key):
         return stepper.step(fs, u, memory, coef, StepInfo(key, index, count))[0]
 
@@ -184,7 +183,6 @@ def forward_and_backward(**options):
     """The eta of the forward pass and those of the two branches in the backward pass, for each of many keys."""
     stepper = shake_shake(steppers.euler(), per_sample=False, **options)
 
-    @jax.jit
     @jax.vmap
     def both(key):
         def step(x1, x2):
@@ -482,7 +480,7 @@ def test_gradients_flow(name):
         return sum(x.sum() for x in jax.tree.leaves(stepper.step(fs, u, memory, coef, info)[0]))
 
     gradient = jax.grad(end, argnums=(0, 1, 2))
-    found = jax.jit(jax.vmap(lambda key: gradient(0.7, u, memory, StepInfo(key, 4, 5))))(jax.random.split(KEY, COUNT))
+    found = jax.vmap(lambda key: gradient(0.7, u, memory, StepInfo(key, 4, 5)))(jax.random.split(KEY, COUNT))
     expected = gradient(0.7, u, memory, StepInfo(None, 4, 5))
     assert all((np.asarray(x) != 0).any() for x in jax.tree.leaves(found))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(found))
@@ -513,6 +511,13 @@ def test_a_network_of_steps_under_jit_repeats():
 def test_the_same_call_gives_the_same_object(call):
     assert steppers.get(call.format("lm")) is steppers.get(call.format("lm"))
     assert steppers.get(call.format("lm")) is not steppers.get(call.format("leapfrog"))
+
+
+def test_by_default_gates_are_for_the_batch_and_etas_for_the_sample():
+    batch = jnp.zeros((100, 2))
+    for stepper, count in ((stochastic_depth(steppers.euler()), 1), (shake_shake(steppers.euler()), 100)):
+        drawn, _ = stepper.step((one, nothing)[: stepper.stages], batch, (), None, StepInfo(KEY, 4, 5))
+        assert len(np.unique(drawn)) == count
 
 
 def test_other_arguments_make_another_one():

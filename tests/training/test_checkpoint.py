@@ -13,7 +13,9 @@ ONE = data_mesh(jax.devices()[:1])
 
 
 @pytest.mark.versions
-def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, config, digits):
+@pytest.mark.parametrize("stepper", ["lm", "stochastic_depth(noise(lm, 0.01), 0.5)"])
+def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, config, digits, stepper):
+    config = dataclasses.replace(config, model=dataclasses.replace(config.model, stepper=stepper))
     whole = Trainer(config, digits, ONE)
     rows = [whole.train_epoch() | whole.evaluate() for _ in range(3)]
 

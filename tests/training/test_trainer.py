@@ -52,9 +52,10 @@ def test_same_seed_same_numbers_other_seed_other_numbers(config, digits):
 
 
 @pytest.mark.versions
-def test_eight_devices_compute_what_one_does(config, digits):
+@pytest.mark.parametrize("stepper", ["lm", "stochastic_depth(lm, 0.5, per_sample=True)"])
+def test_eight_devices_compute_what_one_does(config, digits, stepper):
     # One step: after several, the rounding of the first has grown to whatever chaos makes of it.
-    config = changed(config, train={"batch_size": 320})
+    config = changed(config, train={"batch_size": 320}, model={"stepper": stepper})
     one, eight = Trainer(config, digits, ONE), Trainer(config, digits, data_mesh())
     assert eight.mesh.size == 8
     a, b = run(one, 1)[0], run(eight, 1)[0]
@@ -62,7 +63,7 @@ def test_eight_devices_compute_what_one_does(config, digits):
     assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-5)
     assert b["test_loss"] == pytest.approx(a["test_loss"], rel=1e-3)
     chex.assert_trees_all_close(jax.device_get(one.state), jax.device_get(eight.state), rtol=1e-2, atol=5e-4)
-    assert len(eight.state.params["stem"]["kernel"].sharding.device_set) == 8
+    assert len(eight.state.params["stem"]["conv"]["kernel"].sharding.device_set) == 8
 
 
 def test_several_steps_a_dispatch_are_the_same_steps(config, digits):
@@ -136,7 +137,7 @@ def test_state_is_donated_and_programs_compile_once(config, digits):
     state_bytes = sum(x.nbytes for x in jax.tree.leaves(trainer.state))
     assert trainer._train(1).memory_analysis().alias_size_in_bytes >= state_bytes
     seconds = trainer.compile_seconds
-    kernel = trainer.state.params["stem"]["kernel"]
+    kernel = trainer.state.params["stem"]["conv"]["kernel"]
     run(trainer, 2)
     assert kernel.is_deleted()
     assert trainer.compile_seconds == seconds > 0
@@ -176,11 +177,34 @@ def test_k_is_decayed_only_when_asked(config, digits):
         optimizer = OptimizerConfig(learning_rate=1e-4, momentum=0, weight_decay=1e3, decay_coefficients=decay)
         trainer = Trainer(dataclasses.replace(config, optimizer=optimizer), digits, ONE)
         before = trainer.coefficients()["stage3"]
-        kernel = float(jnp.abs(trainer.state.params["stem"]["kernel"]).max())
+        kernel = float(jnp.abs(trainer.state.params["stem"]["conv"]["kernel"]).max())
         trainer.train_epoch()
         ratio = np.array(trainer.coefficients()["stage3"]) / before
         assert (abs(ratio - 1) > 0.2).all() == moved
-        assert float(jnp.abs(trainer.state.params["stem"]["kernel"]).max()) < 0.7 * kernel
+        assert float(jnp.abs(trainer.state.params["stem"]["conv"]["kernel"]).max()) < 0.7 * kernel
+
+
+def test_k_can_be_fixed(config, digits):
+    fixed = {"optimizer": {"train_coefficients": False}, "model": {"stepper": "lm(-0.5, -0.5)"}}
+    trainer = Trainer(changed(config, **fixed), digits, ONE)
+    kernel = trainer.state.params["stem"]["conv"]["kernel"].copy()
+    trainer.train_epoch()
+    assert trainer.coefficients() == {"stage1": [-0.5], "stage2": [-0.5], "stage3": [-0.5]}
+    assert jnp.abs(trainer.state.params["stem"]["conv"]["kernel"] - kernel).max() > 1e-3
+
+
+def test_k_can_be_kept_within_bounds(config, digits):
+    low, high = -0.06, -0.05
+    trainer = Trainer(changed(config, optimizer={"coefficient_bounds": (low, high)}), digits, ONE)
+    trainer.train_epoch()
+    k = np.concatenate(list(trainer.coefficients().values()))
+    assert ((k >= low - 1e-7) & (k <= high + 1e-7)).all()
+    free = Trainer(config, digits, ONE)
+    free.train_epoch()
+    assert (np.abs(np.concatenate(list(free.coefficients().values())) - k) > 1e-3).any()
+    np.testing.assert_allclose(
+        trainer.zero_stability()["stage1"], 1 - np.abs(trainer.coefficients()["stage1"]), rtol=1e-5
+    )
 
 
 def test_reflection_needs_something_to_reflect(config, digits):

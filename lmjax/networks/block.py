@@ -1,0 +1,115 @@
+"""A block is one step of a scheme: its branches and its coefficients."""
+
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax
+from flax import nnx
+
+from lmjax.networks.stack import List, changed, statistics
+from lmjax.steppers import StepInfo, Stepper
+
+Sharing = Literal["none", "convolutions", "all"]
+
+
+class Coefficient(nnx.Param):
+    """A trainable coefficient of a scheme, such as k of LM: a parameter that can be told from the weights by type."""
+
+
+class Block(nnx.Module):
+    """One step of a scheme: its branches, one an evaluation, and its coefficients.
+
+    Batch normalisation updates its running statistics once a step, whatever the scheme:
+
+    - Where evaluations share convolutions, each normalises with statistics, scale and bias of its own (as in the
+      released PolyNet): f(u) and f(f(u)) are distributed differently, and evaluating with the statistics of the other
+      would not be the function that was trained.
+    - Where they share everything, the update is the mean over the evaluations.
+    - Where the scheme evaluates one branch repeatedly until it converges (`backward_euler`), the update is that of
+      the last evaluation.
+
+    Args:
+        stepper: the scheme.
+        branch: makes a branch, called as `branch(cin, cout, rngs=...)`.
+        channels: of the state.
+        sharing: what the evaluations of one step share: nothing, their convolutions, or everything.
+        post: rectify the state after the step.
+        rngs: draws the initial parameters.
+    """
+
+    def __init__(
+        self, stepper: Stepper, branch: Callable[..., nnx.Module], channels: int, *, sharing: Sharing = "none",
+        post: bool = False, rngs: nnx.Rngs,
+    ):  # fmt: skip
+        self.stepper, self.post = stepper, post
+        width = channels // stepper.parts
+        count = 1 if sharing == "all" else stepper.stages
+        self.branches = List([branch(width, width, rngs=rngs) for _ in range(count)])
+        if sharing == "convolutions":
+            for other in self.branches[1:]:
+                _share_convolutions(self.branches[0], other)
+        self.coefficients, self.coefficient_tree = draw_coefficients(stepper, channels, rngs)
+
+    def __call__(self, u: Any, memory: Any, info: StepInfo | None = None) -> tuple[Any, Any]:
+        """(u, memory) -> (u, memory) of the next step."""
+        modules = self.evaluated()
+        fs = [PureBranch(module) for module in modules]
+        u, memory = self.stepper.step(tuple(fs), u, memory, self.values(), info)
+        for branch, update in self.merged([f.statistics for f in fs]):
+            nnx.update(branch, update)
+        return self.after(u), memory
+
+    def evaluated(self) -> list[nnx.Module]:
+        """The branch of each evaluation."""
+        return [self.branches[i % len(self.branches)] for i in range(self.stepper.stages)]
+
+    def merged(self, updates: list[dict]) -> list[tuple[nnx.Module, dict]]:
+        """Each branch, and its statistics after the evaluations that had these."""
+        if len(updates) > len(self.branches):  # one branch for all of them
+            updates = [jax.tree.map(lambda *x: sum(x) / len(x), *updates)]
+        return list(zip(self.branches, updates, strict=True))
+
+    def values(self) -> Any:
+        """The coefficients, as the scheme takes them."""
+        return coefficient_values(self.coefficients, self.coefficient_tree)
+
+    def after(self, u: Any) -> Any:
+        return jax.tree.map(jax.nn.relu, u) if self.post else u
+
+
+class PureBranch:
+    """A module as a pure function, so that a scheme may evaluate it as often as it likes, in loops and solvers, too.
+
+    Attributes:
+        statistics: what its running statistics are after the last evaluation; {} if it has not changed them.
+    """
+
+    def __init__(self, module: nnx.Module):
+        self.graph, variables = nnx.split(module)
+        self.variables = nnx.to_pure_dict(variables)  # arrays, from which every evaluation makes variables of its own
+        self.statistics = {}
+
+    def __call__(self, u: Any) -> Any:
+        copy = nnx.merge(self.graph, self.variables)
+        before = statistics(copy)
+        f = copy(u)
+        self.statistics = changed(before, statistics(copy))
+        return f
+
+
+def _share_convolutions(first, other):
+    for name, child in list(vars(other).items()):
+        if isinstance(child, nnx.Conv):
+            setattr(other, name, getattr(first, name))
+
+
+def draw_coefficients(stepper: Stepper, channels: int, rngs: nnx.Rngs) -> tuple[Any, Any]:
+    """The initial coefficients of a step as variables, and their structure."""
+    coef = () if stepper.coef is None else stepper.coef(rngs.params(), channels)
+    leaves, tree = jax.tree.flatten(coef)
+    return List([Coefficient(leaf) for leaf in leaves]), tree
+
+
+def coefficient_values(coefficients: Any, tree: Any) -> Any:
+    """The coefficients of a step from its variables."""
+    return jax.tree.unflatten(tree, [variable[...] for variable in coefficients])
