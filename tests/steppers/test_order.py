@@ -106,6 +106,8 @@ def test_odeint_tells_a_scheme_which_step_it_is():
     assert [info.key for info in seen] == [None, None]  # the start, then the steps after it, traced once
     assert [info.count for info in seen] == [7, 7]
     assert seen[0].index == 0
+    numbering = steppers.Stepper("numbering", lambda fs, u, m, c, info: (u + info.index, m), informed=True, history=2)
+    assert odeint(numbering, jnp.zeros_like, jnp.zeros(()), t1=1.0, steps=7) == 2 + 3 + 4 + 5 + 6
 
 
 def test_odeint_is_deterministic_with_stochastic_schemes():
@@ -293,6 +295,22 @@ def test_zero_stability(call, coef, margin):
     assert found.shape == ()
     assert found.dtype == np.float64
     assert found == pytest.approx(margin, abs=1e-6)
+
+
+@pytest.mark.parametrize("scheme", [s for s in SCHEMES if s.stepper.characteristic], ids=lambda s: s.id)
+def test_characteristic_polynomial_is_that_of_the_steps(scheme):
+    """Without a field any states in a row satisfy c[0] u[n+1] + c[1] u[n] + ... = 0."""
+    stepper, u = scheme.stepper, jnp.asarray(START)
+    coef = None if scheme.coef is None else jax.tree.map(jnp.asarray, scheme.coef)
+    memory, states = stepper.init(u), []
+    for n in range(14):
+        f = jnp.cos if n < 4 else jnp.zeros_like  # away from rest, where any consistent scheme stays
+        u, memory = stepper.step((f,), u, memory, coef)
+        states.append(np.asarray(u))
+    c = np.moveaxis(np.asarray(stepper.characteristic(coef), np.float64), -1, 0)
+    for n in range(9, 14):
+        terms = [x * u for x, u in zip(c, states[n::-1], strict=False)]
+        np.testing.assert_allclose(sum(terms), 0, atol=1e-6 * np.abs(states).max())
 
 
 def test_zero_stability_of_every_step():
