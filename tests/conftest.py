@@ -2,7 +2,10 @@
 
 import os
 
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8"
+# Nearly all the time of a test is LLVM's, spent on optimising a program that runs once or twice.
+os.environ["XLA_FLAGS"] = (
+    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+)
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["TQDM_DISABLE"] = "1"
 
@@ -13,7 +16,9 @@ import pytest
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
     """Many tests compile the same small network: the second one finds it here. New for every run."""
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path_factory.mktemp("compilation-cache")))
+    base = tmp_path_factory.getbasetemp()
+    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # the workers share it
+    jax.config.update("jax_compilation_cache_dir", str(base / "compilation-cache"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 

@@ -101,10 +101,12 @@ def _value(expression: ast.expr, whole: str):
     if isinstance(expression, ast.Call) and isinstance(expression.func, ast.Name):
         arguments = [_value(argument, whole) for argument in expression.args]
         options = {keyword.arg: _value(keyword.value, whole) for keyword in expression.keywords}
+        if len(options) < len(expression.keywords) or None in options:
+            raise InputError(f"stepper {whole!r}: give each argument once, by its name")
         return _make(expression.func.id, arguments, options, whole)
     try:
         return ast.literal_eval(expression)
-    except ValueError:
+    except (ValueError, TypeError):
         raise _unreadable(whole) from None
 
 
@@ -121,7 +123,9 @@ def _make(name, arguments, options, whole):
         raise InputError(f"stepper {whole!r}: {error}; {name} takes {takes}") from None
     try:
         return factory(*arguments, **options)
-    except TypeError as error:  # a string for a number, say
+    except InputError:
+        raise
+    except (TypeError, ValueError) as error:  # a string for a number, say
         raise InputError(f"stepper {whole!r}: {name}: {error}") from None
 
 

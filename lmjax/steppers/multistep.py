@@ -30,8 +30,8 @@ def lm(low: float = -0.1, high: float = 0.0, *, per_channel: bool = False) -> St
         low, high: k is drawn from U(low, high), once a step. Two equal numbers start every k there.
         per_channel: one k for each channel (the last axis of the state) instead of a scalar.
     """
-    if not low <= high:
-        raise InputError(f"lm: low must not exceed high, got {low} and {high}")
+    if not (isinstance(low, Real) and isinstance(high, Real) and low <= high):
+        raise InputError(f"lm: low and high must be numbers, and low must not exceed high, got {low!r} and {high!r}")
 
     def step(fs, u, previous, k):
         (f,) = fs
@@ -90,7 +90,8 @@ def verlet() -> Stepper:
         return previous, combine((2, previous), (-1, u), (1, f(previous)))
 
     return Stepper(
-        "verlet", step, init=lambda u: u, inverse=inverse, damping=lambda coef: 0.0, history=1, order=2
+        "verlet", step, init=lambda u: u, inverse=inverse, damping=lambda coef: 0.0, history=1, order=2,
+        characteristic=lambda coef: jnp.array([1.0, -2.0, 1.0]),
     )  # fmt: skip
 
 
@@ -136,8 +137,8 @@ def dense(steps: int | None = None) -> Stepper:
     """
     if steps is None:
         return Stepper("dense", _no_steps, history=1, over=dense)
-    if steps < 1:
-        raise InputError(f"dense: steps must be at least 1, got {steps}")
+    if not isinstance(steps, int) or steps < 1:
+        raise InputError(f"dense: steps must be a whole number, at least 1, got {steps!r}")
 
     def init(u):
         return (u,) * (steps - 1), jnp.zeros((), jnp.int32)
@@ -253,24 +254,29 @@ def zero_stability(stepper: Stepper, coef: Any) -> np.ndarray:
     """By how much a multistep scheme is zero-stable: 1 - |z| for the largest root z of its characteristic polynomial.
 
     The polynomial's principal root, 1 for a consistent scheme, does not count (the root nearest to 1 is taken for
-    it). A perturbation of the start grows if and only if the margin is negative; at 0 the root lies on the unit
-    circle. For `lm` it is 1 - |k|.
+    it). With a positive margin a perturbation of the start dies out, with a negative one it grows exponentially; at 0
+    the root lies on the unit circle, and the perturbation stays (k = 1) or grows linearly (k = -1). For `lm` the
+    margin is 1 - |k|.
 
     Args:
         stepper: the scheme.
         coef: its coefficients, with any leading axes, such as the steps.
 
     Returns:
-        float64, with the leading axes of the coefficients; 1 where there is no other root, as for one-step schemes.
+        float64, with the leading axes of the coefficients; 1 where there is no other root, as for one-step schemes,
+        and for `dense`, whose roots are not looked at; NaN where a coefficient is.
     """
     if stepper.characteristic is None:
         return np.ones(())
     c = np.asarray(stepper.characteristic(coef), np.float64)
     rows = c.reshape(-1, c.shape[-1])
-    return np.array([_margin(np.roots(row)) for row in rows]).reshape(c.shape[:-1])
+    return np.array([_margin(row) for row in rows]).reshape(c.shape[:-1])
 
 
-def _margin(roots: np.ndarray) -> float:
+def _margin(polynomial: np.ndarray) -> float:
+    if not np.isfinite(polynomial).all():
+        return np.nan
+    roots = np.roots(polynomial)
     others = np.delete(roots, np.argmin(np.abs(roots - 1))) if len(roots) else roots
     return 1 - np.abs(others).max(initial=0.0)
 

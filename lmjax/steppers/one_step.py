@@ -104,8 +104,8 @@ def backward_euler(iterations: int = 3, tolerance: float | None = None) -> Stepp
             iteration has not converged in `iterations`, neither the value nor the gradient is that of backward Euler.
             Cannot be smaller than the rounding of the state's dtype. Reverse mode only (`jax.grad`, not `jax.jvp`).
     """
-    if iterations < 1:
-        raise InputError(f"backward_euler: iterations must be at least 1, got {iterations}")
+    if not isinstance(iterations, int) or iterations < 1:
+        raise InputError(f"backward_euler: iterations must be a whole number, at least 1, got {iterations!r}")
     if tolerance is not None and not tolerance > 0:
         raise InputError(f"backward_euler: tolerance must be positive, got {tolerance}")
 

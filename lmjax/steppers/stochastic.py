@@ -6,6 +6,7 @@ repeats them. Without a key (in evaluation) a step is deterministic. Wrappers ca
 
 import functools
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, Literal
 
 import jax
@@ -69,6 +70,8 @@ def scaled(stepper: Stepper, first: float = 1.0, last: float = 0.7) -> Stepper:
     The residual scaling of PolyNet (Zhang et al. 2017), whose released network goes from 1 to 0.7. Deterministic.
     """
     _require_stepper("scaled", stepper)
+    if not (isinstance(first, Real) and isinstance(last, Real)):
+        raise InputError(f"scaled: first and last must be numbers, got {first!r} and {last!r}")
 
     def perturb(fs, info):
         scale = first + (last - first) * info.depth
@@ -96,8 +99,9 @@ def stochastic_depth(
         stepper: the scheme.
         survival: p of the last step, in (0, 1].
         per_sample: a gate for each sample of the batch (the first axis of the state) instead of one for the batch.
-        rescale: "training" divides by p_n when training, so that the expectation of a step is that of evaluation
-            (the authors of LM-ResNet); "evaluation" multiplies by p_n when evaluating (Huang et al.).
+        rescale: "training" divides by p_n when training (the authors of LM-ResNet); "evaluation" multiplies by p_n
+            when evaluating (Huang et al.). Either way evaluation is the expectation of training for a scheme that is
+            linear in its increments, such as euler or lm; where one branch feeds the next (rk4, poly), it is not.
         rule: with steps n = 0..N-1, "first_kept" is p_n = 1 - n/(N-1) (1 - survival) (the authors' code), and
             "first_dropped" p_n = 1 - (n+1)/N (1 - survival) (Huang et al., and the text of Lu et al.).
 

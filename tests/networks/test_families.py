@@ -83,7 +83,7 @@ def gradient_and_statistics(model, key=None, images=IMAGES):
     ("name", "options", "size"),
     [
         ("revnet38", {}, 8),
-        ("revnet164", {}, 8),
+        pytest.param("revnet164", {}, 8, marks=pytest.mark.slow),
         ("resnext29_8x64d", {"activation": "post"}, 8),
         ("resnet18", {}, 32),
         ("resnet20", {"stepper": "lm", "activation": "post", "shortcut": "pad"}, 8),
