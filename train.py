@@ -30,14 +30,15 @@ def train(config: Config, *, resume: bool = False) -> dict:
     """A whole run: data, network, epochs, checkpoints, summary. Returns the summary."""
     began = time.perf_counter()
     record = Record(config.workdir, writes=jax.process_index() == 0)
-    if resume:
-        record.require_same(config)
+    record.require_same(config) if resume else record.require_none()
     dataset = load_data(config)
     trainer = Trainer(config, dataset)
-    if not resume:
-        record.start(config)
     say(f"{config.model.name}, {trainer.scheme}: {trainer.parameters:,} parameters on {device()}")
     say(f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} test images")
+    trainer.compile()
+    say(f"compiled in {trainer.compile_seconds:.1f} s")
+    if not resume:
+        record.start(config)  # only now: a network that cannot run leaves nothing behind
     say(f"writing to {record.directory}")
 
     with Checkpoints(record.directory / "checkpoints") as checkpoints:
@@ -52,8 +53,6 @@ def train(config: Config, *, resume: bool = False) -> dict:
             if [row["epoch"] for row in rows] != list(range(1, done + 1)):
                 raise InputError(f"{record.metrics_path}: does not have a row for each of the {done} epochs done")
             say(f"going on after epoch {done}" if done else "there is no checkpoint yet: starting again")
-        trainer.compile()
-        say(f"compiled in {trainer.compile_seconds:.1f} s")
 
         for epoch in range(trainer.step // trainer.steps_per_epoch + 1, config.train.epochs + 1):
             try:
@@ -173,7 +172,9 @@ class ProgressBar:
 
 def report_stability(margins: dict[str, list]) -> None:
     """Says whether the learned coefficients have left the zero-stable range, and where by most."""
-    steps = [(float(np.min(m)), f"step {n} of {stage}") for stage, ms in margins.items() for n, m in enumerate(ms, 1)]
+    steps = [
+        (float(np.min(m)), f"learned step {n} of {stage}") for stage, ms in margins.items() for n, m in enumerate(ms, 1)
+    ]
     if steps:
         outside = sum(margin < 0 for margin, _ in steps)
         margin, where = min(steps)

@@ -32,7 +32,7 @@ rows = {
     "rk4_shared": digits(stepper="rk4", sharing="convolutions"),
     "poly2": digits(stepper="poly(2)", sharing="convolutions", learning_rate=0.01),
     "mpoly2": digits(stepper="poly(2)"),
-    "polynet": digits(stepper="scaled(way(2, drop=0.25), 1.0, 0.7)"),
+    "polynet": digits(stepper="way(2, drop=0.25, scale=0.7)"),
     "fractal_stepper": digits(stepper="fractal(2)"),
     "fractalnet": digits("fractalnet2x3", width=0.25),
     "revnet": digits("revnet38", memory="reversible"),

@@ -108,7 +108,8 @@ class ModelConfig(_Checked):
     """What the backward pass has of the activations: all, the states between the steps, or none (for schemes with an
     inverse: reversible, hamiltonian, leapfrog, verlet, momentum)."""
     unroll: bool | None = None
-    """Lay the blocks out in the compiled program instead of compiling a loop; None: where all is stored."""
+    """Lay the blocks out in the compiled program instead of compiling a loop; None: where all is stored (laid out, XLA
+    may keep on a CPU what was to be forgotten)."""
 
     def check(self):
         _require(self.width > 0, "model.width", "positive", self.width)
@@ -155,6 +156,15 @@ class OptimizerConfig(_Checked):
     """False keeps them at their initial values: --model.stepper "lm(-0.5, -0.5)" then fixes k at -0.5."""
     coefficient_bounds: tuple[float, ...] | None = None
     """Two numbers between which the coefficients are kept after each update, e.g. -1 1; None: not at all."""
+
+    def chosen_for_coefficients(self) -> list[str]:
+        """The options set that only matter where the scheme has trainable coefficients."""
+        options = {
+            "decay_coefficients": self.decay_coefficients,
+            "train_coefficients": not self.train_coefficients,
+            "coefficient_bounds": self.coefficient_bounds is not None,
+        }
+        return [name for name, chosen in options.items() if chosen]
 
     def check(self):
         _require(self.learning_rate > 0, "optimizer.learning_rate", "positive", self.learning_rate)
@@ -219,7 +229,14 @@ class Config(_Checked):
 
 
 # What may differ between a checkpoint and the run that goes on from it: where things are, not what they are.
-_PLACES = ("workdir", "data.dir", "train.eval_batch_size", "train.steps_per_dispatch", "train.checkpoint_every")
+_PLACES = (
+    "workdir",
+    "data.dir",
+    "model.unroll",
+    "train.eval_batch_size",
+    "train.steps_per_dispatch",
+    "train.checkpoint_every",
+)
 
 
 def to_dict(config: Config) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from lmjax.config import Config, ModelConfig
 _LM, _HE16, _HE16B = "Lu et al. 2018", "He et al. 2016a", "He et al. 2016b"
 _HUANG, _GOMEZ = "Huang et al. 2016", "Gomez et al. 2017"
 _XIE, _LARSSON = "Xie et al. 2017", "Larsson et al. 2017"
+_DROPS = "with drop-path and dropout, images augmented"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +62,9 @@ def _resnets(data: str, errors: dict[int, float | None], counts: dict[int, int],
 def _post(data: str, depth: int, parameters: int, error: float, *, stepper: str = "euler", source: str = _HE16):
     """As first published: post-activated, shortcuts without parameters."""
     model = ModelConfig(f"resnet{depth}", stepper, activation="post", shortcut="pad")
-    recipe = recipes.lm if stepper == "euler" else recipes.stochastic_depth
-    return Row(recipe(data, model), parameters, error, source)
+    if source == _HUANG:
+        return Row(recipes.stochastic_depth(data, model, nesterov=True), parameters, error, source)
+    return Row(recipes.lm(data, model), parameters, error, source, note="its shortcuts subsample, these average")
 
 
 def _dropped(network: str, stepper: str, survival: float) -> Config:
@@ -74,20 +76,20 @@ def _revnet(data: str, depth: int, parameters: int, error: float) -> Row:
     return Row(recipes.revnet(data, ModelConfig(f"revnet{depth}")), parameters, error, _GOMEZ)
 
 
-def _fractalnet(data: str, depth: int, parameters: int, error: float, more: str = "") -> Row:
-    note = "with drop-path and dropout, images augmented" + more
+def _fractalnet(data: str, depth: int, parameters: int, error: float, note: str) -> Row:
     return Row(recipes.fractalnet(data, ModelConfig(f"fractalnet{depth}")), parameters, error, _LARSSON, note=note)
 
 
 def _resnext(data: str, groups: int, parameters: int, error: float) -> Row:
     model = ModelConfig(f"resnext29_{groups}x64d", "euler")
-    return Row(recipes.resnext(data, model, nesterov=True), parameters, error, _XIE)
+    return Row(recipes.resnext(data, model, nesterov=True, batch_size=256), parameters, error, _XIE)
 
 
 def _lm_resnext(groups: int, parameters: int, error: float) -> Row:
     model = ModelConfig(f"resnext29_{groups}x64d", "lm", boundary="step")
-    note = "the history crosses the boundaries, which is inferred from the published number of parameters"
-    return Row(recipes.resnext("cifar100", model, nesterov=False), parameters, error, _LM, note=note)
+    note = "that the history crosses the boundaries is inferred from the published size, which is that of 10 classes"
+    config = recipes.resnext("cifar100", model, nesterov=False, batch_size=128)
+    return Row(config, parameters, error, _LM, note=note)
 
 
 def _imagenet(name: str, stepper: str | None, parameters: int, error: float, top5: float | None, source: str) -> Row:
@@ -124,7 +126,7 @@ CIFAR10 = {
     "revnet38": _revnet("cifar10", 38, 464_922, 7.24),
     "revnet110": _revnet("cifar10", 110, 1_729_226, 5.76),
     "revnet164": _revnet("cifar10", 164, 1_748_810, 5.17),
-    "fractalnet20": _fractalnet("cifar10", 20, 33_704_010, 4.60),
+    "fractalnet20": _fractalnet("cifar10", 20, 33_704_010, 4.60, _DROPS + "; quoted with 38.6M parameters"),
     "resnext29_8x64d": _resnext("cifar10", 8, 34_424_906, 3.65),
     "resnext29_16x64d": _resnext("cifar10", 16, 68_153_418, 3.58),
 }  # fmt: skip
@@ -136,12 +138,12 @@ CIFAR100 = {
         "cifar100", 110, 1_733_812, 24.58, source=_HUANG,
         stepper="stochastic_depth(euler, 0.5, rescale='evaluation', rule='first_dropped')",
     ),
-    "resnet110_post": _post("cifar100", 110, 1_733_812, 27.76, source=_HUANG),
+    "resnet110_post": _post("cifar100", 110, 1_733_812, 27.76, source=_HUANG),  # Lu et al. quote it as pre-activated
     "revnet38": _revnet("cifar100", 38, 475_092, 28.96),
     "revnet110": _revnet("cifar100", 110, 1_740_836, 25.40),
     "revnet164": _revnet("cifar100", 164, 1_794_980, 23.69),
-    "fractalnet20": _fractalnet("cifar100", 20, 33_750_180, 23.30),
-    "fractalnet40": _fractalnet("cifar100", 40, 76_108_644, 22.49, "; the published one has 22.9M parameters"),
+    "fractalnet20": _fractalnet("cifar100", 20, 33_750_180, 23.73, _DROPS + "; quoted with 38.6M parameters"),
+    "fractalnet40": _fractalnet("cifar100", 40, 76_108_644, 22.49, "quoted with 22.9M parameters: narrower layers"),
     "resnext29_8x64d": _resnext("cifar100", 8, 34_517_156, 17.77),
     "resnext29_16x64d": _resnext("cifar100", 16, 68_245_668, 17.31),
     "lm_resnext29_8x64d": _lm_resnext(8, 35_174_060, 17.49),
@@ -190,15 +192,20 @@ def main(arguments: list[str] | None = None) -> int:
     for name in chosen:
         print(f"\n{name}: python train.py --config configs/{name}.py:ROW\n")
         print(f"{'row':22}{'depth':>6}{'parameters':>13}{'MACs, 1e6':>11}{'evaluations':>13}{'published':>11}  source")
+        notes: list[str] = []
         for key, row in TABLES[name].items():
             found = cost(name, row)
             depth = re.search(r"\d+", row.config.model.name)[0]
             error = "-" if row.error is None else f"{row.error:.2f}%"
             evaluations = found["branch_evaluations"] or "-"
+            if row.note and row.note not in notes:
+                notes.append(row.note)
+            mark = f" [{notes.index(row.note) + 1}]" if row.note else ""
             print(
                 f"{key:22}{depth:>6}{found['parameters']:>13,}{found['forward_macs'] / 1e6:>11,.1f}"
-                f"{evaluations:>13}{error:>11}  {row.source}"
+                f"{evaluations:>13}{error:>11}  {row.source}{mark}"
             )
+        print("".join(f"\n[{i}] {note}" for i, note in enumerate(notes, start=1)))
     return 0
 
 

@@ -17,15 +17,15 @@ def lm(data: str, model: ModelConfig) -> Config:
     return Config(DataConfig(data), model, _SGD, TrainConfig(epochs=160 if data == "cifar10" else 300))
 
 
-def stochastic_depth(data: str, model: ModelConfig) -> Config:
-    """As `lm` for 500 epochs, divided after 250 and 375 (Huang et al. 2016; Lu et al. 2018)."""
-    return Config(DataConfig(data), model, _SGD, TrainConfig(epochs=500))
+def stochastic_depth(data: str, model: ModelConfig, *, nesterov: bool = False) -> Config:
+    """As `lm`, for 500 epochs, divided after 250 and 375 (Lu et al. 2018; Huang et al. 2016 with Nesterov)."""
+    return Config(DataConfig(data), model, dataclasses.replace(_SGD, nesterov=nesterov), TrainConfig(epochs=500))
 
 
-def resnext(data: str, model: ModelConfig, *, nesterov: bool) -> Config:
+def resnext(data: str, model: ModelConfig, *, nesterov: bool, batch_size: int) -> Config:
     """ResNeXt-29 on CIFAR (Xie et al. 2017): as `lm` on CIFAR-100, with weight decay 5e-4."""
     sgd = dataclasses.replace(_SGD, weight_decay=5e-4, nesterov=nesterov)
-    return Config(DataConfig(data), model, sgd, TrainConfig(epochs=300))
+    return Config(DataConfig(data), model, sgd, TrainConfig(epochs=300, batch_size=batch_size))
 
 
 def revnet(data: str, model: ModelConfig) -> Config:

@@ -29,7 +29,11 @@ def reversible_scan(
     It goes back step by step (Gomez et al. 2017): `stepper.inverse` rebuilds the state before, and the pullbacks of
     the branches are taken at the evaluations that the inverse makes anyway. A step costs one more forward evaluation
     of its branches than when everything is stored, whatever the scheme. The rebuilt states differ from the stored
-    ones by rounding, which the inverse may amplify: see the scheme.
+    ones by rounding, which the inverse may amplify: see the scheme. Nothing checks that an inverse of your own is one;
+    with a wrong one the gradient is wrong.
+
+    Reverse mode only. What is to be differentiated must be in `state` or `variables`: a branch may close over other
+    arrays, but not over those.
 
     Args:
         stepper: a scheme with an `inverse` that evaluates every branch once.

@@ -67,6 +67,7 @@ def test_recipes(table, key, epochs, batch, milestones, decay):
     [
         ("cifar10", "resnet20", 40.8, 9),  # 40.55 of the blocks and the stem, and two projections
         ("cifar10", "lm_resnet110", 253.1, 54),
+        ("cifar10", "revnet38", 77.2, 18),
         ("imagenet", "resnet50", 4089.2, 16),  # as counted for torchvision's ResNet-50
         ("imagenet", "resnext50_32x4d", 4230.5, 16),  # grouped convolutions cost a group's share
     ],
@@ -81,7 +82,9 @@ def test_the_table_is_printed(capsys, monkeypatch):
     monkeypatch.setitem(TABLES, "cifar10", {k: CIFAR10[k] for k in ("lm_resnet20", "fractalnet20")})
     assert published.main(["cifar10"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"lm_resnet20 +20 +272,384 +40\.8 +9 +8\.33%  Lu et al\. 2018", lines[-2])
+    assert re.fullmatch(r"lm_resnet20 +20 +272,384 +40\.8 +9 +8\.33%  Lu et al\. 2018", lines[-4])
+    assert re.match(r"fractalnet20 .* Larsson et al\. 2017 \[1\]", lines[-3])
+    assert lines[-1].startswith("[1] with drop-path and dropout")
     with pytest.raises(SystemExit):
         published.main(["cifar11"])
     assert "there is no table 'cifar11': choose from cifar10" in capsys.readouterr().err

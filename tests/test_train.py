@@ -259,6 +259,13 @@ def test_bfloat16_and_the_other_options(tmp_path):
     assert rows(tmp_path / "run")[1]["train_loss"] < rows(tmp_path / "run")[0]["train_loss"]
 
 
+def test_a_network_that_cannot_run_leaves_nothing_behind(tmp_path, capsys):
+    fractal = ("--model.stepper", "None", "--workdir", tmp_path / "run")
+    assert run("--model.name", "fractalnet5x2", *fractal) == 2
+    assert "are too small for 5 blocks" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_help_lists_every_key(capsys):
     with pytest.raises(SystemExit) as stop:
         train.main(["--config", "configs/digits.py", "--help"])
@@ -278,6 +285,10 @@ def test_help_lists_every_key(capsys):
         (["--trian.epochs", "3"], "--train.epochs"),
         (["--train.epochs", "many"], "many"),
         (["--optimizer.learning-rate", "-1"], "optimizer.learning_rate: must be positive, got -1"),
+        (["--model.name", "revnet38"], "on the command line --model.stepper None"),
+        (["--model.name", "fractalnet20"], "takes no stepper: leave it out"),
+        (["--model.stepper", "lm('a', 0)"], "must be a finite number"),
+        (["--model.stepper", "stochastic_depth(lm, 1.5)"], "survival must be above 0 and at most 1"),
         (["--model.name", "resnet21"], "network 'resnet21': its depth must be 6n + 2"),
         (["--data.name", "folder"], "give --data.dir"),
         (["--data.name", "folder", "--data.dir", "/nowhere"], "there is no directory /nowhere"),

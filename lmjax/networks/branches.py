@@ -89,22 +89,25 @@ class Basic(Convolutions):
 
 
 class Bottleneck(Convolutions):
-    """1x1, 3x3 and 1x1 convolutions, the stride in the 3x3 (He et al. 2016a; with groups, Xie et al. 2017).
+    """1x1, 3x3 and 1x1 convolutions (He et al. 2016a; with groups, Xie et al. 2017).
 
     Args:
         inner: channels of the 3x3 convolution as a multiple of cout.
         groups: of the 3x3 convolution; ResNeXt's cardinality.
+        stride_first: the stride is in the first 1x1 (He et al., Gomez et al.) instead of the 3x3 (Lu et al., Xie et
+            al.), which uses every pixel.
     """
 
     def __init__(
-        self, cin: int, cout: int, *, stride: int = 1, inner: float = 1 / 4, groups: int = 1, post: bool = False,
-        dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs,
+        self, cin: int, cout: int, *, stride: int = 1, inner: float = 1 / 4, groups: int = 1,
+        stride_first: bool = False, post: bool = False, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs,
     ):  # fmt: skip
         channels = round(inner * cout)
         if channels % groups:
             raise InputError(f"{channels} channels do not divide into {groups} groups: choose another width")
+        first, second = (stride, 1) if stride_first else (1, stride)
         super().__init__(
-            cin, [(channels, 1, 1, 1), (channels, 3, stride, groups), (cout, 1, 1, 1)], post=post, dtype=dtype,
+            cin, [(channels, 1, first, 1), (channels, 3, second, groups), (cout, 1, 1, 1)], post=post, dtype=dtype,
             rngs=rngs,
         )  # fmt: skip
 
@@ -169,7 +172,10 @@ class BareProjection(nnx.Module):
 
 
 class PoolAndPad(nnx.Module):
-    """The mean over stride x stride pixels, and as many zero channels before as after (He et al. 2016a, option A)."""
+    """The mean over stride x stride pixels, and as many zero channels before as after.
+
+    No parameters (Huang et al. 2016, Gomez et al. 2017; option A of He et al. 2016a subsamples instead of averaging).
+    """
 
     def __init__(
         self, cin: int, cout: int, *, stride: int = 1, post: bool = False, dtype: DTypeLike = jnp.float32,

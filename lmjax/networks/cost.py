@@ -12,7 +12,7 @@ from lmjax.steppers import StepInfo, Stepper
 
 
 def forward_macs(network: nnx.Module, shape: tuple[int, int, int]) -> int:
-    """Multiplications and additions of the convolutions and matrix products, of one image in evaluation.
+    """Multiply-accumulate operations of the convolutions and matrix products, of one image in evaluation.
 
     Args:
         network: may be abstract, from `nnx.eval_shape`.

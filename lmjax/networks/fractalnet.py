@@ -229,7 +229,7 @@ class FractalNet(nnx.Module):
         if min(height, width) < smallest:
             raise InputError(
                 f"FractalNet: images of {height} x {width} are too small for {len(self.blocks)} blocks, each of which "
-                f"halves them: give at least {smallest} x {smallest}, or the channels and dropout of fewer blocks"
+                f"halves them: give at least {smallest} x {smallest}, or fewer blocks (fractalnet2x3 has two)"
             )
         x = images
         if draws:

@@ -84,22 +84,28 @@ def _revnet(depth: int) -> tuple[Architecture, Stepper]:
     depths, channels, bottleneck = _REVNET[depth]
     stem, branch, shortcut, expansion = channels[0], Basic, PoolAndPad, 1
     if bottleneck:
-        branch, shortcut, expansion = Bottleneck, BareProjection, 4
+        branch, shortcut, expansion = functools.partial(Bottleneck, stride_first=True), BareProjection, 4
     options = (*_ACTIVE, *(_IMAGENET_STEM if len(depths) == 4 else ()))
     channels = tuple(expansion * c for c in channels)
     return Architecture(depths, channels, stem, branch, shortcut, options, boundary="step"), reversible()
 
 
+def _cardinality(groups: int, width: int) -> Callable[..., nnx.Module]:
+    """The branch whose 3x3 convolutions have groups * width channels at the first stage, which has 256 itself."""
+    if groups < 1 or width < 1:
+        raise InputError(f"network: a cardinality such as 8x64d has two numbers from 1, got {groups}x{width}d")
+    return functools.partial(Bottleneck, inner=groups * width / 256, groups=groups)
+
+
 def _resnext_cifar(groups: int, width: int) -> tuple[Architecture, Stepper]:
-    """Stages of 256, 512 and 1024 channels; the 3x3 convolutions have groups * width channels at the first."""
-    branch = functools.partial(Bottleneck, inner=groups * width / 256, groups=groups)
+    branch = _cardinality(groups, width)
     return Architecture((3, 3, 3), (256, 512, 1024), 64, branch, stem_options=_ACTIVE), euler()
 
 
 def _resnext_imagenet(depth: int, groups: int, width: int) -> tuple[Architecture, Stepper]:
     if depth not in _RESNEXT:
         raise unknown("network", f"resnext{depth}_{groups}x{width}d", names())
-    branch = functools.partial(Bottleneck, inner=groups * width / 256, groups=groups)
+    branch = _cardinality(groups, width)
     channels = (256, 512, 1024, 2048)
     return Architecture(_RESNEXT[depth], channels, 64, branch, stem_options=_IMAGENET_STEM, post=True), euler()
 
@@ -149,8 +155,8 @@ def create(
     - resnet18, 34, 50, 101, 152: those for ImageNet, pre-activated.
     - resnext29_8x64d, 16x64d (CIFAR, pre-activated as in the paper) and resnext50_32x4d, 101_32x4d, 101_32x8d
       (ImageNet, post-activated as published); Xie et al. 2017.
-    - revnet38, 110, 164 (CIFAR) and 104 (ImageNet), with `steppers.reversible()`; Gomez et al. 2017. Every unit is
-      pre-activated, the first one included.
+    - revnet38, 110, 164 (CIFAR) and 104 (ImageNet), with `steppers.reversible()` or another coupled scheme; Gomez et
+      al. 2017. Every unit is pre-activated; the published code leaves that out in the very first one.
     - fractalnet20, 40 (Larsson et al. 2017): five blocks of three or four columns; fractalnet3x4 has three blocks of
       four, for smaller images. There is no scheme to choose, they are one.
 
@@ -187,11 +193,24 @@ def create(
         options |= {"boundary": boundary, "sharing": sharing, "memory": memory}
         given = [key for key, value in options.items() if value not in (None, "none", "stored")]
         if given:
-            raise InputError(f"network {name!r}: is a scheme of its own, and takes no {' or '.join(given)}")
+            cure = " (on the command line --model.stepper None)" if "stepper" in given else ""
+            raise InputError(
+                f"network {name!r}: is a scheme of its own, and takes no {' or '.join(given)}: leave it out{cure}"
+            )
         make = _fractalnet(name, width, classes=classes, cin=cin, dtype=dtype)
         return _initialised(lambda rngs: make(rngs=rngs), rngs)
 
     a, published = architecture(name)
+    stepper = stepper or published
+    if stepper.parts < published.parts:
+        raise InputError(
+            f"network {name!r}: is made for a coupled scheme such as {published.name}, not for {stepper.name}: leave "
+            "the stepper out (on the command line --model.stepper None), or choose a resnet"
+        )
+    if branch is not None and isinstance(a.branch, functools.partial):
+        raise InputError(f"network {name!r}: has branches of its own: leave out branch, or choose a resnet")
+    if boundary == "step" and stepper.stages * stepper.parts == 1 and not stepper.history:
+        raise InputError(f"boundary step: {stepper.name} has no history and one branch, so that a first step is plain")
     a = dataclasses.replace(
         a,
         channels=tuple(max(1, round(c * width)) for c in a.channels),
@@ -208,7 +227,7 @@ def create(
 
     def make(rngs):
         return Network(
-            a, stepper or published, classes=classes, cin=cin, sharing=sharing, dtype=dtype, unroll=unroll,
+            a, stepper, classes=classes, cin=cin, sharing=sharing, dtype=dtype, unroll=unroll,
             memory=memory, rngs=rngs,
         )  # fmt: skip
 

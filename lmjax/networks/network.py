@@ -55,7 +55,8 @@ class Network(nnx.Module):
         stepper: the scheme that advances the features.
         classes: how many logits.
         cin: channels of the images.
-        sharing: what the evaluations of one step share: "none", "convolutions" or "all"; see `Block`.
+        sharing: what the evaluations of one step share: "none", "convolutions" or "all"; see `Block`. The first step
+            of a stage, in which they differ in shape, shares nothing.
         dtype: of the computation. Parameters, running statistics, coefficients and logits are float32 throughout.
         unroll: see `Stack`; None is True if everything is stored, else False: laid out one after another, the steps
             leave the compiler free to keep what it was to forget, and XLA does so on a CPU.
@@ -90,6 +91,8 @@ class Network(nnx.Module):
                 f"a stage of one step is that of Euler, so that {stepper.name} would take no step at all: "
                 "choose a deeper network, stepper euler, or boundary step"
             )
+        if sharing != "none" and stepper.stages == 1:
+            raise InputError(f"sharing {sharing}: {stepper.name} has one branch a step, and nothing to share it with")
         self.stepper, self.deterministic = stepper, False
         self.stream = jnp.float32 if memory == "reversible" else dtype
         self.stem = Stem(cin, a.stem, **dict(a.stem_options), dtype=dtype, rngs=rngs)

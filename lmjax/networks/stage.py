@@ -156,7 +156,7 @@ class Stage(nnx.Module):
             if channels % stepper.parts:
                 raise InputError(
                     f"{stepper.name} splits the channels into {stepper.parts} equal parts, and {channels} does not "
-                    "divide: choose an even number"
+                    "divide: choose a width that gives even numbers"
                 )
         if memory == "reversible" and (stepper.inverse is None or post):
             why = "is rectified after each step" if post else "has no inverse"

@@ -85,7 +85,7 @@ class Stepper:
         order: order of accuracy on u' = F(u).
         characteristic: `characteristic(coef) -> c`, the coefficients of the characteristic polynomial
             c[0] z^m + c[1] z^(m-1) + ... of a multistep scheme, by which its zero-stability is judged; None for a
-            one-step scheme, which is always zero-stable.
+            one-step scheme, which is always zero-stable, and where it is not judged.
         informed: `step` and `inverse` take a fifth argument, the `StepInfo`.
         random: what they do with it is to draw random numbers, so that training needs a key.
         starter: the one-step scheme for a single field that makes the first step of a stage; None for `euler`. A

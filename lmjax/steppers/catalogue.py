@@ -2,7 +2,10 @@
 
 import ast
 import inspect
+import math
 import re
+import types
+import typing
 from collections.abc import Callable
 
 from lmjax.errors import InputError, unknown
@@ -86,8 +89,12 @@ def get(name: str) -> Stepper:
 
 
 def normalise(name: str) -> str:
-    """A name as it is written in Python: `lm-per-channel` is `lm_per_channel`; a minus before a number stays."""
-    return re.sub(r"(?<=[A-Za-z0-9])-(?=[A-Za-z])", "_", name)
+    """The one way to write a name or a call: `adams-bashforth( 3 )` is `adams_bashforth(3)`."""
+    name = re.sub(r"(?<=[A-Za-z0-9])-(?=[A-Za-z])", "_", name)  # a minus before a number stays
+    try:
+        return ast.unparse(ast.parse(name.strip(), mode="eval"))
+    except (SyntaxError, ValueError):
+        return name
 
 
 def _unreadable(name):
@@ -116,17 +123,36 @@ def _make(name, arguments, options, whole):
         raise unknown("stepper", name, (*_catalogue, *_wrappers))
     signature = inspect.signature(factory)
     try:
-        signature.bind(*arguments, **options)
+        bound = signature.bind(*arguments, **options)
     except TypeError as error:
         bare = [parameter.replace(annotation=parameter.empty) for parameter in signature.parameters.values()]
         takes = inspect.Signature(bare)
         raise InputError(f"stepper {whole!r}: {error}; {name} takes {takes}") from None
+    hints = typing.get_type_hints(factory)
+    for key, value in bound.arguments.items():
+        if key in hints and not _fits(value, hints[key]):
+            must = getattr(hints[key], "__name__", str(hints[key]))
+            raise InputError(f"stepper {whole!r}: {key} of {name} must be {_KINDS.get(must, must)}, got {value!r}")
     try:
         return factory(*arguments, **options)
     except InputError:
         raise
     except (TypeError, ValueError) as error:  # a string for a number, say
         raise InputError(f"stepper {whole!r}: {name}: {error}") from None
+
+
+_KINDS = {"float": "a finite number", "int": "a whole number", "bool": "True or False", "Stepper": "a stepper"}
+
+
+def _fits(value, hint) -> bool:
+    """Whether a value is of an annotated type; what the annotation leaves open, the stepper itself decides."""
+    if isinstance(hint, types.UnionType):
+        return any(_fits(value, option) for option in typing.get_args(hint))
+    if hint is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint) if hint in (bool, str, Stepper, type(None)) else True
 
 
 def register(name: str, make: Callable[..., Stepper]) -> None:

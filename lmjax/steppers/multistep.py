@@ -129,8 +129,9 @@ def momentum(gamma: float = 0.9) -> Stepper:
 def dense(steps: int | None = None) -> Stepper:
     """u[n+1] = sum_j k[j] u[n-j] / sum_j k[j] + f(u[n]) over all earlier states: the authors' DenseResNet.
 
-    k is trainable, k[j] ~ U(-0.1, 0) (Lu et al. 2018, published code). The weights of states before the first one
-    take no part.
+    k is trainable, k[j] ~ U(-0.1, 0) (Lu et al. 2018, published code). It starts with one earlier state, in a network
+    the projected input of the stage; the weights of states before that one take no part. Weights whose sum meets zero
+    break it.
 
     Args:
         steps: over how many states at most; None for those of a whole stage of a network.
@@ -141,13 +142,13 @@ def dense(steps: int | None = None) -> Stepper:
         raise InputError(f"dense: steps must be a whole number, at least 1, got {steps!r}")
 
     def init(u):
-        return (u,) * (steps - 1), jnp.zeros((), jnp.int32)
+        return (u,) * (steps - 1), jnp.ones((), jnp.int32)
 
     def step(fs, u, memory, k):
         (f,) = fs
         earlier, count = memory
         states = (u, *earlier)
-        k = jnp.where(jnp.arange(steps) <= count, k, 0)
+        k = jnp.where(jnp.arange(steps) <= count, k, 0)  # the present state, and the earlier ones there are
         return combine(*zip(k / jnp.sum(k), states, strict=True), (1, f(u))), (states[:-1], count + 1)
 
     def coef(key, channels):
@@ -263,11 +264,11 @@ def zero_stability(stepper: Stepper, coef: Any) -> np.ndarray:
         coef: its coefficients, with any leading axes, such as the steps.
 
     Returns:
-        float64, with the leading axes of the coefficients; 1 where there is no other root, as for one-step schemes,
-        and for `dense`, whose roots are not looked at; NaN where a coefficient is.
+        float64, with the leading axes of the coefficients; 1 where there is no other root, as for one-step schemes;
+        NaN for a multistep scheme that does not say its polynomial, and where a coefficient is NaN.
     """
     if stepper.characteristic is None:
-        return np.ones(())
+        return np.full((), np.nan if stepper.history else 1.0)
     c = np.asarray(stepper.characteristic(coef), np.float64)
     rows = c.reshape(-1, c.shape[-1])
     return np.array([_margin(row) for row in rows]).reshape(c.shape[:-1])

@@ -26,7 +26,7 @@ def euler() -> Stepper:
 
 
 @functools.cache
-def poly(degree: int = 2, *, drop: float = 0.0) -> Stepper:
+def poly(degree: int = 2, *, drop: float = 0.0, scale: float = 1.0) -> Stepper:
     """u[n+1] = u + f(u) + f(f(u)) + ... up to `degree` applications: PolyNet (Zhang et al. 2017).
 
     For a linear F this is backward Euler with (I - hF)^-1 cut off after the power `degree` (Lu et al. 2018). It is a
@@ -39,6 +39,8 @@ def poly(degree: int = 2, *, drop: float = 0.0) -> Stepper:
         degree: the highest power, at least 1 (which is Euler). One branch a power.
         drop: how often each path (each power) is left out in training, independently of the others; the rate rises
             linearly with depth, from 0 to `drop` at the last step. What is kept is scaled up to the same expectation.
+        scale: residual scaling: the sum of the powers is multiplied by a factor that falls linearly with depth, from 1
+            to `scale` at the last step (0.7 in the released PolyNet).
     """
     _require_paths("poly", degree, drop)
 
@@ -48,11 +50,11 @@ def poly(degree: int = 2, *, drop: float = 0.0) -> Stepper:
             powers.append(f(powers[-1] if powers else u))
         return powers
 
-    return _sum_of_paths(f"poly{degree}", degree, paths, drop)
+    return _sum_of_paths(f"poly{degree}", degree, paths, drop, scale)
 
 
 @functools.cache
-def way(count: int = 2, *, drop: float = 0.0) -> Stepper:
+def way(count: int = 2, *, drop: float = 0.0, scale: float = 1.0) -> Stepper:
     """u[n+1] = u + f1(u) + f2(u) + ...: the 2-way and 3-way modules of PolyNet (Zhang et al. 2017).
 
     Euler with the increment split into branches; as a method for u' = F the increments add up to `count` steps, so
@@ -61,9 +63,10 @@ def way(count: int = 2, *, drop: float = 0.0) -> Stepper:
     Args:
         count: how many branches, at least 1 (which is Euler).
         drop: how often each is left out in training; see `poly`.
+        scale: residual scaling; see `poly`.
     """
     _require_paths("way", count, drop)
-    return _sum_of_paths(f"way{count}", count, lambda fs, u: [f(u) for f in fs], drop, damping=1 / count)
+    return _sum_of_paths(f"way{count}", count, lambda fs, u: [f(u) for f in fs], drop, scale, damping=1 / count)
 
 
 def _require_paths(name, count, drop):
@@ -74,18 +77,20 @@ def _require_paths(name, count, drop):
         raise InputError(f"{name}: drop must be at least 0 and less than 1, got {drop}")
 
 
-def _sum_of_paths(name, stages, paths, drop, damping=1.0):
+def _sum_of_paths(name, stages, paths, drop, scale, damping=1.0):
     def step(fs, u, memory, coef, info=None):
         weights = [1] * stages
+        if scale != 1:
+            weights = [1 + (scale - 1) * info.depth] * stages
         if drop and info.key is not None:
             kept = 1 - drop * info.depth
-            weights = jax.random.bernoulli(info.key, kept, (stages,)) / kept
+            gates = jax.random.bernoulli(info.key, kept, (stages,)) / kept
+            weights = [weight * gate for weight, gate in zip(weights, gates, strict=True)]
         return combine((1, u), *zip(weights, paths(fs, u), strict=True)), memory
 
     return Stepper(
-        name if not drop else f"{name}_drop{drop:g}", step, stages=stages, damping=lambda coef: damping,
-        informed=drop > 0, random=drop > 0,
-    )  # fmt: skip
+        name, step, stages=stages, damping=lambda coef: damping, informed=drop > 0 or scale != 1, random=drop > 0
+    )
 
 
 @functools.cache

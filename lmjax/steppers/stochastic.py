@@ -67,7 +67,8 @@ def _per(sample: bool, x: jax.Array) -> tuple[int, ...]:
 def scaled(stepper: Stepper, first: float = 1.0, last: float = 0.7) -> Stepper:
     """f -> s f, with s falling linearly from `first` at the first step of the network to `last` at the last one.
 
-    The residual scaling of PolyNet (Zhang et al. 2017), whose released network goes from 1 to 0.7. Deterministic.
+    Each branch is scaled by itself: where one feeds the next, the scale acts on both. (PolyNet's residual scaling, of
+    the sum of the powers, is the `scale` of `poly`.) Deterministic.
     """
     _require_stepper("scaled", stepper)
     if not (isinstance(first, Real) and isinstance(last, Real)):

@@ -24,16 +24,20 @@ class Record:
         self.writes = writes
         self.config_path, self.metrics_path, self.summary_path = (self.directory / name for name in _FILES)
 
+    def require_none(self) -> None:
+        """Raises InputError if the folder holds a run already."""
+        if any((self.directory / name).exists() for name in (*_FILES, "checkpoints")):
+            raise InputError(
+                f"{self.directory} already holds a run: go on with it by --resume, or choose another --workdir"
+            )
+
     def start(self, config: Config) -> None:
         """Makes the folder and notes the config.
 
         Raises:
             InputError: if it holds a run already, or cannot be made.
         """
-        if any((self.directory / name).exists() for name in (*_FILES, "checkpoints")):
-            raise InputError(
-                f"{self.directory} already holds a run: go on with it by --resume, or choose another --workdir"
-            )
+        self.require_none()
         if self.writes:
             try:
                 self.directory.mkdir(parents=True, exist_ok=True)

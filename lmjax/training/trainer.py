@@ -121,6 +121,9 @@ class Trainer:
             classes=len(self.dataset.classes), cin=self.dataset.shape[-1], rngs=nnx.Rngs(config.seed)
         )
         self.scheme = config.model.stepper or model.scheme
+        chosen = config.optimizer.chosen_for_coefficients()
+        if chosen and not networks.coefficients(model):
+            raise InputError(f"optimizer.{chosen[0]}: {self.scheme} has no coefficients: leave it out")
         graph, params, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
         params, statistics = nnx.to_pure_dict(params), nnx.to_pure_dict(statistics)
         optimizer = create_optimizer(config.optimizer, self.total_steps)

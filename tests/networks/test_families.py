@@ -199,6 +199,7 @@ def test_zero_stability_of_learned_coefficients():
     for stage in ("stage1", "stage2", "stage3"):
         np.testing.assert_allclose(margins[stage], 1 - np.abs(k[stage]), rtol=1e-6)
     assert networks.zero_stability(small("euler")) == {}
+    assert networks.zero_stability(small("dense")) == {}  # its polynomial is not looked at
     assert networks.zero_stability(small("learned_multistep(3)"))["stage1"].shape == (2,)
     assert networks.zero_stability(small("lm(per_channel=True)"))["stage2"].shape == (2, 8)
     assert networks.zero_stability(small("noise(lm, 0.1)"))["stage1"].shape == (2,)
@@ -255,19 +256,57 @@ def test_each_step_draws_for_itself_and_knows_its_place():
         ("fractalnet20", {"stepper": steppers.lm()}, "is a scheme of its own, and takes no stepper"),
         ("fractalnet20", {"memory": "remat"}, "is a scheme of its own, and takes no memory"),
         ("resnet20", {"branch": "cube"}, "unknown branch 'cube'"),
+        ("resnext29_8x64d", {"branch": "bottleneck"}, "has branches of its own: leave out branch"),
+        ("resnext29_0x64d", {}, "has two numbers from 1, got 0x64d"),
+        ("revnet38", {"stepper": steppers.lm()}, "made for a coupled scheme such as reversible, not for lm"),
+        ("resnet20", {"boundary": "step"}, "euler has no history and one branch"),
+        ("resnet20", {"stepper": steppers.lm(), "sharing": "all"}, "sharing all: lm has one branch a step"),
         ("resnet20", {"stepper": steppers.dense(), "boundary": "step"}, "dense remembers a whole stage"),
         ("resnet20", {"width": 0}, "width positive"),
-        ("revnet38", {"width": 0.03}, "splits the channels into 2 equal parts, and 1 does not divide: choose an even"),
+        ("revnet38", {"width": 0.03}, "splits the channels into 2 equal parts, and 1 does not divide: choose a width"),
         ("resnext29_8x64d", {"width": 0.01}, "channels do not divide into 8 groups"),
         ("resnet20", {"branch": "symmetric", "activation": "post"}, "keeps the shape, and has its activation inside"),
-        ("resnet20", {"branch": "symmetric", "sharing": "convolutions"}, "a branch Symmetric has none to share"),
+        (
+            "resnet20",
+            {"branch": "symmetric", "sharing": "convolutions", "stepper": steppers.poly()},
+            "a branch Symmetric has none to share",
+        ),
         (
             "resnet20",
             {"stepper": steppers.backward_euler(), "boundary": "step"},
-            "cannot step across the boundary of a stage: choose boundary plain",
+            "backward_euler has no history and one branch, so that a first step is plain",
         ),
     ],
 )
 def test_what_is_wrong_is_named(name, options, message):
     with pytest.raises(InputError, match=message):
         networks.create(name, rngs=nnx.Rngs(0), **options)
+
+
+def test_dense_multistep_goes_through_all_states_of_a_stage():
+    """As its authors' code: the projected input is the first of the states."""
+    model = small("dense", name="resnet26")
+    stage = model.stages[1]
+    u = jax.random.normal(jax.random.key(0), (2, 8, 8, 4))
+    model.eval()
+    found, _ = stage(u)
+    v = stage.entry.shortcuts[0](u)
+    states = [v, v + stage.entry.branches[0](u)]
+    graph, variables = nnx.split(stage.steps.item)
+    variables = nnx.to_pure_dict(variables)
+    for n in range(3):
+        block = nnx.merge(graph, jax.tree.map(lambda x, n=n: x[n], variables))
+        k = np.asarray(block.coefficients[0][...])[: len(states)]
+        mixed = sum(w * x for w, x in zip(k / k.sum(), states[::-1], strict=True))
+        states.append(mixed + block.branches[0](states[-1]))
+    np.testing.assert_allclose(found, states[-1], rtol=1e-4, atol=1e-5)
+    assert variables["coefficients"][0].shape == (3, 4)
+
+
+def test_residual_scaling_of_polynet():
+    """1 + s (F + F^2), with s falling from 1 to 0.5 over five steps."""
+    scheme = steppers.poly(2, scale=0.5)
+    for n, scale in enumerate((1, 0.875, 0.75, 0.625, 0.5)):
+        u, _ = scheme.step((lambda u: 3 * u,) * 2, jnp.float32(1.0), (), None, StepInfo(None, n, 5))
+        assert u == 1 + scale * (3 + 9)
+    assert not scheme.random

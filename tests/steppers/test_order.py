@@ -233,7 +233,7 @@ def test_dense_is_its_formula():
         return 0.3 * jnp.cos(u)
 
     stepper, u = steppers.dense(4), jnp.asarray(START)
-    memory, states = stepper.init(u), [np.asarray(START)]
+    memory, states = stepper.init(u), [np.asarray(START), np.asarray(START)]  # one earlier state, at rest
     for n in range(7):
         k = np.array([-0.05, -0.02, -0.09, -0.01]) * (1 + n)  # another sum, the same weights
         k[n % 4] *= 3

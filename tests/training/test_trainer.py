@@ -207,6 +207,12 @@ def test_k_can_be_kept_within_bounds(config, digits):
     )
 
 
+def test_options_for_coefficients_need_some(config, digits):
+    for option in ({"train_coefficients": False}, {"coefficient_bounds": (-1, 1)}, {"decay_coefficients": True}):
+        with pytest.raises(InputError, match=f"optimizer.{next(iter(option))}: euler has no coefficients"):
+            Trainer(changed(config, model={"stepper": "euler"}, optimizer=option), digits, ONE)
+
+
 def test_reflection_needs_something_to_reflect(config, digits):
     with pytest.raises(InputError, match="8 pixels cannot be reflected"):
         Trainer(changed(config, data={"padding": "reflect", "pad": 8}), digits, ONE)
