@@ -57,17 +57,7 @@ def reversible_scan(
             f"{stepper.name} cannot be undone, so that its states must be stored (or recomputed): "
             "choose memory stored or remat, or a scheme with an inverse, such as reversible, leapfrog or momentum"
         )
-    program = _Program(stepper, tuple(branches), coef, info, unroll)
-    return _scan(program, state, variables, given)
-
-
-class _Program(tuple):
-    """The static part of a scan: functions, compared by identity."""
-
-    __slots__ = ()
-
-    def __new__(cls, *parts):
-        return super().__new__(cls, parts)
+    return _scan((stepper, tuple(branches), coef, info, unroll), state, variables, given)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

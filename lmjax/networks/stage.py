@@ -44,7 +44,7 @@ def first_evaluations(stepper: Stepper) -> list[int | None]:
         return f
 
     u = parts[0] if stepper.parts == 1 else tuple(parts)
-    # Values do not matter: coefficients are traced, so that no key is needed to draw them.
+    # Of the values nothing is used, only which function is given which array.
     coef = None if stepper.coef is None else stepper.coef(jax.random.key(0), 1)
     memory = stepper.init(u)
     stepper.step(tuple(map(probe, range(stepper.stages))), u, memory, coef, StepInfo(None, 0, 1))
