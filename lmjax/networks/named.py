@@ -35,7 +35,6 @@ _REVNET = {
 # Larsson et al. 2017: the channels and the dropout of each block, and the columns by the depth of five blocks.
 _FRACTALNET = ((64, 0.0), (128, 0.1), (256, 0.2), (512, 0.3), (512, 0.4))
 _FRACTALNET_COLUMNS = {"20": 3, "40": 4}
-_RESNEXT = {50: _IMAGENET[50], 101: _IMAGENET[101]}
 
 
 def names() -> tuple[str, ...]:
@@ -103,11 +102,11 @@ def _resnext_cifar(groups: int, width: int) -> tuple[Architecture, Stepper]:
 
 
 def _resnext_imagenet(depth: int, groups: int, width: int) -> tuple[Architecture, Stepper]:
-    if depth not in _RESNEXT:
+    if depth not in (50, 101):
         raise unknown("network", f"resnext{depth}_{groups}x{width}d", names())
     branch = _cardinality(groups, width)
     channels = (256, 512, 1024, 2048)
-    return Architecture(_RESNEXT[depth], channels, 64, branch, stem_options=_IMAGENET_STEM, post=True), euler()
+    return Architecture(_IMAGENET[depth], channels, 64, branch, stem_options=_IMAGENET_STEM, post=True), euler()
 
 
 def _fractalnet(name: str, width: float, **options) -> Callable[..., FractalNet]:
@@ -173,7 +172,7 @@ def create(
         branch: "basic", "bottleneck" or "symmetric" (the Hamiltonian networks' K^T s(K u)); None for its own.
         activation: "pre" or "post"; None for its own.
         shortcut: where the shape changes, "projection" (a convolution) or "pad" (the mean over pixels, and zero
-            channels; He et al. 2016a, option A); None for its own.
+            channels: no parameters); None for its own.
         boundary: how a stage begins, "plain" or "step"; see `Stage`. None for its own.
         sharing, dtype, unroll, memory, rngs: see `Network`.
 
@@ -220,10 +219,8 @@ def create(
         shortcut=a.shortcut if shortcut is None else _choice("shortcut", shortcut, _SHORTCUTS),
         boundary=boundary or a.boundary,
     )
-    if a.post and a.stem_options and "activation" not in dict(a.stem_options):
-        a = dataclasses.replace(a, stem_options=(*a.stem_options, *_ACTIVE))
-    elif a.post and not a.stem_options:
-        a = dataclasses.replace(a, stem_options=_ACTIVE)
+    if a.post:  # the first branch has no activation of its own before its convolution
+        a = dataclasses.replace(a, stem_options=tuple((dict(a.stem_options) | dict(_ACTIVE)).items()))
 
     def make(rngs):
         return Network(
