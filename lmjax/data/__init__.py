@@ -1,4 +1,4 @@
-"""Data sets in memory, and the augmentation that runs on the device."""
+"""Data sets, in memory or read from disk while training, and the augmentation that runs on the device."""
 
 from pathlib import Path
 
@@ -6,29 +6,38 @@ from lmjax.data.augment import crop_and_flip, epoch_order, normalise
 from lmjax.data.cifar import ARCHIVES, load_cifar
 from lmjax.data.dataset import Dataset, Split
 from lmjax.data.digits import load_digits
-from lmjax.data.folder import load_folder
-from lmjax.errors import unknown
+from lmjax.data.folder import Files, load_folder
+from lmjax.data.photographs import Photographs, load_photographs
+from lmjax.data.stream import Loader, Reader, Source, Stream
+from lmjax.errors import InputError, unknown
 
 __all__ = [
     "Dataset",
+    "Files",
+    "Loader",
+    "Photographs",
+    "Reader",
+    "Source",
     "Split",
+    "Stream",
     "crop_and_flip",
     "epoch_order",
     "load",
     "load_cifar",
     "load_digits",
     "load_folder",
+    "load_photographs",
     "normalise",
 ]
 
 
-def load(name: str, *, directory: str | Path | None = None, size: int | None = None) -> Dataset:
-    """Loads a data set by name: "digits", "cifar10", "cifar100" or "folder".
+def load(name: str, *, directory: str | Path | None = None, size: int | None = None) -> Dataset | Photographs:
+    """Loads a data set by name: "digits", "cifar10", "cifar100" or "folder" into memory, "imagenet" not.
 
     Args:
         name: which.
-        directory: for CIFAR where to look or to download into, for a folder the folder itself.
-        size: for a folder, the pixels of a side to bring its images to.
+        directory: for CIFAR where to look or to download into, for a folder and for ImageNet the folder itself.
+        size: for a folder, the pixels of a side to bring its images to; for ImageNet, those of its crops.
 
     Raises:
         InputError: for another name, and where the data set cannot be read.
@@ -37,6 +46,10 @@ def load(name: str, *, directory: str | Path | None = None, size: int | None = N
         return load_digits()
     if name == "folder":
         return load_folder(directory, size)
+    if name == "imagenet":
+        if size is None:
+            raise InputError("data.size: imagenet needs the side of its crops (224)")
+        return load_photographs(directory, size)
     if name not in ARCHIVES:
-        raise unknown("data set", name, ("digits", "folder", *ARCHIVES))
+        raise unknown("data set", name, ("digits", "folder", "imagenet", *ARCHIVES))
     return load_cifar(name, directory)

@@ -11,7 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from lmjax.data import prepared
 from lmjax.data.dataset import Dataset, Split
+from lmjax.data.decode import BrokenImage, PillowImage
 from lmjax.errors import InputError, optional_import
 
 # Channel means and standard deviations as the authors of LM-ResNet have them, for both data sets.
@@ -76,7 +78,7 @@ def load_cifar(name: str, directory: str | Path | None = None) -> Dataset:
 
     Args:
         name: which of the two.
-        directory: where to look. It may hold a data set prepared by tensorflow-datasets in the array_record format
+        directory: where to look. It may hold a data set prepared by tensorflow-datasets
             (`<directory>/cifar10/<version>/`), or the official archive (`cifar-10-binary.tar.gz`). If it holds
             neither, the archive is fetched into it. None looks in, and fetches into, the user's cache folder.
 
@@ -90,9 +92,9 @@ def load_cifar(name: str, directory: str | Path | None = None) -> Dataset:
             raise InputError(
                 f"data.dir: there is no directory {directory}: create it, or name the one that holds the data"
             )
-        prepared = _prepared_by_tfds(name, directory)
-        if prepared is not None:
-            return _from_tfds(name, prepared)
+        version = prepared.find(name, directory)
+        if version is not None:
+            return _from_tfds(name, version)
         if (directory / "train").is_dir():
             raise InputError(f"{directory} holds a folder of images: use --data.name folder to train on it")
     archive = ARCHIVES[name]
@@ -102,35 +104,19 @@ def load_cifar(name: str, directory: str | Path | None = None) -> Dataset:
     return _from_archive(name, archive, path)
 
 
-def _prepared_by_tfds(name: str, directory: Path) -> Path | None:
-    """The newest prepared version below a tensorflow-datasets directory, which may be named at any of its levels."""
-    for root in (directory / name, directory):
-        versions = sorted(path.parent for path in [*root.glob("dataset_info.json"), *root.glob("*/dataset_info.json")])
-        if versions:
-            return versions[-1]
-    return None
-
-
 def _from_tfds(name: str, directory: Path) -> Dataset:
-    tfds = optional_import(
-        "tensorflow_datasets", package="tensorflow-datasets", purpose=f"reading {directory}, prepared by it,"
-    )
-    builder = tfds.builder_from_directory(directory)
-    if builder.name != name:
-        raise InputError(f"{directory} holds {builder.name}, not {name}: name another data.dir")
+    found = prepared.load(directory)
+    if found.name != name:
+        raise InputError(f"{directory} holds {found.name}, not {name}: name another data.dir")
 
-    def split(kind):
+    def split(records):
+        images, labels = zip(*(records[i] for i in range(len(records))), strict=True)
         try:
-            source = builder.as_data_source(split=kind)
-        except NotImplementedError as error:
-            raise InputError(
-                f"{directory} is in a format that cannot be read without TensorFlow: prepare {name} again with "
-                f"file_format='array_record', or name another data.dir to use the official archive"
-            ) from error
-        records = source.__getitems__(range(len(source)))
-        return Split(np.stack([r["image"] for r in records]), np.int32([r["label"] for r in records]))
+            return Split(np.stack([PillowImage(data).whole() for data in images]), np.int32(labels))
+        except BrokenImage as error:
+            raise InputError(f"{directory}: an image cannot be decoded ({error}): prepare {name} again") from error
 
-    return Dataset(name, split("train"), split("test"), tuple(builder.info.features["label"].names), _MEAN, _STD)
+    return Dataset(name, split(found.train), split(found.test), found.classes, _MEAN, _STD)
 
 
 def _fetch(archive: Archive, directory: Path | None) -> Path:

@@ -1,16 +1,90 @@
-"""A folder of images: `<directory>/{train,test|val}/<class>/*.{png,jpg,jpeg}`."""
+"""A folder of images, `<directory>/{train,test|val}/<class>/*.{png,jpg,jpeg}`: its files, or all their pixels."""
 
 import concurrent.futures
 import os
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from lmjax.data.dataset import Dataset, Split, channel_statistics
+from lmjax.data.decode import BrokenImage, PillowImage
 from lmjax.errors import InputError
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
+
+
+class Files:
+    """The image files of one split, undecoded; what `lmjax.data.Stream` reads.
+
+    Args:
+        folder: holds a folder for each class, all of which must be in `classes` and the other way round.
+        classes: their names; the label of a class is its position.
+
+    Raises:
+        InputError: naming the class folder that is missing, empty or not in `classes`.
+    """
+
+    def __init__(self, folder: Path, classes: tuple[str, ...]):
+        for name in class_names(folder):
+            if name not in classes:
+                raise InputError(f"{folder / name}: a class that {folder.with_name('train')} does not have")
+        paths, self.labels = [], []
+        for label, name in enumerate(classes):
+            if not (folder / name).is_dir():
+                raise InputError(
+                    f"{folder / name}: this class is missing here: every split needs a folder for every class"
+                )
+            with os.scandir(folder / name) as entries:
+                found = sorted(e.name for e in entries if _is_image(e.name))
+            if not found:
+                raise InputError(f"{folder / name}: holds no images ({', '.join(_SUFFIXES)})")
+            paths += [os.path.join(name, file) for file in found]
+            self.labels += [label] * len(found)
+        self.folder = str(folder)
+        # One array each: a million strings would be copied one by one to every process that decodes.
+        self._paths = np.array([os.fsencode(path) for path in paths])
+        self.labels = np.int32(self.labels)
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, i: int) -> tuple[bytes, int]:
+        """The content of a file, and its label."""
+        try:
+            with open(self.place(i), "rb") as file:
+                return file.read(), int(self.labels[i])
+        except OSError as error:
+            raise InputError(f"{self.place(i)}: cannot be read ({error.strerror})") from error
+
+    def place(self, i: int) -> str:
+        """Where image i is: its path."""
+        return os.path.join(self.folder, os.fsdecode(self._paths[i]))
+
+
+def split_folder(root: Path, *names: str) -> Path:
+    """The first of the folders `names` that exists below `root`."""
+    for name in names:
+        if (root / name).is_dir():
+            return root / name
+    raise InputError(
+        f"{root}: holds no folder {' or '.join(repr(name) for name in names)} (train/<class>/*.jpg is expected)"
+    )
+
+
+def class_names(folder: Path) -> tuple[str, ...]:
+    """The folders in a folder, in alphabetical order."""
+    names = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
+    if not names:
+        flat = any(_is_image(p.name) for p in folder.iterdir())
+        cure = f"put the images into {folder}/<class>/"
+        if flat and folder.name == "val":
+            cure += f"; if they are ImageNet's, `python -m lmjax.prepare sort-validation --images {folder}` does it"
+        raise InputError(f"{folder}: holds {'images, but ' if flat else ''}no class folders: {cure}")
+    return names
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(_SUFFIXES) and not name.startswith(".")
 
 
 def load_folder(directory: str | Path | None, size: int | None = None) -> Dataset:
@@ -28,19 +102,12 @@ def load_folder(directory: str | Path | None, size: int | None = None) -> Datase
         InputError: naming the folder that is missing or empty, the class that only one split has, the file that
             cannot be decoded, or two images of different sizes.
     """
-    if directory is None:
-        raise InputError("data.dir: a folder data set needs the folder: give --data.dir")
-    root = Path(directory).expanduser()
-    if not root.is_dir():
-        raise InputError(f"data.dir: there is no directory {root}")
+    root = require_directory(directory)
     if size is not None and size < 1:
         raise InputError(f"data.size: must be at least 1 pixel, got {size}")
-    train_folder, test_folder = _child(root, "train"), _child(root, "test", "val")
-    classes = _classes(train_folder)
-    for name in _classes(test_folder):
-        if name not in classes:
-            raise InputError(f"{test_folder / name}: a class that {train_folder} does not have")
-    train, test = (_split(folder, classes, size) for folder in (train_folder, test_folder))
+    train_folder, test_folder = split_folder(root, "train"), split_folder(root, "test", "val")
+    classes = class_names(train_folder)
+    train, test = (_decoded(Files(folder, classes), size) for folder in (train_folder, test_folder))
     if train.images.shape[1:] != test.images.shape[1:]:
         raise InputError(
             f"{root}: training images are {_pixels(train.images[0])} and test images {_pixels(test.images[0])}: "
@@ -49,67 +116,41 @@ def load_folder(directory: str | Path | None, size: int | None = None) -> Datase
     return Dataset(root.name, train, test, classes, *channel_statistics(train.images))
 
 
-def _child(root: Path, *names: str) -> Path:
-    for name in names:
-        if (root / name).is_dir():
-            return root / name
-    raise InputError(
-        f"{root}: holds no folder {' or '.join(repr(name) for name in names)} (train/<class>/*.jpg is expected)"
-    )
+def require_directory(directory: str | Path | None) -> Path:
+    """The directory that data.dir names, which must exist."""
+    if directory is None:
+        raise InputError("data.dir: a folder data set needs the folder: give --data.dir")
+    root = Path(directory).expanduser()
+    if not root.is_dir():
+        raise InputError(f"data.dir: there is no directory {root}")
+    return root
 
 
-def _classes(folder: Path) -> tuple[str, ...]:
-    names = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
-    if not names:
-        raise InputError(f"{folder}: holds no class folders: put the images into {folder}/<class>/")
-    return names
+def _decoded(files: Files, size: int | None) -> Split:
+    def decode(i):
+        data, _ = files[i]
+        try:
+            image = PillowImage(data)
+            return image.whole() if size is None else image.centre(size, size)
+        except BrokenImage as error:
+            raise InputError(f"{files.place(i)}: cannot be decoded ({error}): replace or delete it") from error
 
-
-def _split(folder: Path, classes: tuple[str, ...], size: int | None) -> Split:
-    paths, labels = [], []
-    for label, name in enumerate(classes):
-        if not (folder / name).is_dir():
-            raise InputError(f"{folder / name}: this class is missing here: every split needs a folder for every class")
-        with os.scandir(folder / name) as entries:
-            found = sorted(e.path for e in entries if e.name.lower().endswith(_SUFFIXES) and not e.name.startswith("."))
-        if not found:
-            raise InputError(f"{folder / name}: holds no images ({', '.join(_SUFFIXES)})")
-        paths += found
-        labels += [label] * len(found)
     images = None
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding releases the interpreter's lock
-        decoded = pool.map(lambda path: _decode(path, size), paths, chunksize=64)
         try:
-            for i, image in enumerate(decoded):
+            for i, image in enumerate(pool.map(decode, range(len(files)))):
                 if images is None:
-                    images = np.empty((len(paths), *image.shape), np.uint8)
+                    images = np.empty((len(files), *image.shape), np.uint8)
                 elif image.shape != images.shape[1:]:
                     raise InputError(
-                        f"{paths[i]}: is {_pixels(image)}, but {paths[0]} is {_pixels(images[0])}: bring all images to "
-                        "one size with --data.size"
+                        f"{files.place(i)}: is {_pixels(image)}, but {files.place(0)} is {_pixels(images[0])}: bring "
+                        "all images to one size with --data.size"
                     )
                 images[i] = image
         except InputError:
             pool.shutdown(cancel_futures=True)
             raise
-    return Split(images, np.int32(labels))
-
-
-def _decode(path: str, size: int | None) -> np.ndarray:
-    """One image as uint8 [H, W, 3]."""
-    try:
-        with Image.open(path) as image:
-            if image.mode in ("I", "F") or image.mode.startswith("I;16"):
-                raise ValueError("it has more than 8 bits a channel; convert it to 8")  # Pillow would clip it to white
-            image = image.convert("RGB")
-    except Exception as error:  # Pillow's readers raise whatever a broken file made them stumble over
-        raise InputError(f"{path}: cannot be decoded ({error}): replace or delete it") from error
-    if size is not None and image.size != (size, size):
-        width, height = image.size
-        side = min(width, height)
-        left, top = (width - side) / 2, (height - side) / 2
-        image = image.resize((size, size), Image.Resampling.BILINEAR, box=(left, top, left + side, top + side))
-    return np.asarray(image)
+    return Split(images, files.labels)
 
 
 def _pixels(image: np.ndarray) -> str:

@@ -1,0 +1,136 @@
+"""From the bytes of an image file to a square of pixels.
+
+Two decoders of one interface: `PillowImage` is the reference, antialiased, whose pixels are those of torchvision's
+transforms on Pillow images; `TurboImage` is faster, and its pixels differ (benchmarks/input_pipeline.py measures both).
+Grey, palette and CMYK images become RGB, transparency is dropped, and the orientation that a camera may have noted is
+left alone, as the usual recipes do.
+"""
+
+import functools
+import io
+import math
+
+import numpy as np
+from PIL import Image
+
+from lmjax.data.crops import Box, middle
+from lmjax.errors import optional_import
+
+
+class BrokenImage(ValueError):
+    """The bytes cannot be decoded; the message says why."""
+
+
+class PillowImage:
+    """An image file, decoded and scaled by Pillow.
+
+    Args:
+        data: the content of the file. Only its header is read yet.
+
+    Attributes:
+        size: width and height in pixels.
+
+    Raises:
+        BrokenImage: here or when it is decoded, for what is no image, is cut short, or has more than 8 bits a channel.
+    """
+
+    def __init__(self, data: bytes):
+        try:
+            self._image = Image.open(io.BytesIO(data))
+        except Exception as error:  # Pillow's readers raise whatever a broken file made them stumble over
+            raise BrokenImage(_reason(error)) from error
+        self.size: tuple[int, int] = self._image.size
+
+    def _rgb(self) -> Image.Image:
+        image = self._image
+        if image.mode in ("I", "F") or image.mode.startswith("I;16"):
+            raise BrokenImage("it has more than 8 bits a channel; convert it to 8")  # Pillow would clip it to white
+        try:
+            image.load()
+            return image if image.mode == "RGB" else image.convert("RGB")
+        except Exception as error:
+            raise BrokenImage(_reason(error)) from error
+
+    def whole(self) -> np.ndarray:
+        """All of it, uint8 [height, width, 3]."""
+        return np.asarray(self._rgb())
+
+    def crop(self, box: Box, size: int, *, mirror: bool = False) -> np.ndarray:
+        """A box scaled to uint8 [size, size, 3], mirrored left to right if asked. Nothing outside of it counts."""
+        left, top, width, height = box
+        cut = self._rgb().crop((left, top, left + width, top + height))
+        scaled = cut.resize((size, size), Image.Resampling.BILINEAR)
+        return np.asarray(scaled.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirror else scaled)
+
+    def centre(self, size: int, shorter: int) -> np.ndarray:
+        """Scaled so that the shorter side is `shorter`, and the middle cut out: uint8 [size, size, 3]."""
+        (width, height), (left, top, _, _) = middle(*self.size, size, shorter)
+        x, y = self.size[0] / width, self.size[1] / height
+        box = (left * x, top * y, (left + size) * x, (top + size) * y)  # only what is cut out needs to be scaled
+        return np.asarray(self._rgb().resize((size, size), Image.Resampling.BILINEAR, box=box))
+
+
+class TurboImage:
+    """A JPEG file decoded by libjpeg-turbo through simplejpeg, scaled by OpenCV; other files are decoded by Pillow.
+
+    Where twice as many pixels a side as are needed would be decoded, or more, the inverse cosine transform makes only a
+    half, three, two or one eighth of them. Arguments, attributes and errors are those of `PillowImage`.
+    """
+
+    def __init__(self, data: bytes):
+        self._jpeg, self._cv2 = _turbo()
+        self._data, self._other = data, None
+        try:
+            height, width, colours, _ = self._jpeg.decode_jpeg_header(data)
+        except ValueError:  # no JPEG, or broken already in its header, which Pillow will say
+            colours = None
+        if colours in ("YCbCr", "RGB", "Gray"):
+            self.size = (width, height)
+        else:
+            self._other = PillowImage(data)
+            self.size = self._other.size
+
+    def _pixels(self, scale: float) -> np.ndarray:
+        """All of it, in at least 1 / scale of its pixels a side."""
+        if self._other is not None:
+            return self._other.whole()
+        width, height = (math.ceil(side / max(scale, 1)) for side in self.size)
+        try:
+            return self._jpeg.decode_jpeg(self._data, "RGB", min_height=height, min_width=width, min_factor=2)
+        except ValueError as error:
+            raise BrokenImage(_reason(error)) from error
+
+    def whole(self) -> np.ndarray:
+        return self._pixels(1)
+
+    def crop(self, box: Box, size: int, *, mirror: bool = False) -> np.ndarray:
+        pixels = self._pixels(min(box.width, box.height) / size)
+        x, y = pixels.shape[1] / self.size[0], pixels.shape[0] / self.size[1]
+        left, top = int(box.left * x), int(box.top * y)
+        right, bottom = math.ceil((box.left + box.width) * x), math.ceil((box.top + box.height) * y)
+        # Not antialiased, which the half-size decoding keeps within bounds: averaging would take half of the gain.
+        scaled = self._cv2.resize(pixels[top:bottom, left:right], (size, size), interpolation=self._cv2.INTER_LINEAR)
+        return self._cv2.flip(scaled, 1) if mirror else scaled
+
+    def centre(self, size: int, shorter: int) -> np.ndarray:
+        scaled, (left, top, _, _) = middle(*self.size, size, shorter)
+        pixels = self._pixels(min(self.size) / shorter)
+        smaller = pixels.shape[1] > scaled[0]
+        method = self._cv2.INTER_AREA if smaller else self._cv2.INTER_LINEAR
+        return self._cv2.resize(pixels, scaled, interpolation=method)[top : top + size, left : left + size]
+
+
+@functools.cache
+def _turbo():
+    purpose = "data.decoder turbo"
+    jpeg = optional_import("simplejpeg", package="simplejpeg", purpose=purpose)
+    cv2 = optional_import("cv2", package="opencv-python-headless", purpose=purpose)
+    cv2.setNumThreads(0)  # the images are what is spread over threads
+    return jpeg, cv2
+
+
+def _reason(error: Exception) -> str:
+    return str(error) or type(error).__name__
+
+
+DECODERS = {"pillow": PillowImage, "turbo": TurboImage}

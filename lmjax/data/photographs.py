@@ -1,0 +1,108 @@
+"""ImageNet, or any other set of photographs in one of its layouts: read from disk while training."""
+
+import dataclasses
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmjax.data import prepared
+from lmjax.data.folder import Files, class_names, require_directory, split_folder
+from lmjax.data.stream import Source
+from lmjax.errors import InputError
+
+# ImageNet's channel means and standard deviations as most recipes have them.
+_MEAN = np.float32([0.485, 0.456, 0.406]) * 255
+_STD = np.float32([0.229, 0.224, 0.225]) * 255
+
+RESIZED = "resized.json"  # what `lmjax.prepare resize` leaves in a folder that it has written
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Photographs:
+    """A data set for classification whose images stay on disk, encoded and of their own sizes.
+
+    Attributes:
+        name: what to call it in logs.
+        train, test: its two splits.
+        classes: the name of each label.
+        size: pixels of a side of what the network sees.
+        mean, std: of the channels, in the units of a pixel (0 to 255); ImageNet's, float32 [3].
+        resized: the shorter side in pixels that the images were brought to beforehand; None for the originals.
+    """
+
+    name: str
+    train: Source
+    test: Source
+    classes: tuple[str, ...]
+    size: int
+    mean: np.ndarray = dataclasses.field(default_factory=_MEAN.copy)
+    std: np.ndarray = dataclasses.field(default_factory=_STD.copy)
+    resized: int | None = None
+
+    def __post_init__(self):
+        if len(self.classes) < 2:
+            raise InputError(f"{self.name}: there is nothing to tell apart with {len(self.classes)} class")
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of what the network sees."""
+        return self.size, self.size, 3
+
+    def describe(self) -> dict[str, Any]:
+        """What a network trained on it depends on, as plain data, to be kept with a checkpoint."""
+        return {
+            "classes": list(self.classes),
+            "shape": list(self.shape),
+            "training_images": len(self.train),
+            "mean": self.mean.tolist(),
+            "std": self.std.tolist(),
+            "resized": self.resized,
+        }
+
+
+def load_photographs(directory: str | Path | None, size: int) -> Photographs:
+    """Finds the images; none is read yet.
+
+    Args:
+        directory: holds `train/<class>/*.JPEG` and `val/<class>/*.JPEG` (or `test`), or a data set that
+            tensorflow-datasets has prepared, at any of its levels (`<directory>/imagenet2012/<version>`).
+        size: pixels of a side of what the network will see.
+
+    Raises:
+        InputError: if it holds neither, or something is missing in it.
+    """
+    root = require_directory(directory)
+    if (root / "train").is_dir():
+        classes = class_names(root / "train")
+        train, test = (Files(split_folder(root, *names), classes) for names in (("train",), ("val", "test")))
+        return Photographs(root.resolve().name, train, test, classes, size, resized=_resized(root))
+    found = prepared.find(None, root)
+    if found is None:
+        raise InputError(f"data.dir: {root} holds neither train/<class>/*.JPEG nor a prepared data set{_hint(root)}")
+    data = prepared.load(found)
+    return Photographs(data.name, data.train, data.test, data.classes, size)
+
+
+def _hint(root: Path) -> str:
+    """What to do about a directory that is nearly one."""
+    if list(root.glob("ILSVRC2012_img_*.tar")):
+        return f": python -m lmjax.prepare imagenet2012 --archives {root} --data-dir ... prepares the archives"
+    if list(root.glob("n[0-9]*")):
+        return ": it seems to be a folder of classes itself: name the folder above, which holds train and val"
+    return ""
+
+
+def _resized(root: Path) -> int | None:
+    path = root / RESIZED
+    if not path.exists():
+        return None
+    try:
+        note = json.loads(path.read_text())
+        shorter_side, complete = int(note["shorter_side"]), bool(note["complete"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: is not what lmjax.prepare resize writes: write the folder again") from error
+    if not complete:
+        raise InputError(f"{root}: this smaller copy is not finished: run the same `lmjax.prepare resize` again")
+    return shorter_side

@@ -1,0 +1,222 @@
+"""Batches of photographs from disk, on Grain: which images, in what order and cropped where follows from (seed, step).
+
+Every image of a run has a number: position p of batch n is draw n * batch + p. A draw is a pure function of the seed
+and that number, so that it matters neither which thread, worker or host makes it, nor where the run was resumed.
+"""
+
+import dataclasses
+import functools
+import gc
+import os
+import signal
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from lmjax.data.crops import random_box
+from lmjax.data.decode import DECODERS, BrokenImage
+from lmjax.errors import InputError, optional_import
+
+
+class Source(Protocol):
+    """Encoded images: `Files` of a folder, or `Records` that tensorflow-datasets has prepared."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, i: int) -> tuple[bytes, int]:
+        """The content of an image file, and its label."""
+        ...
+
+    def place(self, i: int) -> str:
+        """What to call image i in a message."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Loader:
+    """From one image of a source to one of a batch.
+
+    Attributes:
+        source: the images.
+        size: pixels of a side of the result.
+        decoder: "pillow" or "turbo".
+        min_area: smallest share of the image that a random crop takes; None: the middle of the image, for evaluation.
+        flip: mirror half of the random crops left to right.
+        skip: replace what cannot be decoded by the next image that can, instead of stopping. In an evaluation it is
+            left out.
+    """
+
+    source: Source
+    size: int
+    decoder: str = "pillow"
+    min_area: float | None = None
+    flip: bool = True
+    skip: bool = False
+
+    def random(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
+        """Image `index`, cropped at random."""
+        mirror = self.flip and bool(rng.random() < 0.5)
+
+        def crop(image):
+            return image.crop(random_box(rng, *image.size, self.min_area), self.size, mirror=mirror)
+
+        for offset in range(min(len(self.source), 100)):
+            found = self._load((index + offset) % len(self.source), crop)
+            if found is not None:
+                return found | {"broken": np.int64(index if offset else -1)}
+        raise InputError(f"{self.source.place(index)}: neither this image nor the 99 after it can be decoded")
+
+    def middle(self, index: int) -> dict[str, Any]:
+        """Image `index`, its shorter side scaled to 256 / 224 of the size and the middle cut out.
+
+        Behind the last image there are black ones with the label -1, which fill the last batch.
+        """
+        shorter = round(self.size * 256 / 224)
+        inside = index < len(self.source)
+        found = self._load(index, lambda image: image.centre(self.size, shorter)) if inside else None
+        if found is None:
+            found = {"image": np.zeros((self.size, self.size, 3), np.uint8), "label": np.int32(-1)}
+            return found | {"broken": np.int64(index if inside else -1)}
+        return found | {"broken": np.int64(-1)}
+
+    def _load(self, index, cut):
+        data, label = self.source[index]
+        try:
+            return {"image": np.ascontiguousarray(cut(DECODERS[self.decoder](data))), "label": np.int32(label)}
+        except BrokenImage as error:
+            if self.skip:
+                return None
+            raise InputError(
+                f"{self.source.place(index)}: cannot be decoded ({error}): replace or delete it, or give "
+                "--data.on-error skip"
+            ) from error
+
+
+@dataclasses.dataclass(frozen=True)
+class _Share:
+    """The draws that one process makes, of all: the positions `rows` of every batch."""
+
+    draws: Any
+    batch: int
+    rows: Sequence[int]
+
+    def __len__(self):
+        return len(self.draws) // self.batch * len(self.rows)
+
+    def __getitem__(self, i):
+        step, position = divmod(int(i), len(self.rows))
+        return self.draws[step * self.batch + int(self.rows[position])]
+
+
+class Stream:
+    """Batches by their number: {"image": uint8 [B, size, size, 3], "label": int32 [B], "broken": int64 [B]}.
+
+    A label is -1 where there is no image (only in an evaluation). "broken" is the number of an image that could not be
+    decoded and was replaced or left out, else -1.
+
+    Args:
+        loader: what makes an image.
+        batch: images in a batch, over all processes.
+        seed: of the order and the crops, from 0 to 2**32 - 1: every epoch is in another order, and leaves out other
+            images that do not fill a batch. None: each image once, in the order of the source, then all again, for
+            evaluations.
+        rows: which positions of each batch to load here; None for all.
+
+    Raises:
+        InputError: if Grain is not installed, or there are fewer images than a training batch has.
+    """
+
+    def __init__(self, loader: Loader, batch: int, *, seed: int | None, rows: Sequence[int] | None = None):
+        grain = optional_import("grain", package="grain", purpose="reading images from disk during training")
+        self.loader = loader
+        size = len(loader.source)
+        if seed is None:
+            self.length = -(-size // batch)  # in batches: of the evaluation, or of an epoch
+            draws = grain.MapDataset.range(self.length * batch).map(loader.middle).repeat()
+        else:
+            self.length = size // batch
+            draws = grain.MapDataset.range(size).seed(seed).shuffle()[: self.length * batch].repeat()
+            draws = draws.random_map(loader.random)
+        share = _Share(draws, batch, range(batch) if rows is None else tuple(map(int, rows)))
+        self._batches = grain.MapDataset.source(share).batch(len(share.rows))
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, step: int) -> dict[str, np.ndarray]:
+        """Batch `step`, made here and now."""
+        return self._batches[step]
+
+    def read(self, start: int = 0, *, workers: int = 0, threads: int = 1) -> "Reader":
+        """The batches from `start` on, made in the background.
+
+        Args:
+            start: number of the first batch.
+            workers: processes that make them; 0 for threads of this one.
+            threads: in each process. Each makes a batch of its own.
+        """
+        return Reader(self._batches[start:], workers, threads)
+
+
+class Reader(Iterator[dict[str, np.ndarray]]):
+    """Iterates over batches, for ever. Close it: then its processes end and their shared memory is given back."""
+
+    def __init__(self, batches: Any, workers: int, threads: int):
+        import grain
+
+        # One batch is being made by each thread, and one more is ready.
+        dataset = batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=threads + 1))
+        self._shared = workers > 0
+        if workers:
+            _parse_flags()
+            options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
+            dataset = dataset.mp_prefetch(options, worker_init_fn=functools.partial(_follow, os.getpid()))
+        self._iterator = iter(dataset)
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        try:
+            # From a worker it comes in shared memory, which must be given back before the program ends.
+            return {key: np.array(value) if self._shared else value for key, value in next(self._iterator).items()}
+        except RuntimeError as error:
+            if "terminated unexpectedly" not in str(error):
+                raise
+            raise InputError(
+                f"data.workers: a process that decodes images has died ({error}). Is there memory for all of them, and "
+                "in /dev/shm (in Docker: --shm-size)? Try fewer --data.workers; 0 decodes in threads"
+            ) from error
+
+    def close(self) -> None:
+        """Ends what makes batches in the background."""
+        if self._iterator is not None:
+            self._iterator.close()
+            self._iterator = None
+            gc.collect()  # batches that nobody has taken are in shared memory, which goes with its last reference
+
+    def __enter__(self) -> "Reader":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+
+def _parse_flags() -> None:
+    """Grain's workers want to know absl's flags, which only a program that uses absl has parsed."""
+    from absl import flags
+
+    if not flags.FLAGS.is_parsed():
+        flags.FLAGS.mark_as_parsed()
+
+
+def _follow(parent: int, *_: int) -> None:
+    """In a worker: leave Ctrl-C to the process that started it, and end when that is gone, even if it was killed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+    def watch():
+        while os.getppid() == parent:
+            time.sleep(0.5)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
