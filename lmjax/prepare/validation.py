@@ -1,0 +1,79 @@
+"""ImageNet's validation images, sorted into a folder for each class, which their archive does not do."""
+
+import collections
+import importlib.resources
+import re
+from pathlib import Path
+from typing import Any
+
+from lmjax.errors import InputError, optional_import
+
+_IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
+
+
+def add(commands: Any) -> None:
+    """Adds the command to those of an argparse parser."""
+    parser = commands.add_parser(
+        "sort-validation",
+        help="sort ImageNet's validation images into a folder for each class",
+        description="Moves val/ILSVRC2012_val_00000001.JPEG and so on to val/<class>/, by the official labels. "
+        "Can be interrupted and run again.",
+    )
+    parser.add_argument("--images", type=Path, required=True, metavar="DIR/val", help="the folder of the images")
+    parser.set_defaults(run=lambda options: sort(options.images))
+
+
+def sort(folder: Path) -> None:
+    """Sorts ImageNet's validation images, or any of them, into folders named after their classes.
+
+    Args:
+        folder: holds the images, or those that an earlier run has not yet sorted.
+
+    Raises:
+        InputError: before anything is moved, if there is anything else in the folder, or an image in the wrong place.
+    """
+    folder = folder.expanduser()
+    if not folder.is_dir():
+        raise InputError(f"--images: there is no folder {folder}")
+    labels = _labels()
+    moves: dict[Path, Path] = {}
+    counts: collections.Counter[str] = collections.Counter()
+    for path in sorted(folder.iterdir()):
+        sorted_before = path.is_dir() and path.name in labels
+        for image in sorted(path.iterdir()) if sorted_before else [path]:
+            match = _IMAGE.fullmatch(image.name)
+            if not match or not 1 <= int(match[1]) <= len(labels) or image.is_dir():
+                raise InputError(
+                    f"{image}: is not one of ImageNet's validation images (ILSVRC2012_val_00000001.JPEG to "
+                    f"ILSVRC2012_val_{len(labels):08}.JPEG): nothing was moved"
+                )
+            label = labels[int(match[1]) - 1]
+            target = folder / label / image.name
+            if sorted_before and path.name != label:
+                raise InputError(f"{image}: its class is {label}: nothing was moved")
+            if not sorted_before and target.exists():
+                raise InputError(f"{image}: is also {target}: delete one of them; nothing was moved")
+            counts[label] += 1
+            if not sorted_before:
+                moves[image] = target
+    if not counts:
+        raise InputError(f"{folder}: holds no images")
+    try:
+        for image, target in moves.items():
+            target.parent.mkdir(exist_ok=True)
+            image.rename(target)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be sorted ({error}): run it again when that is mended") from error
+    print(
+        f"{folder}: {len(moves):,} images were sorted; now {counts.total():,} of {len(labels):,} are in the folders of "
+        f"{len(counts):,} classes"
+    )
+
+
+def _labels() -> list[str]:
+    """The classes of ImageNet's validation images, as tensorflow-datasets has them: image n at n - 1."""
+    tfds = optional_import(
+        "tensorflow_datasets", package="tensorflow-datasets", purpose="knowing the classes of the images"
+    )
+    file = importlib.resources.files(tfds) / "datasets" / "imagenet2012" / "validation_labels.txt"
+    return file.read_text().split()

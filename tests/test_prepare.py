@@ -1,0 +1,362 @@
+"""`python -m lmjax.prepare`: what it refuses, what it leaves behind, and (slow, with TensorFlow) what it makes."""
+
+import collections
+import importlib.util
+import io
+import os
+import re
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lmjax.data import prepared
+from lmjax.prepare import imagenet, main, validation
+
+tfds = pytest.importorskip("tensorflow_datasets")
+
+ROOT = Path(__file__).parents[1]
+TRAIN, VALIDATION = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
+CMYK, PNG = "n01739381_1309.JPEG", "n02105855_2933.JPEG"  # two that tensorflow-datasets converts
+CLASSES = ("n01440764", "n01739381", "n02105855", "n03961711", "n15075141")
+
+
+def picture(seed, mode="RGB", kind="JPEG"):
+    pixels = np.random.default_rng(seed).integers(0, 256, (4, 5, len(mode)), np.uint8)
+    file = io.BytesIO()
+    Image.fromarray(pixels, mode).resize((50, 40), Image.Resampling.BILINEAR).save(file, kind)
+    return file.getvalue()
+
+
+def tar(members):
+    file = io.BytesIO()
+    with tarfile.open(fileobj=file, mode="w") as archive:
+        for name, data in members.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            archive.addfile(member, io.BytesIO(data))
+    return file.getvalue()
+
+
+TRAINING_IMAGES = {f"{name}_{i}.JPEG": picture(10 * k + i) for k, name in enumerate(CLASSES) for i in range(3)}
+TRAINING_IMAGES |= {CMYK: picture(1, "CMYK"), PNG: picture(2, kind="PNG")}
+VALIDATION_IMAGES = {f"ILSVRC2012_val_{i:08}.JPEG": picture(1000 + i) for i in range(1, 8)}
+
+
+@pytest.fixture
+def archives(tmp_path):
+    folder = tmp_path / "the archives"
+    folder.mkdir()
+    classes = {
+        f"{name}.tar": tar({image: data for image, data in TRAINING_IMAGES.items() if image.startswith(name)})
+        for name in CLASSES
+    }
+    (folder / TRAIN).write_bytes(tar(classes))
+    (folder / VALIDATION).write_bytes(tar(VALIDATION_IMAGES))
+    return folder
+
+
+@pytest.fixture
+def run(archives, tmp_path, capsys):
+    """Runs the command: its exit status, and what it printed to stdout and to stderr."""
+
+    def run(*more, data_dir=tmp_path / "data"):
+        status = main(["imagenet2012", "--archives", str(archives), "--data-dir", str(data_dir), *more])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def build(monkeypatch):
+    """Replaces what tensorflow-datasets does in its process, and needs no packages for it."""
+
+    def build(program):
+        monkeypatch.setattr(imagenet, "_PACKAGES", {})
+        monkeypatch.setattr(imagenet, "_BUILD", f"import sys, os, signal\nsys.path.insert(0, {str(ROOT)!r})\n{program}")
+
+    return build
+
+
+MAKE = """
+from pathlib import Path
+from tests.data import handmade
+records = [{"image": b"an image", "label": i % 2} for i in range(4)]
+handmade.prepare(Path(sys.argv[2], "imagenet2012", "5.1.0"), {"train": records, "validation": records[:3]})
+"""
+HALF = """
+from pathlib import Path
+folder = Path(sys.argv[2], "imagenet2012", "incomplete.ABC123_5.1.0")
+folder.mkdir(parents=True)
+(folder / "bucket_000.tmp").write_text("much")
+"""
+
+
+def test_check_only_looks(run, tmp_path, build):
+    build("raise Exception")
+    status, out, err = run("--check")
+    assert (status, err) == (0, "")
+    assert "ILSVRC2012_img_train.tar: 0.0 GiB, 5 of 1,000 classes" in out
+    assert "ILSVRC2012_img_val.tar: 0.0 GiB, 7 of 50,000 images" in out
+    assert re.search(r"disk: .* are needed .* are free", out)
+    assert re.search(r"memory: about 3 GiB; time: about \d+ min", out)
+    assert not (tmp_path / "data").exists()
+
+
+def test_prepares_and_says_how_to_train(run, tmp_path, build):
+    build(MAKE)
+    status, out, err = run()
+    assert (status, err) == (0, "")
+    version = tmp_path / "data" / "imagenet2012" / "5.1.0"
+    assert f"{version}: 4 training and 3 test images\n" in out
+    assert out.endswith(f"--config configs/imagenet.py:lm_resnet50 --data.dir {tmp_path / 'data'}\n")
+    assert os.listdir(tmp_path / "data") == ["imagenet2012"]
+    assert len(prepared.load(version).train) == 4
+    build("raise Exception")
+    status, out, _ = run()
+    assert status == 0
+    assert f"{version}: is prepared already, with 4 training and 3 test images" in out
+
+
+def test_prepared_already_but_damaged(run, tmp_path, build):
+    build(MAKE)
+    run()
+    version = tmp_path / "data" / "imagenet2012" / "5.1.0"
+    next(version.glob("*train.array_record*")).unlink()
+    status, _, err = run()
+    assert status == 2
+    assert err.startswith("error: ")
+    assert err.endswith(f"prepare the data set again; for that, delete {version} first\n")
+
+
+@pytest.mark.parametrize(
+    ("program", "reason"),
+    [
+        (HALF + "sys.exit(3)", "exit status 3"),
+        (HALF + "os.kill(os.getpid(), signal.SIGKILL)", "signal 9; is there enough memory?"),
+        (HALF, "exit status 0"),
+    ],
+)
+def test_failing_leaves_nothing(run, tmp_path, build, program, reason):
+    build(program)
+    status, _, err = run()
+    assert status == 2
+    assert err.startswith(f"error: tensorflow-datasets failed ({reason})")
+    assert os.listdir(tmp_path / "data") == []
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_interrupted_leaves_nothing(archives, tmp_path, how):
+    data_dir = tmp_path / "data"
+    wait = f"{HALF}\nimport time; (folder / str(os.getpid())).touch(); time.sleep(100)"
+    program = (
+        "import sys; from lmjax.prepare import imagenet, main; imagenet._PACKAGES = {}; "
+        f"imagenet._BUILD = {'import sys, os' + wait!r}; sys.exit(main(sys.argv[1:]))"
+    )
+    arguments = ["imagenet2012", "--archives", str(archives), "--data-dir", str(data_dir)]
+    process = subprocess.Popen([sys.executable, "-c", program, *arguments], cwd=ROOT, stderr=subprocess.PIPE)
+    try:
+        deadline = time.monotonic() + 60
+        while not (marks := list(data_dir.glob("preparing-*/imagenet2012/incomplete.*/[0-9]*"))):
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(how)
+        _, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert err == b"interrupted\n"
+    assert os.listdir(data_dir) == []
+    with pytest.raises(ProcessLookupError):
+        os.kill(int(marks[0].name), 0)
+
+
+def test_what_a_killed_run_has_left_is_named(run, tmp_path, build):
+    build(MAKE)
+    (tmp_path / "data" / "preparing-x").mkdir(parents=True)
+    _, out, _ = run("--check")
+    assert f"{tmp_path / 'data' / 'preparing-x'}: is being prepared by another process, or left by one" in out
+
+
+def test_missing_archives_and_packages_are_told_in_one_line(run, archives, tmp_path, monkeypatch):
+    (archives / TRAIN).unlink()
+    (archives / VALIDATION).unlink()
+    monkeypatch.setattr(imagenet, "_PACKAGES", {"tensorflow_that_is_not_there": "tensorflow", "jax": "jax"})
+    status, out, err = run()
+    assert status == 2
+    assert err.count("\n") == 1
+    for name in (TRAIN, VALIDATION):
+        assert f"there is no {archives / name}: name the folder that holds it by --archives" in err
+        assert f"{name}: missing" in out
+    assert "https://www.image-net.org/download-images" in err
+    assert err.endswith("pip install tensorflow\n")
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("name", [TRAIN, VALIDATION])
+@pytest.mark.parametrize("keep", [0, 300, 0.5, "one file less", "no tar", "no file"])
+def test_archives_cut_short(run, archives, build, name, keep):
+    build(MAKE)
+    path = archives / name
+    data = path.read_bytes()
+    if keep == 0.5:
+        keep = len(data) // 2
+    elif keep == "one file less":
+        with tarfile.open(path) as archive:
+            keep = archive.getmembers()[-1].offset
+    path.write_bytes({"no tar": b"no tar" * 1000, "no file": bytes(10240)}.get(keep) or data[:keep])
+    status, out, err = run()
+    assert status == 2
+    assert err.startswith(f"error: {path}: is no tar archive, or cut short (")
+    assert f"{name}: will not do" in out
+
+
+@pytest.mark.parametrize(
+    ("name", "members", "message"),
+    [
+        (TRAIN, TRAINING_IMAGES, "holds nothing like 'n01440764_0.JPEG'"),
+        (VALIDATION, {k: v for k, v in VALIDATION_IMAGES.items() if "3" not in k}, "_00000004.JPEG' where image 3 sho"),
+        (VALIDATION, {f"val/{k}": v for k, v in VALIDATION_IMAGES.items()}, "holds 'val/ILSVRC2012_val_00000001.JPEG'"),
+    ],
+)
+def test_archives_that_are_not_the_official_ones(run, archives, build, name, members, message):
+    build(MAKE)
+    (archives / name).write_bytes(tar(members))
+    status, _, err = run()
+    assert status == 2
+    assert message in err
+
+
+def test_disk_too_small(run, build, monkeypatch):
+    build(MAKE)
+    usage = collections.namedtuple("usage", "free")
+    monkeypatch.setattr(imagenet.shutil, "disk_usage", lambda _: usage(1000))
+    status, _, err = run()
+    assert status == 2
+    assert re.search(r"only 0\.0 GiB of the .* GiB that are needed are free", err)
+
+
+@pytest.mark.parametrize("below", ["file", "file/data"])
+def test_data_dir_that_cannot_be_written_to(run, tmp_path, build, below):
+    build(MAKE)
+    (tmp_path / "file").write_text("")
+    status, _, err = run(data_dir=tmp_path / below)
+    assert (status, err) == (2, f"error: --data-dir {tmp_path / below}: cannot be written to\n")
+
+
+def test_arguments_that_are_missing(capsys):
+    for arguments in ([], ["imagenet2012"], ["imagenet2013"]):
+        with pytest.raises(SystemExit, match="2"):
+            main(arguments)
+    assert "invalid choice: 'imagenet2013'" in capsys.readouterr().err
+
+
+def test_tensorflow_stays_out():
+    program = "import sys, lmjax.prepare; from lmjax.prepare import validation; validation._labels(); "
+    program += "assert 'tensorflow' not in sys.modules"
+    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="preparing ImageNet needs TensorFlow")
+@pytest.mark.skipif(importlib.util.find_spec("importlib_resources") is None, reason="and importlib_resources")
+def test_imagenet_by_tensorflow_datasets_itself(archives, tmp_path):
+    command = [sys.executable, "-m", "lmjax.prepare", "imagenet2012", "--archives", str(archives), "--data-dir"]
+    environment = {key: value for key, value in os.environ.items() if key != "TQDM_DISABLE"}
+    ran = subprocess.run([*command, str(tmp_path / "data")], cwd=ROOT, env=environment, capture_output=True, text=True)
+    assert ran.returncode == 0, ran.stderr
+    assert "Generating train examples" in ran.stderr  # its progress can be seen
+    assert os.listdir(tmp_path / "data") == ["imagenet2012"]
+    found = prepared.load(prepared.find("imagenet2012", tmp_path / "data"))
+    assert len(found.classes) == 1000
+
+    def content(records):
+        images = {re.search(r"\((.*)\)", records.place(i))[1]: records[i] for i in range(len(records))}
+        return {name: (data, found.classes[label]) for name, (data, label) in images.items()}
+
+    train, test = content(found.train), content(found.test)
+    labels = validation._labels()
+    assert test == {name: (data, labels[i]) for i, (name, data) in enumerate(VALIDATION_IMAGES.items())}
+    assert {name: label for name, (_, label) in train.items()} == {name: name[:9] for name in TRAINING_IMAGES}
+    for name, data in TRAINING_IMAGES.items():
+        if name not in (CMYK, PNG):
+            assert train[name][0] == data
+            continue
+        converted, original = Image.open(io.BytesIO(train[name][0])), Image.open(io.BytesIO(data))
+        assert (converted.format, converted.mode, converted.size) == ("JPEG", "RGB", original.size)
+        difference = np.asarray(converted, np.float32) - np.asarray(original.convert("RGB"), np.float32)
+        assert abs(difference).mean() < 5
+
+
+@pytest.fixture
+def flat(tmp_path):
+    folder = tmp_path / "val"
+    folder.mkdir()
+    for number in (1, 2, 3, 49999, 50000):
+        (folder / f"ILSVRC2012_val_{number:08}.JPEG").write_text(str(number))
+    return folder
+
+
+def sort(folder):
+    return main(["sort-validation", "--images", str(folder)])
+
+
+OFFICIAL = {1: "n01751748", 2: "n09193705", 3: "n02105855", 49999: "n10148035", 50000: "n02437616"}
+
+
+def test_validation_images_are_sorted_by_the_official_labels(flat, capsys):
+    assert sort(flat) == 0
+    assert capsys.readouterr().out.endswith("5 images were sorted; now 5 of 50,000 are in the folders of 5 classes\n")
+    for number, label in OFFICIAL.items():
+        assert (flat / label / f"ILSVRC2012_val_{number:08}.JPEG").read_text() == str(number)
+    assert len(os.listdir(flat)) == 5
+    assert sort(flat) == 0  # nothing remains to be done
+    assert "0 images were sorted; now 5 of 50,000" in capsys.readouterr().out
+
+
+def test_sorting_goes_on_where_it_was_interrupted(flat, capsys):
+    assert sort(flat) == 0
+    for number in (4, 5):
+        (flat / f"ILSVRC2012_val_{number:08}.JPEG").write_text("")
+    assert sort(flat) == 0
+    assert "2 images were sorted; now 7 of 50,000" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "stranger",
+    [
+        "notes.txt",
+        "ILSVRC2012_val_00000000.JPEG",
+        "ILSVRC2012_val_00050001.JPEG",
+        "ILSVRC2012_val_1.JPEG",
+        "n00000000/ILSVRC2012_val_00000004.JPEG",
+        "n01751748/ILSVRC2012_val_00000002.JPEG",
+        "n01751748/ILSVRC2012_val_00000001.JPEG",
+        "n01751748/notes.txt",
+        "ILSVRC2012_val_00000004.JPEG/x",
+    ],
+)
+def test_what_is_not_understood_is_left_alone(flat, capsys, stranger):
+    (flat / stranger).parent.mkdir(exist_ok=True)
+    (flat / stranger).write_text("")
+    before = sorted(flat.rglob("*"))
+    assert sort(flat) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {flat}")
+    assert "nothing was moved" in err
+    assert sorted(flat.rglob("*")) == before
+
+
+def test_nothing_to_sort(tmp_path, capsys):
+    assert sort(tmp_path) == 2
+    assert sort(tmp_path / "nowhere") == 2
+    err = capsys.readouterr().err
+    assert f"{tmp_path}: holds no images" in err
+    assert f"there is no folder {tmp_path / 'nowhere'}" in err
