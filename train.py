@@ -2,6 +2,7 @@
 
 python train.py --config configs/digits.py
 python train.py --config configs/cifar10.py:lm_resnet56 --train.epochs 40 --seed 1
+python train.py --config configs/imagenet.py:lm_resnet50 --data.dir path/to/imagenet
 python train.py --config configs/digits.py --workdir runs/a --resume
 python train.py --config configs/digits.py --evaluate runs/a
 """
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 import lmjax
 from lmjax import command_line, data
@@ -41,7 +43,7 @@ def train(config: Config, *, resume: bool = False) -> dict:
         record.start(config)  # only now: a network that cannot run leaves nothing behind
     say(f"writing to {record.directory}")
 
-    with Checkpoints(record.directory / "checkpoints") as checkpoints:
+    with trainer, Checkpoints(record.directory / "checkpoints") as checkpoints:
         rows, before = [], 0.0
         if resume:
             if checkpoints.latest() is not None:
@@ -62,6 +64,8 @@ def train(config: Config, *, resume: bool = False) -> dict:
             except NonFiniteLoss as error:
                 raise InputError(explain(error, config, checkpoints)) from error
             row = {"epoch": epoch, "step": trainer.step} | metrics
+            if config.data.on_error == "skip":
+                row["broken_images"] = report_broken(trainer)
             row["wall_seconds"] = before + time.perf_counter() - began
             row["coefficients"] = trainer.coefficients()
             rows.append(row)
@@ -71,8 +75,7 @@ def train(config: Config, *, resume: bool = False) -> dict:
                 checkpoints.save(trainer.state, {"wall_seconds": row["wall_seconds"], "data": dataset.describe()})
 
     summary = {
-        "test_accuracy": rows[-1]["test_accuracy"],
-        "test_loss": rows[-1]["test_loss"],
+        **{key: value for key, value in rows[-1].items() if key.startswith("test_")},
         "parameters": trainer.parameters,
         "zero_stability": trainer.zero_stability(),
         "epochs": config.train.epochs,
@@ -94,7 +97,7 @@ def train(config: Config, *, resume: bool = False) -> dict:
 def evaluate(config: Config, directory: str) -> dict:
     """The test loss and accuracy of the newest checkpoint of a run."""
     record = Record(directory)
-    record.require_same(config, ("model",))
+    record.require_same(config, ("model", "train.average"))
     with Checkpoints(record.directory / "checkpoints", read_only=True) as checkpoints:
         dataset = load_data(config)
         trained_on = checkpoints.about()["data"]
@@ -103,14 +106,14 @@ def evaluate(config: Config, directory: str) -> dict:
                 f"{record.directory}: was trained on the classes {', '.join(trained_on['classes'])}, not these"
             )
         mean, std = np.float32(trained_on["mean"]), np.float32(trained_on["std"])
-        trainer = Trainer(config, dataclasses.replace(dataset, mean=mean, std=std))
-        trainer.state, _ = checkpoints.restore(trainer.state, network_only=True)
-    return trainer.evaluate()
+        with Trainer(config, dataclasses.replace(dataset, mean=mean, std=std)) as trainer:
+            trainer.state, _ = checkpoints.restore(trainer.state, network_only=True)
+            return trainer.evaluate()
 
 
 def require_same_data(dataset: data.Dataset, before: dict, record: Record) -> None:
     now = dataset.describe()
-    changed = [key for key in now if now[key] != before[key]]
+    changed = [key for key in now if now[key] != before.get(key)]
     if changed:
         raise InputError(
             f"{record.directory}: the data has changed since ({', '.join(changed)}): "
@@ -118,7 +121,7 @@ def require_same_data(dataset: data.Dataset, before: dict, record: Record) -> No
         )
 
 
-def load_data(config: Config) -> data.Dataset:
+def load_data(config: Config) -> data.Dataset | data.Photographs:
     return data.load(config.data.name, directory=config.data.dir, size=config.data.size)
 
 
@@ -132,8 +135,18 @@ def report(row: dict, epochs: int) -> None:
         f"epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  "
         f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.2%}  "
         f"test loss {row['test_loss']:.4f} accuracy {row['test_accuracy']:.2%}  "
-        f"lr {row['learning_rate']:g}  {row['images_per_second']:,.0f} images/s"
+        + (f"top-5 {row['test_top5_accuracy']:.2%}  " if "test_top5_accuracy" in row else "")
+        + f"lr {row['learning_rate']:g}  {row['images_per_second']:,.0f} images/s"
     )
+
+
+def report_broken(trainer: Trainer) -> int:
+    """Names the images that could not be decoded, each process its own, and returns how many all have met."""
+    broken = sorted(trainer.feed.take_broken())
+    if broken:
+        named = ", ".join(broken[:5]) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
+        print(f"{len(broken)} images could not be decoded, and were skipped: {named}", file=sys.stderr, flush=True)
+    return int(multihost_utils.process_allgather(np.int32(len(broken))).sum())
 
 
 def explain(error: NonFiniteLoss, config: Config, checkpoints: Checkpoints) -> str:

@@ -55,26 +55,57 @@ class DataConfig(_Checked):
 
     prefix: ClassVar[str] = "data."
 
-    name: Literal["digits", "cifar10", "cifar100", "folder"] = "digits"
-    """Which data set; "folder" is any folder train/<class>/*.jpg, test/<class>/*.jpg."""
+    name: Literal["digits", "cifar10", "cifar100", "folder", "imagenet"] = "digits"
+    """Which data set. "folder" is any folder train/<class>/*.jpg, test/<class>/*.jpg, decoded into memory. "imagenet"
+    is ImageNet or any other set of photographs, as such a folder or prepared by tensorflow-datasets, read while
+    training."""
     dir: str | None = None
     """Where it is. CIFAR is fetched when it is not there (None: the user's cache folder)."""
     size: int | None = None
-    """Side in pixels to which the images of a folder are brought; None takes them as they are."""
+    """Side in pixels to which the images of a folder are brought (None takes them as they are), and to which the crops
+    of imagenet are scaled."""
     pad: int = 4
-    """Random crops after padding by so many pixels on every side; 0 turns them off."""
+    """Random crops after padding by so many pixels on every side; 0 turns them off. For what is in memory."""
     padding: Literal["zero", "reflect"] = "zero"
     """What to pad with: black, or the mirrored image."""
     flip: bool = True
     """Mirror half of the training images left to right."""
+    min_area: float = 0.08
+    """Of imagenet: random crops take between this share of a photograph and all of it."""
+    decoder: Literal["pillow", "turbo"] = "pillow"
+    """Of imagenet: Pillow, whose pixels are those of the usual recipes; or libjpeg-turbo with OpenCV, which is faster
+    and not antialiased in training."""
+    on_error: Literal["stop", "skip"] = "stop"
+    """Of imagenet, when an image cannot be decoded: stop and name it; or take another, leave it out of the evaluation,
+    and report it."""
+    workers: int | None = None
+    """Of imagenet: processes that decode; 0 for threads alone. None: one for four cores where there are more than four.
+    Neither this nor threads changes a number."""
+    threads: int | None = None
+    """Of imagenet: threads that decode, in each process; None: one a core, at most four."""
 
     def check(self):
+        streamed = self.name == "imagenet"
         _require(self.pad >= 0, "data.pad", "0 or more pixels", self.pad)
         _require(self.dir is None or self.name != "digits", "data.dir", "left out for the digits", self.dir)
         _require(self.size is None or self.size >= 1, "data.size", "at least 1 pixel", self.size)
         _require(
-            self.size is None or self.name == "folder", "data.size", "left out unless data.name is folder", self.size
-        )
+            self.size is None or streamed or self.name == "folder", "data.size",
+            "left out unless data.name is folder or imagenet", self.size,
+        )  # fmt: skip
+        _require(0 < self.min_area <= 1, "data.min_area", "more than 0 and at most 1", self.min_area)
+        _require(self.workers is None or self.workers >= 0, "data.workers", "0 or more", self.workers)
+        _require(self.threads is None or self.threads >= 1, "data.threads", "at least 1", self.threads)
+        if streamed:
+            _require(self.size is not None, "data.size", "given for imagenet (224)", self.size)
+            _require(self.pad == 0, "data.pad", "0 for imagenet, which is cropped at random sizes", self.pad)
+        else:
+            for field in dataclasses.fields(self):
+                if field.name in ("min_area", "decoder", "on_error", "workers", "threads"):
+                    value = getattr(self, field.name)
+                    _require(
+                        value == field.default, f"data.{field.name}", "left out unless data.name is imagenet", value
+                    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -100,6 +131,9 @@ class ModelConfig(_Checked):
     boundary: Literal["plain", "step"] | None = None
     """A stage begins with a plain step, or with one of the scheme, whose history then crosses the boundary by
     projections of its own; None: the network's own."""
+    zero_init: bool = False
+    """Start every residual branch at zero, by its last normalisation's scale (post-activated) or its last convolution's
+    kernel (pre-activated): the network starts as its shortcuts."""
     sharing: Literal["none", "convolutions", "all"] = "none"
     """What the evaluations of one step share (poly, Runge-Kutta schemes)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
@@ -134,16 +168,25 @@ class ModelConfig(_Checked):
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig(_Checked):
-    """Stochastic gradient descent with momentum and a learning rate that falls in steps."""
+    """Stochastic gradient descent with momentum, and the learning rate's course."""
 
     prefix: ClassVar[str] = "optimizer."
 
     learning_rate: float = 0.1
-    """At the start."""
+    """At the start, or after the warm-up."""
+    reference_batch_size: int | None = None
+    """The learning rate is meant for so many images a step, and is multiplied by train.batch_size /
+    reference_batch_size (the linear scaling rule); None: it is taken as it is."""
+    schedule: Literal["steps", "cosine"] = "steps"
+    """The learning rate falls at the milestones, or like half a cosine to 0 over the run."""
     milestones: tuple[float, ...] = (0.5, 0.75)
-    """When the learning rate falls, as fractions of the run: they move along when train.epochs is changed."""
+    """When the learning rate falls, as fractions of the run: they move along when train.epochs is changed. Those of a
+    recipe do not apply under schedule cosine, and cannot be given with it on the command line."""
     drop: float = 0.1
-    """By what factor it falls at each milestone."""
+    """By what factor it falls at each milestone; not with schedule cosine."""
+    warmup_epochs: float = 0.0
+    """Over so many epochs at the start, the schedule is multiplied by a ramp that rises linearly, step by step, to 1.
+    Epochs, not a fraction of the run: they do not move along when train.epochs is changed."""
     momentum: float = 0.9
     """0 for none."""
     nesterov: bool = False
@@ -173,6 +216,15 @@ class OptimizerConfig(_Checked):
             "optimizer.milestones", "increasing fractions between 0 and 1", self.milestones,
         )  # fmt: skip
         _require(self.drop > 0, "optimizer.drop", "positive", self.drop)
+        # A recipe's milestones differ from the default, so that only the command line can tell who has set them.
+        default = OptimizerConfig.drop
+        _require(
+            self.schedule == "steps" or self.drop == default, "optimizer.drop",
+            f"left at {default} with schedule {self.schedule}", self.drop,
+        )  # fmt: skip
+        images = self.reference_batch_size
+        _require(images is None or images >= 1, "optimizer.reference_batch_size", "at least 1", images)
+        _require(self.warmup_epochs >= 0, "optimizer.warmup_epochs", "0 or more", self.warmup_epochs)
         _require(0 <= self.momentum < 1, "optimizer.momentum", "at least 0 and less than 1", self.momentum)
         _require(self.momentum > 0 or not self.nesterov, "optimizer.nesterov", "off without momentum", self.nesterov)
         _require(self.weight_decay >= 0, "optimizer.weight_decay", "0 or more", self.weight_decay)
@@ -200,7 +252,13 @@ class TrainConfig(_Checked):
     eval_batch_size: int = 500
     """Images a step of the evaluation."""
     steps_per_dispatch: int | None = None
-    """Training steps in one compiled program; None chooses 1 on a CPU and about 50 on an accelerator."""
+    """Training steps in one compiled program; None chooses 1 on a CPU and about 50 on an accelerator. Always 1 for
+    imagenet, whose batches come one by one."""
+    label_smoothing: float = 0.0
+    """This share of each target is spread evenly over all classes (Szegedy et al. 2016)."""
+    average: float | None = None
+    """Evaluate an exponential moving average of parameters and statistics with this decay a step, e.g. 0.9999; None
+    evaluates them as they are."""
     checkpoint_every: int = 5
     """Epochs between checkpoints; there is always one at the end."""
 
@@ -209,6 +267,9 @@ class TrainConfig(_Checked):
             _require(getattr(self, name) >= 1, f"train.{name}", "at least 1", getattr(self, name))
         steps = self.steps_per_dispatch
         _require(steps is None or steps >= 1, "train.steps_per_dispatch", "at least 1", steps)
+        smoothing, average = self.label_smoothing, self.average
+        _require(0 <= smoothing < 1, "train.label_smoothing", "at least 0 and less than 1", smoothing)
+        _require(average is None or 0 < average < 1, "train.average", "between 0 and 1", average)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,12 +287,19 @@ class Config(_Checked):
 
     def check(self):
         _require(0 <= self.seed < 2**32, "seed", "from 0 to 2**32 - 1", self.seed)
+        steps = self.train.steps_per_dispatch
+        _require(
+            self.data.name != "imagenet" or steps in (None, 1), "train.steps_per_dispatch",
+            "left out for imagenet", steps,
+        )  # fmt: skip
 
 
 # What may differ between a checkpoint and the run that goes on from it: where things are, not what they are.
 _PLACES = (
     "workdir",
     "data.dir",
+    "data.workers",
+    "data.threads",
     "model.unroll",
     "train.eval_batch_size",
     "train.steps_per_dispatch",
@@ -275,13 +343,15 @@ def differences(ours: Config, theirs: Config, sections: tuple[str, ...] | None =
 
     Args:
         ours, theirs: the configs.
-        sections: only look at these, e.g. ("model",); None looks at everything.
+        sections: only look at these and the keys in them, e.g. ("model", "train.average"); None looks at everything.
     """
     a, b = (flatten(to_dict(config)) for config in (ours, theirs))
     return {
         key: (a[key], b[key])
         for key in a
-        if a[key] != b[key] and key not in _PLACES and (sections is None or key.partition(".")[0] in sections)
+        if a[key] != b[key]
+        and key not in _PLACES
+        and (sections is None or key in sections or key.partition(".")[0] in sections)
     }
 
 

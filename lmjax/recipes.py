@@ -46,9 +46,9 @@ def fractalnet(data: str, model: ModelConfig) -> Config:
 def imagenet(model: ModelConfig) -> Config:
     """ImageNet (He et al. 2016): batch 256, 90 epochs, learning rate 0.1 divided by 10 every 30, weight decay 1e-4.
 
-    Reads `--data.dir`, a folder train/<class>/ and val/<class>/, into memory at 224 pixels, so that today it is for
-    parts of ImageNet. Its augmentation is flips; the recipe's random resized crops need images of their own sizes.
+    Crops of random size and shape, and flips. Other batch sizes scale the learning rate; larger ones want
+    `--optimizer.warmup-epochs 5` (Goyal et al. 2017). The evaluation takes the middle of each image once.
     """
-    sgd = dataclasses.replace(_SGD, milestones=(1 / 3, 2 / 3))
-    data = DataConfig("folder", size=224, pad=0)
+    sgd = dataclasses.replace(_SGD, milestones=(1 / 3, 2 / 3), reference_batch_size=256)
+    data = DataConfig("imagenet", size=224, pad=0)
     return Config(data, model, sgd, TrainConfig(epochs=90, batch_size=256))

@@ -18,7 +18,10 @@ def test_round_trip_through_json():
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: DataConfig(name="mnist"), "data.name: must be one of digits, cifar10, cifar100, folder, got 'mnist'"),
+        (
+            lambda: DataConfig(name="mnist"),
+            "data.name: must be one of digits, cifar10, cifar100, folder, imagenet, got 'mnist'",
+        ),
         (lambda: DataConfig(padding="edge"), "data.padding: must be one of zero, reflect"),
         (lambda: DataConfig(pad=-1), "data.pad: must be 0 or more"),
         (lambda: DataConfig(dir="here"), "data.dir: must be left out for the digits, got 'here'"),
@@ -36,6 +39,14 @@ def test_round_trip_through_json():
         (lambda: OptimizerConfig(learning_rate=0), "optimizer.learning_rate: must be positive"),
         (lambda: OptimizerConfig(learning_rate=float("nan")), "optimizer.learning_rate: must be positive"),
         (lambda: OptimizerConfig(milestones=(80, 120)), "optimizer.milestones: must be increasing fractions"),
+        (lambda: OptimizerConfig(schedule="linear"), "optimizer.schedule: must be one of steps, cosine, got 'linear'"),
+        (
+            lambda: OptimizerConfig(schedule="cosine", drop=0.2),
+            "optimizer.drop: must be left at 0.1 with schedule cosine, got 0.2",
+        ),
+        (lambda: OptimizerConfig(warmup_epochs=-1), "optimizer.warmup_epochs: must be 0 or more, got -1.0"),
+        (lambda: OptimizerConfig(reference_batch_size=0), "optimizer.reference_batch_size: must be at least 1, got 0"),
+        (lambda: ModelConfig(zero_init=1), "model.zero_init: must be of type bool, got 1"),
         (lambda: OptimizerConfig(momentum=1.0), "optimizer.momentum: must be at least 0 and less than 1"),
         (lambda: OptimizerConfig(momentum=0, nesterov=True), "optimizer.nesterov: must be off without momentum"),
         (lambda: OptimizerConfig(coefficient_bounds=(1, -1)), "coefficient_bounds: must be two increasing numbers"),

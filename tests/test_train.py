@@ -1,5 +1,6 @@
 """train.py as a user runs it: a run, its folder, going on, evaluating, and every mistake one can make."""
 
+import dataclasses
 import json
 import os
 import re
@@ -14,7 +15,7 @@ from PIL import Image
 
 import lmjax
 import train
-from lmjax import steppers
+from lmjax import command_line, steppers
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--model.name", "resnet14", "--model.width", "0.25", "--train.epochs", "2"]
@@ -285,6 +286,12 @@ def test_help_lists_every_key(capsys):
         (["--trian.epochs", "3"], "--train.epochs"),
         (["--train.epochs", "many"], "many"),
         (["--optimizer.learning-rate", "-1"], "optimizer.learning_rate: must be positive, got -1"),
+        (
+            ["--optimizer.schedule", "cosine", "--optimizer.milestones", "0.5"],
+            "optimizer.milestones: schedule cosine has none: leave them out",
+        ),
+        (["--optimizer.warmup-epochs", "3"], "optimizer.warmup_epochs: 3 is more than the run has"),
+        (["--model.branch", "symmetric", "--model.zero-init"], "zero_init: a branch Symmetric that starts at zero"),
         (["--model.name", "revnet38"], "on the command line --model.stepper None"),
         (["--model.name", "fractalnet20"], "takes no stepper: leave it out"),
         (["--model.stepper", "lm('a', 0)"], "must be a finite number"),
@@ -315,6 +322,14 @@ def test_mistakes_end_with_one_clear_message(arguments, message, capsys, tmp_pat
     assert code == 2
     assert re.search(message.replace("+", r"\+") if "\\" not in message else message, captured.err + captured.out)
     assert "Traceback" not in captured.err
+
+
+def test_cosine_instead_of_a_recipes_milestones():
+    """All of a row but the course of its learning rate, which alone need be given."""
+    arguments = ["--config", "configs/imagenet.py:resnet50", "--optimizer.schedule", "cosine"]
+    config, _ = command_line.parse(arguments, description="")
+    recipe = command_line.load("configs/imagenet.py:resnet50")
+    assert config == dataclasses.replace(recipe, optimizer=dataclasses.replace(recipe.optimizer, schedule="cosine"))
 
 
 def test_missing_and_wrong_config_files(tmp_path, capsys):

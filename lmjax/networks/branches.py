@@ -5,7 +5,7 @@ pre-activated (BN-ReLU before each convolution; He et al. 2016b) unless it is as
 one, ReLU between them; He et al. 2016a). Then the state is rectified after each step.
 
 Every class is made by `Class(cin, cout, stride=1, post=False, dtype=jnp.float32, rngs=rngs)` and maps
-[N, H, W, cin] to [N, H / stride, W / stride, cout].
+[N, H, W, cin] to [N, H / stride, W / stride, cout]. `zero_init=True` makes a branch that is zero at first and learns.
 """
 
 from collections.abc import Sequence
@@ -53,11 +53,14 @@ class Convolutions(nnx.Module):
         cin: channels at the start.
         layers: of each convolution its output channels, size, stride and number of groups.
         post: whether to normalise after each convolution instead of normalising and rectifying before it.
+        zero_init: start as f = 0: the last normalisation's scale is zero if post-activated (Goyal et al. 2017), else
+            the last convolution's kernel (as the last layer of a branch in Zhang et al. 2019).
     """
 
     def __init__(
-        self, cin: int, layers: Sequence[tuple[int, int, int, int]], *, post: bool, dtype: DTypeLike, rngs: nnx.Rngs
-    ):
+        self, cin: int, layers: Sequence[tuple[int, int, int, int]], *, post: bool, zero_init: bool = False,
+        dtype: DTypeLike, rngs: nnx.Rngs,
+    ):  # fmt: skip
         self.post, self.layers = post, len(layers)
         for i, (cout, size, stride, groups) in enumerate(layers, start=1):
             if not post:
@@ -66,6 +69,10 @@ class Convolutions(nnx.Module):
             if post:
                 setattr(self, f"norm{i}", norm(cout, dtype=dtype, rngs=rngs))
             cin = cout
+        if zero_init:
+            # Never a scale before a ReLU: relu'(0) = 0, so that neither it nor the convolution behind it would learn.
+            last = getattr(self, f"norm{i}").scale if post else getattr(self, f"conv{i}").kernel
+            last[...] = jnp.zeros_like(last[...])
 
     def __call__(self, u: jax.Array) -> jax.Array:
         for i in range(1, self.layers + 1):
@@ -82,10 +89,11 @@ class Basic(Convolutions):
     """Two 3x3 convolutions, the stride in the first one (He et al. 2016a)."""
 
     def __init__(
-        self, cin: int, cout: int, *, stride: int = 1, post: bool = False, dtype: DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
+        self, cin: int, cout: int, *, stride: int = 1, post: bool = False, zero_init: bool = False,
+        dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs,
     ):  # fmt: skip
-        super().__init__(cin, [(cout, 3, stride, 1), (cout, 3, 1, 1)], post=post, dtype=dtype, rngs=rngs)
+        layers = [(cout, 3, stride, 1), (cout, 3, 1, 1)]
+        super().__init__(cin, layers, post=post, zero_init=zero_init, dtype=dtype, rngs=rngs)
 
 
 class Bottleneck(Convolutions):
@@ -100,16 +108,15 @@ class Bottleneck(Convolutions):
 
     def __init__(
         self, cin: int, cout: int, *, stride: int = 1, inner: float = 1 / 4, groups: int = 1,
-        stride_first: bool = False, post: bool = False, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs,
+        stride_first: bool = False, post: bool = False, zero_init: bool = False, dtype: DTypeLike = jnp.float32,
+        rngs: nnx.Rngs,
     ):  # fmt: skip
         channels = round(inner * cout)
         if channels % groups:
             raise InputError(f"{channels} channels do not divide into {groups} groups: choose another width")
         first, second = (stride, 1) if stride_first else (1, stride)
-        super().__init__(
-            cin, [(channels, 1, first, 1), (channels, 3, second, groups), (cout, 1, 1, 1)], post=post, dtype=dtype,
-            rngs=rngs,
-        )  # fmt: skip
+        layers = [(channels, 1, first, 1), (channels, 3, second, groups), (cout, 1, 1, 1)]
+        super().__init__(cin, layers, post=post, zero_init=zero_init, dtype=dtype, rngs=rngs)
 
 
 class Symmetric(nnx.Module):

@@ -12,7 +12,7 @@ from jax.typing import DTypeLike
 
 from lmjax.errors import InputError, unknown
 from lmjax.networks.block import Sharing
-from lmjax.networks.branches import BareProjection, Basic, Bottleneck, PoolAndPad, Projection, Symmetric
+from lmjax.networks.branches import BareProjection, Basic, Bottleneck, Convolutions, PoolAndPad, Projection, Symmetric
 from lmjax.networks.fractalnet import FractalNet
 from lmjax.networks.network import Architecture, Network
 from lmjax.networks.stage import Boundary, Memory
@@ -140,6 +140,7 @@ def create(
     activation: str | None = None,
     shortcut: str | None = None,
     boundary: Boundary | None = None,
+    zero_init: bool = False,
     sharing: Sharing = "none",
     dtype: DTypeLike = jnp.float32,
     unroll: bool | int | None = None,
@@ -174,6 +175,8 @@ def create(
         shortcut: where the shape changes, "projection" (a convolution) or "pad" (the mean over pixels, and zero
             channels: no parameters); None for its own.
         boundary: how a stage begins, "plain" or "step"; see `Stage`. None for its own.
+        zero_init: every residual branch starts at zero, and the network as its shortcuts (Goyal et al. 2017); all
+            other parameters start as they do without.
         sharing, dtype, unroll, memory, rngs: see `Network`.
 
     Raises:
@@ -189,8 +192,8 @@ def create(
         )
     if name.startswith("fractalnet"):
         options = {"stepper": stepper, "branch": branch, "activation": activation, "shortcut": shortcut}
-        options |= {"boundary": boundary, "sharing": sharing, "memory": memory}
-        given = [key for key, value in options.items() if value not in (None, "none", "stored")]
+        options |= {"boundary": boundary, "zero_init": zero_init, "sharing": sharing, "memory": memory}
+        given = [key for key, value in options.items() if value not in (None, False, "none", "stored")]
         if given:
             cure = " (on the command line --model.stepper None)" if "stepper" in given else ""
             raise InputError(
@@ -219,6 +222,11 @@ def create(
         shortcut=a.shortcut if shortcut is None else _choice("shortcut", shortcut, _SHORTCUTS),
         boundary=boundary or a.boundary,
     )
+    if zero_init:
+        kind = getattr(a.branch, "func", a.branch)
+        if not issubclass(kind, Convolutions):  # -K^T relu(BN(K u)): relu'(0) = 0 wherever it is made zero
+            raise InputError(f"zero_init: a branch {kind.__name__} that starts at zero never learns: leave it out")
+        a = dataclasses.replace(a, branch=functools.partial(a.branch, zero_init=True))
     if a.post:  # the first branch has no activation of its own before its convolution
         a = dataclasses.replace(a, stem_options=tuple((dict(a.stem_options) | dict(_ACTIVE)).items()))
 

@@ -147,7 +147,7 @@ def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
 
 
 def _items(state: TrainState) -> tuple[dict[str, Any], dict[str, Any]]:
-    return (
-        {"params": state.params, "statistics": state.statistics},
-        {"step": state.step, "optimizer": state.optimizer},
-    )
+    network = {"params": state.params, "statistics": state.statistics}
+    if state.average is not None:
+        network["average"] = state.average
+    return network, {"step": state.step, "optimizer": state.optimizer}

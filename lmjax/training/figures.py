@@ -16,6 +16,9 @@ def learning_curves(rows: list[dict[str, Any]], path: Path, title: str) -> None:
     """Loss and error by epoch, training and test, and the learning rate's drops."""
     figure = _figure(9, 3.6)
     epochs = [row["epoch"] for row in rows]
+    changes = [(a["epoch"], b["learning_rate"] - a["learning_rate"]) for a, b in itertools.pairwise(rows)]
+    steady = any(change == 0 for _, change in changes)  # a cosine has no drops to mark
+    drops = [epoch for epoch, change in changes if steady and change < 0]
     loss, error = figure.subplots(1, 2)
     for axes, key, label in ((loss, "loss", "loss"), (error, "accuracy", "error, %")):
         curves = {split: np.array([row[f"{split}_{key}"] for row in rows]) for split in ("train", "test")}
@@ -26,9 +29,8 @@ def learning_curves(rows: list[dict[str, Any]], path: Path, title: str) -> None:
         if min(values.min() for values in curves.values()) > 0:  # a logarithmic axis has no place for a zero
             axes.set_yscale("log")
             axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "2357" else "")
-        for before, after in itertools.pairwise(rows):
-            if after["learning_rate"] != before["learning_rate"]:
-                axes.axvline(before["epoch"], color="0.8", linewidth=0.8, zorder=0)
+        for epoch in drops:
+            axes.axvline(epoch, color="0.8", linewidth=0.8, zorder=0)
         axes.set(xlabel="epoch", ylabel=label)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")

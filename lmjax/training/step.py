@@ -8,11 +8,9 @@ import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax import lax
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
-from lmjax.config import DataConfig
-from lmjax.data import crop_and_flip, normalise
+from lmjax.data import normalise
+from lmjax.training.feed import Feed
 
 
 class TrainState(NamedTuple):
@@ -23,12 +21,20 @@ class TrainState(NamedTuple):
         params: the trainable parameters, a nested dict.
         statistics: the running statistics of batch normalisation, a nested dict.
         optimizer: the optimiser's state.
+        average: the moving averages {"params", "statistics"} that are evaluated instead; None where there are none.
     """
 
     step: jax.Array
     params: Any
     statistics: Any
     optimizer: Any
+    average: Any = None
+
+    def evaluated(self) -> tuple[Any, Any]:
+        """The parameters and statistics to evaluate."""
+        if self.average is None:
+            return self.params, self.statistics
+        return self.average["params"], self.average["statistics"]
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -38,31 +44,34 @@ class Programs:
     Attributes:
         graph: the static part of the network, from `nnx.split`.
         random: whether the network draws random numbers in training.
+        feed: where batches come from.
         optimizer: what turns gradients into updates.
-        augmentation: random crops and flips.
         mean, std: to normalise pixels with.
         dtype: of the normalised images.
-        mesh: the devices, along one axis "data"; batches are split over it, everything else is replicated.
         seed: the random decisions of step n follow from (seed, n).
+        label_smoothing: share of each target that is spread evenly over all classes.
+        average: decay of the moving averages in a step; None for none.
+        top5: whether the evaluation counts a label among the five largest logits, too.
     """
 
     graph: nnx.GraphDef
     random: bool
+    feed: Feed
     optimizer: optax.GradientTransformation
-    augmentation: DataConfig
     mean: Any
     std: Any
     dtype: Any
-    mesh: jax.sharding.Mesh
     seed: int
+    label_smoothing: float = 0.0
+    average: float | None = None
+    top5: bool = False
 
-    def train(self, state: TrainState, order: jax.Array, images: jax.Array, labels: jax.Array, *, steps: int):
+    def train(self, state: TrainState, arrays: Any, *, steps: int) -> tuple[TrainState, dict[str, jax.Array]]:
         """Some steps of training, one after another.
 
         Args:
             state: before.
-            order: int32 [steps an epoch, batch], of the epoch the state is in.
-            images, labels: uint8 [N, H, W, C] and int32 [N], the training split.
+            arrays: from the feed.
             steps: how many steps to make, within the epoch.
 
         Returns:
@@ -70,63 +79,67 @@ class Programs:
         """
 
         def one(state, _):
-            return self._update(state, order[state.step % order.shape[0]], images, labels)
+            return self._update(state, arrays)
 
         if steps > 1:
             return lax.scan(one, state, length=steps)
         state, metrics = one(state, None)
         return state, jax.tree.map(lambda x: x[None], metrics)
 
-    def _update(self, state, index, images, labels):
+    def _update(self, state, arrays):
         key = jax.random.fold_in(jax.random.key(self.seed), state.step)
         network_key = jax.random.fold_in(key, 2**31) if self.random else None  # the augmentation has the key itself
-        config = self.augmentation
-        picked = crop_and_flip(key, images, index, pad=config.pad, padding=config.padding, flip=config.flip)
-        picked = lax.with_sharding_constraint(picked, NamedSharding(self.mesh, P("data")))
-        targets = labels[index]
+        images, targets = self.feed.train_batch(key, state.step, arrays)
 
         def loss(params):
             model = nnx.merge(self.graph, params, state.statistics)
-            logits = model(normalise(picked, self.mean, self.std, self.dtype), network_key)
-            value = optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
-            return value, (logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
+            logits = model(normalise(images, self.mean, self.std, self.dtype), network_key)
+            return self._loss(logits, targets), (logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
         (value, (logits, statistics)), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, optimizer = self.optimizer.update(gradient, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         accuracy = jnp.mean(jnp.argmax(logits, -1) == targets)
-        return TrainState(state.step + 1, params, statistics, optimizer), {"loss": value, "accuracy": accuracy}
+        average = self._averaged(state, {"params": params, "statistics": statistics})
+        state = TrainState(state.step + 1, params, statistics, optimizer, average)
+        return state, {"loss": value, "accuracy": accuracy}
 
-    def evaluate(
-        self,
-        params: Any,
-        statistics: Any,
-        images: jax.Array,
-        labels: jax.Array,
-        start: jax.Array,
-        *,
-        size: int,
-        batch: int,
-    ):
-        """Sums over one batch of the evaluation.
+    def _loss(self, logits, targets):
+        if not self.label_smoothing:
+            return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
+        smooth = optax.smooth_labels(jax.nn.one_hot(targets, logits.shape[-1]), self.label_smoothing)
+        return optax.softmax_cross_entropy(logits, smooth).mean()
+
+    def _averaged(self, state, new):
+        if self.average is None:
+            return None
+        # The first steps forget faster, or the initial weights would long be most of the average.
+        n = state.step.astype(jnp.float32)
+        decay = jnp.minimum(self.average, (1 + n) / (10 + n))
+        return optax.incremental_update(new, state.average, 1 - decay)
+
+    def evaluate(self, params: Any, statistics: Any, arrays: Any) -> dict[str, jax.Array]:
+        """Sums over one batch of the evaluation, in which what has the label -1 does not count.
 
         Args:
             params, statistics: of the network.
-            images, labels: the test split, padded to a multiple of the batch.
-            start: where the batch begins.
-            size: how many images there are without the padding, which does not count.
-            batch: images in a batch.
+            arrays: from the feed.
 
         Returns:
-            {"loss", "correct"}: sums over the images of the batch, float32 and int32.
+            {"loss", "count", "correct"}, and "correct5" where it is wanted: float32 and int32 sums over the batch.
         """
         model = nnx.merge(self.graph, params, statistics)
         model.eval()
-        picked = lax.dynamic_slice_in_dim(images, start, batch)
-        picked = lax.with_sharding_constraint(picked, NamedSharding(self.mesh, P("data")))
-        targets = lax.dynamic_slice_in_dim(labels, start, batch)
-        counts = start + jnp.arange(batch) < size
-        logits = model(normalise(picked, self.mean, self.std, self.dtype))
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, targets)
-        correct = jnp.argmax(logits, -1) == targets
-        return {"loss": jnp.sum(jnp.where(counts, losses, 0)), "correct": jnp.sum(counts & correct)}
+        images, targets = self.feed.test_batch(arrays)
+        counts = targets >= 0
+        logits = model(normalise(images, self.mean, self.std, self.dtype))
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(targets, 0))
+        sums = {
+            "loss": jnp.sum(jnp.where(counts, losses, 0)),
+            "count": jnp.sum(counts),
+            "correct": jnp.sum(counts & (jnp.argmax(logits, -1) == targets)),
+        }
+        if self.top5:
+            _, best = lax.top_k(logits, 5)
+            sums["correct5"] = jnp.sum(counts & jnp.any(best == targets[:, None], -1))
+        return sums

@@ -16,10 +16,13 @@ from jax.sharding import PartitionSpec as P
 
 from lmjax import networks
 from lmjax.config import Config
-from lmjax.data import Dataset, epoch_order
+from lmjax.data import Dataset, Photographs
 from lmjax.errors import InputError
+from lmjax.training.feed import create_feed
 from lmjax.training.optimizer import create_optimizer, learning_rate
 from lmjax.training.step import Programs, TrainState
+
+_TOP5_FROM = 100  # with fewer classes, the top-5 accuracy says little
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -42,15 +45,17 @@ def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
 
 
 class Trainer:
-    """Trains one network on one data set that lives on the device.
+    """Trains one network on one data set.
 
     Everything random is a function of (config.seed, step), so that a trainer given the state of another goes on
     exactly as the other would have.
 
     Args:
         config: the run.
-        dataset: its data.
+        dataset: its data: in memory, to live on the devices, or photographs that are read while training.
         mesh: the devices to use, from `data_mesh`; None for all.
+
+    Use it as a context manager, or call `close`, if photographs are read: only then do the processes end that do so.
 
     Attributes:
         state: `TrainState`, replicated over the mesh.
@@ -63,26 +68,16 @@ class Trainer:
             are too small for the augmentation.
     """
 
-    def __init__(self, config: Config, dataset: Dataset, mesh: Mesh | None = None):
+    def __init__(self, config: Config, dataset: Dataset | Photographs, mesh: Mesh | None = None):
         self.config, self.dataset = config, dataset
         self.mesh = data_mesh() if mesh is None else mesh
-        batch, devices = config.train.batch_size, self.mesh.size
-        if batch > len(dataset.train):
-            raise InputError(
-                f"train.batch_size: {batch} is more than the {len(dataset.train)} training images of {dataset.name}"
-            )
-        if batch % devices:
-            raise InputError(
-                f"train.batch_size: {batch} cannot be split evenly over {devices} devices: choose a multiple of that"
-            )
-        if config.data.padding == "reflect" and config.data.pad >= min(dataset.shape[:2]):
-            raise InputError(
-                f"data.pad: {config.data.pad} pixels cannot be reflected in images of {dataset.shape[:2]}: "
-                "choose a smaller one, or --data.padding zero"
-            )
-        self.steps_per_epoch = len(dataset.train) // batch
+        self.feed = create_feed(config, dataset, self.mesh)
+        self.steps_per_epoch = self.feed.steps_per_epoch
         self.total_steps = self.steps_per_epoch * config.train.epochs
-        self.learning_rate = learning_rate(config.optimizer, self.total_steps)
+        self.learning_rate = learning_rate(
+            config.optimizer, steps_per_epoch=self.steps_per_epoch, epochs=config.train.epochs,
+            batch_size=config.train.batch_size,
+        )  # fmt: skip
         self.compile_seconds = 0.0
         self._compiled = {}
 
@@ -91,29 +86,26 @@ class Trainer:
         self.programs = Programs(
             graph=graph,
             random=random,
+            feed=self.feed,
             optimizer=optimizer,
-            augmentation=config.data,
             mean=dataset.mean,
             std=dataset.std,
             dtype=jnp.dtype(config.model.dtype),
-            mesh=self.mesh,
             seed=config.seed,
-        )
-        self._train_data = self._place(dataset.train.images), self._place(dataset.train.labels)
-        # Every evaluation batch is full; what pads the last one is not counted.
-        self._eval_batch = math.ceil(min(config.train.eval_batch_size, len(dataset.test)) / devices) * devices
-        padding = -len(dataset.test) % self._eval_batch
-        self._test_data = tuple(
-            self._place(np.concatenate([x, np.repeat(x[:1], padding, axis=0)]))
-            for x in (dataset.test.images, dataset.test.labels)
+            label_smoothing=config.train.label_smoothing,
+            average=config.train.average,
+            top5=len(dataset.classes) >= _TOP5_FROM,
         )
 
-        def order(epoch):
-            # Its own stream of random numbers: those of the steps are folded from the seed itself.
-            key = jax.random.fold_in(jax.random.key(config.seed), 2**31)
-            return epoch_order(key, epoch, size=len(dataset.train), batch=batch)
+    def __enter__(self) -> "Trainer":
+        return self
 
-        self._order = jax.jit(order, out_shardings=NamedSharding(self.mesh, P(None, "data")))
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Ends the processes and threads that read photographs. The trainer stays usable, and starts them again."""
+        self.feed.close()
 
     def _initialise(self):
         config = self.config
@@ -126,8 +118,9 @@ class Trainer:
             raise InputError(f"optimizer.{chosen[0]}: {self.scheme} has no coefficients: leave it out")
         graph, params, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
         params, statistics = nnx.to_pure_dict(params), nnx.to_pure_dict(statistics)
-        optimizer = create_optimizer(config.optimizer, self.total_steps)
-        state = TrainState(jnp.zeros((), jnp.int32), params, statistics, optimizer.init(params))
+        optimizer = create_optimizer(config.optimizer, self.learning_rate)
+        average = None if config.train.average is None else {"params": params, "statistics": statistics}
+        state = TrainState(jnp.zeros((), jnp.int32), params, statistics, optimizer.init(params), average)
         return graph, model.random, self.place(state), optimizer
 
     def _place(self, x: Any) -> jax.Array:
@@ -145,9 +138,8 @@ class Trainer:
 
     @property
     def model(self) -> networks.Network:
-        """The network as an NNX module, with copies of the present parameters and statistics."""
-        arrays = jax.tree.map(jnp.copy, (self.state.params, self.state.statistics))
-        return nnx.merge(self.programs.graph, *arrays)
+        """The network as an NNX module, with copies of the parameters and statistics that an evaluation uses."""
+        return nnx.merge(self.programs.graph, *jax.tree.map(jnp.copy, self.state.evaluated()))
 
     @property
     def parameters(self) -> int:
@@ -166,7 +158,7 @@ class Trainer:
         if limit is None:
             # XLA:CPU's convolutions are an order of magnitude slower inside a loop.
             limit = 1 if self.mesh.devices.flat[0].platform == "cpu" else 50
-        limit = min(limit, self.steps_per_epoch)
+        limit = min(limit, self.steps_per_epoch, self.feed.longest or limit)
         divisor = max(d for d in range(1, limit + 1) if self.steps_per_epoch % d == 0)
         return divisor if 2 * divisor >= limit else limit
 
@@ -180,14 +172,13 @@ class Trainer:
         if steps not in self._compiled:
             program = functools.partial(self.programs.train, steps=steps)
             jitted = jax.jit(program, donate_argnums=0, out_shardings=self._replicated)
-            self._compiled[steps] = self._compile(jitted, self.state, self._order(np.int32(0)), *self._train_data)
+            self._compiled[steps] = self._compile(jitted, self.state, self.feed.train_example)
         return self._compiled[steps]
 
     @functools.cached_property
     def _evaluate(self):
-        program = functools.partial(self.programs.evaluate, size=len(self.dataset.test), batch=self._eval_batch)
-        jitted = jax.jit(program, out_shardings=self._replicated)
-        return self._compile(jitted, self.state.params, self.state.statistics, *self._test_data, np.int32(0))
+        jitted = jax.jit(self.programs.evaluate, out_shardings=self._replicated)
+        return self._compile(jitted, *self.state.evaluated(), self.feed.test_example)
 
     def _compile(self, jitted, *arguments):
         start = time.perf_counter()
@@ -217,10 +208,9 @@ class Trainer:
             NonFiniteLoss: naming the step. The state is then beyond repair.
         """
         batch, first = self.config.train.batch_size, self.step
-        epoch, done = divmod(first, self.steps_per_epoch)
-        remaining = self.steps_per_epoch - done
-        programs = [self._train(steps) for steps in self._dispatches(remaining)]
-        order = self._order(np.int32(epoch))
+        remaining = self.steps_per_epoch - first % self.steps_per_epoch
+        dispatches = self._dispatches(remaining)
+        programs = [self._train(steps) for steps in dispatches]
         losses, accuracies, pending = [], [], deque()
 
         def collect():
@@ -233,8 +223,8 @@ class Trainer:
             progress(batch * len(values["loss"]), losses[-1], accuracies[-1])
 
         start = time.perf_counter()
-        for train in programs:
-            self.state, metrics = train(self.state, order, *self._train_data)
+        for train, arrays in zip(programs, self.feed.train_arrays(first, dispatches), strict=True):
+            self.state, metrics = train(self.state, arrays)
             pending.append(metrics)
             if len(pending) > 2:  # the device always has the next program waiting, the host never runs far ahead
                 collect()
@@ -251,19 +241,21 @@ class Trainer:
     def evaluate(self) -> dict[str, float]:
         """{"test_loss", "test_accuracy"} over every test image, each counted once.
 
+        Where there are a hundred classes or more, "test_top5_accuracy", too.
+
         Raises:
             NonFiniteLoss: if the last update has broken the parameters, which no training loss has seen yet.
         """
-        evaluate = self._evaluate
-        sums = [
-            evaluate(self.state.params, self.state.statistics, *self._test_data, np.int32(start))
-            for start in range(0, len(self.dataset.test), self._eval_batch)
-        ]
+        evaluate, evaluated = self._evaluate, self.state.evaluated()
+        sums = [evaluate(*evaluated, arrays) for arrays in self.feed.test_arrays()]
         total = jax.tree.map(lambda *x: float(np.sum(x, dtype=np.float64)), *jax.device_get(sums))
-        count = len(self.dataset.test)
+        count = total.pop("count")
+        if not count:
+            raise InputError(f"{self.dataset.name}: none of the test images can be decoded")
         if not math.isfinite(total["loss"]):
             raise NonFiniteLoss("test", total["loss"], self.step)
-        return {"test_loss": total["loss"] / count, "test_accuracy": total["correct"] / count}
+        names = {"loss": "test_loss", "correct": "test_accuracy", "correct5": "test_top5_accuracy"}
+        return {names[key]: value / count for key, value in total.items()}
 
     def coefficients(self) -> dict[str, list]:
         """The learned coefficients of the scheme by stage, as plain lists; see `networks.coefficients`."""

@@ -13,7 +13,7 @@ from flax import nnx
 from lmjax import InputError
 from lmjax.config import OptimizerConfig
 from lmjax.data import Split, normalise
-from lmjax.training import NonFiniteLoss, Trainer, data_mesh, learning_rate
+from lmjax.training import Checkpoints, NonFiniteLoss, Trainer, data_mesh
 
 ONE = data_mesh(jax.devices()[:1])
 
@@ -158,12 +158,6 @@ def test_loss_that_only_the_evaluation_sees(config, digits):
         trainer.evaluate()
 
 
-def test_drops_that_meet_in_a_short_run():
-    schedule = learning_rate(OptimizerConfig(learning_rate=1.0, milestones=(0.5, 0.6)), steps=2)
-    assert [float(schedule(step)) for step in range(2)] == pytest.approx([1.0, 0.01])
-    assert float(learning_rate(OptimizerConfig(learning_rate=1.0), steps=1)(0)) == 1.0
-
-
 def test_progress_adds_up(config, digits):
     seen = []
     Trainer(config, digits, ONE).train_epoch(lambda images, loss, accuracy: seen.append((images, loss, accuracy)))
@@ -229,3 +223,55 @@ def test_reflection_needs_something_to_reflect(config, digits):
 def test_batch_that_does_not_fit(config, digits, train, message):
     with pytest.raises(InputError, match=message):
         Trainer(changed(config, train=train), digits, data_mesh())
+
+
+def test_label_smoothing_is_the_cross_entropy_of_softened_targets(config, digits):
+    config = changed(config, train={"batch_size": 320})
+    plain, smooth = (Trainer(changed(config, train={"label_smoothing": e}), digits, ONE) for e in (0.0, 0.1))
+    model = smooth.model
+    logits = model(normalise(_first_batch(smooth), digits.mean, digits.std))
+    log_p = np.asarray(jax.nn.log_softmax(logits), np.float64)
+    targets = np.asarray(digits.train.labels)[_first_order(smooth)]
+    expected = -(0.9 * log_p[np.arange(320), targets] + 0.1 * log_p.mean(-1)).mean()
+    assert smooth.train_epoch()["train_loss"] == pytest.approx(expected, rel=1e-5)
+    assert plain.train_epoch()["train_loss"] == pytest.approx(-log_p[np.arange(320), targets].mean(), rel=1e-5)
+
+
+def _first_order(trainer):
+    order, _, _ = next(iter(trainer.feed.train_arrays(0, [1])))
+    return np.asarray(order[0])
+
+
+def _first_batch(trainer):
+    arrays = next(iter(trainer.feed.train_arrays(0, [1])))
+    key = jax.random.fold_in(jax.random.key(trainer.config.seed), 0)
+    return trainer.feed.train_batch(key, jnp.int32(0), arrays)[0]
+
+
+def test_the_average_is_evaluated_saved_and_gone_on_with(config, digits, tmp_path):
+    config = changed(config, train={"average": 0.3})
+    trainer, plain = Trainer(config, digits, ONE), Trainer(changed(config, train={"average": None}), digits, ONE)
+    expected = jax.device_get({"params": trainer.state.params, "statistics": trainer.state.statistics})
+    program = jax.jit(plain.programs.train, static_argnames="steps")
+    state = plain.state
+    for n, arrays in enumerate(plain.feed.train_arrays(0, [1] * 5)):
+        state, _ = program(state, arrays, steps=1)
+        decay = min(0.3, (1 + n) / (10 + n))
+        new = {"params": state.params, "statistics": state.statistics}
+        expected = jax.tree.map(lambda old, new, d=decay: d * old + (1 - d) * new, expected, new)
+    trainer.train_epoch()
+    chex.assert_trees_all_close(trainer.state.average, expected, rtol=1e-4, atol=1e-5)
+    chex.assert_trees_all_close(trainer.state.params, state.params, rtol=1e-4, atol=1e-5)
+
+    averaged = trainer.evaluate()
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        checkpoints.save(trainer.state, {})
+        again = Trainer(config, digits, ONE)
+        again.state, _ = checkpoints.restore(again.state)
+        assert again.evaluate() == averaged
+        chex.assert_trees_all_equal(run(again, 1) and again.state, run(trainer, 1) and trainer.state)
+        with pytest.raises(InputError, match="average"):
+            checkpoints.restore(plain.state)
+    last = trainer.state
+    trainer.state = last._replace(average={"params": last.params, "statistics": last.statistics})
+    assert trainer.evaluate()["test_loss"] != averaged["test_loss"]

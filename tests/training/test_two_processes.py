@@ -8,11 +8,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from lmjax import data
 from lmjax.config import to_dict
 from lmjax.training import Trainer, data_mesh
+from tests.data.photos import write_folder
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -22,19 +24,24 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4"
 import jax
 jax.distributed.initialize(sys.argv[1], num_processes=2, process_id=int(sys.argv[2]))
 from lmjax import data
-from lmjax.config import to_dict
 from lmjax.config import from_dict
 from lmjax.training import Trainer
-trainer = Trainer(from_dict(json.loads(sys.argv[3])), data.load("digits"))
-assert trainer.mesh.size == 8 and jax.local_device_count() == 4
-row = trainer.train_epoch() | trainer.evaluate()
-print(json.dumps(row | {"k": trainer.coefficients()}))
+config = from_dict(json.loads(sys.argv[3]))
+dataset = data.load(config.data.name, directory=config.data.dir, size=config.data.size)
+with Trainer(config, dataset) as trainer:
+    assert trainer.mesh.size == 8 and jax.local_device_count() == 4
+    row = trainer.train_epoch() | trainer.evaluate() | {"k": trainer.coefficients()}
+    if config.data.name == "imagenet":
+        train, test = trainer.feed.train_arrays(0, [1]), trainer.feed.test_arrays()
+        seen = [[shard.data.tolist() for _, labels in batches for shard in labels.addressable_shards]
+                for batches in (train, test)]
+        row |= {"seen": [sum(shards, []) for shards in seen]}
+print(json.dumps(row))
 """
 
 
-def test_two_processes_compute_what_one_does(config):
-    # One step: after several, the rounding of the first has grown to whatever chaos makes of it.
-    config = dataclasses.replace(config, train=dataclasses.replace(config.train, batch_size=1024))
+def in_two_processes(config):
+    """What each of the two prints."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
@@ -56,13 +63,44 @@ def test_two_processes_compute_what_one_does(config):
         assert worker.returncode == 0, errors
     first, second = (json.loads(out.splitlines()[-1]) for out, _ in results)
     first.pop("images_per_second"), second.pop("images_per_second")
-    assert first == second
+    return first, second
 
-    trainer = Trainer(config, data.load("digits"), data_mesh())
+
+def require_close(row, trainer):
     one = trainer.train_epoch() | trainer.evaluate()
-    for key, value in first.items():
+    for key, value in row.items():
         if key == "k":
             for stage, k in value.items():
                 assert k == pytest.approx(trainer.coefficients()[stage], abs=1e-6)
         else:
             assert value == pytest.approx(one[key], rel=1e-3), key
+
+
+def test_two_processes_compute_what_one_does(config):
+    # One step: after several, the rounding of the first has grown to whatever chaos makes of it.
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, batch_size=1024))
+    first, second = in_two_processes(config)
+    assert first == second
+    require_close(first, Trainer(config, data.load("digits"), data_mesh()))
+
+
+def test_two_processes_read_disjoint_shares_whose_union_is_the_data_set(config, tmp_path):
+    pytest.importorskip("grain")
+    # A class of its own for every image, so that labels tell which were read.
+    root = write_folder(tmp_path, train=40, val=40, classes=40)
+    config = dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, name="imagenet", dir=str(root), size=16, pad=0, workers=1),
+        train=dataclasses.replace(config.train, batch_size=40, eval_batch_size=16),
+    )
+    first, second = in_two_processes(config)
+    for mine, other in zip(first.pop("seen"), second.pop("seen"), strict=True):
+        mine, other = (sorted(label for label in labels if label >= 0) for labels in (mine, other))
+        assert not set(mine) & set(other)
+        assert sorted(mine + other) == list(range(40))
+    assert first == second
+    with Trainer(config, data.load("imagenet", directory=root, size=16), data_mesh()) as trainer:
+        images, labels = next(iter(trainer.feed.train_arrays(0, [1])))
+        assert sorted(np.asarray(labels).tolist()) == list(range(40))
+        assert images.shape == (40, 16, 16, 3)
+        require_close(first, trainer)

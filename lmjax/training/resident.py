@@ -1,0 +1,76 @@
+"""The feed of a data set that lives on the devices."""
+
+import functools
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from lmjax.config import Config
+from lmjax.data import Dataset, crop_and_flip, epoch_order
+from lmjax.errors import InputError
+
+
+class Resident:
+    """A data set that lives on the devices as a whole, where one gather picks, crops and mirrors a batch."""
+
+    longest = None
+
+    def __init__(self, config: Config, dataset: Dataset, mesh: Mesh, test_batch: int):
+        options = config.data
+        if options.padding == "reflect" and options.pad >= min(dataset.shape[:2]):
+            raise InputError(
+                f"data.pad: {options.pad} pixels cannot be reflected in images of {dataset.shape[:2]}: "
+                "choose a smaller one, or --data.padding zero"
+            )
+        self._crop_and_flip = functools.partial(
+            crop_and_flip, pad=options.pad, padding=options.padding, flip=options.flip
+        )
+        self.steps_per_epoch = len(dataset.train) // config.train.batch_size
+        size = len(dataset.test)
+        self._batch = test_batch
+        self._starts = range(0, size, self._batch)
+        self._split = NamedSharding(mesh, P("data"))
+        everywhere = NamedSharding(mesh, P())
+        self._train = tuple(jax.device_put(x, everywhere) for x in (dataset.train.images, dataset.train.labels))
+        padding = -size % self._batch
+        images = np.concatenate([dataset.test.images, np.repeat(dataset.test.images[:1], padding, axis=0)])
+        labels = np.concatenate([dataset.test.labels, np.full(padding, -1, np.int32)])
+        self._test = tuple(jax.device_put(x, everywhere) for x in (images, labels))
+
+        def order(epoch):
+            # Its own stream of random numbers: those of the steps are folded from the seed itself.
+            key = jax.random.fold_in(jax.random.key(config.seed), 2**31)
+            return epoch_order(key, epoch, size=len(dataset.train), batch=config.train.batch_size)
+
+        self._order = jax.jit(order, out_shardings=NamedSharding(mesh, P(None, "data")))
+        self.train_example = (self._order(np.int32(0)), *self._train)
+        self.test_example = (*self._test, np.int32(0))
+
+    def train_arrays(self, step: int, dispatches: Sequence[int]) -> Iterable[Any]:
+        order = self._order(np.int32(step // self.steps_per_epoch))
+        return ((order, *self._train) for _ in dispatches)
+
+    def test_arrays(self) -> Iterable[Any]:
+        return ((*self._test, np.int32(start)) for start in self._starts)
+
+    def train_batch(self, key: jax.Array, step: jax.Array, arrays: Any) -> tuple[jax.Array, jax.Array]:
+        order, images, labels = arrays
+        index = order[step % self.steps_per_epoch]
+        picked = self._crop_and_flip(key, images, index)
+        return lax.with_sharding_constraint(picked, self._split), labels[index]
+
+    def test_batch(self, arrays: Any) -> tuple[jax.Array, jax.Array]:
+        images, labels, start = arrays
+        picked = lax.dynamic_slice_in_dim(images, start, self._batch)
+        return lax.with_sharding_constraint(picked, self._split), lax.dynamic_slice_in_dim(labels, start, self._batch)
+
+    def take_broken(self) -> list[str]:
+        return []
+
+    def close(self) -> None:
+        pass

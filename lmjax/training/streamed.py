@@ -1,0 +1,130 @@
+"""The feed of photographs that are read and decoded while training."""
+
+import collections
+import functools
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from lmjax.config import Config
+from lmjax.data import Loader, Photographs, Stream
+
+
+class Streamed:
+    """Photographs that are read and decoded while training: each process those of its devices.
+
+    The next batch is on its way to the devices while they compute with one.
+    """
+
+    longest = 1
+
+    def __init__(self, config: Config, dataset: Photographs, mesh: Mesh, test_batch: int):
+        options = config.data
+        skip = options.on_error == "skip"
+        loader = functools.partial(Loader, size=dataset.size, decoder=options.decoder, skip=skip)
+        processes_and_threads = _processes_and_threads(options.workers, options.threads)
+
+        def channel(loader, batch, seed):
+            return _Channel(loader, batch, seed, NamedSharding(mesh, P("data")), *processes_and_threads)
+
+        train = loader(dataset.train, min_area=options.min_area, flip=options.flip)
+        self._train = channel(train, config.train.batch_size, config.seed)
+        self._test = channel(loader(dataset.test), test_batch, None)
+        self.steps_per_epoch = len(self._train.stream)
+        self.train_example, self.test_example = self._train.example, self._test.example
+
+    def train_arrays(self, step: int, dispatches: Sequence[int]) -> Iterable[Any]:
+        return self._train.batches(step, len(dispatches))
+
+    def test_arrays(self) -> Iterable[Any]:
+        # One evaluation follows another in the stream: what is already under way is the beginning of this one.
+        count = len(self._test.stream)
+        start = self._test.next if self._test.next % count == 0 else 0
+        return self._test.batches(start, count)
+
+    def train_batch(self, key: jax.Array, step: jax.Array, arrays: Any) -> tuple[jax.Array, jax.Array]:
+        return arrays
+
+    def test_batch(self, arrays: Any) -> tuple[jax.Array, jax.Array]:
+        return arrays
+
+    def take_broken(self) -> list[str]:
+        found = self._train.broken + self._test.broken
+        self._train.broken, self._test.broken = [], []
+        return found
+
+    def close(self) -> None:
+        self._train.close()
+        self._test.close()
+
+
+class _Channel:
+    """The batches of one stream, brought to the devices."""
+
+    def __init__(self, loader, batch, seed, sharding, workers, threads):
+        places = sharding.addressable_devices_indices_map((batch,))
+        self._devices = list(places)
+        rows = np.concatenate([np.arange(batch)[place] for place in places.values()])
+        self.stream = Stream(loader, batch, seed=seed, rows=rows)
+        shape = (batch, loader.size, loader.size, 3)
+        self.example = (
+            jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=sharding),
+            jax.ShapeDtypeStruct((batch,), jnp.int32, sharding=sharding),
+        )
+        self._read = functools.partial(self.stream.read, workers=workers, threads=threads)
+        self._reader = None
+        self.next = 0  # the batch that the reader will give next
+        self.broken: list[str] = []
+
+    def batches(self, start: int, count: int) -> Iterator[tuple[jax.Array, jax.Array]]:
+        """`count` batches beginning with `start`, each placed before the one before it is asked for."""
+        if start != self.next:
+            self.close()
+        if self._reader is None:
+            self._reader, self.next = self._read(start), start
+        ahead = collections.deque()
+        for _ in range(count):
+            ahead.append(self._place(next(self._reader)))
+            self.next += 1
+            if len(ahead) > 1:
+                yield ahead.popleft()
+        yield from ahead
+
+    def _place(self, batch):
+        source = self.stream.loader.source
+        self.broken += [source.place(int(i)) for i in batch["broken"] if i >= 0]
+        return tuple(
+            jax.make_array_from_single_device_arrays(
+                like.shape,
+                like.sharding,
+                [
+                    jax.device_put(part, device)
+                    for part, device in zip(np.split(batch[key], len(self._devices)), self._devices, strict=True)
+                ],
+            )
+            for key, like in zip(("image", "label"), self.example, strict=True)
+        )
+
+    def close(self):
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+
+
+def _processes_and_threads(workers: int | None, threads: int | None) -> tuple[int, int]:
+    """How to decode where the config leaves it open.
+
+    One process serves about four cores; then the interpreter's lock is in the way.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if workers is None:
+        workers = cores // 4 if cores > 4 else 0
+    if threads is None:
+        threads = max(1, min(4, cores // max(workers, 1)))
+    return workers, threads

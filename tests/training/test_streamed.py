@@ -1,0 +1,129 @@
+"""Training on photographs that are read from disk: the same guarantees as for data in memory."""
+
+import dataclasses
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from lmjax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from lmjax.data import load
+from lmjax.training import Trainer, data_mesh
+from tests.data.photos import write_folder
+from tests.training.test_trainer import changed
+
+pytest.importorskip("grain")
+pytestmark = pytest.mark.versions
+
+ONE = data_mesh(jax.devices()[:1])
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """50 photographs of three classes to train on, 21 to test: neither is a multiple of a batch."""
+    return load("imagenet", directory=write_folder(tmp_path_factory.mktemp("photos"), train=50, val=21), size=16)
+
+
+@pytest.fixture
+def config():
+    return Config(
+        data=DataConfig("imagenet", size=16, pad=0, min_area=0.3, workers=0),
+        model=ModelConfig("resnet14", "lm", width=0.25),
+        optimizer=OptimizerConfig(learning_rate=0.02),
+        train=TrainConfig(epochs=2, batch_size=16, eval_batch_size=16),
+    )
+
+
+def test_what_reaches_the_network(config, photographs):
+    with Trainer(config, photographs, data_mesh()) as trainer:
+        assert trainer.steps_per_epoch == 3
+        batches = list(trainer.feed.train_arrays(0, [1, 1, 1]))
+        images, labels = batches[0]
+        assert images.shape == (16, 16, 16, 3)
+        assert images.dtype == np.uint8
+        assert [shard.data.shape for shard in images.addressable_shards] == [(2, 16, 16, 3)] * 8
+        assert labels.dtype == np.int32
+        tested = np.concatenate([np.asarray(labels) for _, labels in trainer.feed.test_arrays()])
+        np.testing.assert_array_equal(tested[tested >= 0], photographs.test.labels)
+        assert len(tested) == 32
+
+
+def test_a_run_that_goes_on_from_any_step_is_the_run_itself(config, photographs):
+    with Trainer(config, photographs, ONE) as whole, Trainer(config, photographs, ONE) as part:
+        first = whole.train_epoch() | whole.evaluate()
+        part.state = part.place(jax.device_get(whole.state))
+        second, again = (t.train_epoch() | t.evaluate() for t in (whole, part))
+        chex.assert_trees_all_equal(whole.state, part.state)
+        assert first["test_loss"] != second["test_loss"] == again["test_loss"]
+
+
+def test_workers_change_nothing(config, photographs):
+    states = []
+    for workers in (0, 2):
+        with Trainer(changed(config, data={"workers": workers}), photographs, ONE) as trainer:
+            rows = [trainer.train_epoch() | trainer.evaluate() for _ in range(2)]
+            states.append((jax.device_get(trainer.state), [row["test_loss"] for row in rows]))
+    chex.assert_trees_all_equal(*states)
+
+
+def test_eight_devices_compute_what_one_does(config, photographs):
+    config = changed(config, train={"batch_size": 48})  # one step, before chaos sets in
+    with Trainer(config, photographs, ONE) as one, Trainer(config, photographs, data_mesh()) as eight:
+        a, b = (t.train_epoch() | t.evaluate() for t in (one, eight))
+        assert one.step == eight.step == 1
+        assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-5)
+        assert b["test_loss"] == pytest.approx(a["test_loss"], rel=1e-3)
+
+
+def test_every_test_image_counts_once(config, photographs):
+    metrics = []
+    for batch in (8, 16, 24):
+        with Trainer(changed(config, train={"eval_batch_size": batch}), photographs, ONE) as trainer:
+            metrics.append(trainer.evaluate())
+            assert trainer.evaluate() == metrics[-1]
+    for other in metrics[1:]:
+        assert other["test_accuracy"] == metrics[0]["test_accuracy"]
+        assert other["test_loss"] == pytest.approx(metrics[0]["test_loss"], rel=1e-5)
+
+
+def test_skipped_images_are_reported_and_do_not_count(config, photographs, tmp_path):
+    root = write_folder(tmp_path, train=20, val=9)
+    for broken in (root / "train" / "n1" / "4.JPEG", root / "val" / "n0" / "3.JPEG"):
+        broken.write_bytes(broken.read_bytes()[:300])
+    config = changed(config, data={"on_error": "skip"}, train={"batch_size": 20, "eval_batch_size": 4})
+    with Trainer(config, load("imagenet", directory=root, size=16), ONE) as trainer:
+        trainer.train_epoch()
+        metrics = trainer.evaluate()
+        assert (metrics["test_accuracy"] * 8) % 1 == pytest.approx(0, abs=1e-6)
+        assert {"n1/4.JPEG", "n0/3.JPEG"} == {"/".join(p.split("/")[-2:]) for p in trainer.feed.take_broken()}
+        assert trainer.feed.take_broken() == []
+
+
+def test_close_ends_the_reading_and_the_trainer_stays_usable(config, photographs):
+    trainer = Trainer(config, photographs, ONE)
+    before = trainer.evaluate()
+    trainer.close()
+    assert trainer.evaluate() == before
+    trainer.close()
+    trainer.close()
+
+
+def test_top5_is_reported_from_a_hundred_classes_on(config, photographs):
+    classes = tuple(f"n{i}" for i in range(100))
+    dataset = dataclasses.replace(photographs, classes=classes)
+    with Trainer(config, dataset, ONE) as trainer:
+        metrics = trainer.evaluate()
+        logits, labels = [], []
+        model = trainer.model
+        model.eval()
+        for images, targets in trainer.feed.test_arrays():
+            x = (np.asarray(images, np.float32) - dataset.mean) / dataset.std
+            logits.append(np.asarray(model(x)))
+            labels.append(np.asarray(targets))
+    logits, labels = np.concatenate(logits), np.concatenate(labels)
+    order = np.argsort(-logits[labels >= 0], -1)
+    expected = (order[:, :5] == labels[labels >= 0][:, None]).any(-1).mean()
+    assert metrics["test_top5_accuracy"] == pytest.approx(expected)
+    with Trainer(config, photographs, ONE) as trainer:
+        assert "test_top5_accuracy" not in trainer.evaluate()
