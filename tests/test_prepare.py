@@ -3,6 +3,7 @@
 import collections
 import importlib.util
 import io
+import json
 import os
 import re
 import signal
@@ -16,6 +17,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import train as training
 from lmjax.data import prepared
 from lmjax.prepare import imagenet, main, validation
 
@@ -267,7 +269,8 @@ def test_tensorflow_stays_out():
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="preparing ImageNet needs TensorFlow")
 @pytest.mark.skipif(importlib.util.find_spec("importlib_resources") is None, reason="and importlib_resources")
-def test_imagenet_by_tensorflow_datasets_itself(archives, tmp_path):
+def test_imagenet_by_tensorflow_datasets_itself_trains(archives, tmp_path, monkeypatch):
+    monkeypatch.chdir(ROOT)
     command = [sys.executable, "-m", "lmjax.prepare", "imagenet2012", "--archives", str(archives), "--data-dir"]
     environment = {key: value for key, value in os.environ.items() if key != "TQDM_DISABLE"}
     ran = subprocess.run([*command, str(tmp_path / "data")], cwd=ROOT, env=environment, capture_output=True, text=True)
@@ -293,6 +296,25 @@ def test_imagenet_by_tensorflow_datasets_itself(archives, tmp_path):
         assert (converted.format, converted.mode, converted.size) == ("JPEG", "RGB", original.size)
         difference = np.asarray(converted, np.float32) - np.asarray(original.convert("RGB"), np.float32)
         assert abs(difference).mean() < 5
+
+    pytest.importorskip("grain")
+    options = [
+        "--data.size",
+        "32",
+        "--model.width",
+        "0.25",
+        "--train.batch-size",
+        "8",
+        "--train.eval-batch-size",
+        "8",
+        "--train.epochs",
+        "2",
+    ]
+    config = ["--config", "configs/imagenet.py:lm_resnet50", "--data.dir", str(tmp_path / "data")]
+    assert training.main([*config, "--workdir", str(tmp_path / "run"), *options]) == 0
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text())
+    assert summary["steps"] == 2 * (len(TRAINING_IMAGES) // 8)
+    assert 0 <= summary["test_accuracy"] <= summary["test_top5_accuracy"] <= 1
 
 
 @pytest.fixture

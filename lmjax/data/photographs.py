@@ -75,9 +75,10 @@ def load_photographs(directory: str | Path | None, size: int) -> Photographs:
     """
     root = require_directory(directory)
     if (root / "train").is_dir():
+        resized = _resized(root)
         classes = class_names(root / "train")
         train, test = (Files(split_folder(root, *names), classes) for names in (("train",), ("val", "test")))
-        return Photographs(root.resolve().name, train, test, classes, size, resized=_resized(root))
+        return Photographs(root.resolve().name, train, test, classes, size, resized=resized)
     found = prepared.find(None, root)
     if found is None:
         raise InputError(f"data.dir: {root} holds neither train/<class>/*.JPEG nor a prepared data set{_hint(root)}")

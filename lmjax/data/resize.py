@@ -88,10 +88,10 @@ def _begin(target: Path, marker: Path, note: dict) -> None:
                 raise InputError(f"{target}: is not empty, and holds no copy that was begun here: name another folder")
             target.mkdir(parents=True, exist_ok=True)
             marker.write_text(json.dumps(note | {"complete": False}) + "\n")
-        before = json.loads(marker.read_text())
+        before = dict(json.loads(marker.read_text()))
     except OSError as error:
         raise InputError(f"{target}: cannot be written ({error.strerror})") from error
-    except ValueError as error:
+    except (json.JSONDecodeError, TypeError) as error:
         raise InputError(f"{marker}: cannot be read: delete {target}, or name another folder") from error
     before.pop("complete", None)
     if before != note:
