@@ -137,6 +137,8 @@ class Stream:
             self.length = -(-size // batch)  # in batches: of the evaluation, or of an epoch
             draws = grain.MapDataset.range(self.length * batch).map(loader.middle).repeat()
         else:
+            if batch > size:
+                raise InputError(f"train.batch_size: {batch} is more than the {size} images there are")
             self.length = size // batch
             draws = grain.MapDataset.range(size).seed(seed).shuffle()[: self.length * batch].repeat()
             draws = draws.random_map(loader.random)

@@ -160,6 +160,11 @@ def test_a_broken_image_is_skipped_and_reported_if_asked(damaged):
     assert test[1]["broken"].tolist() == [-1, -1, -1, -1]
 
 
+def test_a_batch_needs_as_many_images(files):
+    with pytest.raises(InputError, match="54 is more than the 53 images"):
+        Stream(Loader(files, 8, min_area=0.5), 54, seed=0)
+
+
 def test_nothing_but_broken_images_is_an_error(tmp_path):
     folder = write_folder(tmp_path, train=3, val=1, classes=1) / "train"
     for name in (folder / "n0").iterdir():

@@ -1,0 +1,75 @@
+"""Tables of a benchmark, and what belongs to a measurement: when, where and with what it was made."""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import shlex
+import statistics
+import subprocess
+from collections.abc import Hashable, Iterable
+from pathlib import Path
+
+CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+
+
+def circumstances(module: str, arguments: list[str], packages: Iterable[str]) -> dict[str, object]:
+    """The date, the command, the commit, the machine, and the versions of some packages."""
+    cpu = Path("/proc/cpuinfo")
+    lines = [line for line in cpu.read_text().splitlines() if line.startswith("model name")] if cpu.exists() else []
+    git = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        commit = subprocess.run(
+            git, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
+        ).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):  # it is no checkout
+        commit = None
+    return {
+        "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "command": shlex.join(["python", "-m", module, *arguments]),
+        "commit": commit,
+        "machine": {"cpu": lines[0].split(": ")[1] if lines else platform.processor(), "cores": CORES},
+        "versions": {"python": platform.python_version()} | {package: _version(package) for package in packages},
+    }
+
+
+def _version(package):
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
+def compare(rounds: dict[Hashable, list[dict]], peers: dict[Hashable, Hashable], rate: str) -> dict[Hashable, dict]:
+    """The spread of all that was measured, and as "relative" that of `rate` over the peer's in the same round.
+
+    Args:
+        rounds: for each row of a table what each round found.
+        peers: the row that it is compared to, which may be missing.
+        rate: what to compare.
+    """
+    found = {}
+    for key, measured in rounds.items():
+        found[key] = {what: spread([m[what] for m in measured]) for what in measured[0]}
+        if peers[key] in rounds:
+            pairs = zip(measured, rounds[peers[key]], strict=True)
+            found[key]["relative"] = spread([m[rate] / peer[rate] for m, peer in pairs])
+    return found
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "min": min(values), "max": max(values)}
+
+
+def median(row: dict, key: str, digits: int = 0, unit: float = 1) -> str:
+    """For a table, where it was measured."""
+    return f"{row[key]['median'] / unit:.{digits}f}" if key in row else "-"
+
+
+def extremes(row: dict, key: str, digits: int = 0) -> str:
+    return f"{row[key]['min']:.{digits}f}..{row[key]['max']:.{digits}f}" if key in row else "-"
+
+
+def line(name: str, *columns: object) -> None:
+    """Prints a row of a table, or its head."""
+    print(f"{name:40}" + "".join(f"{column:>14}" for column in columns), flush=True)
