@@ -73,8 +73,8 @@ class DataConfig(_Checked):
     min_area: float = 0.08
     """Of imagenet: random crops take between this share of a photograph and all of it."""
     decoder: Literal["pillow", "turbo"] = "pillow"
-    """Of imagenet: Pillow, whose pixels are those of the usual recipes; or libjpeg-turbo with OpenCV, which is faster
-    and not antialiased in training."""
+    """Of imagenet, for random crops: Pillow, whose pixels are those of the usual recipes; or libjpeg-turbo with OpenCV,
+    which is faster and not antialiased. An evaluation always uses Pillow."""
     on_error: Literal["stop", "skip"] = "stop"
     """Of imagenet, when an image cannot be decoded: stop and name it; or take another, leave it out of the evaluation,
     and report it."""

@@ -51,7 +51,10 @@ def test_it_measures_and_writes_every_section(photos, tmp_path):
     turbo, torch = {"simplejpeg", "opencv-python-headless"} <= installed, {"torch", "torchvision"} <= installed
     readers = ["lmjax pillow"] + ["lmjax turbo"] * turbo + ["torch float32", "torch uint8"] * torch
     assert [(row["kind"], row["reader"]) for row in found["decode"]] == [
-        (kind, reader) for kind in ("random", "evaluation") for reader in readers
+        (kind, reader)
+        for kind in ("random", "evaluation")
+        for reader in readers
+        if (kind, reader) != ("evaluation", "lmjax turbo")
     ]
     for row in found["decode"]:
         assert positive(row["cpu_images_per_second"])

@@ -1,7 +1,8 @@
 """From the bytes of an image file to a square of pixels.
 
-Two decoders of one interface: `PillowImage` is the reference, antialiased, whose pixels are those of torchvision's
-transforms on Pillow images; `TurboImage` is faster, and its pixels differ (benchmarks/input_pipeline.py measures both).
+`PillowImage` is the reference, antialiased, whose pixels are those of torchvision's transforms on Pillow images.
+`TurboImage` makes random crops faster, whose pixels differ (benchmarks/input_pipeline.py measures both); the middle of
+an image, for an evaluation, is Pillow's always.
 Grey, palette and CMYK images become RGB, transparency is dropped, and the orientation that a camera may have noted is
 left alone, as the usual recipes do.
 """
@@ -74,7 +75,7 @@ class TurboImage:
     """A JPEG file decoded by libjpeg-turbo through simplejpeg, scaled by OpenCV; other files are decoded by Pillow.
 
     Where twice as many pixels a side as are needed would be decoded, or more, the inverse cosine transform makes only a
-    half, three, two or one eighth of them. Arguments, attributes and errors are those of `PillowImage`.
+    half, three, two or one eighth of them. Arguments, attributes, errors and `crop` are those of `PillowImage`.
     """
 
     def __init__(self, data: bytes):
@@ -100,9 +101,6 @@ class TurboImage:
         except ValueError as error:
             raise BrokenImage(_reason(error)) from error
 
-    def whole(self) -> np.ndarray:
-        return self._pixels(1)
-
     def crop(self, box: Box, size: int, *, mirror: bool = False) -> np.ndarray:
         pixels = self._pixels(min(box.width, box.height) / size)
         x, y = pixels.shape[1] / self.size[0], pixels.shape[0] / self.size[1]
@@ -111,13 +109,6 @@ class TurboImage:
         # Not antialiased, which the half-size decoding keeps within bounds: averaging would take half of the gain.
         scaled = self._cv2.resize(pixels[top:bottom, left:right], (size, size), interpolation=self._cv2.INTER_LINEAR)
         return self._cv2.flip(scaled, 1) if mirror else scaled
-
-    def centre(self, size: int, shorter: int) -> np.ndarray:
-        scaled, (left, top, _, _) = middle(*self.size, size, shorter)
-        pixels = self._pixels(min(self.size) / shorter)
-        smaller = pixels.shape[1] > scaled[0]
-        method = self._cv2.INTER_AREA if smaller else self._cv2.INTER_LINEAR
-        return self._cv2.resize(pixels, scaled, interpolation=method)[top : top + size, left : left + size]
 
 
 @functools.cache

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from lmjax.data.crops import random_box
-from lmjax.data.decode import DECODERS, BrokenImage
+from lmjax.data.decode import DECODERS, BrokenImage, PillowImage
 from lmjax.errors import InputError, optional_import
 
 
@@ -42,7 +42,7 @@ class Loader:
     Attributes:
         source: the images.
         size: pixels of a side of the result.
-        decoder: "pillow" or "turbo".
+        decoder: of random crops, "pillow" or "turbo".
         min_area: smallest share of the image that a random crop takes; None: the middle of the image, for evaluation.
         flip: mirror half of the random crops left to right.
         skip: replace what cannot be decoded by the next image that can, instead of stopping. In an evaluation it is
@@ -64,7 +64,7 @@ class Loader:
             return image.crop(random_box(rng, *image.size, self.min_area), self.size, mirror=mirror)
 
         for offset in range(min(len(self.source), 100)):
-            found = self._load((index + offset) % len(self.source), crop)
+            found = self._load((index + offset) % len(self.source), crop, DECODERS[self.decoder])
             if found is not None:
                 return found | {"broken": np.int64(index if offset else -1)}
         raise InputError(f"{self.source.place(index)}: neither this image nor the 99 after it can be decoded")
@@ -76,16 +76,16 @@ class Loader:
         """
         shorter = round(self.size * 256 / 224)
         inside = index < len(self.source)
-        found = self._load(index, lambda image: image.centre(self.size, shorter)) if inside else None
+        found = self._load(index, lambda image: image.centre(self.size, shorter), PillowImage) if inside else None
         if found is None:
             found = {"image": np.zeros((self.size, self.size, 3), np.uint8), "label": np.int32(-1)}
             return found | {"broken": np.int64(index if inside else -1)}
         return found | {"broken": np.int64(-1)}
 
-    def _load(self, index, cut):
+    def _load(self, index, cut, decode):
         data, label = self.source[index]
         try:
-            return {"image": np.ascontiguousarray(cut(DECODERS[self.decoder](data))), "label": np.int32(label)}
+            return {"image": cut(decode(data)), "label": np.int32(label)}
         except BrokenImage as error:
             if self.skip:
                 return None

@@ -247,8 +247,18 @@ class Trainer:
             NonFiniteLoss: if the last update has broken the parameters, which no training loss has seen yet.
         """
         evaluate, evaluated = self._evaluate, self.state.evaluated()
-        sums = [evaluate(*evaluated, arrays) for arrays in self.feed.test_arrays()]
-        total = jax.tree.map(lambda *x: float(np.sum(x, dtype=np.float64)), *jax.device_get(sums))
+        total, pending = {}, deque()
+
+        def collect():
+            for key, value in jax.device_get(pending.popleft()).items():
+                total[key] = total.get(key, 0.0) + float(value)
+
+        for arrays in self.feed.test_arrays():
+            pending.append(evaluate(*evaluated, arrays))
+            if len(pending) > 2:  # as in training: batches that the device has no time for yet would fill its memory
+                collect()
+        while pending:
+            collect()
         count = total.pop("count")
         if not count:
             raise InputError(f"{self.dataset.name}: none of the test images can be decoded")

@@ -17,7 +17,7 @@ from lmjax.config import ModelConfig
 # Of each kind a network, and which parameter of its branches is zero.
 KINDS = {
     "basic": ({"name": "resnet14", "stepper": steppers.lm(), "width": 0.25}, "conv2.kernel"),
-    "bottleneck": ({"name": "resnext29_8x64d", "width": 0.0625}, "conv3.kernel"),
+    "bottleneck": ({"name": "resnet14", "branch": "bottleneck", "width": 0.5}, "conv3.kernel"),
     "post": ({"name": "resnet14", "activation": "post", "width": 0.25}, "norm2.scale"),
     "coupled": ({"name": "revnet38", "width": 0.25, "memory": "reversible"}, "conv2.kernel"),
     "Runge-Kutta": (
