@@ -162,7 +162,12 @@ def test_interrupted_leaves_nothing(archives, tmp_path, how):
         f"imagenet._BUILD = {'import sys, os' + wait!r}; sys.exit(main(sys.argv[1:]))"
     )
     arguments = ["imagenet2012", "--archives", str(archives), "--data-dir", str(data_dir)]
-    process = subprocess.Popen([sys.executable, "-c", program, *arguments], cwd=ROOT, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell ignores it
+        args=[sys.executable, "-c", program, *arguments],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+    )
     try:
         deadline = time.monotonic() + 60
         while not (marks := list(data_dir.glob("preparing-*/imagenet2012/incomplete.*/[0-9]*"))):

@@ -179,6 +179,7 @@ from pathlib import Path
 from lmjax.data import Files, Loader, Stream
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell ignores for what runs in its background
     files = Files(Path(sys.argv[1]), ("n0", "n1", "n2"))
     reader = Stream(Loader(files, 64, min_area=0.2), 16, seed=0).read(workers=2)
     batches = [next(reader) for _ in range(5)]
