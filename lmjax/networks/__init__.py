@@ -6,6 +6,7 @@ from lmjax.networks.cost import branch_evaluations, forward_macs
 from lmjax.networks.fractalnet import FractalNet
 from lmjax.networks.named import architecture, create, names
 from lmjax.networks.network import Architecture, Network, coefficients, parameter_count, zero_stability
+from lmjax.networks.normalisation import BatchNorm, group_batch_norm
 from lmjax.networks.stack import Stack
 from lmjax.networks.stage import Entry, Stage
 
@@ -13,6 +14,7 @@ __all__ = [
     "Activation",
     "Architecture",
     "Basic",
+    "BatchNorm",
     "Block",
     "Bottleneck",
     "Coefficient",
@@ -29,6 +31,7 @@ __all__ = [
     "coefficients",
     "create",
     "forward_macs",
+    "group_batch_norm",
     "names",
     "parameter_count",
     "zero_stability",

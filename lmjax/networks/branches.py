@@ -13,10 +13,11 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax import lax
 from jax.typing import DTypeLike
 
 from lmjax.errors import InputError
+from lmjax.networks.convolution import convolve
+from lmjax.networks.normalisation import BatchNorm
 
 _he_fan_out = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -27,13 +28,13 @@ def conv(
     """A size x size convolution padded by size // 2 on every side, so that strides start at the first pixel."""
     return nnx.Conv(
         cin, cout, (size, size), strides=stride, padding=size // 2, use_bias=False, dtype=dtype,
-        feature_group_count=groups, kernel_init=_he_fan_out, rngs=rngs,
+        feature_group_count=groups, kernel_init=_he_fan_out, conv_general_dilated=convolve, rngs=rngs,
     )  # fmt: skip
 
 
-def norm(channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.BatchNorm:
-    """Batch normalisation, statistics in float32, over the batch of all devices."""
-    return nnx.BatchNorm(channels, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
+def norm(channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> BatchNorm:
+    """Batch normalisation, statistics in float32, over the batch of all devices unless it is grouped."""
+    return BatchNorm(channels, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
 
 
 class Activation(nnx.Module):
@@ -142,9 +143,7 @@ class Symmetric(nnx.Module):
         kernel = self.conv.kernel[...].astype(x.dtype)
         # The transpose of a 3x3 convolution with padding 1: kernel turned by 180 degrees, channels exchanged.
         turned = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
-        return -lax.conv_general_dilated(
-            x, turned, (1, 1), [(1, 1), (1, 1)], dimension_numbers=("NHWC", "HWIO", "NHWC")
-        )
+        return -convolve(x, turned, (1, 1), [(1, 1), (1, 1)])
 
 
 class Projection(nnx.Module):

@@ -24,6 +24,8 @@ from flax import nnx
 from jax.typing import DTypeLike
 
 from lmjax.errors import InputError
+from lmjax.networks.convolution import convolve
+from lmjax.networks.normalisation import BatchNorm
 from lmjax.networks.stack import List
 from lmjax.steppers import combine
 
@@ -83,10 +85,11 @@ class Unit(nnx.Module):
 
     def __init__(self, cin: int, cout: int, *, dropout: float, dtype: DTypeLike, rngs: nnx.Rngs):
         self.dropout = dropout
-        self.conv = nnx.Conv(cin, cout, (3, 3), padding=1, use_bias=False, kernel_init=_xavier, dtype=dtype, rngs=rngs)
-        self.norm = nnx.BatchNorm(
-            cout, momentum=0.9, epsilon=1e-5, use_scale=False, use_bias=False, dtype=dtype, rngs=rngs
-        )
+        self.conv = nnx.Conv(
+            cin, cout, (3, 3), padding=1, use_bias=False, kernel_init=_xavier, conv_general_dilated=convolve,
+            dtype=dtype, rngs=rngs,
+        )  # fmt: skip
+        self.norm = BatchNorm(cout, momentum=0.9, epsilon=1e-5, use_scale=False, use_bias=False, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array, key: jax.Array | None = None) -> jax.Array:
         x = self.conv(x)

@@ -22,7 +22,7 @@ class Stack(nnx.Module):
         depth: how many; may be 0.
         unroll: True lays the modules out one after another in the compiled program, which is fastest; False compiles
             one loop, whose compile time does not grow with the depth; a number in between is what `jax.lax.scan`
-            makes of it. XLA's convolutions on a CPU are an order of magnitude slower inside a loop.
+            makes of it. On a CPU, the gradients of grouped convolutions are an order of magnitude slower in a loop.
     """
 
     def __init__(

@@ -1,0 +1,134 @@
+"""The two-dimensional convolution of the networks, whose gradient suits the device.
+
+On an accelerator this is `jax.lax.conv_general_dilated` and its own gradient, the forms that XLA recognises there. On
+a CPU, XLA is fast only for convolutions NHWC x HWIO -> NHWC. JAX's gradients have other orders of dimensions, which
+inside of a loop are an order of magnitude slower, and which outside of one are brought about by transpositions that
+XLA fuses with whatever computes the features, into loops with long strides through memory. So for a CPU both gradients
+are written out as convolutions of the fast kind here, and nothing outside of this file has to know.
+
+The convolution is bilinear, and is told to JAX as that: forward mode, reverse mode and their combinations all work.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.extend.core
+import jax.numpy as jnp
+from jax import lax
+from jax.interpreters import ad, batching, mlir
+
+_NHWC = ("NHWC", "HWIO", "NHWC")
+
+# It bears the name and the parameters of JAX's own, so that what reads traced programs understands it.
+_convolution = jax.extend.core.Primitive("conv_general_dilated")
+
+
+def convolve(
+    x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Any, *, dimension_numbers: Any = _NHWC,
+    precision: Any = None, **options: Any,
+) -> jax.Array:  # fmt: skip
+    """`jax.lax.conv_general_dilated`, with its arguments and result; [N, H, W, C] with [h, w, C, D] by default.
+
+    What is neither dilated nor grouped, and has that order of dimensions, has the gradients of this file.
+    """
+    numbers = lax.conv_dimension_numbers(x.shape, kernel.shape, dimension_numbers)
+    plain = all(value in (None, 1, (1,) * (x.ndim - 2)) for value in options.values()) and x.dtype == kernel.dtype
+    if not plain or x.ndim != 4 or numbers != lax.conv_dimension_numbers(x.shape, kernel.shape, _NHWC):
+        return _ordinary(
+            x, kernel, window_strides=strides, padding=padding, dimension_numbers=numbers, precision=precision,
+            **options,
+        )  # fmt: skip
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+    return _convolution.bind(
+        x, kernel, window_strides=tuple(strides), padding=tuple(map(tuple, padding)), dimension_numbers=numbers,
+        precision=precision,
+    )  # fmt: skip
+
+
+def _ordinary(x, kernel, **parameters):
+    return lax.conv_general_dilated(x, kernel, **parameters)
+
+
+def _shape(x, kernel, **parameters):
+    return jax.core.ShapedArray(jax.eval_shape(functools.partial(_ordinary, **parameters), x, kernel).shape, x.dtype)
+
+
+def _batched(arguments, axes, **parameters):
+    # JAX's own rule (groups of features where the kernels differ, as they do from seed to seed), and its own gradients.
+    return jax.vmap(functools.partial(_ordinary, **parameters), in_axes=axes)(*arguments), 0
+
+
+def _input_gradient(g, x, kernel, **parameters):
+    shape = x.aval  # x itself is what is asked for
+
+    def cpu(g, kernel):
+        strides, sizes = parameters["window_strides"], kernel.shape[:2]
+        turned = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
+        padding = []
+        for (before, _), stride, size, old, new in zip(
+            parameters["padding"], strides, sizes, shape.shape[1:3], g.shape[1:3], strict=True
+        ):
+            low = size - 1 - before
+            padding.append((low, old + size - 1 - low - ((new - 1) * stride + 1)))
+        return lax.conv_general_dilated(
+            g, turned, (1, 1), padding, lhs_dilation=strides, dimension_numbers=_NHWC,
+            precision=parameters["precision"],
+        )  # fmt: skip
+
+    def elsewhere(g, kernel):
+        (gradient,) = jax.linear_transpose(lambda x: _ordinary(x, kernel, **parameters), shape)(g)
+        return gradient
+
+    return lax.platform_dependent(g, kernel, cpu=cpu, default=elsewhere)
+
+
+def _kernel_gradient(g, x, kernel, **parameters):
+    shape = kernel.aval
+
+    def cpu(g, x):
+        # sum_n x[n, i + h s, j + w s, c] g[n, h, w, d]: a convolution in which the images are the features to sum
+        # over, the channels of x the images, and g the kernel.
+        strides, sizes = parameters["window_strides"], shape.shape[:2]
+        padding = []
+        for (before, _), stride, size, old, new in zip(
+            parameters["padding"], strides, sizes, x.shape[1:3], g.shape[1:3], strict=True
+        ):
+            padding.append((before, (new - 1) * stride + size - old - before))
+        gradient = lax.conv_general_dilated(
+            _transposed(x, (3, 1, 2, 0)), _transposed(g, (1, 2, 0, 3)), (1, 1), padding, rhs_dilation=strides,
+            dimension_numbers=_NHWC, precision=parameters["precision"],
+        )  # fmt: skip
+        return gradient.transpose(1, 2, 0, 3)
+
+    def elsewhere(g, x):
+        (gradient,) = jax.linear_transpose(lambda kernel: _ordinary(x, kernel, **parameters), shape)(g)
+        return gradient
+
+    return lax.platform_dependent(g, x, cpu=cpu, default=elsewhere)
+
+
+def _transposed(x: jax.Array, order: tuple[int, ...]) -> jax.Array:
+    """x.transpose(order) as a step of its own, several times faster than fused with what computes x.
+
+    A branch is all that XLA:CPU does not fuse across (an optimisation barrier is gone by then). Which way it goes must
+    not be known to the compiler, and costs nothing: the other way is only taken for what is not a number anyhow.
+    """
+    first = x[(0,) * x.ndim]
+    return lax.cond(
+        first == first,
+        lambda x: x.transpose(order),
+        lambda x: x.reshape([x.shape[i] for i in order]),
+        x,
+    )
+
+
+_convolution.def_impl(
+    jax.jit(_ordinary, static_argnames=("window_strides", "padding", "dimension_numbers", "precision"))
+)
+_convolution.def_abstract_eval(_shape)
+ad.defbilinear(_convolution, _input_gradient, _kernel_gradient)
+batching.primitive_batchers[_convolution] = _batched
+mlir.register_lowering(_convolution, mlir.lower_fun(_ordinary, multiple_results=False))
