@@ -261,6 +261,12 @@ class TrainConfig(_Checked):
     evaluates them as they are."""
     checkpoint_every: int = 5
     """Epochs between checkpoints; there is always one at the end."""
+    batch_norm_group: int | None = None
+    """Take the statistics of batch normalisation over groups of so many images of a batch, whatever the number of
+    devices; None: over the whole batch. No device waits for another while it divides the images a device has."""
+    shard_parameters: bool = False
+    """Divide the parameters and the optimiser's state over the devices (FSDP) instead of keeping all on each: for
+    networks that are large for one device. The numbers do not change."""
 
     def check(self):
         for name in ("epochs", "batch_size", "eval_batch_size", "checkpoint_every"):
@@ -268,6 +274,11 @@ class TrainConfig(_Checked):
         steps = self.steps_per_dispatch
         _require(steps is None or steps >= 1, "train.steps_per_dispatch", "at least 1", steps)
         smoothing, average = self.label_smoothing, self.average
+        group = self.batch_norm_group
+        _require(
+            group is None or (group >= 1 and self.batch_size % group == 0), "train.batch_norm_group",
+            f"a divisor of train.batch_size ({self.batch_size})", group,
+        )  # fmt: skip
         _require(0 <= smoothing < 1, "train.label_smoothing", "at least 0 and less than 1", smoothing)
         _require(average is None or 0 < average < 1, "train.average", "between 0 and 1", average)
 
@@ -304,6 +315,7 @@ _PLACES = (
     "train.eval_batch_size",
     "train.steps_per_dispatch",
     "train.checkpoint_every",
+    "train.shard_parameters",
 )
 
 

@@ -49,6 +49,10 @@ class Feed(Protocol):
         """Inside a program: as `train_batch`, not augmented; where there is no image, the label is -1."""
         ...
 
+    def reseeded(self, seed: int) -> "Feed":
+        """The same data in the order, and with the crops, of another seed."""
+        ...
+
     def take_broken(self) -> list[str]:
         """The images of this process that could not be decoded since this was asked last."""
         ...

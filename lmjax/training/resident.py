@@ -1,5 +1,6 @@
 """The feed of a data set that lives on the devices."""
 
+import copy
 import functools
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -42,17 +43,18 @@ class Resident:
         labels = np.concatenate([dataset.test.labels, np.full(padding, -1, np.int32)])
         self._test = tuple(jax.device_put(x, everywhere) for x in (images, labels))
 
-        def order(epoch):
+        def order(seed, epoch):
             # Its own stream of random numbers: those of the steps are folded from the seed itself.
-            key = jax.random.fold_in(jax.random.key(config.seed), 2**31)
+            key = jax.random.fold_in(jax.random.key(seed), 2**31)
             return epoch_order(key, epoch, size=len(dataset.train), batch=config.train.batch_size)
 
         self._order = jax.jit(order, out_shardings=NamedSharding(mesh, P(None, "data")))
-        self.train_example = (self._order(np.int32(0)), *self._train)
+        self._seed = np.uint32(config.seed)
+        self.train_example = (self._order(self._seed, np.int32(0)), *self._train)
         self.test_example = (*self._test, np.int32(0))
 
     def train_arrays(self, step: int, dispatches: Sequence[int]) -> Iterable[Any]:
-        order = self._order(np.int32(step // self.steps_per_epoch))
+        order = self._order(self._seed, np.int32(step // self.steps_per_epoch))
         return ((order, *self._train) for _ in dispatches)
 
     def test_arrays(self) -> Iterable[Any]:
@@ -68,6 +70,11 @@ class Resident:
         images, labels, start = arrays
         picked = lax.dynamic_slice_in_dim(images, start, self._batch)
         return lax.with_sharding_constraint(picked, self._split), lax.dynamic_slice_in_dim(labels, start, self._batch)
+
+    def reseeded(self, seed: int) -> "Resident":
+        other = copy.copy(self)  # with the same arrays on the devices
+        other._seed = np.uint32(seed)
+        return other
 
     def take_broken(self) -> list[str]:
         return []

@@ -1,6 +1,7 @@
 """The two compiled programs of a run: some steps of training, and a batch of evaluation."""
 
 import dataclasses
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -48,10 +49,10 @@ class Programs:
         optimizer: what turns gradients into updates.
         mean, std: to normalise pixels with.
         dtype: of the normalised images.
-        seed: the random decisions of step n follow from (seed, n).
         label_smoothing: share of each target that is spread evenly over all classes.
         average: decay of the moving averages in a step; None for none.
         top5: whether the evaluation counts a label among the five largest logits, too.
+        gather: brings parameters that are divided over the devices together before they are used.
     """
 
     graph: nnx.GraphDef
@@ -61,16 +62,19 @@ class Programs:
     mean: Any
     std: Any
     dtype: Any
-    seed: int
     label_smoothing: float = 0.0
     average: float | None = None
     top5: bool = False
+    gather: Callable[[Any], Any] = lambda tree: tree
 
-    def train(self, state: TrainState, arrays: Any, *, steps: int) -> tuple[TrainState, dict[str, jax.Array]]:
+    def train(
+        self, state: TrainState, seed: jax.Array, arrays: Any, *, steps: int
+    ) -> tuple[TrainState, dict[str, jax.Array]]:
         """Some steps of training, one after another.
 
         Args:
             state: before.
+            seed: uint32; the random decisions of step n follow from (seed, n).
             arrays: from the feed.
             steps: how many steps to make, within the epoch.
 
@@ -79,20 +83,20 @@ class Programs:
         """
 
         def one(state, _):
-            return self._update(state, arrays)
+            return self._update(state, seed, arrays)
 
         if steps > 1:
             return lax.scan(one, state, length=steps)
         state, metrics = one(state, None)
         return state, jax.tree.map(lambda x: x[None], metrics)
 
-    def _update(self, state, arrays):
-        key = jax.random.fold_in(jax.random.key(self.seed), state.step)
+    def _update(self, state, seed, arrays):
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
         network_key = jax.random.fold_in(key, 2**31) if self.random else None  # the augmentation has the key itself
         images, targets = self.feed.train_batch(key, state.step, arrays)
 
         def loss(params):
-            model = nnx.merge(self.graph, params, state.statistics)
+            model = nnx.merge(self.graph, self.gather(params), state.statistics)
             logits = model(normalise(images, self.mean, self.std, self.dtype), network_key)
             return self._loss(logits, targets), (logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
@@ -128,7 +132,7 @@ class Programs:
         Returns:
             {"loss", "count", "correct"}, and "correct5" where it is wanted: float32 and int32 sums over the batch.
         """
-        model = nnx.merge(self.graph, params, statistics)
+        model = nnx.merge(self.graph, self.gather(params), statistics)
         model.eval()
         images, targets = self.feed.test_batch(arrays)
         counts = targets >= 0

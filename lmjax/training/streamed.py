@@ -1,6 +1,7 @@
 """The feed of photographs that are read and decoded while training."""
 
 import collections
+import dataclasses
 import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -25,6 +26,7 @@ class Streamed:
     longest = 1
 
     def __init__(self, config: Config, dataset: Photographs, mesh: Mesh, test_batch: int):
+        self._arguments = config, dataset, mesh, test_batch
         options = config.data
         skip = options.on_error == "skip"
         loader = functools.partial(Loader, size=dataset.size, decoder=options.decoder, skip=skip)
@@ -53,6 +55,10 @@ class Streamed:
 
     def test_batch(self, arrays: Any) -> tuple[jax.Array, jax.Array]:
         return arrays
+
+    def reseeded(self, seed: int) -> "Streamed":
+        config, *others = self._arguments
+        return Streamed(dataclasses.replace(config, seed=seed), *others)
 
     def take_broken(self) -> list[str]:
         found = self._train.broken + self._test.broken

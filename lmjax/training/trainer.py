@@ -1,5 +1,7 @@
 """A network, its data and its compiled programs on the devices."""
 
+import copy
+import dataclasses
 import functools
 import math
 import time
@@ -11,8 +13,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import AxisType, Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax import lax
+from jax.sharding import Mesh
 
 from lmjax import networks
 from lmjax.config import Config
@@ -20,6 +22,7 @@ from lmjax.data import Dataset, Photographs
 from lmjax.errors import InputError
 from lmjax.training.feed import create_feed
 from lmjax.training.optimizer import create_optimizer, learning_rate
+from lmjax.training.placement import data_mesh, place, replicated, shardings
 from lmjax.training.step import Programs, TrainState
 
 _TOP5_FROM = 100  # with fewer classes, the top-5 accuracy says little
@@ -37,13 +40,6 @@ class NonFiniteLoss(ArithmeticError):
         self.step = step
 
 
-def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
-    """All devices (of all processes) along one axis, "data"."""
-    devices = jax.devices() if devices is None else devices
-    # Auto is written out because the default differs between the versions of jax; sharding is left to the compiler.
-    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
-
-
 class Trainer:
     """Trains one network on one data set.
 
@@ -58,7 +54,7 @@ class Trainer:
     Use it as a context manager, or call `close`, if photographs are read: only then do the processes end that do so.
 
     Attributes:
-        state: `TrainState`, replicated over the mesh.
+        state: `TrainState`, on every device, or divided over them with train.shard_parameters.
         scheme: what to call the scheme that the network is made of.
         steps_per_epoch, total_steps: of the run.
         compile_seconds: what tracing and compiling has taken so far.
@@ -81,20 +77,27 @@ class Trainer:
         self.compile_seconds = 0.0
         self._compiled = {}
 
-        self._replicated = NamedSharding(self.mesh, P())
-        graph, random, self.state, optimizer = self._initialise()
+        self._replicated = replicated(self.mesh)
+        self._optimizer = create_optimizer(config.optimizer, self.learning_rate)
+        model, state = self._initialise()
+        self.scheme = config.model.stepper or model.scheme
+        chosen = config.optimizer.chosen_for_coefficients()
+        if chosen and not networks.coefficients(model):
+            raise InputError(f"optimizer.{chosen[0]}: {self.scheme} has no coefficients: leave it out")
+        self._layout = shardings(state, self.mesh, split=config.train.shard_parameters)
+        self.state = self.place(state)
         self.programs = Programs(
-            graph=graph,
-            random=random,
+            graph=nnx.graphdef(model),
+            random=model.random,
             feed=self.feed,
-            optimizer=optimizer,
+            optimizer=self._optimizer,
             mean=dataset.mean,
             std=dataset.std,
             dtype=jnp.dtype(config.model.dtype),
-            seed=config.seed,
             label_smoothing=config.train.label_smoothing,
             average=config.train.average,
             top5=len(dataset.classes) >= _TOP5_FROM,
+            gather=self._gather,
         )
 
     def __enter__(self) -> "Trainer":
@@ -107,29 +110,39 @@ class Trainer:
         """Ends the processes and threads that read photographs. The trainer stays usable, and starts them again."""
         self.feed.close()
 
+    def reseeded(self, seed: int) -> "Trainer":
+        """The same run from another seed, at its beginning; the compiled programs and the data are shared."""
+        other = copy.copy(self)
+        other.config = dataclasses.replace(self.config, seed=seed)
+        other.feed = self.feed.reseeded(seed)
+        other.compile_seconds = 0.0
+        _, state = other._initialise()
+        other.state = other.place(state)
+        return other
+
     def _initialise(self):
+        """The network and the state, as the seed has them, in the memory of this process."""
         config = self.config
         model = config.model.build(
             classes=len(self.dataset.classes), cin=self.dataset.shape[-1], rngs=nnx.Rngs(config.seed)
         )
-        self.scheme = config.model.stepper or model.scheme
-        chosen = config.optimizer.chosen_for_coefficients()
-        if chosen and not networks.coefficients(model):
-            raise InputError(f"optimizer.{chosen[0]}: {self.scheme} has no coefficients: leave it out")
-        graph, params, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
+        networks.group_batch_norm(model, config.train.batch_norm_group)
+        _, params, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
         params, statistics = nnx.to_pure_dict(params), nnx.to_pure_dict(statistics)
-        optimizer = create_optimizer(config.optimizer, self.learning_rate)
         average = None if config.train.average is None else {"params": params, "statistics": statistics}
-        state = TrainState(jnp.zeros((), jnp.int32), params, statistics, optimizer.init(params), average)
-        return graph, model.random, self.place(state), optimizer
-
-    def _place(self, x: Any) -> jax.Array:
-        # From NumPy: an array that lives on one process's device cannot become one that spans several processes.
-        return jax.device_put(np.asarray(x), self._replicated)
+        return model, TrainState(jnp.zeros((), jnp.int32), params, statistics, self._optimizer.init(params), average)
 
     def place(self, state: TrainState) -> TrainState:
-        """A state, brought to the devices of this trainer and replicated over them."""
-        return jax.tree.map(self._place, state)
+        """A state, equal in all processes, brought to the devices of this trainer."""
+        return place(state, self._layout)
+
+    def _gather(self, tree: Any) -> Any:
+        """Inside a program: the whole of every array on every device."""
+        return lax.with_sharding_constraint(tree, self._replicated) if self.config.train.shard_parameters else tree
+
+    @property
+    def _seed(self):
+        return np.uint32(self.config.seed)
 
     @property
     def step(self) -> int:
@@ -139,7 +152,8 @@ class Trainer:
     @property
     def model(self) -> networks.Network:
         """The network as an NNX module, with copies of the parameters and statistics that an evaluation uses."""
-        return nnx.merge(self.programs.graph, *jax.tree.map(jnp.copy, self.state.evaluated()))
+        gather = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=self._replicated)
+        return nnx.merge(self.programs.graph, *gather(self.state.evaluated()))
 
     @property
     def parameters(self) -> int:
@@ -156,7 +170,7 @@ class Trainer:
         """How many steps one program makes: at most the limit, and a divisor of an epoch if there is a good one."""
         limit = self.config.train.steps_per_dispatch
         if limit is None:
-            # XLA:CPU's convolutions are an order of magnitude slower inside a loop.
+            # On a CPU a step takes so long that a dispatch costs nothing, and its loss is wanted as soon as it is known.
             limit = 1 if self.mesh.devices.flat[0].platform == "cpu" else 50
         limit = min(limit, self.steps_per_epoch, self.feed.longest or limit)
         divisor = max(d for d in range(1, limit + 1) if self.steps_per_epoch % d == 0)
@@ -171,8 +185,8 @@ class Trainer:
         """The compiled program that makes so many steps."""
         if steps not in self._compiled:
             program = functools.partial(self.programs.train, steps=steps)
-            jitted = jax.jit(program, donate_argnums=0, out_shardings=self._replicated)
-            self._compiled[steps] = self._compile(jitted, self.state, self.feed.train_example)
+            jitted = jax.jit(program, donate_argnums=0, out_shardings=(self._layout, self._replicated))
+            self._compiled[steps] = self._compile(jitted, self.state, self._seed, self.feed.train_example)
         return self._compiled[steps]
 
     @functools.cached_property
@@ -224,7 +238,7 @@ class Trainer:
 
         start = time.perf_counter()
         for train, arrays in zip(programs, self.feed.train_arrays(first, dispatches), strict=True):
-            self.state, metrics = train(self.state, arrays)
+            self.state, metrics = train(self.state, self._seed, arrays)
             pending.append(metrics)
             if len(pending) > 2:  # the device always has the next program waiting, the host never runs far ahead
                 collect()

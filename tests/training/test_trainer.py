@@ -255,7 +255,7 @@ def test_the_average_is_evaluated_saved_and_gone_on_with(config, digits, tmp_pat
     program = jax.jit(plain.programs.train, static_argnames="steps")
     state = plain.state
     for n, arrays in enumerate(plain.feed.train_arrays(0, [1] * 5)):
-        state, _ = program(state, arrays, steps=1)
+        state, _ = program(state, np.uint32(0), arrays, steps=1)
         decay = min(0.3, (1 + n) / (10 + n))
         new = {"params": state.params, "statistics": state.statistics}
         expected = jax.tree.map(lambda old, new, d=decay: d * old + (1 - d) * new, expected, new)

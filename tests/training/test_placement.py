@@ -1,0 +1,115 @@
+"""One device, eight of them, parameters on each or divided, statistics over the batch or groups: the same numbers."""
+
+import dataclasses
+import re
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from lmjax import InputError
+from lmjax.training import Checkpoints, Trainer, data_mesh
+
+ONE = data_mesh(jax.devices()[:1])
+
+
+def changed(config, **train):
+    return dataclasses.replace(config, train=dataclasses.replace(config.train, **train))
+
+
+@pytest.fixture
+def wide(config):
+    """Wide enough that some of its arrays are divided; one step an epoch."""
+    model = dataclasses.replace(config.model, name="resnet14", width=1.0)
+    return changed(dataclasses.replace(config, model=model), batch_size=320)
+
+
+@pytest.mark.versions
+def test_divided_parameters_are_the_same_numbers_in_less_memory(wide, digits, tmp_path):
+    whole = Trainer(wide, digits, data_mesh())
+    divided = Trainer(changed(wide, shard_parameters=True), digits, data_mesh())
+    bytes_of = [sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(t.state)) for t in (whole, divided)]
+    assert bytes_of[1] < 0.25 * bytes_of[0]
+    layouts = jax.tree.map(lambda x: x.sharding, divided.state)
+    rows = [trainer.train_epoch() | trainer.evaluate() for trainer in (whole, divided)]
+    for key in ("train_loss", "test_loss"):
+        assert rows[0][key] == pytest.approx(rows[1][key], rel=1e-3)
+    chex.assert_trees_all_close(jax.device_get(whole.state), jax.device_get(divided.state), rtol=1e-2, atol=5e-4)
+    assert jax.tree.map(lambda x: x.sharding, divided.state) == layouts, "a step must leave every array where it was"
+    images = digits.test.images[:2].astype(np.float32)
+    chex.assert_trees_all_close(divided.model(images), whole.model(images), rtol=1e-2, atol=1e-2)
+    # A run may go on with the other layout: it says where things are, not what they are.
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        checkpoints.save(divided.state, {})
+    with Checkpoints(tmp_path / "checkpoints") as checkpoints:
+        restored, _ = checkpoints.restore(whole.state)
+        chex.assert_trees_all_equal(jax.device_get(restored), jax.device_get(divided.state))
+        assert restored.step.sharding == whole.state.step.sharding
+
+
+def test_divided_state_is_donated(wide, digits):
+    trainer = Trainer(changed(wide, shard_parameters=True), digits, data_mesh())
+    local = sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(trainer.state))
+    assert trainer._train(1).memory_analysis().alias_size_in_bytes >= local
+
+
+def test_groups_of_images_are_the_same_on_any_number_of_devices(config, digits):
+    config = changed(config, batch_size=320, batch_norm_group=5)
+    one, eight, whole = (
+        Trainer(c, digits, mesh)
+        for c, mesh in ((config, ONE), (config, data_mesh()), (changed(config, batch_norm_group=None), ONE))
+    )
+    a, b, c = (trainer.train_epoch()["train_loss"] for trainer in (one, eight, whole))
+    assert a == pytest.approx(b, rel=1e-5)
+    assert a != pytest.approx(c, rel=1e-4)
+    chex.assert_trees_all_close(jax.device_get(one.state), jax.device_get(eight.state), rtol=1e-2, atol=5e-4)
+
+
+def messages(trainer):
+    """How many sums over devices a compiled step makes one after another, and the bytes they take."""
+    program = trainer._train(1).as_text()
+    return len(re.findall(r" all-reduce(?:-start)?\(", program))
+
+
+def test_groups_within_a_device_wait_for_no_other(config, digits):
+    """What is left are the gradients and the running statistics, which nothing in the step waits for."""
+    config = changed(config, batch_size=320)
+    depth = {14: None, 20: None}
+    for n in depth:
+        model = dataclasses.replace(config.model, name=f"resnet{n}")
+        batch, group = (
+            messages(
+                Trainer(changed(dataclasses.replace(config, model=model), batch_norm_group=g), digits, data_mesh())
+            )
+            for g in (None, 40)
+        )
+        depth[n] = batch, group
+    normalisations = 2 * 3  # of one more block in each of three stages
+    assert depth[20][0] - depth[14][0] >= 2 * normalisations, "forward and backward"
+    assert depth[20][0] - depth[20][1] >= 2 * normalisations
+
+
+def test_a_group_must_divide_the_batch(config):
+    with pytest.raises(
+        InputError, match=r"train.batch_norm_group: must be a divisor of train.batch_size \(64\), got 48"
+    ):
+        changed(config, batch_norm_group=48)
+
+
+def test_another_seed_shares_programs_and_data_and_is_the_run_it_would_be_alone(config, digits):
+    first = Trainer(config, digits, ONE)
+    first.train_epoch()
+    second = first.reseeded(1)
+    rows = [second.train_epoch() | second.evaluate() for _ in range(2)]
+    assert second.compile_seconds > 0, "the evaluation, which the first has not needed"
+    third = second.reseeded(5)
+    third.train_epoch(), third.evaluate()
+    assert third.compile_seconds == 0
+    alone = Trainer(dataclasses.replace(config, seed=1), digits, ONE)
+    for row in rows:
+        expected = alone.train_epoch() | alone.evaluate()
+        assert row.pop("images_per_second") and expected.pop("images_per_second")
+        assert row == expected
+    chex.assert_trees_all_equal(second.state, alone.state)
+    assert first.step == 5, "the first is where it was"
