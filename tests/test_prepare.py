@@ -348,6 +348,15 @@ def test_validation_images_are_sorted_by_the_official_labels(flat, capsys):
     assert "0 images were sorted; now 5 of 50,000" in capsys.readouterr().out
 
 
+def test_hidden_files_are_ignored(flat, capsys):
+    (flat / ".DS_Store").touch()
+    assert sort(flat) == 0
+    (flat / OFFICIAL[1] / ".DS_Store").touch()
+    (flat / "ILSVRC2012_val_00000004.JPEG").touch()
+    assert sort(flat) == 0
+    assert "1 images were sorted; now 6 of 50,000" in capsys.readouterr().out
+
+
 def test_sorting_goes_on_where_it_was_interrupted(flat, capsys):
     assert sort(flat) == 0
     for number in (4, 5):

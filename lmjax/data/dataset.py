@@ -70,6 +70,7 @@ class Dataset:
             "classes": list(self.classes),
             "shape": list(self.shape),
             "training_images": len(self.train),
+            "test_images": len(self.test),
             "mean": self.mean.tolist(),
             "std": self.std.tolist(),
         }

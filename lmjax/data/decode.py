@@ -12,7 +12,7 @@ import io
 import math
 
 import numpy as np
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from lmjax.data.crops import Box, middle
 from lmjax.errors import optional_import
@@ -36,8 +36,12 @@ class PillowImage:
     """
 
     def __init__(self, data: bytes):
+        if not data:
+            raise BrokenImage("it is empty")
         try:
             self._image = Image.open(io.BytesIO(data))
+        except UnidentifiedImageError as error:  # whose message has the address of the BytesIO in it
+            raise BrokenImage("it is no image that Pillow knows") from error
         except Exception as error:  # Pillow's readers raise whatever a broken file made them stumble over
             raise BrokenImage(_reason(error)) from error
         self.size: tuple[int, int] = self._image.size
@@ -75,7 +79,8 @@ class TurboImage:
     """A JPEG file decoded by libjpeg-turbo through simplejpeg, scaled by OpenCV; other files are decoded by Pillow.
 
     Where twice as many pixels a side as are needed would be decoded, or more, the inverse cosine transform makes only a
-    half, three, two or one eighth of them. Arguments, attributes, errors and `crop` are those of `PillowImage`.
+    half, three, two or one eighth of them. Arguments, attributes, errors and `crop` are those of `PillowImage`, which
+    also decides what is broken: it decodes the files that libjpeg warns of.
     """
 
     def __init__(self, data: bytes):
@@ -98,8 +103,9 @@ class TurboImage:
         width, height = (math.ceil(side / max(scale, 1)) for side in self.size)
         try:
             return self._jpeg.decode_jpeg(self._data, "RGB", min_height=height, min_width=width, min_factor=2)
-        except ValueError as error:
-            raise BrokenImage(_reason(error)) from error
+        except ValueError:  # a mere warning, or broken, which Pillow will say
+            self._other = PillowImage(self._data)
+            return self._other.whole()
 
     def crop(self, box: Box, size: int, *, mirror: bool = False) -> np.ndarray:
         pixels = self._pixels(min(box.width, box.height) / size)

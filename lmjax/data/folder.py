@@ -35,9 +35,9 @@ class Files:
                     f"{folder / name}: this class is missing here: every split needs a folder for every class"
                 )
             with os.scandir(folder / name) as entries:
-                found = sorted(e.name for e in entries if _is_image(e.name))
+                found = sorted(e.name for e in entries if is_image(e.name))
             if not found:
-                raise InputError(f"{folder / name}: holds no images ({', '.join(_SUFFIXES)})")
+                raise InputError(f"{folder / name}: holds no images ({', '.join(_SUFFIXES)}){_hint(folder / name)}")
             paths += [os.path.join(name, file) for file in found]
             self.labels += [label] * len(found)
         self.folder = str(folder)
@@ -49,12 +49,22 @@ class Files:
         return len(self.labels)
 
     def __getitem__(self, i: int) -> tuple[bytes, int]:
-        """The content of a file, and its label."""
+        """The content of a file, and its label.
+
+        Raises:
+            BrokenImage: if it is a folder, or a link to nothing: with either, the others can still be used.
+            InputError: if it cannot be read.
+        """
+        path = self.place(i)
         try:
-            with open(self.place(i), "rb") as file:
+            with open(path, "rb") as file:
                 return file.read(), int(self.labels[i])
+        except IsADirectoryError as error:
+            raise BrokenImage("it is a folder") from error
         except OSError as error:
-            raise InputError(f"{self.place(i)}: cannot be read ({error.strerror})") from error
+            if os.path.islink(path) and not os.path.exists(path):
+                raise BrokenImage("it is a link to nothing") from error
+            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
     def place(self, i: int) -> str:
         """Where image i is: its path."""
@@ -75,7 +85,7 @@ def class_names(folder: Path) -> tuple[str, ...]:
     """The folders in a folder, in alphabetical order."""
     names = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
     if not names:
-        flat = any(_is_image(p.name) for p in folder.iterdir())
+        flat = any(is_image(p.name) for p in folder.iterdir())
         cure = f"put the images into {folder}/<class>/"
         if flat and folder.name == "val":
             cure += f"; if they are ImageNet's, `python -m lmjax.prepare sort-validation --images {folder}` does it"
@@ -83,8 +93,17 @@ def class_names(folder: Path) -> tuple[str, ...]:
     return names
 
 
-def _is_image(name: str) -> bool:
+def is_image(name: str) -> bool:
+    """Whether a file of this name is taken for an image."""
     return name.lower().endswith(_SUFFIXES) and not name.startswith(".")
+
+
+def _hint(folder: Path) -> str:
+    """What to do about a class folder without images that has some one folder deeper, as in Tiny-ImageNet."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.name.startswith(".") and any(is_image(inner.name) for inner in path.iterdir()):
+            return f", but {path} does: move them one folder up, into {folder}"
+    return ""
 
 
 def load_folder(directory: str | Path | None, size: int | None = None) -> Dataset:
@@ -128,9 +147,8 @@ def require_directory(directory: str | Path | None) -> Path:
 
 def _decoded(files: Files, size: int | None) -> Split:
     def decode(i):
-        data, _ = files[i]
         try:
-            image = PillowImage(data)
+            image = PillowImage(files[i][0])
             return image.whole() if size is None else image.centre(size, size)
         except BrokenImage as error:
             raise InputError(f"{files.place(i)}: cannot be decoded ({error}): replace or delete it") from error

@@ -30,6 +30,7 @@ class Photographs:
         size: pixels of a side of what the network sees.
         mean, std: of the channels, in the units of a pixel (0 to 255); ImageNet's, float32 [3].
         resized: the shorter side in pixels that the images were brought to beforehand; None for the originals.
+        directory: where they are, without symbolic links.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Photographs:
     mean: np.ndarray = dataclasses.field(default_factory=_MEAN.copy)
     std: np.ndarray = dataclasses.field(default_factory=_STD.copy)
     resized: int | None = None
+    directory: str = ""
 
     def __post_init__(self):
         if len(self.classes) < 2:
@@ -56,6 +58,7 @@ class Photographs:
             "classes": list(self.classes),
             "shape": list(self.shape),
             "training_images": len(self.train),
+            "test_images": len(self.test),
             "mean": self.mean.tolist(),
             "std": self.std.tolist(),
             "resized": self.resized,
@@ -78,12 +81,13 @@ def load_photographs(directory: str | Path | None, size: int) -> Photographs:
         resized = _resized(root)
         classes = class_names(root / "train")
         train, test = (Files(split_folder(root, *names), classes) for names in (("train",), ("val", "test")))
-        return Photographs(root.resolve().name, train, test, classes, size, resized=resized)
+        path = root.resolve()
+        return Photographs(path.name, train, test, classes, size, resized=resized, directory=str(path))
     found = prepared.find(None, root)
     if found is None:
         raise InputError(f"data.dir: {root} holds neither train/<class>/*.JPEG nor a prepared data set{_hint(root)}")
     data = prepared.load(found)
-    return Photographs(data.name, data.train, data.test, data.classes, size)
+    return Photographs(data.name, data.train, data.test, data.classes, size, directory=str(found.resolve()))
 
 
 def _hint(root: Path) -> str:

@@ -69,6 +69,7 @@ class Records:
 
     Attributes:
         directory, split: what it reads.
+        files: those that hold its records.
 
     Raises:
         InputError: here, or where an image is read, naming a file that is missing, cut short or damaged.
@@ -79,14 +80,14 @@ class Records:
 
         info = builder.info.splits[split]
         self.directory, self.split = os.fspath(builder.data_dir), split
-        self._files = [os.fspath(path) for path in info.filepaths]
+        self.files = [os.fspath(path) for path in info.filepaths]
         self._ends = list(itertools.accumulate(info.shard_lengths))
         undecoded = {"image": decode.SkipDecoding()}
         if builder.info.file_format.value == "array_record":
-            _parallel(_check_array_record, self._files, info.shard_lengths)
+            _parallel(_check_array_record, self.files, info.shard_lengths)
             self._examples = builder.as_data_source(split, decoders=undecoded)
         else:
-            self._examples = _TFRecords(self._files, info.shard_lengths, builder.info.features, undecoded)
+            self._examples = _TFRecords(self.files, info.shard_lengths, builder.info.features, undecoded)
 
     def __len__(self) -> int:
         return self._ends[-1]
@@ -110,7 +111,7 @@ class Records:
         try:
             return self._examples[i]
         except Exception as error:  # a broken file makes the readers of others raise whatever they stumble over
-            file = self._files[bisect.bisect_right(self._ends, i)]
+            file = self.files[bisect.bisect_right(self._ends, i)]
             raise _unreadable(file, error) from error
 
 

@@ -4,14 +4,17 @@ Every image of a run has a number: position p of batch n is draw n * batch + p. 
 and that number, so that it matters neither which thread, worker or host makes it, nor where the run was resumed.
 """
 
+import contextlib
 import dataclasses
 import functools
 import gc
 import os
+import queue
 import signal
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from multiprocessing import resource_tracker
 from typing import Any, Protocol
 
 import numpy as np
@@ -27,7 +30,7 @@ class Source(Protocol):
     def __len__(self) -> int: ...
 
     def __getitem__(self, i: int) -> tuple[bytes, int]:
-        """The content of an image file, and its label."""
+        """The content of an image file, and its label. Raises `BrokenImage` if only this one cannot be had."""
         ...
 
     def place(self, i: int) -> str:
@@ -63,11 +66,13 @@ class Loader:
         def crop(image):
             return image.crop(random_box(rng, *image.size, self.min_area), self.size, mirror=mirror)
 
-        for offset in range(min(len(self.source), 100)):
+        tries = min(len(self.source), 100)
+        for offset in range(tries):
             found = self._load((index + offset) % len(self.source), crop, DECODERS[self.decoder])
             if found is not None:
                 return found | {"broken": np.int64(index if offset else -1)}
-        raise InputError(f"{self.source.place(index)}: neither this image nor the 99 after it can be decoded")
+        others = f"neither this image nor the {tries - 1} after it can be decoded"
+        raise InputError(f"{self.source.place(index)}: {others if tries > 1 else 'cannot be decoded'}")
 
     def middle(self, index: int) -> dict[str, Any]:
         """Image `index`, its shorter side scaled to 256 / 224 of the size and the middle cut out.
@@ -83,8 +88,8 @@ class Loader:
         return found | {"broken": np.int64(-1)}
 
     def _load(self, index, cut, decode):
-        data, label = self.source[index]
         try:
+            data, label = self.source[index]
             return {"image": cut(decode(data)), "label": np.int32(label)}
         except BrokenImage as error:
             if self.skip:
@@ -177,11 +182,14 @@ class Reader(Iterator[dict[str, np.ndarray]]):
             options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
             dataset = dataset.mp_prefetch(options, worker_init_fn=functools.partial(_follow, os.getpid()))
         self._iterator = iter(dataset)
+        self._first: queue.SimpleQueue | None = None  # for the first batch, of workers that are being started
+        self._started = not workers
+        self._unasked = workers  # for a batch
 
     def __next__(self) -> dict[str, np.ndarray]:
         try:
             # From a worker it comes in shared memory, which must be given back before the program ends.
-            return {key: np.array(value) if self._shared else value for key, value in next(self._iterator).items()}
+            return {key: np.array(value) if self._shared else value for key, value in self._next().items()}
         except RuntimeError as error:
             if "terminated unexpectedly" not in str(error):
                 raise
@@ -190,9 +198,46 @@ class Reader(Iterator[dict[str, np.ndarray]]):
                 "in /dev/shm (in Docker: --shm-size)? Try fewer --data.workers; 0 decodes in threads"
             ) from error
 
+    def _next(self) -> dict[str, Any]:
+        if self._started:
+            self._unasked -= 1
+            return next(self._iterator)
+        if self._first is None:
+            self._first = self._start()
+        batch, error = self._first.get()  # where Ctrl-C may end it, whose traceback must not hold the batch
+        self._first, self._started = None, True
+        self._unasked -= 1
+        if error is not None:
+            raise error
+        return batch
+
+    def _start(self) -> queue.SimpleQueue:
+        """Lets Grain start its workers, as it does when asked for the first batch, so that Ctrl-C never reaches them.
+
+        They import for seconds before `_follow` is called. But what a thread starts, further threads included, has its
+        mask of signals: so one in which Ctrl-C is blocked starts them, and this one can be interrupted all the time.
+        """
+        resource_tracker.ensure_running()  # started in that thread, it would end the blocking
+        first: queue.SimpleQueue = queue.SimpleQueue()
+
+        def start(iterator):
+            if hasattr(signal, "pthread_sigmask"):  # not on Windows
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+            try:
+                first.put((next(iterator), None))
+            except BaseException as error:
+                first.put((None, error))
+
+        threading.Thread(target=start, args=(self._iterator,), daemon=True).start()
+        return first
+
     def close(self) -> None:
         """Ends what makes batches in the background."""
         if self._iterator is not None:
+            if self._started or self._first is not None:
+                for _ in range(self._unasked):  # Grain ends only the workers that it has asked for a batch
+                    with contextlib.suppress(Exception):
+                        self._next()
             self._iterator.close()
             self._iterator = None
             gc.collect()  # batches that nobody has taken are in shared memory, which goes with its last reference

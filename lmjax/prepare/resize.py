@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lmjax.data import load_photographs
-from lmjax.data.resize import resize
+from lmjax.data.resize import count, resize
 
 
 def add(commands: Any) -> None:
@@ -15,7 +15,7 @@ def add(commands: Any) -> None:
         help="write a smaller copy of a set of photographs",
         description="Writes a folder train/<class>/, val/<class>/ in which no image is larger than it needs to be. It "
         "decodes faster and trains a little differently, since small crops are scaled up. Can be interrupted "
-        "and run again.",
+        "and run again, and then brings the copy up to date.",
     )
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="what --data.dir would be")
     parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="the folder to write")
@@ -23,7 +23,7 @@ def add(commands: Any) -> None:
         "--shorter-side", type=int, default=256, metavar="PIXELS", help="of the copies: 256 (the default), 512, ..."
     )
     parser.add_argument("--quality", type=int, default=90, help="of their JPEG files (90)")
-    parser.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="when an image cannot be decoded")
+    parser.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="when an image cannot be copied")
     parser.set_defaults(run=_run)
 
 
@@ -37,9 +37,9 @@ def _run(options: Any) -> None:
             photographs, target, options.shorter_side, quality=options.quality, skip=options.on_error == "skip",
             progress=progress,
         )  # fmt: skip
-    for place in left_out:
-        print(f"left out, since it cannot be decoded: {place}", file=sys.stderr)
-    print(f"{total - len(left_out):,} images are in {target}: train with --data.dir {target}")
+    for problem in left_out:
+        print(f"left out: {problem}", file=sys.stderr)
+    print(f"{count(target):,} images are in {target}: train with --data.dir {target}")
 
 
 class _Progress:

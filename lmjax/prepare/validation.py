@@ -30,7 +30,8 @@ def sort(folder: Path) -> None:
         folder: holds the images, or those that an earlier run has not yet sorted.
 
     Raises:
-        InputError: before anything is moved, if there is anything else in the folder, or an image in the wrong place.
+        InputError: before anything is moved, if there is anything else in the folder that is not hidden, or an image in
+            the wrong place.
     """
     folder = folder.expanduser()
     if not folder.is_dir():
@@ -38,9 +39,9 @@ def sort(folder: Path) -> None:
     labels = _labels()
     moves: dict[Path, Path] = {}
     counts: collections.Counter[str] = collections.Counter()
-    for path in sorted(folder.iterdir()):
+    for path in _visible(folder):
         sorted_before = path.is_dir() and path.name in labels
-        for image in sorted(path.iterdir()) if sorted_before else [path]:
+        for image in _visible(path) if sorted_before else [path]:
             match = _IMAGE.fullmatch(image.name)
             if not match or not 1 <= int(match[1]) <= len(labels) or image.is_dir():
                 raise InputError(
@@ -68,6 +69,11 @@ def sort(folder: Path) -> None:
         f"{folder}: {len(moves):,} images were sorted; now {counts.total():,} of {len(labels):,} are in the folders of "
         f"{len(counts):,} classes"
     )
+
+
+def _visible(folder: Path) -> list[Path]:
+    """What is in a folder, without what file managers and others hide there (.DS_Store)."""
+    return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 
 def _labels() -> list[str]:

@@ -37,6 +37,14 @@ def test_reads_classes_in_alphabetical_order(folder):
     np.testing.assert_allclose(dataset.std, [120, 1, 120])  # a constant channel is divided by 1, not by 0
 
 
+def test_describe_tells_other_test_images(folder):
+    before = load("folder", directory=folder).describe()
+    assert (before["training_images"], before["test_images"]) == (6, 6)
+    (folder / "test" / "red" / "0.png").unlink()
+    after = load("folder", directory=folder).describe()
+    assert [key for key in after if after[key] != before[key]] == ["test_images"]
+
+
 def test_val_stands_in_for_test(folder):
     (folder / "test").rename(folder / "val")
     assert len(load("folder", directory=folder).test) == 6
@@ -119,6 +127,20 @@ def test_file_that_is_no_image_is_named(folder):
     path = folder / "train" / "blue" / "text.png"
     path.write_text("hello")
     with pytest.raises(InputError, match=re.escape(f"{path}: cannot be decoded")):
+        load("folder", directory=folder)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda path: path.symlink_to("nowhere"), "it is a link to nothing"),
+        (lambda path: path.mkdir(), "it is a folder"),
+        (lambda path: path.touch(), "it is empty"),
+    ],
+)
+def test_what_only_looks_like_an_image_is_named(folder, make, message):
+    make(path := folder / "train" / "blue" / "x.jpg")
+    with pytest.raises(InputError, match=re.escape(f"{path}: cannot be decoded ({message})")):
         load("folder", directory=folder)
 
 

@@ -60,6 +60,13 @@ def test_names_that_are_not_ascii(folder):
     assert files[3][1] == 0
 
 
+def deeper(folder):
+    """As in Tiny-ImageNet."""
+    (folder / "train" / "n1").rename(folder / "images")
+    (folder / "train" / "n1").mkdir()
+    (folder / "images").rename(folder / "train" / "n1" / "images")
+
+
 def resized(folder, text):
     (folder / "resized.json").write_text(text)
 
@@ -72,6 +79,10 @@ def resized(folder, text):
         (lambda f: (f / "val").rename(f / "elsewhere"), "holds no folder 'val' or 'test'"),
         (lambda f: (f / "val" / "n3").mkdir(), "val/n3: a class that"),
         (lambda f: (f / "train" / "n3").mkdir(), "train/n3: holds no images"),
+        (
+            deeper,
+            "train/n1: holds no images (.png, .jpg, .jpeg), but {folder}/train/n1/images does: move them one folder",
+        ),
         (lambda f: (f / "val" / "n2").rename(f / "val" / ".n2"), "val/n2: this class is missing here"),
         (lambda f: resized(f, "{}"), "resized.json: is not what lmjax.prepare resize writes"),
         (lambda f: resized(f, '{"shorter_side": 256, "complete": false}'), "this smaller copy is not finished"),
@@ -79,7 +90,7 @@ def resized(folder, text):
 )
 def test_what_is_wrong_is_named(folder, spoil, message):
     spoil(folder)
-    with pytest.raises(InputError, match=re.escape(message)):
+    with pytest.raises(InputError, match=re.escape(message.replace("{folder}", str(folder)))):
         find(folder)
 
 
@@ -113,6 +124,14 @@ def test_a_file_that_vanishes_is_named(folder):
     (folder / "train" / "n1" / "10.JPEG").unlink()
     with pytest.raises(InputError, match=r"n1/10\.JPEG: cannot be read \(No such file"):
         files[5]
+
+
+def test_describe_tells_other_test_images(folder):
+    before = find(folder).describe()
+    assert (before["training_images"], before["test_images"]) == (12, 5)
+    (folder / "val" / "n0" / "0.JPEG").unlink()
+    after = find(folder).describe()
+    assert [key for key in after if after[key] != before[key]] == ["test_images"]
 
 
 def test_describe_tells_originals_from_smaller_copies(folder):

@@ -1,5 +1,6 @@
 """The batches of photographs: pure functions of (seed, step), whoever makes them."""
 
+import dataclasses
 import os
 import signal
 import subprocess
@@ -169,19 +170,55 @@ def test_nothing_but_broken_images_is_an_error(tmp_path):
     folder = write_folder(tmp_path, train=3, val=1, classes=1) / "train"
     for name in (folder / "n0").iterdir():
         name.write_bytes(b"")
-    with pytest.raises(InputError, match="can be decoded"):
-        Stream(Loader(Files(folder, ("n0",)), 8, min_area=0.5, skip=True), 3, seed=0)[0]
+    loader = Loader(Files(folder, ("n0",)), 8, min_area=0.5, skip=True)
+    with pytest.raises(InputError, match=r"JPEG: neither this image nor the 2 after it can be decoded"):
+        Stream(loader, 3, seed=0)[0]
+    for name in sorted((folder / "n0").iterdir())[1:]:
+        name.unlink()
+    with pytest.raises(InputError, match=r"0\.JPEG: cannot be decoded$"):
+        Stream(dataclasses.replace(loader, source=Files(folder, ("n0",))), 1, seed=0)[0]
+
+
+def test_links_to_nothing_and_folders_are_broken_images(tmp_path):
+    folder = write_folder(tmp_path, train=2, val=1, classes=1) / "train"
+    (folder / "n0" / "2.JPEG").symlink_to("nowhere")
+    (folder / "n0" / "3.JPEG").mkdir()
+    files = Files(folder, ("n0",))
+    batch = Stream(Loader(files, 8, min_area=0.5, skip=True), 4, seed=0)[0]
+    assert sorted(batch["broken"].tolist()) == [-1, -1, 2, 3]
+    assert Stream(Loader(files, 8, skip=True), 4, seed=None)[0]["broken"].tolist() == [-1, -1, 2, 3]
+    with pytest.raises(InputError, match=r"2\.JPEG: cannot be decoded \(it is a link to nothing\): .*on-error skip"):
+        Loader(files, 8).middle(2)
+    with pytest.raises(InputError, match=r"3\.JPEG: cannot be decoded \(it is a folder\)"):
+        Loader(files, 8).middle(3)
 
 
 SCRIPT = """
-import os, signal, sys
+import os, signal, sys, threading, time
 from pathlib import Path
+
+if __name__ == "__mp_main__" and sys.argv[2] == "starting":  # a worker that has not yet heard of lmjax
+    Path(f"{os.getpid()}.worker").touch()
+    time.sleep(2)
+
 from lmjax.data import Files, Loader, Stream
+
+def interrupt():
+    while len(list(Path().glob("*.worker"))) < 2:
+        time.sleep(0.02)
+    os.killpg(0, signal.SIGINT)
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell ignores for what runs in its background
     files = Files(Path(sys.argv[1]), ("n0", "n1", "n2"))
     reader = Stream(Loader(files, 64, min_area=0.2), 16, seed=0).read(workers=2)
+    if sys.argv[2] == "starting":
+        print("reading", flush=True)
+        threading.Thread(target=interrupt, daemon=True).start()
+        try:
+            next(reader)
+        finally:
+            reader.close()
     batches = [next(reader) for _ in range(5)]
     print("reading", flush=True)
     if sys.argv[2] == "killed":
@@ -203,7 +240,7 @@ if __name__ == "__main__":
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc and /dev/shm")
-@pytest.mark.parametrize("end", ["closed", "failed", "interrupted", "killed"])
+@pytest.mark.parametrize("end", ["closed", "failed", "interrupted", "killed", "starting"])
 def test_workers_end_with_the_run_and_leave_nothing_in_shared_memory(files, tmp_path, end):
     (tmp_path / "script.py").write_text(SCRIPT)
     before = set(os.listdir("/dev/shm"))
@@ -216,8 +253,8 @@ def test_workers_end_with_the_run_and_leave_nothing_in_shared_memory(files, tmp_
             start_new_session=True,
         )  # fmt: skip
     assert run.stdout == "reading\n", errors.read_text()
-    expected = {"closed": 0, "failed": 1, "interrupted": -signal.SIGINT, "killed": -signal.SIGKILL}
-    assert run.returncode == expected[end], errors.read_text()
+    expected = {"closed": 0, "failed": 1, "killed": -signal.SIGKILL}
+    assert run.returncode == expected.get(end, -signal.SIGINT), errors.read_text()
     if end != "killed":  # then Python itself cleans up, and says so
         # Nothing but the traceback of the run itself: none of a worker, no warning of leaked memory.
         assert errors.read_text().count("Traceback") == (end != "closed"), errors.read_text()
