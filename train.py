@@ -3,6 +3,7 @@
 python train.py --config configs/digits.py
 python train.py --config configs/cifar10.py:lm_resnet56 --train.epochs 40 --seed 1
 python train.py --config configs/imagenet.py:lm_resnet50 --data.dir path/to/imagenet
+python train.py --config configs/digits.py --seeds 0 1 2
 python train.py --config configs/digits.py --workdir runs/a --resume
 python train.py --config configs/digits.py --evaluate runs/a
 """
@@ -10,8 +11,10 @@ python train.py --config configs/digits.py --evaluate runs/a
 import dataclasses
 import importlib.metadata
 import json
+import os
 import platform
 import re
+import statistics
 import sys
 import time
 from datetime import datetime
@@ -22,19 +25,30 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 import lmjax
-from lmjax import command_line, data
+from lmjax import command_line, data, runtime
 from lmjax.config import Config
 from lmjax.errors import InputError
 from lmjax.training import Checkpoints, NonFiniteLoss, Record, Trainer, figures
 
+INTERRUPTED = 130  # what a shell expects of a program that Ctrl-C has ended
 
-def train(config: Config, *, resume: bool = False) -> dict:
-    """A whole run: data, network, epochs, checkpoints, summary. Returns the summary."""
+
+def train(config: Config, *, resume: bool = False, like: Trainer | None = None) -> tuple[dict, Trainer]:
+    """A whole run: data, network, epochs, checkpoints, summary.
+
+    Args:
+        config: the run.
+        resume: go on with the one in its folder.
+        like: the trainer of a run that differs in the seed alone: what it has loaded and compiled is used again.
+
+    Returns:
+        The summary, and the trainer.
+    """
     began = time.perf_counter()
     record = Record(config.workdir, writes=jax.process_index() == 0)
     record.require_same(config) if resume else record.require_none()
-    dataset = load_data(config)
-    trainer = Trainer(config, dataset)
+    trainer = Trainer(config, load_data(config)) if like is None else like.reseeded(config.seed)
+    dataset = trainer.dataset
     say(f"{config.model.name}, {trainer.scheme}: {trainer.parameters:,} parameters on {device()}")
     say(f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} test images")
     trainer.compile()
@@ -91,7 +105,37 @@ def train(config: Config, *, resume: bool = False) -> dict:
     draw(record, rows, f"{config.model.name}, {trainer.scheme}, {config.data.name}")
     report_stability(summary["zero_stability"])
     say(f"test accuracy {summary['test_accuracy']:.2%}; everything is in {record.directory}")
-    return summary
+    return summary, trainer
+
+
+def train_seeds(config: Config, seeds: list[int], *, resume: bool = False) -> dict:
+    """The same run from several seeds, each in a folder of its own: the mean and the standard deviation over them.
+
+    One after another, with the programs of the first. At once, n networks took longer than n times one on a CPU, and
+    a GPU that is busy with one has nothing left for others but where `python -m benchmarks --suite gpu --only G6`
+    shows so.
+    """
+    record = Record(config.workdir, writes=jax.process_index() == 0)
+    if not resume:
+        record.require_none()
+    summaries, trainer = [], None
+    for seed in seeds:
+        say(f"seed {seed}:")
+        directory = Path(config.workdir, f"seed{seed}")
+        one = dataclasses.replace(config, seed=seed, workdir=str(directory))
+        summary, trainer = train(one, resume=resume and Record(directory).started, like=trainer)
+        summaries.append(summary)
+    results = {}
+    for key in [key for key in summaries[0] if key.startswith("test_")]:
+        values = [summary[key] for summary in summaries]
+        # Of a sample: over n - 1, as is due where a few seeds stand for all.
+        std = statistics.stdev(values) if len(values) > 1 else None
+        results[key] = {"mean": statistics.mean(values), "std": std, "values": values}
+    record.summarise({"seeds": seeds, **results})
+    accuracy = results["test_accuracy"]
+    spread = "" if accuracy["std"] is None else f" ± {accuracy['std']:.2%}"
+    say(f"test accuracy of {len(seeds)} seeds {accuracy['mean']:.2%}{spread}; everything is in {record.directory}")
+    return results
 
 
 def evaluate(config: Config, directory: str) -> dict:
@@ -102,18 +146,33 @@ def evaluate(config: Config, directory: str) -> dict:
         dataset = load_data(config)
         trained_on = checkpoints.about()["data"]
         if trained_on["classes"] != list(dataset.classes):
-            raise InputError(
-                f"{record.directory}: was trained on the classes {', '.join(trained_on['classes'])}, not these"
-            )
+            raise InputError(f"{record.directory}: {other_classes(trained_on['classes'], dataset.classes)}")
         mean, std = np.float32(trained_on["mean"]), np.float32(trained_on["std"])
+        now = dataset.describe()
+        for key in ("shape", "resized"):
+            if now.get(key) != trained_on.get(key):
+                print(f"note: {key} was {trained_on.get(key)} in training, and is {now.get(key)} here", file=sys.stderr)
         with Trainer(config, dataclasses.replace(dataset, mean=mean, std=std)) as trainer:
             trainer.state, _ = checkpoints.restore(trainer.state, network_only=True)
-            return trainer.evaluate()
+            found = trainer.evaluate()
+            if config.data.on_error == "skip":
+                found["broken_images"] = report_broken(trainer)
+            return found
+
+
+def other_classes(trained_on: list[str], now: tuple[str, ...]) -> str:
+    """What to say where they differ: a few of them, for there may be a thousand."""
+    parts = [f"was trained on {len(trained_on)} classes, and here are {len(now)}"]
+    for names, others, what in ((trained_on, now, "missing here"), (now, trained_on, "new")):
+        if different := sorted(set(names) - set(others)):
+            parts.append(f"{what}: {', '.join(different[:5])}" + (", ..." if len(different) > 5 else ""))
+    return "; ".join(parts) + ("" if len(parts) > 1 else "; they are in another order")
 
 
 def require_same_data(dataset: data.Dataset, before: dict, record: Record) -> None:
     now = dataset.describe()
-    changed = [key for key in now if now[key] != before.get(key)]
+    # What an earlier version has not noted cannot be compared.
+    changed = [key for key in now if key in before and now[key] != before[key]]
     if changed:
         raise InputError(
             f"{record.directory}: the data has changed since ({', '.join(changed)}): "
@@ -227,24 +286,41 @@ def versions() -> dict[str, str]:
 def main(arguments: list[str] | None = None) -> int:
     try:
         config, choices = command_line.parse(arguments, description=__doc__)
+        notes = runtime.start()
         if choices.evaluate is not None:
             say(json.dumps(evaluate(config, choices.evaluate), indent=2))
             return 0
+        for note in notes:
+            say(note)
         if config.workdir is None:
             if choices.resume:
                 raise InputError("--resume: give the --workdir of the run to go on with")
-            words = [command_line.stem(choices.config), config.model.stepper, f"seed{config.seed}"]
-            name = re.sub(r"[^\w.]+", "-", "-".join(filter(None, words))) + f"-{datetime.now():%Y%m%d-%H%M%S}"
+            seeds = [config.seed] if choices.seeds is None else choices.seeds
+            words = [command_line.stem(choices.config), config.model.stepper, f"seed{'-'.join(map(str, seeds))}"]
+            name = re.sub(r"[^\w.]+", "-", "-".join(filter(None, words))) + f"-{time_of_first():%Y%m%d-%H%M%S}"
             config = dataclasses.replace(config, workdir=str(Path("runs", name)))
-        train(config, resume=choices.resume)
+        if choices.seeds is None:
+            train(config, resume=choices.resume)
+        else:
+            train_seeds(config, choices.seeds, resume=choices.resume)
         return 0
     except InputError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print("interrupted: --resume goes on from the last checkpoint", file=sys.stderr)
-        return 130
+        print("interrupted: if there is a checkpoint, --workdir and --resume go on from it", file=sys.stderr)
+        return INTERRUPTED
+
+
+def time_of_first() -> datetime:
+    """Now, by the clock of the first process: all must name the same folder."""
+    return datetime.fromtimestamp(int(multihost_utils.broadcast_one_to_all(np.uint32(time.time()))))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    code = main()
+    if code == INTERRUPTED:
+        # What was open is closed. XLA may still be compiling in its own threads, which an orderly exit would crash.
+        sys.stdout.flush(), sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)

@@ -22,17 +22,17 @@ def parse(arguments: Sequence[str] | None, *, description: str) -> tuple[Config,
         description: the first lines of --help.
 
     Returns:
-        The config, and the choices that are no part of it: `config` (the file), `resume`, `evaluate`.
+        The config, and the choices that are no part of it: `config` (the file), `seeds`, `resume`, `evaluate`.
 
     Raises:
-        InputError: if the config file does not exist or holds no config.
+        InputError: if the config file does not exist or holds no config, or the choices contradict each other.
         SystemExit: after --help, and after an override that is unknown or ill-typed, with a message that says so.
     """
     parser = argparse.ArgumentParser(
         description=description,
         add_help=False,
         allow_abbrev=False,
-        usage="train.py --config FILE [--KEY VALUE ...] [--resume | --evaluate DIR]",
+        usage="train.py --config FILE [--KEY VALUE ...] [--seeds N ...] [--resume | --evaluate DIR]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -40,6 +40,13 @@ def parse(arguments: Sequence[str] | None, *, description: str) -> tuple[Config,
         metavar="FILE",
         help="a Python file of configs/ (which is run: use only files that you trust), with :ROW if it has several; "
         "or the config.json of a run",
+    )
+    parser.add_argument(
+        "--seeds",
+        metavar="N",
+        nargs="+",
+        type=int,
+        help="make the run from each of these seeds, and report the mean and the standard deviation",
     )
     mode = parser.add_mutually_exclusive_group()
     mode.add_argument("--resume", action="store_true", help="go on with the run in --workdir")
@@ -53,8 +60,22 @@ def parse(arguments: Sequence[str] | None, *, description: str) -> tuple[Config,
         raise InputError(f"give --config FILE{_available()}")
     if choices.evaluate == "":
         raise InputError("--evaluate: give the folder of a run")
+    if choices.seeds is not None:
+        _check_seeds(choices, overrides)
     config = Config() if choices.config is None else load(choices.config)
     return override(config, overrides), choices
+
+
+def _check_seeds(choices: argparse.Namespace, overrides: Sequence[str]) -> None:
+    seeds = choices.seeds
+    if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
+        raise InputError(f"--seeds: {', '.join(map(str, twice))} twice: give each seed once")
+    if wrong := [seed for seed in seeds if not 0 <= seed < 2**32]:
+        raise InputError(f"--seeds: must be from 0 to 2**32 - 1, got {wrong[0]}")
+    if any(re.match(r"--seed\b", word) for word in overrides):
+        raise InputError("--seed and --seeds: give one of them")
+    if choices.evaluate is not None:
+        raise InputError("--seeds: does not go with --evaluate: evaluate the folder of one seed")
 
 
 def override(config: Config, arguments: Sequence[str]) -> Config:

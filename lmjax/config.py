@@ -309,6 +309,7 @@ class Config(_Checked):
 _PLACES = (
     "workdir",
     "data.dir",
+    "data.on_error",
     "data.workers",
     "data.threads",
     "model.unroll",

@@ -155,7 +155,27 @@ def test_data_that_changed_in_between(tmp_path, capsys):
     for split in ("train", "test"):
         (images / split / "dark").rename(images / split / "gloomy")
     assert run(*options[:4], "--evaluate", tmp_path / "run") == 2
-    assert "was trained on the classes dark, light, not these" in capsys.readouterr().err
+    said = "was trained on 2 classes, and here are 2; missing here: dark; new: gloomy"
+    assert said in capsys.readouterr().err
+
+
+def test_what_differs_in_an_evaluation_is_said(tmp_path, capsys):
+    options = ("--data.name", "folder", "--data.dir", paint(tmp_path / "images", size=(4, 4)))
+    options += ("--train.batch-size", "16", "--train.eval-batch-size", "16", "--workdir", tmp_path / "run")
+    assert run(*options) == 0
+    assert run(*options[:8], "--data.size", "6", "--evaluate", tmp_path / "run") == 0
+    assert "note: shape was [4, 4, 3] in training, and is [6, 6, 3] here" in capsys.readouterr().err
+
+
+def test_a_resume_does_not_ask_for_what_earlier_versions_have_not_noted():
+    class Data:
+        @staticmethod
+        def describe():
+            return {"training_images": 5, "test_images": 2}
+
+    train.require_same_data(Data, {"training_images": 5}, None)
+    with pytest.raises(lmjax.InputError, match="test_images"):
+        train.require_same_data(Data, {"training_images": 5, "test_images": 3}, train.Record("run"))
 
 
 def damage(checkpoint):

@@ -23,6 +23,7 @@ _NHWC = ("NHWC", "HWIO", "NHWC")
 
 # It bears the name and the parameters of JAX's own, so that what reads traced programs understands it.
 _convolution = jax.extend.core.Primitive("conv_general_dilated")
+_transposition = jax.extend.core.Primitive("transpose_apart")
 
 
 def convolve(
@@ -110,19 +111,32 @@ def _kernel_gradient(g, x, kernel, **parameters):
     return lax.platform_dependent(g, x, cpu=cpu, default=elsewhere)
 
 
+def _transpose(x, order):
+    return x.transpose(order)
+
+
+def _transpose_apart(x, order):
+    # Which way the branch goes must not be known to the compiler. The other way is only taken for what is not a number
+    # anyhow, and costs nothing.
+    first = x[(0,) * x.ndim]
+    return lax.cond(first == first, lambda x: x.transpose(order), lambda x: x.reshape([x.shape[i] for i in order]), x)
+
+
+def _lower_transposition(context, x, *, order):
+    # Several devices: how an array is divided does not pass through a branch, and the network waits for more than the
+    # loops are slower.
+    devices = getattr(context.module_context.axis_context, "num_devices", None)
+    return mlir.lower_fun(_transpose_apart if devices == 1 else _transpose, multiple_results=False)(
+        context, x, order=order
+    )
+
+
 def _transposed(x: jax.Array, order: tuple[int, ...]) -> jax.Array:
     """x.transpose(order) as a step of its own, several times faster than fused with what computes x.
 
-    A branch is all that XLA:CPU does not fuse across (an optimisation barrier is gone by then). Which way it goes must
-    not be known to the compiler, and costs nothing: the other way is only taken for what is not a number anyhow.
+    A branch is all that XLA:CPU does not fuse across (an optimisation barrier is gone by then).
     """
-    first = x[(0,) * x.ndim]
-    return lax.cond(
-        first == first,
-        lambda x: x.transpose(order),
-        lambda x: x.reshape([x.shape[i] for i in order]),
-        x,
-    )
+    return _transposition.bind(x, order=order)
 
 
 _convolution.def_impl(
@@ -132,3 +146,12 @@ _convolution.def_abstract_eval(_shape)
 ad.defbilinear(_convolution, _input_gradient, _kernel_gradient)
 batching.primitive_batchers[_convolution] = _batched
 mlir.register_lowering(_convolution, mlir.lower_fun(_ordinary, multiple_results=False))
+
+_transposition.def_impl(jax.jit(_transpose, static_argnames="order"))
+_transposition.def_abstract_eval(lambda x, *, order: jax.core.ShapedArray([x.shape[i] for i in order], x.dtype))
+ad.deflinear2(_transposition, lambda g, x, *, order: [g.transpose([order.index(i) for i in range(len(order))])])
+batching.primitive_batchers[_transposition] = lambda arguments, axes, *, order: (
+    jax.vmap(functools.partial(_transpose, order=order), axes)(*arguments),
+    0,
+)
+mlir.register_lowering(_transposition, _lower_transposition)

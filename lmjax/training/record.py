@@ -24,6 +24,11 @@ class Record:
         self.writes = writes
         self.config_path, self.metrics_path, self.summary_path = (self.directory / name for name in _FILES)
 
+    @property
+    def started(self) -> bool:
+        """Whether the folder holds a run."""
+        return self.config_path.exists()
+
     def require_none(self) -> None:
         """Raises InputError if the folder holds a run already."""
         if any((self.directory / name).exists() for name in (*_FILES, "checkpoints")):

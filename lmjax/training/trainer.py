@@ -170,7 +170,7 @@ class Trainer:
         """How many steps one program makes: at most the limit, and a divisor of an epoch if there is a good one."""
         limit = self.config.train.steps_per_dispatch
         if limit is None:
-            # On a CPU a step takes so long that a dispatch costs nothing, and its loss is wanted as soon as it is known.
+            # A step on a CPU takes long enough for its dispatch to cost nothing, and for its loss to be wanted at once.
             limit = 1 if self.mesh.devices.flat[0].platform == "cpu" else 50
         limit = min(limit, self.steps_per_epoch, self.feed.longest or limit)
         divisor = max(d for d in range(1, limit + 1) if self.steps_per_epoch % d == 0)

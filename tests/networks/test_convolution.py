@@ -1,6 +1,7 @@
 """The convolution whose gradients are written out for a CPU, against JAX's own."""
 
 import functools
+import re
 
 import chex
 import jax
@@ -136,7 +137,11 @@ def test_sharded_over_eight_devices():
     mesh = jax.make_mesh((8,), ("data",), axis_types=(AxisType.Auto,))
     split, everywhere = NamedSharding(mesh, P("data")), NamedSharding(mesh, P())
     f = jax.grad(cubed(ours, strides, padding), (0, 1))
-    found = jax.jit(f, out_shardings=(split, everywhere))(jax.device_put(x, split), jax.device_put(kernel, everywhere))
+    arguments = jax.device_put(x, split), jax.device_put(kernel, everywhere)
+    program = jax.jit(f, out_shardings=(split, everywhere)).lower(*arguments).compile()
+    found = program(*arguments)
+    messages = re.findall(r" (all-\w+|collective-\w+|reduce-scatter|conditional)(?:-start)?\(", program.as_text())
+    assert messages == ["all-reduce"], "of the kernel's gradient"
     expected = jax.grad(cubed(jaxs, strides, padding), (0, 1))(x, kernel)
     chex.assert_trees_all_close(found, expected, rtol=1e-4, atol=1e-2)
 

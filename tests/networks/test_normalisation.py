@@ -67,4 +67,5 @@ def test_every_normalisation_of_a_network(name):
     model = nnx.eval_shape(lambda: networks.create(name, stepper=None, width=0.25, rngs=nnx.Rngs(0)))
     group_batch_norm(model, 8)
     groups = [module.group for _, module in nnx.iter_graph(model) if isinstance(module, nnx.BatchNorm)]
-    assert groups and set(groups) == {8}
+    assert groups
+    assert set(groups) == {8}

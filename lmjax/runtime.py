@@ -1,0 +1,189 @@
+"""What a program does before JAX starts in it: compiler flags, memory, a compilation cache, its fellow processes.
+
+A library should not change the process it is imported into, so nothing here happens on import: `train.py` and the
+benchmarks call `start`.
+"""
+
+import ctypes
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import platform
+import re
+import urllib.request
+from collections.abc import Mapping
+from pathlib import Path
+
+import jax
+
+from lmjax.errors import InputError
+
+# XLA's flags that were measured to help, with the versions of jaxlib, (major, minor), that they were measured with:
+# other versions may not know them, and XLA ends a process that gives it an unknown flag. Measured by
+# `python -m benchmarks --suite cpu --only flags` and `--suite gpu --only flags`; see benchmarks/results.
+XLA_FLAGS = {
+    # Convolutions of more than 16 channels by YNNPACK instead of Eigen: LM-ResNet-20 takes 0.83 of the time. (jaxlib
+    # 0.10 has the flag, too, and no such convolutions.)
+    "--xla_cpu_experimental_ynn_fusion_type=+INDIVIDUAL_CONVOLUTION": [(0, 12)],
+}
+
+CACHE_BYTES = 4 * 2**30
+"""How large the compilation cache may grow before what was used longest ago is deleted."""
+
+_ADDRESS, _PROCESSES, _PROCESS = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
+
+
+def start() -> list[str]:
+    """Prepares this process for a run. To be called once, before JAX is asked for its devices.
+
+    Sets the flags of `XLA_FLAGS`, unless XLA_FLAGS in the environment sets them already; keeps the memory of a CPU
+    (`keep_memory`); joins the other processes, if there are several (`join_processes`); and keeps compiled programs
+    in a folder (`cache_programs`).
+
+    Returns:
+        What was done that a reader of the log may want to know.
+
+    Raises:
+        InputError: if the other processes cannot be found, or the environment describes them only in part.
+    """
+    notes = []
+    if flags := set_flags():
+        notes.append(f"XLA_FLAGS: {' '.join(flags)}")
+    if cpu_only():
+        keep_memory()
+    if join_processes():
+        notes.append(f"process {jax.process_index()} of {jax.process_count()}, {jax.local_device_count()} devices here")
+    if folder := cache_programs():
+        notes.append(f"compiled programs are kept in {folder}")
+    return notes
+
+
+def set_flags() -> list[str]:
+    """Adds the flags of `XLA_FLAGS` for this version to the environment, and returns those it has added."""
+    version = tuple(int(x) for x in re.findall(r"\d+", importlib.metadata.version("jaxlib"))[:2])
+    present = os.environ.get("XLA_FLAGS", "")
+    names = {word.partition("=")[0] for word in present.split()}
+    added = [
+        flag for flag, versions in XLA_FLAGS.items() if version in versions and flag.partition("=")[0] not in names
+    ]
+    if added:
+        os.environ["XLA_FLAGS"] = " ".join(filter(None, [present, *added]))
+    return added
+
+
+def cpu_only() -> bool:
+    """Whether JAX will find nothing but a CPU here, as far as can be told without starting it."""
+    chosen = jax.config.jax_platforms or os.environ.get("JAX_PLATFORMS")
+    if chosen:
+        return chosen == "cpu"
+    plugins = importlib.metadata.entry_points(group="jax_plugins")
+    return not (plugins or importlib.util.find_spec("jax_plugins") or importlib.util.find_spec("libtpu"))
+
+
+def keep_memory() -> None:
+    """Has the C library keep freed memory for the next step instead of returning it to the system.
+
+    On a CPU, XLA asks for the memory of all activations anew at every step. By default that comes as fresh pages each
+    time, which the system fills with zeros first: a fifth of a step's time. Does nothing where the library is not
+    glibc. The process then holds on to the most memory it ever had.
+    """
+    trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8  # the names are those of malloc.h
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (AttributeError, OSError, TypeError):
+        return
+    # One arena: those of other threads cannot grow beyond 64 MiB, and fall back to fresh pages.
+    for option, value in ((arena_max, 1), (mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 64 * 2**20)):
+        mallopt(option, value)
+
+
+def cache_programs() -> Path | None:
+    """Has JAX keep compiled programs in the user's cache folder, so that the second run of a config starts at once.
+
+    The folder is lmjax/programs below XDG_CACHE_HOME or ~/.cache, with one folder in it for each kind of CPU, since
+    what is compiled for one may not run on another that shares the home. It grows to at most `CACHE_BYTES`; deleting
+    it is safe at any time. JAX's own settings come first: JAX_COMPILATION_CACHE_DIR chooses another folder,
+    JAX_ENABLE_COMPILATION_CACHE=false turns it off.
+
+    Returns:
+        The folder; None if there is none, or if it was chosen elsewhere.
+    """
+    if jax.config.jax_compilation_cache_dir is not None or not jax.config.jax_enable_compilation_cache:
+        return None
+    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    folder = base / "lmjax" / "programs" / _kind_of_cpu()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError:  # a home that cannot be written to: every run compiles, which is slower and nothing worse
+        return None
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    if importlib.util.find_spec("filelock"):  # JAX needs it to bound the folder
+        jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
+    return folder
+
+
+def _kind_of_cpu() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        features = next(line for line in lines if line.startswith(("flags", "Features")))
+    except (OSError, StopIteration):
+        features = platform.processor()
+    return f"{platform.machine()}-{hashlib.sha256(features.encode()).hexdigest()[:8]}"
+
+
+def join_processes(environment: Mapping[str, str] = os.environ) -> bool:
+    """Joins the other processes of a run, if the environment says that there are any.
+
+    Found are: JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID, all three, for
+    any machines; SLURM (`srun`, one task a GPU); Open MPI (`mpirun`); the hosts of a TPU pod.
+
+    Returns:
+        Whether there are several processes.
+
+    Raises:
+        InputError: if only some of the three variables are given, or no connection can be made.
+    """
+    given = [name for name in (_ADDRESS, _PROCESSES, _PROCESS) if environment.get(name)]
+    arguments = {}
+    if _PROCESSES in given or _PROCESS in given:
+        if missing := {_ADDRESS, _PROCESSES, _PROCESS} - set(given):
+            raise InputError(f"{', '.join(given)} given without {', '.join(sorted(missing))}: give all three or none")
+        try:
+            arguments = {"num_processes": int(environment[_PROCESSES]), "process_id": int(environment[_PROCESS])}
+        except ValueError as error:
+            raise InputError(f"{_PROCESSES} and {_PROCESS} must be whole numbers: {error}") from error
+        arguments["coordinator_address"] = environment[_ADDRESS]
+    elif not _several(environment):
+        return False
+    try:
+        jax.distributed.initialize(**arguments)
+    except (RuntimeError, ValueError) as error:
+        raise InputError(f"cannot join the other processes: {error}") from error
+    return jax.process_count() > 1
+
+
+def _several(environment: Mapping[str, str]) -> bool:
+    """Whether a launcher that JAX knows by itself has started more than one process."""
+    # Of a step of srun, not of the whole allocation, whose shell is no task of it.
+    counts = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
+    if any(int(environment.get(name) or 1) > 1 for name in counts):
+        return True
+    return _hosts_of_tpu(environment) > 1
+
+
+def _hosts_of_tpu(environment: Mapping[str, str]) -> int:
+    for name in ("TPU_PROCESS_ADDRESSES", "TPU_WORKER_HOSTNAMES"):
+        if environment.get(name):
+            return environment[name].count(",") + 1
+    if environment.get("TPU_SKIP_MDS_QUERY") or importlib.util.find_spec("libtpu") is None:
+        return 1
+    request = urllib.request.Request(
+        "http://metadata.google.internal/computeMetadata/v1/instance/attributes/worker-network-endpoints",
+        headers={"Metadata-Flavor": "Google"},
+    )
+    try:
+        with urllib.request.urlopen(request, timeout=2) as answer:
+            return answer.read().decode().count(",") + 1
+    except OSError:  # no machine of Google's
+        return 1

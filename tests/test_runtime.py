@@ -1,0 +1,178 @@
+"""What a program does before JAX starts in it. Whatever changes the process is tried in one of its own."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lmjax import InputError, runtime
+
+ROOT = Path(__file__).parent.parent
+REPORT = """
+import json, os
+import lmjax.runtime
+notes = lmjax.runtime.start()
+import jax
+print(json.dumps({"notes": notes, "flags": os.environ.get("XLA_FLAGS", ""), "processes": jax.process_count(),
+                  "cache": jax.config.jax_compilation_cache_dir}))
+"""
+
+
+def environment(**variables):
+    hidden = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR", "XDG_CACHE_HOME")
+    base = {key: value for key, value in os.environ.items() if key not in hidden}
+    return {**base, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), **variables}
+
+
+def python(program, **variables):
+    command = [sys.executable, "-c", program]
+    return subprocess.run(command, env=environment(**variables), capture_output=True, text=True, check=False)
+
+
+def started(**variables):
+    result = python(REPORT, **variables)
+    assert result.returncode == 0, result.stderr
+    return json.loads(result.stdout.splitlines()[-1])
+
+
+@pytest.mark.versions
+def test_flags_are_known_to_this_xla(tmp_path):
+    found = started(XDG_CACHE_HOME=str(tmp_path))
+    for flag in found["flags"].split():
+        assert flag in runtime.XLA_FLAGS
+        assert f"XLA_FLAGS: {found['flags']}" in found["notes"]
+
+
+def test_flags_are_for_the_versions_they_were_measured_with(monkeypatch):
+    monkeypatch.setattr(runtime, "XLA_FLAGS", {"--a=1": [(0, 99)], "--b=2": [(0, 98), (1, 0)]})
+    monkeypatch.setattr(runtime.importlib.metadata, "version", lambda package: "0.99.3")
+    monkeypatch.setenv("XLA_FLAGS", "--c=3")
+    assert runtime.set_flags() == ["--a=1"]
+    assert os.environ["XLA_FLAGS"] == "--c=3 --a=1"
+    monkeypatch.setenv("XLA_FLAGS", "--a=0")
+    assert runtime.set_flags() == []
+    assert os.environ["XLA_FLAGS"] == "--a=0"
+
+
+@pytest.mark.versions
+def test_a_second_process_finds_what_the_first_has_compiled(tmp_path):
+    program = """
+import jax, lmjax.runtime
+lmjax.runtime.start()
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+hits = []
+jax.monitoring.register_event_listener(lambda event, **_: hits.append(event))
+print(float(jax.jit(lambda x: (x @ x).sum())(jax.numpy.ones((8, 8)))), sum("cache_hits" in event for event in hits))
+"""
+    first, second = (python(program, XDG_CACHE_HOME=str(tmp_path)).stdout.split() for _ in range(2))
+    assert first[0] == second[0] == "512.0"
+    assert int(first[1]) == 0 < int(second[1])
+    (folder,) = (tmp_path / "lmjax" / "programs").iterdir()
+    assert list(folder.iterdir())
+
+
+def test_the_cache_can_be_elsewhere_off_or_impossible(tmp_path):
+    assert started(JAX_COMPILATION_CACHE_DIR=str(tmp_path / "mine"))["cache"] == str(tmp_path / "mine")
+    assert started(JAX_ENABLE_COMPILATION_CACHE="false", XDG_CACHE_HOME=str(tmp_path))["cache"] is None
+    (tmp_path / "file").touch()
+    assert started(XDG_CACHE_HOME=str(tmp_path / "file"))["cache"] is None
+
+
+def test_memory_is_kept_on_a_cpu(tmp_path):
+    """Once the heap has grown to what steps need, they ask the system for no new pages; else every one does."""
+    program = """
+import os, resource
+import jax, jax.numpy as jnp
+import lmjax.runtime
+if os.environ.get("KEEP"): lmjax.runtime.keep_memory()
+f = jax.jit(lambda x: jnp.sort(jnp.concatenate([x, -x]))[::2] * 1.5)  # temporary arrays of 16 MiB
+x = jnp.ones(2**21)
+for _ in range(20): jax.block_until_ready(f(x))
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10): jax.block_until_ready(f(x))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+    if sys.platform != "linux":
+        pytest.skip("glibc is Linux's")
+    kept, asked = int(python(program, KEEP="1").stdout), int(python(program).stdout)
+    assert asked > 50_000, "ten times 32 MiB or so, in pages of 4 KiB"
+    assert kept < asked / 2
+
+
+def test_what_describes_only_some_of_the_processes():
+    given = {"JAX_PROCESS_ID": "1", "JAX_NUM_PROCESSES": "2"}
+    with pytest.raises(InputError, match="without JAX_COORDINATOR_ADDRESS: give all three or none"):
+        runtime.join_processes(given)
+    with pytest.raises(InputError, match="must be whole numbers"):
+        runtime.join_processes({**given, "JAX_COORDINATOR_ADDRESS": "localhost:1", "JAX_PROCESS_ID": "one"})
+
+
+@pytest.mark.parametrize(
+    ("variables", "several"),
+    [
+        ({}, False),
+        ({"SLURM_JOB_ID": "7", "SLURM_NTASKS": "4"}, False),  # the shell of an allocation
+        ({"SLURM_JOB_ID": "7", "SLURM_STEP_NUM_TASKS": "1", "SLURM_PROCID": "0"}, False),
+        ({"SLURM_JOB_ID": "7", "SLURM_STEP_NUM_TASKS": "4", "SLURM_PROCID": "0"}, True),
+        ({"OMPI_COMM_WORLD_SIZE": "2", "OMPI_COMM_WORLD_RANK": "1"}, True),
+        ({"TPU_WORKER_HOSTNAMES": "localhost"}, False),
+        ({"TPU_WORKER_HOSTNAMES": "t1k-0,t1k-1"}, True),
+    ],
+    ids=str,
+)
+def test_launchers_are_recognised(monkeypatch, variables, several):
+    joined = []
+    monkeypatch.setattr(runtime.jax.distributed, "initialize", lambda **arguments: joined.append(arguments))
+    runtime.join_processes({"TPU_SKIP_MDS_QUERY": "1", **variables})
+    assert joined == [{}] * several
+
+
+# Without LLVM's optimisation, which takes longer than the run.
+QUICK = "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count"
+TRAIN = [
+    sys.executable, "train.py", "--config", "configs/digits.py", "--model.name", "resnet14", "--model.width", "0.25",
+    "--train.batch-size", "1024", "--train.epochs", "1",
+]  # fmt: skip
+
+
+def test_two_processes_of_train_py(tmp_path):
+    """Started as the README says: one folder, one set of files, and the numbers of one process."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    cache = {"XDG_CACHE_HOME": str(tmp_path), "XLA_FLAGS": f"{QUICK}=4"}
+    workers, outputs = [], [tmp_path / f"process{i}.txt" for i in range(2)]
+    for process, path in enumerate(outputs):
+        variables = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(process)}
+        with path.open("w") as output:  # a file: a full pipe would stop one process, and with it the other
+            workers.append(
+                subprocess.Popen(
+                    [*TRAIN, "--workdir", str(tmp_path / "two")], cwd=ROOT, env=environment(**cache, **variables),
+                    stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                )
+            )  # fmt: skip
+    try:
+        for worker in workers:
+            worker.wait(timeout=300)
+    except subprocess.TimeoutExpired:
+        pytest.fail("\n".join(path.read_text() for path in outputs))
+    finally:
+        for worker in workers:
+            worker.kill()
+    first, second = (path.read_text() for path in outputs)
+    assert [worker.returncode for worker in workers] == [0, 0], first + second
+    assert "process 0 of 2, 4 devices here" in first
+    assert "on 8 x cpu" in first
+    assert "epoch 1/1" in first
+    assert "epoch 1/1" not in second, "only the first process reports"
+
+    cache["XLA_FLAGS"] = f"{QUICK}=8"
+    alone = [*TRAIN, "--workdir", str(tmp_path / "one")]
+    subprocess.run(alone, cwd=ROOT, env=environment(**cache), check=True, capture_output=True)
+    rows = [json.loads((tmp_path / name / "metrics.jsonl").read_text()) for name in ("two", "one")]
+    for key in ("train_loss", "train_accuracy", "test_loss", "test_accuracy"):
+        assert rows[0][key] == pytest.approx(rows[1][key], rel=1e-3)

@@ -1,0 +1,84 @@
+"""train.py --seeds: several runs, their mean and standard deviation."""
+
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import train
+
+ROOT = Path(__file__).parent.parent
+SMALL = ["--config", "configs/digits.py", "--model.name", "resnet14", "--model.width", "0.25", "--train.epochs", "1"]
+
+
+@pytest.fixture(autouse=True)
+def in_the_repository(monkeypatch):
+    monkeypatch.chdir(ROOT)
+
+
+def run(*arguments):
+    return train.main([*SMALL, *map(str, arguments)])
+
+
+def read(path):
+    return json.loads(path.read_text())
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    workdir = tmp_path_factory.mktemp("runs") / "seeds"
+    os.chdir(ROOT)
+    assert run("--workdir", workdir, "--seeds", 3, 1) == 0
+    return workdir
+
+
+def test_each_seed_is_a_run_and_the_summary_is_over_them(finished, tmp_path):
+    summary = read(finished / "summary.json")
+    assert summary["seeds"] == [3, 1]
+    for key in ("test_accuracy", "test_loss"):
+        values = [read(finished / f"seed{seed}" / "summary.json")[key] for seed in (3, 1)]
+        assert summary[key]["values"] == values
+        assert summary[key]["mean"] == pytest.approx(np.mean(values))
+        assert summary[key]["std"] == pytest.approx(np.std(values, ddof=1))
+    assert read(finished / "seed1" / "summary.json")["compile_seconds"] == 0, "the programs of the first are used again"
+    # The second has found nothing of the first: it is the run that it would have been alone.
+    assert run("--workdir", tmp_path / "alone", "--seed", 1) == 0
+    alone, among = (read(path / "metrics.jsonl") for path in (tmp_path / "alone", finished / "seed1"))
+    for key in ("train_loss", "test_loss", "coefficients"):
+        assert alone[key] == among[key]
+
+
+def test_resume_goes_on_with_some_and_starts_the_others(finished, capsys):
+    before = read(finished / "seed3" / "summary.json")
+    assert run("--workdir", finished, "--resume", "--seeds", 3, 1, 2) == 0
+    said = capsys.readouterr().out
+    assert said.count("going on after epoch 1") == 2
+    assert "test accuracy of 3 seeds" in said
+    assert len(read(finished / "summary.json")["test_loss"]["values"]) == 3
+    assert read(finished / "seed3" / "summary.json")["test_loss"] == before["test_loss"]
+
+
+def test_one_seed_has_no_deviation(tmp_path):
+    assert run("--workdir", tmp_path / "one", "--seeds", 0) == 0
+    assert read(tmp_path / "one" / "summary.json")["test_loss"]["std"] is None
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seeds", 0, 1, 0], "--seeds: 0 twice: give each seed once"),
+        (["--seeds", -1], "--seeds: must be from 0 to 2**32 - 1, got -1"),
+        (["--seeds", 0, 1, "--seed", 1], "--seed and --seeds: give one of them"),
+        (["--seeds", 0, "--evaluate", "runs/a"], "--seeds: does not go with --evaluate"),
+    ],
+)
+def test_mistakes(arguments, message, capsys):
+    assert run(*arguments) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_folder_that_holds_a_run(finished, capsys):
+    assert run("--workdir", finished, "--seeds", 8) == 2
+    assert "already holds a run" in capsys.readouterr().err
