@@ -70,6 +70,6 @@ def extremes(row: dict, key: str, digits: int = 0) -> str:
     return f"{row[key]['min']:.{digits}f}..{row[key]['max']:.{digits}f}" if key in row else "-"
 
 
-def line(name: str, *columns: object) -> None:
-    """Prints a row of a table, or its head."""
-    print(f"{name:40}" + "".join(f"{column:>14}" for column in columns), flush=True)
+def line(name: str, *columns: object, width: int = 40) -> None:
+    """Prints a row of a table, or its head; its name is so many characters wide."""
+    print(f"{name:{width}}" + "".join(f"{column:>14}" for column in columns), flush=True)
