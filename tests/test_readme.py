@@ -15,7 +15,7 @@ from lmjax import command_line, networks, odeint, steppers
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-COMMANDS = re.findall(r"python train\.py (.*)", README.replace("`", "\n"))
+COMMANDS = re.findall(r"(?:python |RUN=\")train\.py ([^\n\"]*(?:\"[^\n\"]*\"[^\n\"]*)*)", README.replace("`", "\n"))
 
 pytestmark = pytest.mark.versions
 
@@ -34,7 +34,7 @@ def test_code_runs(code):
 @pytest.mark.parametrize("command", COMMANDS)
 def test_commands_are_understood(command, monkeypatch):
     monkeypatch.chdir(ROOT)
-    config, _ = command_line.parse(shlex.split(command), description="")
+    config, _ = command_line.parse(shlex.split(command, comments=True), description="")
     assert config.train.epochs in (15, 40, 90, 160, 1)
 
 

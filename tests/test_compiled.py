@@ -1,0 +1,114 @@
+"""What can be read off the compiled programs, exactly, without an accelerator: types, layouts, sizes, memory.
+
+That the stepper costs nothing is in tests/networks/test_network.py and tests/test_benchmarks.py; that the state is
+donated and every program compiled once, in tests/training/test_trainer.py.
+"""
+
+import dataclasses
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from lmjax import data, networks, steppers
+from lmjax.config import Config, DataConfig, ModelConfig, TrainConfig
+from lmjax.training import Trainer, data_mesh
+
+BATCH = 16
+
+
+@pytest.fixture(scope="module")
+def images():
+    digits = data.load("digits")
+    return dataclasses.replace(digits, train=data.Split(digits.train.images[:BATCH], digits.train.labels[:BATCH]))
+
+
+def lowered(images, platform, **model):
+    """The program of a training step, as it is given to XLA for a platform."""
+    config = Config(
+        data=DataConfig(pad=1), model=ModelConfig(**{"name": "resnet20", "width": 0.25, **model}),
+        train=TrainConfig(batch_size=BATCH),
+    )  # fmt: skip
+    trainer = Trainer(config, images, data_mesh(jax.devices()[:1]))
+    step = jax.jit(trainer.programs.train, static_argnames="steps", donate_argnums=0)
+    traced = step.trace(trainer.state, np.uint32(0), trainer.feed.train_example, steps=1)
+    return traced.lower(lowering_platforms=(platform,)).as_text()
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("platform", ["cuda", "tpu"])
+def test_bfloat16_convolutions_and_no_transposed_feature_map_on_accelerators(images, platform):
+    program = lowered(images, platform, stepper="lm", dtype="bfloat16")
+    convolutions = [line for line in program.splitlines() if "stablehlo.convolution" in line]
+    # A stem, two in each of nine blocks, two shortcuts: forward, and two gradients, but for that of the image.
+    assert len(convolutions) == 3 * (1 + 18 + 2) - 1
+    for line in convolutions:
+        types = re.search(r": \((.*)\) -> (.*?)(?: loc.*)?$", line)
+        assert "f32" not in types[0], line
+        assert types[0].count("bf16") == 3
+    assert "f64" not in program
+    transposed = [line for line in program.splitlines() if "stablehlo.transpose" in line and f"tensor<{BATCH}x" in line]
+    assert transposed == []
+
+
+def test_a_loop_over_the_blocks_is_the_same_program_at_any_depth(images):
+    lines = [len(lowered(images, "cuda", name=f"resnet{n}", unroll=False).splitlines()) for n in (20, 56)]
+    assert lines[0] == lines[1]
+
+
+def test_the_optimiser_is_as_many_operations_at_any_depth(images):
+    """Variables of a stage are stacked, so that there are no more arrays to update in a deeper network."""
+    counts = []
+    for depth in (20, 110):
+        config = Config(
+            model=ModelConfig(name=f"resnet{depth}", stepper="lm", width=0.25), train=TrainConfig(batch_size=BATCH)
+        )
+        optimizer = Trainer(config, images, data_mesh(jax.devices()[:1]))
+        params, state = optimizer.state.params, optimizer.state.optimizer
+        program = jax.make_jaxpr(optimizer.programs.optimizer.update)(params, state, params)
+        counts.append((len(jax.tree.leaves(params)), len(program.eqns)))
+    assert counts[0] == counts[1]
+
+
+def gradient(name, batch, stepper, **options):
+    """The compiled gradient of a network for CIFAR, which is never run."""
+    model = nnx.eval_shape(lambda: networks.create(name, stepper=steppers.get(stepper), rngs=nnx.Rngs(0), **options))
+    graph, params, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
+
+    def loss(params, statistics, images):
+        model = nnx.merge(graph, params, statistics)
+        value = jnp.mean(jax.nn.logsumexp(model(images), -1))
+        return value, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+    arguments = (
+        nnx.to_pure_dict(params),
+        nnx.to_pure_dict(statistics),
+        jax.ShapeDtypeStruct((batch, 32, 32, 3), jnp.float32),
+    )
+    return jax.jit(jax.grad(loss, has_aux=True)).lower(*arguments).compile()
+
+
+def test_the_second_step_of_lm_is_nearly_free():
+    """Bytes that a gradient moves, by the compiler's count: one feature map more a step, and its part of dk."""
+    costs = [gradient("resnet20", BATCH, stepper).cost_analysis() for stepper in ("lm", "euler")]
+    costs = [cost[0] if isinstance(cost, list) else cost for cost in costs]
+    assert 1 < costs[0]["bytes accessed"] / costs[1]["bytes accessed"] <= 1.15
+    assert 1 < costs[0]["flops"] / costs[1]["flops"] <= 1.01
+
+
+@pytest.mark.parametrize(
+    ("memory", "stepper", "most"),
+    # In feature maps of the block. What is stored: both convolutions' inputs and outputs, and the state. What remat
+    # keeps: the states, of which LM has two. XLA:CPU's scheduler, which favours concurrency, adds to both.
+    [("stored", "lm", 7), ("remat", "lm", 2.2), ("remat", "euler", 1.3), ("reversible", "leapfrog", 0.05)],
+)
+def test_memory_of_a_block(memory, stepper, most):
+    bytes_of = [
+        gradient(f"resnet{6 * n + 2}", BATCH, stepper, memory=memory).memory_analysis().temp_size_in_bytes
+        for n in (3, 5)
+    ]
+    feature_maps = 4 * BATCH * (32 * 32 * 16 + 16 * 16 * 32 + 8 * 8 * 64)
+    assert (bytes_of[1] - bytes_of[0]) / (2 * feature_maps) <= most
