@@ -47,6 +47,7 @@ def train(config: Config, *, resume: bool = False, like: Trainer | None = None) 
     began = time.perf_counter()
     record = Record(config.workdir, writes=jax.process_index() == 0)
     record.require_same(config) if resume else record.require_none()
+    multihost_utils.sync_global_devices("all have looked at the folder")  # and only now may the first one write to it
     trainer = Trainer(config, load_data(config)) if like is None else like.reseeded(config.seed)
     dataset = trainer.dataset
     say(f"{config.model.name}, {trainer.scheme}: {trainer.parameters:,} parameters on {device()}")
@@ -118,12 +119,13 @@ def train_seeds(config: Config, seeds: list[int], *, resume: bool = False) -> di
     record = Record(config.workdir, writes=jax.process_index() == 0)
     if not resume:
         record.require_none()
+    directories = [Path(config.workdir, f"seed{seed}") for seed in seeds]
+    started = [resume and Record(directory).started for directory in directories]
     summaries, trainer = [], None
-    for seed in seeds:
+    for seed, directory, goes_on in zip(seeds, directories, started, strict=True):
         say(f"seed {seed}:")
-        directory = Path(config.workdir, f"seed{seed}")
         one = dataclasses.replace(config, seed=seed, workdir=str(directory))
-        summary, trainer = train(one, resume=resume and Record(directory).started, like=trainer)
+        summary, trainer = train(one, resume=goes_on, like=trainer)
         summaries.append(summary)
     results = {}
     for key in [key for key in summaries[0] if key.startswith("test_")]:
@@ -319,8 +321,9 @@ def time_of_first() -> datetime:
 
 if __name__ == "__main__":
     code = main()
-    if code == INTERRUPTED:
-        # What was open is closed. XLA may still be compiling in its own threads, which an orderly exit would crash.
+    if code == INTERRUPTED or (code and jax.distributed.is_initialized()):
+        # What was open is closed. XLA may still be compiling in its own threads, which an orderly exit would crash;
+        # and an orderly end of one of several processes is that all of them have come to it.
         sys.stdout.flush(), sys.stderr.flush()
         os._exit(code)
     sys.exit(code)

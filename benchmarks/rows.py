@@ -49,7 +49,8 @@ CPU = (
         seconds=120,
     ),
     Row("flags", "a step of LM-ResNet-20 under XLA's flags", "benchmarks.flags:on_cpu", {}, seconds=60),
-    Row("depth", "compile time and memory of the step against depth", "benchmarks.compiled:depths", {}, seconds=1800),
+    Row("seeds", "two LM-ResNet-20 at once at batch 128 over one", "benchmarks.seeds:on_cpu", {}, seconds=60),
+    Row("depth", "compile time and memory of the step against depth", "benchmarks.compiled:depths", {}, seconds=600),
 )  # fmt: skip
 
 GPU = (
@@ -86,7 +87,7 @@ GPU = (
         seconds=70,
     ),
     Row(
-        "G6", "several LM-ResNet-20 at once at batch 128 over one", "benchmarks.seeds:several_seeds",
+        "G6", "several LM-ResNet-20 at once at batch 128 over one", "benchmarks.seeds:on_gpu",
         {"images/s of the best / one": at_least(2)}, seconds=40,
     ),
     Row(

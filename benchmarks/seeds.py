@@ -47,11 +47,20 @@ class InThreads:
             side.wait()
 
 
-def several_seeds(plan: Plan) -> list[dict]:
-    """G6: images a second of n networks over those of one: as one program over stacked states, dispatched by threads or
-    in turns, and in processes (these once, after the rounds of the others)."""
-    case = small(plan.tiny)
-    steps, counts = ours.steps_per_dispatch(plan.tiny), plan.of((4, 8), (2,))
+def on_gpu(plan: Plan) -> list[dict]:
+    """G6, in bfloat16."""
+    return several_seeds(plan, plan.of((4, 8), (2,)), "bfloat16")
+
+
+def on_cpu(plan: Plan) -> list[dict]:
+    """The same in float32 on the cores of a CPU."""
+    return several_seeds(plan, (2,), "float32")
+
+
+def several_seeds(plan: Plan, counts: Sequence[int], dtype: str) -> list[dict]:
+    """Images a second of n networks over those of one: as one program over stacked states, dispatched by threads or in
+    turns, and in processes (these once, after the rounds of the others)."""
+    case, steps = small(plan.tiny, dtype), ours.steps_per_dispatch(plan.tiny)
     sides: dict[str, Side] = {"one": ours.bare_step(case, steps)}
     for n in counts:
         sides[f"vmap, n = {n}"] = ours.vmapped_step(case, steps, n)
@@ -65,27 +74,33 @@ def several_seeds(plan: Plan) -> list[dict]:
         seeds = int(name.split()[-1])
         gains = [seeds * a / b for a, b in zip(one, values, strict=True)]
         found.append(figure(f"images/s of {name} / one", gains, "x", seeds=seeds))
-    together = sum(in_processes(plan, n)) / statistics.median(1 / t for t in one)
+    together = sum(in_processes(plan, n, dtype)) / statistics.median(1 / t for t in one)
     found.append(figure(f"images/s of processes, n = {n} / one", [together], "x", seeds=n))
     best = max(found, key=lambda f: f["median"])
     return [*found, best | {"label": "images/s of the best / one", "way": best["label"]}]
 
 
-def small(tiny: bool) -> ours.Case:
-    return ours.case(tiny, "resnet20", stepper="lm", dtype="bfloat16")
+def small(tiny: bool, dtype: str) -> ours.Case:
+    return ours.case(tiny, "resnet20", stepper="lm", dtype=dtype)
 
 
-def in_processes(plan: Plan, count: int) -> list[float]:
+def in_processes(plan: Plan, count: int, dtype: str) -> list[float]:
     """Steps a second of each of so many processes that share the device."""
     with tempfile.TemporaryDirectory() as meeting, ThreadPoolExecutor(count) as pool:
-        given = {"tiny": plan.tiny, "seconds": 4 * plan.round_seconds, "meeting": meeting, "count": count}
+        given = {
+            "tiny": plan.tiny,
+            "dtype": dtype,
+            "seconds": 4 * plan.round_seconds,
+            "meeting": meeting,
+            "count": count,
+        }
         started = [pool.submit(apart, "benchmarks.seeds:race", timeout=240, name=str(i), **given) for i in range(count)]
         return [future.result() for future in started]
 
 
-def race(tiny: bool, seconds: float, meeting: str, count: int, name: str) -> float:
+def race(tiny: bool, dtype: str, seconds: float, meeting: str, count: int, name: str) -> float:
     """In a process: steps a second, from when all processes have compiled theirs."""
-    side, done = ours.bare_step(small(tiny), ours.steps_per_dispatch(tiny)), 0
+    side, done = ours.bare_step(small(tiny, dtype), ours.steps_per_dispatch(tiny)), 0
     side()
     side.wait()
     (Path(meeting) / name).touch()

@@ -42,8 +42,8 @@ class Record:
         Raises:
             InputError: if it holds a run already, or cannot be made.
         """
-        self.require_none()
         if self.writes:
+            self.require_none()
             try:
                 self.directory.mkdir(parents=True, exist_ok=True)
                 with self.config_path.open("x") as file:  # of two runs that start at once, one gets the folder
