@@ -112,32 +112,51 @@ def train(config: Config, *, resume: bool = False, like: Trainer | None = None) 
 def train_seeds(config: Config, seeds: list[int], *, resume: bool = False) -> dict:
     """The same run from several seeds, each in a folder of its own: the mean and the standard deviation over them.
 
-    One after another, with the programs of the first. At once, n networks took longer than n times one on a CPU, and
-    a GPU that is busy with one has nothing left for others but where `python -m benchmarks --suite gpu --only G6`
-    shows so.
+    One after another, with the programs of the first: `python -m benchmarks --suite cpu --only seeds` and `--suite gpu
+    --only G6` measure the other ways. With `resume`, the seeds that the folder holds already count, too.
     """
     record = Record(config.workdir, writes=jax.process_index() == 0)
-    if not resume:
-        record.require_none()
-    directories = [Path(config.workdir, f"seed{seed}") for seed in seeds]
-    started = [resume and Record(directory).started for directory in directories]
-    summaries, trainer = [], None
-    for seed, directory, goes_on in zip(seeds, directories, started, strict=True):
+    found = require_seeds(record, config, seeds, resume=resume)
+    summaries, trainer = {seed: json.loads(path.read_text()) for seed, path in found.items()}, None
+    for seed in seeds:
         say(f"seed {seed}:")
-        one = dataclasses.replace(config, seed=seed, workdir=str(directory))
-        summary, trainer = train(one, resume=goes_on, like=trainer)
-        summaries.append(summary)
+        one = of_seed(config, seed)
+        summaries[seed], trainer = train(one, resume=Record(one.workdir).started, like=trainer)
     results = {}
-    for key in [key for key in summaries[0] if key.startswith("test_")]:
-        values = [summary[key] for summary in summaries]
+    for key in [key for key in summaries[seeds[0]] if key.startswith("test_")]:
+        values = [summary[key] for summary in summaries.values()]
         # Of a sample: over n - 1, as is due where a few seeds stand for all.
         std = statistics.stdev(values) if len(values) > 1 else None
         results[key] = {"mean": statistics.mean(values), "std": std, "values": values}
-    record.summarise({"seeds": seeds, **results})
+    record.summarise({"seeds": list(summaries), **results})
     accuracy = results["test_accuracy"]
     spread = "" if accuracy["std"] is None else f" ± {accuracy['std']:.2%}"
-    say(f"test accuracy of {len(seeds)} seeds {accuracy['mean']:.2%}{spread}; everything is in {record.directory}")
+    number = f"{len(summaries)} seed" + "s" * (len(summaries) > 1)
+    say(f"test accuracy of {number} {accuracy['mean']:.2%}{spread}; everything is in {record.directory}")
     return results
+
+
+def of_seed(config: Config, seed: int) -> Config:
+    return dataclasses.replace(config, seed=seed, workdir=str(Path(config.workdir, f"seed{seed}")))
+
+
+def require_seeds(record: Record, config: Config, seeds: list[int], *, resume: bool) -> dict[int, Path]:
+    """Checks that a folder can hold these seeds, before hours go into the first. Returns the others' summaries."""
+    directory = record.directory
+    if record.started:
+        raise InputError(f"{directory} holds a single run, not one of several seeds: choose another --workdir")
+    held = [int(path.parent.name[4:]) for path in directory.glob("seed*/config.json") if path.parent.name[4:].isdigit()]
+    if held and not resume:
+        raise InputError(f"{directory} already holds seeds: go on with them by --resume, or choose another --workdir")
+    if resume and not held:
+        raise InputError(f"{directory} holds no run of several seeds to go on with")
+    for seed in held:
+        Record(directory / f"seed{seed}").require_same(of_seed(config, seed))
+    for seed in set(seeds) - set(held):
+        Record(directory / f"seed{seed}").require_none()
+    multihost_utils.sync_global_devices("all have looked at the folders")
+    others = {seed: directory / f"seed{seed}" / "summary.json" for seed in sorted(set(held) - set(seeds))}
+    return {seed: path for seed, path in others.items() if path.exists()}
 
 
 def evaluate(config: Config, directory: str) -> dict:

@@ -84,8 +84,8 @@ def parse(arguments: list[str]) -> argparse.Namespace:
 
 
 def _positive(text):
-    if int(text) < 1:
-        raise ValueError
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text}")
     return int(text)
 
 

@@ -155,6 +155,8 @@ def join_processes(environment: Mapping[str, str] = os.environ) -> bool:
             raise InputError(f"{_PROCESSES} and {_PROCESS} must be whole numbers: {error}") from error
         arguments["coordinator_address"] = environment[_ADDRESS]
     elif not _several(environment):
+        if given:
+            raise InputError(f"{_ADDRESS} given without {_PROCESSES}, {_PROCESS}: give all three or none")
         return False
     try:
         jax.distributed.initialize(**arguments)
@@ -166,8 +168,8 @@ def join_processes(environment: Mapping[str, str] = os.environ) -> bool:
 def _several(environment: Mapping[str, str]) -> bool:
     """Whether a launcher that JAX knows by itself has started more than one process."""
     # Of a step of srun, not of the whole allocation, whose shell is no task of it.
-    counts = ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE")
-    if any(int(environment.get(name) or 1) > 1 for name in counts):
+    counts = (environment.get(name, "1") for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
+    if any(count.isdigit() and int(count) > 1 for count in counts):
         return True
     return _hosts_of_tpu(environment) > 1
 

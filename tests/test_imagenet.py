@@ -80,4 +80,6 @@ def test_a_truncated_photograph_is_named_or_skipped(images, tmp_path, capsys):
     assert row["test_accuracy"] * 9 == pytest.approx(round(row["test_accuracy"] * 9))
 
     assert run(images, tmp_path / "unused", *small, "--data.on-error", "skip", "--evaluate", str(tmp_path / "b")) == 0
-    assert set(json.loads(capsys.readouterr().out)) == {"test_loss", "test_accuracy"}
+    found = json.loads(capsys.readouterr().out)
+    assert set(found) == {"test_loss", "test_accuracy", "broken_images"}
+    assert found["broken_images"] == 0

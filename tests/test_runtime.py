@@ -109,6 +109,8 @@ def test_what_describes_only_some_of_the_processes():
         runtime.join_processes(given)
     with pytest.raises(InputError, match="must be whole numbers"):
         runtime.join_processes({**given, "JAX_COORDINATOR_ADDRESS": "localhost:1", "JAX_PROCESS_ID": "one"})
+    with pytest.raises(InputError, match="JAX_COORDINATOR_ADDRESS given without JAX_NUM_PROCESSES, JAX_PROCESS_ID"):
+        runtime.join_processes({"JAX_COORDINATOR_ADDRESS": "localhost:1", "TPU_SKIP_MDS_QUERY": "1"})
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,23 @@ def test_mistakes(arguments, message, capsys):
     assert message in capsys.readouterr().err
 
 
-def test_a_folder_that_holds_a_run(finished, capsys):
-    assert run("--workdir", finished, "--seeds", 8) == 2
-    assert "already holds a run" in capsys.readouterr().err
+def test_what_a_folder_holds_already(finished, tmp_path, capsys):
+    """Said before the first seed is trained, and nothing is written."""
+    summary = read(finished / "seed3" / "summary.json")
+    for options, message in (
+        (("--workdir", finished, "--seeds", 8), "already holds seeds: go on with them by --resume"),
+        (("--workdir", finished / "seed3", "--seeds", 8, "--resume"), "holds a single run, not one of several seeds"),
+        (("--workdir", tmp_path / "misspelt", "--seeds", 8, "--resume"), "holds no run of several seeds to go on with"),
+        (("--workdir", finished, "--seeds", 8, 1, "--resume", "--train.epochs", 3), "train.epochs 1 (now 3)"),
+        (("--workdir", finished, "--resume"), "add --seeds, or name one (seed1"),
+    ):
+        assert run(*options) == 2
+        assert message in capsys.readouterr().err
+    assert not (finished / "seed8").exists()
+    assert read(finished / "seed3" / "summary.json") == summary
+
+
+def test_seeds_that_are_there_already_count(finished):
+    seeds = set(read(finished / "summary.json")["seeds"])
+    assert run("--workdir", finished, "--resume", "--seeds", 1) == 0
+    assert set(read(finished / "summary.json")["seeds"]) == seeds

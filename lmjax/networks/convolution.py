@@ -18,6 +18,7 @@ import jax.extend.core
 import jax.numpy as jnp
 from jax import lax
 from jax.interpreters import ad, batching, mlir
+from jax.sharding import AxisType
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
@@ -30,12 +31,18 @@ def convolve(
     x: jax.Array, kernel: jax.Array, strides: Sequence[int], padding: Any, *, dimension_numbers: Any = _NHWC,
     precision: Any = None, **options: Any,
 ) -> jax.Array:  # fmt: skip
-    """`jax.lax.conv_general_dilated`, with its arguments and result; [N, H, W, C] with [h, w, C, D] by default.
+    """`jax.lax.conv_general_dilated`, for `nnx.Conv(..., conv_general_dilated=convolve)`: the same result.
 
-    What is neither dilated nor grouped, and has that order of dimensions, has the gradients of this file.
+    What is neither dilated nor grouped has the gradients of this file.
+
+    Args:
+        x, kernel: of one dtype; [N, H, W, C] and [h, w, C, D] unless dimension_numbers say otherwise.
+        strides, padding, dimension_numbers, precision: as of `jax.lax.conv_general_dilated`.
+        options: its other keywords.
     """
     numbers = lax.conv_dimension_numbers(x.shape, kernel.shape, dimension_numbers)
     plain = all(value in (None, 1, (1,) * (x.ndim - 2)) for value in options.values()) and x.dtype == kernel.dtype
+    plain = plain and 0 not in (*x.shape, *kernel.shape) and not _explicitly_divided(x)
     if not plain or x.ndim != 4 or numbers != lax.conv_dimension_numbers(x.shape, kernel.shape, _NHWC):
         return _ordinary(
             x, kernel, window_strides=strides, padding=padding, dimension_numbers=numbers, precision=precision,
@@ -43,10 +50,21 @@ def convolve(
         )  # fmt: skip
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+    reach = zip(x.shape[1:3], kernel.shape[:2], padding, strict=True)
+    if any(size + low + high < width for size, width, (low, high) in reach):  # there is no place for the kernel
+        return _ordinary(
+            x, kernel, window_strides=strides, padding=padding, dimension_numbers=numbers, precision=precision
+        )
     return _convolution.bind(
         x, kernel, window_strides=tuple(strides), padding=tuple(map(tuple, padding)), dimension_numbers=numbers,
         precision=precision,
     )  # fmt: skip
+
+
+def _explicitly_divided(x):
+    """Whether the type of an array says how it is divided over devices, which those of this file would not pass on."""
+    sharding = getattr(jax.typeof(x), "sharding", None)
+    return sharding is not None and AxisType.Explicit in sharding.mesh.axis_types
 
 
 def _ordinary(x, kernel, **parameters):

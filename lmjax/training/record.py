@@ -60,7 +60,9 @@ class Record:
         try:
             return from_dict(json.loads(self.config_path.read_text()))
         except OSError as error:
-            raise InputError(f"{self.directory} holds no run (no {self.config_path.name})") from error
+            seeds = sorted(path.parent.name for path in self.directory.glob(f"seed*/{self.config_path.name}"))
+            several = f", but those of several seeds: add --seeds, or name one ({', '.join(seeds)})" if seeds else ""
+            raise InputError(f"{self.directory} holds no run (no {self.config_path.name}){several}") from error
         except ValueError as error:  # bytes that are no text, text that is no JSON, JSON that is no config
             raise InputError(f"{self.config_path}: is not a config ({error})") from error
 

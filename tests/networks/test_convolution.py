@@ -150,3 +150,32 @@ def test_values_that_are_not_numbers_stay_so():
     x, kernel, strides, padding = given(CASES[0])
     gradient = jax.jit(jax.grad(cubed(ours, strides, padding), 1))
     assert np.isnan(gradient(x.at[0, 0, 0, 0].set(jnp.nan), kernel)).any()
+
+
+@pytest.mark.parametrize(
+    ("x", "kernel", "strides", "padding"),
+    [
+        ((2, 3, 3, 3), (5, 5, 3, 4), (1, 1), "VALID"),
+        ((0, 7, 6, 3), (3, 3, 3, 4), (1, 1), "SAME"),
+        ((2, 0, 6, 3), (3, 3, 3, 4), (1, 1), "SAME"),
+        ((2, 7, 6, 3), (3, 3, 3, 4), (2, 2), ((-4, -3), (0, 0))),
+        ((2, 7, 6, 3), (3, 3, 3, 4), (1, 1), ((-1, 2), (0, -1))),
+    ],
+    ids=["kernel larger than the image", "no images", "no pixels", "all cut off", "some cut off"],
+)
+def test_empty_and_cut_images(x, kernel, strides, padding):
+    x, kernel = (jax.random.normal(jax.random.key(0), shape) for shape in (x, kernel))
+    found, expected = (
+        jax.jit(jax.grad(cubed(convolution, strides, padding), (0, 1)))(x, kernel) for convolution in (ours, jaxs)
+    )
+    chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.versions
+def test_explicit_sharding_is_passed_on():
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Explicit,), devices=jax.devices()[:4])
+    x, kernel, strides, padding = given(CASES[0])
+    x = jax.device_put(x, NamedSharding(mesh, P("data")))
+    kernel = jax.device_put(kernel, NamedSharding(mesh, P()))
+    found = jax.jit(jax.grad(cubed(ours, strides, padding), 0))(x, kernel)
+    assert found.sharding.spec[0] == "data"

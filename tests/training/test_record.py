@@ -64,3 +64,10 @@ def test_only_the_writer_writes(tmp_path):
     record.log({"step": 1})
     record.summarise({})
     assert not (tmp_path / "run").exists()
+
+
+def test_only_the_process_that_writes_minds_what_the_others_find(tmp_path, config):
+    Record(tmp_path / "run").start(config)
+    Record(tmp_path / "run", writes=False).start(config)  # it came late
+    with pytest.raises(InputError, match="already holds a run"):
+        Record(tmp_path / "run").start(config)
