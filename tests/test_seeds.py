@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -99,3 +101,18 @@ def test_seeds_that_are_there_already_count(finished):
     seeds = set(read(finished / "summary.json")["seeds"])
     assert run("--workdir", finished, "--resume", "--seeds", 1) == 0
     assert set(read(finished / "summary.json")["seeds"]) == seeds
+
+
+def test_two_at_the_same_time_on_one_device_are_the_runs_they_are_alone(tmp_path):
+    def command(*arguments):
+        environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0", "XDG_CACHE_HOME": str(tmp_path)}
+        words = [sys.executable, "train.py", *SMALL, *map(str, arguments)]
+        result = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
+        return result.stdout
+
+    said = command("--workdir", tmp_path / "both", "--seeds", 0, 1)
+    assert said.index("writing to") < said.index("seed 1:") < said.index("seed 0  epoch 1/1"), "both were ready first"
+    command("--workdir", tmp_path / "alone", "--seed", 1)
+    alone, among = (read(tmp_path / path / "metrics.jsonl") for path in ("alone", "both/seed1"))
+    for key in ("train_loss", "test_loss", "coefficients"):
+        assert alone[key] == among[key]
