@@ -31,6 +31,7 @@ def rows(workdir):
     return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
 
 
+@pytest.mark.slow
 def test_lm_resnet50_trains(images, tmp_path, capsys):
     assert run(images, tmp_path / "run", "--train.epochs", "1") == 0
     assert "resnet50, lm" in (said := capsys.readouterr().out)

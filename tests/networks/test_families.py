@@ -82,9 +82,9 @@ def gradient_and_statistics(model, key=None, images=IMAGES):
 @pytest.mark.parametrize(
     ("name", "options", "size"),
     [
-        ("revnet38", {}, 8),
+        pytest.param("revnet38", {}, 8, marks=pytest.mark.slow),
         pytest.param("revnet164", {}, 8, marks=pytest.mark.slow),
-        ("resnext29_8x64d", {"activation": "post"}, 8),
+        pytest.param("resnext29_8x64d", {"activation": "post"}, 8, marks=pytest.mark.slow),
         ("resnet18", {}, 32),
         ("resnet20", {"stepper": "lm", "activation": "post", "shortcut": "pad"}, 8),
         ("resnet20", {"stepper": "dense"}, 8),

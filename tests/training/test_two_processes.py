@@ -76,6 +76,7 @@ def require_close(row, trainer):
             assert value == pytest.approx(one[key], rel=1e-3), key
 
 
+@pytest.mark.slow  # tests/test_runtime.py has it through train.py
 def test_two_processes_compute_what_one_does(config):
     # One step: after several, the rounding of the first has grown to whatever chaos makes of it.
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, batch_size=1024))
