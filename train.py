@@ -124,12 +124,14 @@ def story(
 
 
 def side_by_side(runs: list[Generator]) -> list[dict]:
-    """Makes runs that are ready to their ends, training an epoch of each at the same time, and returns what they return.
+    """Makes runs that are ready to their ends: an epoch of each is trained at the same time, all else happens in turns.
 
-    All else happens in turns and in this thread.
+    Returns what they return.
     """
     ended, answers = {}, dict.fromkeys(runs)
-    with ThreadPoolExecutor(len(runs)) as pool, contextlib.ExitStack() as stack:
+    pool = ThreadPoolExecutor(len(runs))
+    with contextlib.ExitStack() as stack:
+        stack.callback(pool.shutdown, wait=False)  # Ctrl-C does not wait for the epoch to end
         for run in runs:
             stack.callback(run.close)  # if one fails or is interrupted, the others end, too, and keep what they have
         while answers:

@@ -85,7 +85,7 @@ def keep_memory() -> None:
     """Has the C library keep freed memory for the next step instead of returning it to the system.
 
     On a CPU, XLA asks for the memory of all activations anew at every step. By default that comes as fresh pages each
-    time, which the system fills with zeros first: a fifth of a step's time. Does nothing where the library is not
+    time, which the system fills with zeros first: up to a fifth of a step's time. Does nothing where the library is not
     glibc. The process then holds on to the most memory it ever had.
     """
     trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8  # the names are those of malloc.h
