@@ -19,14 +19,13 @@ import jax
 
 from lmjax.errors import InputError
 
-# XLA's flags that were measured to help, with the versions of jaxlib, (major, minor), that they were measured with:
-# other versions may not know them, and XLA ends a process that gives it an unknown flag. Measured by
-# `python -m benchmarks --suite cpu --only flags` and `--suite gpu --only flags`; see benchmarks/results.
-XLA_FLAGS = {
-    # Convolutions of more than 16 channels by YNNPACK instead of Eigen: LM-ResNet-20 takes 0.83 of the time. (jaxlib
-    # 0.10 has the flag, too, and no such convolutions.)
-    "--xla_cpu_experimental_ynn_fusion_type=+INDIVIDUAL_CONVOLUTION": [(0, 12)],
-}
+XLA_FLAGS: dict[str, list[tuple[int, int]]] = {}
+"""XLA's flags that were measured to help, each with the versions of jaxlib, (major, minor), it was measured with.
+
+Other versions may not know it, and XLA ends a process that gives it an unknown flag. None yet: on a CPU nothing that
+`python -m benchmarks --suite cpu --only flags` tries is faster than the defaults, and a GPU is still to be measured
+(`--suite gpu --only flags`).
+"""
 
 CACHE_BYTES = 4 * 2**30
 """How large the compilation cache may grow before what was used longest ago is deleted."""
