@@ -399,8 +399,8 @@ def time_of_first() -> datetime:
 if __name__ == "__main__":
     code = main()
     if code == INTERRUPTED or (code and jax.distributed.is_initialized()):
-        # What was open is closed. XLA may still be compiling in its own threads, which an orderly exit would crash;
-        # and an orderly end of one of several processes is that all of them have come to it.
+        # What was open is closed. In an orderly exit Python would pull away what XLA's threads may still be compiling
+        # with, and a process that has failed would wait for the others to end.
         sys.stdout.flush(), sys.stderr.flush()
         os._exit(code)
     sys.exit(code)

@@ -47,6 +47,7 @@ def test_every_stepper_is_in_the_table():
     table = README.partition("| `--model.stepper`")[2].partition("\n\n")[0]
     named = {n for row in table.splitlines()[2:] for n in re.findall(r"`(\w+)`", row.split("|")[1])}
     assert named == {n for n in steppers.names() if n not in ("damped", "mine_test")}
+    assert all(re.search(r"f[₁(]|Runge-Kutta|half steps|f\(", row) for row in table.splitlines()[2:]), "a formula each"
     wrappers = README.partition("| wrapper |")[2].partition("\n\n")[0]
     assert set(re.findall(r"^\| `(\w+)\(", wrappers, re.MULTILINE)) == set(steppers.wrappers())
 

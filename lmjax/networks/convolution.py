@@ -22,7 +22,8 @@ from jax.sharding import AxisType
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
-# It bears the name and the parameters of JAX's own, so that what reads traced programs understands it.
+# It bears the name of JAX's own, and those of its parameters that are not fixed here: `networks.forward_macs`, for one,
+# then understands both.
 _convolution = jax.extend.core.Primitive("conv_general_dilated")
 _transposition = jax.extend.core.Primitive("transpose_apart")
 
@@ -141,8 +142,8 @@ def _transpose_apart(x, order):
 
 
 def _lower_transposition(context, x, *, order):
-    # Several devices: how an array is divided does not pass through a branch, and the network waits for more than the
-    # loops are slower.
+    # Not on several devices: how an array is divided does not propagate through a branch, and what they would then have
+    # to exchange costs more than the slow loops.
     devices = getattr(context.module_context.axis_context, "num_devices", None)
     return mlir.lower_fun(_transpose_apart if devices == 1 else _transpose, multiple_results=False)(
         context, x, order=order
