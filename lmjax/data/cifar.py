@@ -6,7 +6,9 @@ which is fetched once.
 
 import dataclasses
 import hashlib
+import os
 import tarfile
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -87,8 +89,8 @@ def load_cifar(name: str, directory: str | Path | None = None) -> Dataset:
             should be.
     """
     if directory is not None:
-        directory = Path(directory).expanduser()
-        if not directory.is_dir():
+        directory = Path(os.path.expanduser(directory))
+        if not os.path.isdir(directory):  # unlike Path's, it takes any text for a name
             raise InputError(
                 f"data.dir: there is no directory {directory}: create it, or name the one that holds the data"
             )
@@ -110,11 +112,18 @@ def _from_tfds(name: str, directory: Path) -> Dataset:
         raise InputError(f"{directory} holds {found.name}, not {name}: name another data.dir")
 
     def split(records):
-        images, labels = zip(*(records[i] for i in range(len(records))), strict=True)
-        try:
-            return Split(np.stack([PillowImage(data).whole() for data in images]), np.int32(labels))
-        except BrokenImage as error:
-            raise InputError(f"{directory}: an image cannot be decoded ({error}): prepare {name} again") from error
+        examples = [records[i] for i in range(len(records))]
+        images = np.empty((len(examples), 32, 32, 3), np.uint8)
+        for i, (data, _) in enumerate(examples):
+            try:
+                image = PillowImage(data).whole()
+            except BrokenImage as error:
+                raise InputError(f"{records.place(i)}: cannot be decoded ({error}): prepare {name} again") from error
+            if image.shape != images.shape[1:]:
+                size = f"{image.shape[1]} x {image.shape[0]}"
+                raise InputError(f"{records.place(i)}: is {size} pixels, not 32 x 32: prepare {name} again")
+            images[i] = image
+        return Split(images, np.int32([label for _, label in examples]))
 
     return Dataset(name, split(found.train), split(found.test), found.classes, _MEAN, _STD)
 
@@ -172,7 +181,7 @@ def _from_archive(name: str, archive: Archive, path: Path) -> Dataset:
                 for member in tar
                 if member.isfile() and member.name in wanted
             }
-    except (tarfile.TarError, EOFError, OSError) as error:
+    except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise InputError(f"{path}: cannot be read as a tar.gz archive ({error}): {again}") from error
     missing = sorted(wanted - content.keys())
     if missing:
@@ -187,7 +196,7 @@ def _from_archive(name: str, archive: Archive, path: Path) -> Dataset:
         images = records[:, archive.label_bytes :].reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
         return Split(np.ascontiguousarray(images), records[:, archive.label_bytes - 1].astype(np.int32))
 
-    names = tuple(content[f"{archive.folder}/{archive.names}"].decode().split())
+    names = tuple(content[f"{archive.folder}/{archive.names}"].decode(errors="replace").split())
     if len(names) != archive.classes:
         raise InputError(f"{path}: names {len(names)} classes instead of {archive.classes}: {again}")
     return Dataset(name, split(archive.train), split(archive.test), names, _MEAN, _STD)

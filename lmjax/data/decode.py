@@ -44,6 +44,8 @@ class PillowImage:
             raise BrokenImage("it is no image that Pillow knows") from error
         except Exception as error:  # Pillow's readers raise whatever a broken file made them stumble over
             raise BrokenImage(_reason(error)) from error
+        if self._image.format == "EPS":
+            raise BrokenImage("it is PostScript, a program, which is not run here")  # Pillow has Ghostscript run it
         self.size: tuple[int, int] = self._image.size
 
     def _rgb(self) -> Image.Image:
@@ -75,6 +77,9 @@ class PillowImage:
         return np.asarray(self._rgb().resize((size, size), Image.Resampling.BILINEAR, box=box))
 
 
+_LARGEST = 89_478_485  # pixels, beyond which Pillow warns, and refuses twice as many: such a file may be an attack
+
+
 class TurboImage:
     """A JPEG file decoded by libjpeg-turbo through simplejpeg, scaled by OpenCV; other files are decoded by Pillow.
 
@@ -90,7 +95,7 @@ class TurboImage:
             height, width, colours, _ = self._jpeg.decode_jpeg_header(data)
         except ValueError:  # no JPEG, or broken already in its header, which Pillow will say
             colours = None
-        if colours in ("YCbCr", "RGB", "Gray"):
+        if colours in ("YCbCr", "RGB", "Gray") and width * height <= _LARGEST:
             self.size = (width, height)
         else:
             self._other = PillowImage(data)

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import os
+import stat
 from pathlib import Path
 
 import numpy as np
@@ -34,8 +35,7 @@ class Files:
                 raise InputError(
                     f"{folder / name}: this class is missing here: every split needs a folder for every class"
                 )
-            with os.scandir(folder / name) as entries:
-                found = sorted(e.name for e in entries if is_image(e.name))
+            found = sorted(filter(is_image, _listed(folder / name)))
             if not found:
                 raise InputError(f"{folder / name}: holds no images ({', '.join(_SUFFIXES)}){_hint(folder / name)}")
             paths += [os.path.join(name, file) for file in found]
@@ -52,12 +52,14 @@ class Files:
         """The content of a file, and its label.
 
         Raises:
-            BrokenImage: if it is a folder, or a link to nothing: with either, the others can still be used.
+            BrokenImage: if it is a folder, a link to nothing, a pipe or a device: the others can still be used.
             InputError: if it cannot be read.
         """
         path = self.place(i)
         try:
-            with open(path, "rb") as file:
+            with open(path, "rb", opener=_without_waiting) as file:
+                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # a device may have no end
+                    raise BrokenImage("it is a pipe or a device")
                 return file.read(), int(self.labels[i])
         except IsADirectoryError as error:
             raise BrokenImage("it is a folder") from error
@@ -71,10 +73,15 @@ class Files:
         return os.path.join(self.folder, os.fsdecode(self._paths[i]))
 
 
+def _without_waiting(path: str, flags: int) -> int:
+    """Opens a file; a pipe, too, which otherwise waits for someone to write into it."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # not on Windows
+
+
 def split_folder(root: Path, *names: str) -> Path:
     """The first of the folders `names` that exists below `root`."""
     for name in names:
-        if (root / name).is_dir():
+        if os.path.isdir(root / name):
             return root / name
     raise InputError(
         f"{root}: holds no folder {' or '.join(repr(name) for name in names)} (train/<class>/*.jpg is expected)"
@@ -83,9 +90,10 @@ def split_folder(root: Path, *names: str) -> Path:
 
 def class_names(folder: Path) -> tuple[str, ...]:
     """The folders in a folder, in alphabetical order."""
-    names = tuple(sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith(".")))
+    found = _listed(folder)
+    names = tuple(sorted(name for name in found if os.path.isdir(folder / name) and not name.startswith(".")))
     if not names:
-        flat = any(is_image(p.name) for p in folder.iterdir())
+        flat = any(map(is_image, found))
         cure = f"put the images into {folder}/<class>/"
         if flat and folder.name == "val":
             cure += f"; if they are ImageNet's, `python -m lmjax.prepare sort-validation --images {folder}` does it"
@@ -98,10 +106,18 @@ def is_image(name: str) -> bool:
     return name.lower().endswith(_SUFFIXES) and not name.startswith(".")
 
 
+def _listed(folder: Path) -> list[str]:
+    """The names in a folder."""
+    try:
+        return os.listdir(folder)
+    except OSError as error:
+        raise InputError(f"{folder}: cannot be read ({error.strerror})") from error
+
+
 def _hint(folder: Path) -> str:
     """What to do about a class folder without images that has some one folder deeper, as in Tiny-ImageNet."""
-    for path in sorted(folder.iterdir()):
-        if path.is_dir() and not path.name.startswith(".") and any(is_image(inner.name) for inner in path.iterdir()):
+    for path in (folder / name for name in sorted(_listed(folder)) if not name.startswith(".")):
+        if os.path.isdir(path) and any(map(is_image, _listed(path))):
             return f", but {path} does: move them one folder up, into {folder}"
     return ""
 
@@ -122,8 +138,8 @@ def load_folder(directory: str | Path | None, size: int | None = None) -> Datase
             cannot be decoded, or two images of different sizes.
     """
     root = require_directory(directory)
-    if size is not None and size < 1:
-        raise InputError(f"data.size: must be at least 1 pixel, got {size}")
+    if size is not None and not 1 <= size <= 65_535:  # beyond, Pillow cannot count all of an image's pixels
+        raise InputError(f"data.size: must be from 1 to 65535 pixels, got {size}")
     train_folder, test_folder = split_folder(root, "train"), split_folder(root, "test", "val")
     classes = class_names(train_folder)
     train, test = (_decoded(Files(folder, classes), size) for folder in (train_folder, test_folder))
@@ -139,9 +155,11 @@ def require_directory(directory: str | Path | None) -> Path:
     """The directory that data.dir names, which must exist."""
     if directory is None:
         raise InputError("data.dir: a folder data set needs the folder: give --data.dir")
-    root = Path(directory).expanduser()
-    if not root.is_dir():
+    root = Path(os.path.expanduser(directory))
+    if not os.path.isdir(root):  # unlike Path's, it takes any text for a name
         raise InputError(f"data.dir: there is no directory {root}")
+    if not os.access(root, os.R_OK | os.X_OK):
+        raise InputError(f"data.dir: {root} cannot be read (Permission denied)")
     return root
 
 
@@ -158,7 +176,7 @@ def _decoded(files: Files, size: int | None) -> Split:
         try:
             for i, image in enumerate(pool.map(decode, range(len(files)))):
                 if images is None:
-                    images = np.empty((len(files), *image.shape), np.uint8)
+                    images = _room(files, image)
                 elif image.shape != images.shape[1:]:
                     raise InputError(
                         f"{files.place(i)}: is {_pixels(image)}, but {files.place(0)} is {_pixels(images[0])}: bring "
@@ -169,6 +187,17 @@ def _decoded(files: Files, size: int | None) -> Split:
             pool.shutdown(cancel_futures=True)
             raise
     return Split(images, files.labels)
+
+
+def _room(files: Files, image: np.ndarray) -> np.ndarray:
+    """For as many images as there are files, like this one."""
+    try:
+        return np.empty((len(files), *image.shape), np.uint8)
+    except MemoryError as error:
+        raise InputError(
+            f"{files.folder}: {len(files)} images of {_pixels(image)} do not fit into memory: make them smaller with "
+            "--data.size, or read them while training with --data.name imagenet"
+        ) from error
 
 
 def _pixels(image: np.ndarray) -> str:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,7 @@ def load_photographs(directory: str | Path | None, size: int) -> Photographs:
         InputError: if it holds neither, or something is missing in it.
     """
     root = require_directory(directory)
-    if (root / "train").is_dir():
+    if os.path.isdir(root / "train"):
         resized = _resized(root)
         classes = class_names(root / "train")
         train, test = (Files(split_folder(root, *names), classes) for names in (("train",), ("val", "test")))
@@ -106,7 +107,7 @@ def _resized(root: Path) -> int | None:
     try:
         note = json.loads(path.read_text())
         shorter_side, complete = int(note["shorter_side"]), bool(note["complete"])
-    except (ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path}: is not what lmjax.prepare resize writes: write the folder again") from error
     if not complete:
         raise InputError(f"{root}: this smaller copy is not finished: run the same `lmjax.prepare resize` again")

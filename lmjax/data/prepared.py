@@ -79,6 +79,7 @@ class Records:
         from tensorflow_datasets import decode
 
         info = builder.info.splits[split]
+        self._classes = builder.info.features["label"].num_classes
         self.directory, self.split = os.fspath(builder.data_dir), split
         self.files = [os.fspath(path) for path in info.filepaths]
         self._ends = list(itertools.accumulate(info.shard_lengths))
@@ -100,19 +101,27 @@ class Records:
     def place(self, i: int) -> str:
         """What to call image i in a message: the name that its record may have, and where that is."""
         try:
-            name = self._example(i).get("file_name", b"").decode()
+            name = self._example(i).get("file_name")
         except InputError:  # the message is about something else
-            name = ""
+            name = None
+        name = name.decode(errors="replace") if isinstance(name, bytes) else ""
         return f"{self.directory}: image {i}{name and f' ({name})'} of the split {self.split!r}"
 
     def _example(self, i: int) -> dict[str, Any]:
         if not 0 <= i < len(self):
             raise IndexError(i)
+        file = self.files[bisect.bisect_right(self._ends, i)]
         try:
-            return self._examples[i]
+            example = self._examples[i]
         except Exception as error:  # a broken file makes the readers of others raise whatever they stumble over
-            file = self.files[bisect.bisect_right(self._ends, i)]
             raise _unreadable(file, error) from error
+        image, label = example["image"], example["label"]
+        if not isinstance(image, bytes):
+            raise _unreadable(file, f"record {i} of the split {self.split!r} holds no image")
+        if label is None or not 0 <= label < self._classes:  # one out of range would train a wrong class, or none
+            classes = f"there are {self._classes} classes, numbered from 0"
+            raise _unreadable(file, f"record {i} of the split {self.split!r} has the label {label}, and {classes}")
+        return example
 
 
 class _TFRecords:
@@ -201,6 +210,7 @@ def _parallel(function, *arguments) -> list:
 
 
 def _unreadable(file: str, reason: object) -> InputError:
+    reason = " ".join(str(reason).split())  # some say it in several lines
     return InputError(f"{file}: cannot be read ({reason}): copy it or prepare the data set again")
 
 
@@ -236,12 +246,16 @@ def load(directory: Path) -> Prepared:
     again = "prepare the data set again, or name another data.dir"
     try:
         builder = tfds.builder_from_directory(directory)
+        features, splits = dict(builder.info.features), builder.info.splits
+        files = {split: len(splits[split].filepaths) for split in splits}
     except Exception as error:  # of json, protobuf or TFDS
-        raise InputError(f"{directory}: is only half prepared, or damaged ({error}): {again}") from error
-    features, splits = dict(builder.info.features), builder.info.splits
+        reason = " ".join(str(error).split())  # some say it in several lines
+        raise InputError(f"{directory}: is only half prepared, or damaged ({reason}): {again}") from error
     image, label = features.get("image"), features.get("label")
     if not (isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel)):
         raise InputError(f"{directory}: holds no images with one label each; {builder.name} has {', '.join(features)}")
+    if len(label.names) != label.num_classes:
+        raise InputError(f"{directory}: has names for {len(label.names)} of its {label.num_classes} classes: {again}")
     if image.np_dtype != np.uint8:
         raise InputError(f"{directory}: its images are {np.dtype(image.np_dtype)}, not of 8 bits")
     tests = [split for split in ("validation", "test") if split in splits]
@@ -255,8 +269,11 @@ def load(directory: Path) -> Prepared:
             f"{directory}: the format {builder.info.file_format.value} cannot be read here: prepare {builder.name} "
             "again with file_format='array_record'"
         )
+    for split in ("train", tests[0]):
+        if not splits[split].num_examples:
+            raise InputError(f"{directory}: the split {split!r} is empty: {again}")
     # The readers close none of them, and ImageNet has more than a thousand.
-    allow_open_files(sum(len(splits[split].filepaths) for split in ("train", tests[0])))
+    allow_open_files(files["train"] + files[tests[0]])
     return Prepared(builder.name, tuple(label.names), Records(builder, "train"), Records(builder, tests[0]))
 
 

@@ -108,7 +108,7 @@ def _begin(target: Path, marker: Path, note: dict) -> None:
     if marker.exists():
         try:
             before = dict(json.loads(marker.read_text()))
-        except (ValueError, TypeError) as error:
+        except (ValueError, TypeError, RecursionError) as error:
             raise InputError(f"{marker}: cannot be read: delete {target}, or name another folder") from error
         made, asked = ({key: each.get(key) for key in ("shorter_side", "quality")} for each in (before, note))
         if made != asked:
@@ -189,7 +189,7 @@ def _noted(folder: Path) -> dict[str, Any] | None:
     """What was noted in a folder about the originals, None if nothing was that can be read."""
     try:
         return dict(json.loads((folder / _ORIGINALS).read_text()))
-    except (FileNotFoundError, ValueError, TypeError):
+    except (FileNotFoundError, ValueError, TypeError, RecursionError):
         return None
 
 

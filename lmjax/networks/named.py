@@ -122,10 +122,10 @@ def _fractalnet(name: str, width: float, **options) -> Callable[..., FractalNet]
 
 
 _FAMILIES: dict[str, Callable[..., tuple[Architecture, Stepper]]] = {
-    r"resnet(\d+)": _resnet,
-    r"revnet(\d+)": _revnet,
-    r"resnext29_(\d+)x(\d+)d": _resnext_cifar,
-    r"resnext(\d+)_(\d+)x(\d+)d": _resnext_imagenet,
+    r"resnet(\d{1,4})": _resnet,
+    r"revnet(\d{1,4})": _revnet,
+    r"resnext29_(\d{1,4})x(\d{1,4})d": _resnext_cifar,
+    r"resnext(\d{1,4})_(\d{1,4})x(\d{1,4})d": _resnext_imagenet,
 }
 
 

@@ -2,8 +2,8 @@
 
 import ast
 import inspect
-import math
 import re
+import sys
 import types
 import typing
 from collections.abc import Callable
@@ -81,7 +81,7 @@ def get(name: str) -> Stepper:
     """
     try:
         expression = ast.parse(normalise(name).strip(), mode="eval").body
-    except (SyntaxError, ValueError):
+    except _NO_EXPRESSION:
         raise _unreadable(name) from None
     if not isinstance(expression, (ast.Name, ast.Call)):
         raise _unreadable(name)
@@ -93,12 +93,17 @@ def normalise(name: str) -> str:
     name = re.sub(r"(?<=[A-Za-z0-9])-(?=[A-Za-z])", "_", name)  # a minus before a number stays
     try:
         return ast.unparse(ast.parse(name.strip(), mode="eval"))
-    except (SyntaxError, ValueError):
+    except _NO_EXPRESSION:
         return name
 
 
+# What `ast` raises for text that is no expression, or one too long or too deeply nested for it.
+_NO_EXPRESSION = (SyntaxError, ValueError, TypeError, MemoryError, RecursionError)
+
+
 def _unreadable(name):
-    return InputError(f"stepper {name!r}: give a name such as lm, or a call such as lm(-0.5, -0.5)")
+    shown = name if len(name) <= 200 else f"{name[:200]}..."
+    return InputError(f"stepper {shown!r}: give a name such as lm, or a call such as lm(-0.5, -0.5)")
 
 
 def _value(expression: ast.expr, whole: str):
@@ -113,7 +118,7 @@ def _value(expression: ast.expr, whole: str):
         return _make(expression.func.id, arguments, options, whole)
     try:
         return ast.literal_eval(expression)
-    except (ValueError, TypeError):
+    except _NO_EXPRESSION:
         raise _unreadable(whole) from None
 
 
@@ -149,9 +154,9 @@ def _fits(value, hint) -> bool:
     if isinstance(hint, types.UnionType):
         return any(_fits(value, option) for option in typing.get_args(hint))
     if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
-    if hint is int:
-        return isinstance(value, int) and not isinstance(value, bool)
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+    if hint is int:  # more than 32 bits would count for ever
+        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
     return isinstance(value, hint) if hint in (bool, str, Stepper, type(None)) else True
 
 

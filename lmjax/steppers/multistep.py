@@ -187,8 +187,8 @@ def linear_multistep(
 
 def learned_multistep(steps: int = 3) -> Stepper:
     """`linear_multistep` over so many steps with all weights trainable, starting from Euler."""
-    if not isinstance(steps, int) or steps < 1:
-        raise InputError(f"learned_multistep: steps must be a whole number, at least 1, got {steps!r}")
+    if not isinstance(steps, int) or not 1 <= steps <= 1000:
+        raise InputError(f"learned_multistep: steps must be a whole number from 1 to 1000, got {steps!r}")
     start = (1,) + (0,) * (steps - 1)
     return linear_multistep(start, start, trainable=True, name=f"learned_multistep{steps}")
 

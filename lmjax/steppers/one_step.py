@@ -195,8 +195,8 @@ def fractal(columns: int = 2, half_steps: bool = True) -> Stepper:
         half_steps: False leaves every step at full size, as the published network does. Then the paths advance time
             by different amounts, and the scheme is not consistent with u' = F (order 0).
     """
-    if not isinstance(columns, int) or columns < 1:
-        raise InputError(f"fractal: columns must be a whole number, at least 1, got {columns!r}")
+    if not isinstance(columns, int) or not 1 <= columns <= 16:  # which are 65,535 branches
+        raise InputError(f"fractal: columns must be a whole number from 1 to 16, got {columns!r}")
 
     def step(fs, u, memory, coef):
         branches = iter(fs)
