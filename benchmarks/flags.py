@@ -11,6 +11,7 @@ from benchmarks import ours
 from benchmarks.apart import Died, apart
 from benchmarks.row import Plan, figure, missing
 from benchmarks.timing import interleaved
+from lmjax.runtime import DETERMINISTIC
 
 CONVOLUTIONS = "--xla_gpu_enable_command_buffer=+CONVOLUTION"
 FUSION = "--xla_gpu_experimental_enable_conv_fusion=true"
@@ -21,6 +22,7 @@ GPU = {
     "both": f"{CONVOLUTIONS} {FUSION}",
     "latency-hiding scheduler": "--xla_gpu_enable_latency_hiding_scheduler=true",
     "no CUDA graphs": "--xla_gpu_enable_command_buffer=",
+    "deterministic": " ".join(DETERMINISTIC),  # not to be faster: what `train.py --deterministic` costs
 }
 CPU = {
     "none": "",

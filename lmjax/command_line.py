@@ -22,7 +22,8 @@ def parse(arguments: Sequence[str] | None, *, description: str) -> tuple[Config,
         description: the first lines of --help.
 
     Returns:
-        The config, and the choices that are no part of it: `config` (the file), `seeds`, `resume`, `evaluate`.
+        The config, and the choices that are no part of it: `config` (the file), `seeds`, `resume` ("required", "auto"),
+        `evaluate`, `at`, `deterministic`.
 
     Raises:
         InputError: if the config file does not exist or holds no config, or the choices contradict each other.
@@ -32,7 +33,7 @@ def parse(arguments: Sequence[str] | None, *, description: str) -> tuple[Config,
         description=description,
         add_help=False,
         allow_abbrev=False,
-        usage="train.py --config FILE [--KEY VALUE ...] [--seeds N ...] [--resume | --evaluate DIR]",
+        usage="train.py --config FILE [--KEY VALUE ...] [--seeds N ...] [--resume [auto] | --evaluate DIR [--at STEP]]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -49,8 +50,24 @@ def parse(arguments: Sequence[str] | None, *, description: str) -> tuple[Config,
         help="make the run from each of these seeds, and report the mean and the standard deviation",
     )
     mode = parser.add_mutually_exclusive_group()
-    mode.add_argument("--resume", action="store_true", help="go on with the run in --workdir")
+    mode.add_argument(
+        "--resume",
+        metavar="auto",
+        nargs="?",
+        const="required",
+        help="go on with the run in --workdir; auto: start it if there is none, so that one command can be repeated "
+        "until it is finished",
+    )
     mode.add_argument("--evaluate", metavar="DIR", help="report the test accuracy of the run in DIR and stop")
+    parser.add_argument(
+        "--at",
+        metavar="STEP",
+        default="latest",
+        help="the checkpoint to evaluate: latest (the default), best, or a step",
+    )
+    parser.add_argument(
+        "--deterministic", action="store_true", help="make a GPU repeat a run bit for bit, which costs speed"
+    )
     parser.add_argument("-h", "--help", action="store_true", help="show this, and every key with its default")
     choices, overrides = parser.parse_known_args(arguments)
     if choices.help:
@@ -60,6 +77,12 @@ def parse(arguments: Sequence[str] | None, *, description: str) -> tuple[Config,
         raise InputError(f"give --config FILE{_available()}")
     if choices.evaluate == "":
         raise InputError("--evaluate: give the folder of a run")
+    if choices.resume not in (None, "required", "auto"):
+        raise InputError(f"--resume: takes auto or nothing, got {choices.resume!r}")
+    if choices.at not in ("latest", "best") and not choices.at.isdecimal():
+        raise InputError(f"--at: must be latest, best or the step of a checkpoint, got {choices.at!r}")
+    if choices.at != "latest" and choices.evaluate is None:
+        raise InputError("--at: goes with --evaluate")
     if choices.seeds is not None:
         _check_seeds(choices, overrides)
     config = Config() if choices.config is None else load(choices.config)

@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import itertools
+import sys
 import types
 import typing
 from typing import Any, ClassVar, Literal
@@ -15,7 +16,16 @@ from lmjax.errors import InputError
 
 def _require(condition: bool, key: str, must: str, value: Any) -> None:
     if not condition:
-        raise InputError(f"{key}: must be {must}, got {value!r}")
+        raise InputError(f"{key}: must be {must}, got {_short(value)}")
+
+
+def _short(value: Any) -> str:
+    """A value as a message has it."""
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # more digits than Python prints, or lists in lists in lists
+        return "something too long to print"
+    return text if len(text) <= 200 else f"{text[:200]}..."
 
 
 def _typed(value: Any, hint: Any, key: str) -> Any:
@@ -31,6 +41,10 @@ def _typed(value: Any, hint: Any, key: str) -> Any:
         return tuple(_typed(x, arguments[0], key) for x in value)
     fits = isinstance(value, (int, float) if hint is float else hint) and (hint is bool or not isinstance(value, bool))
     _require(fits, key, f"of type {hint.__name__}", value)
+    if hint is float:
+        _require(abs(value) <= sys.float_info.max, key, "a finite number", value)
+    elif hint is int:
+        _require(abs(value) < 2**32, key, "a whole number below 2**32", value)
     return float(value) if hint is float else value
 
 
@@ -88,7 +102,7 @@ class DataConfig(_Checked):
         streamed = self.name == "imagenet"
         _require(self.pad >= 0, "data.pad", "0 or more pixels", self.pad)
         _require(self.dir is None or self.name != "digits", "data.dir", "left out for the digits", self.dir)
-        _require(self.size is None or self.size >= 1, "data.size", "at least 1 pixel", self.size)
+        _require(self.size is None or 1 <= self.size <= 65535, "data.size", "from 1 to 65535 pixels", self.size)
         _require(
             self.size is None or streamed or self.name == "folder", "data.size",
             "left out unless data.name is folder or imagenet", self.size,
@@ -259,8 +273,11 @@ class TrainConfig(_Checked):
     average: float | None = None
     """Evaluate an exponential moving average of parameters and statistics with this decay a step, e.g. 0.9999; None
     evaluates them as they are."""
-    checkpoint_every: int = 5
-    """Epochs between checkpoints; there is always one at the end."""
+    on_nan: Literal["stop", "skip", "rollback"] = "stop"
+    """When the loss is infinite or NaN: stop and say at which step; leave out the updates in which it, or the gradient,
+    is; or go back to the last checkpoint and on from there with other random draws and another order of the images."""
+    nan_limit: int = 10
+    """After so many updates left out in an epoch, or so often back in a run, it stops after all."""
     batch_norm_group: int | None = None
     """Take the statistics of batch normalisation over groups of so many images of a batch, whatever the number of
     devices; None: over the whole batch. No device waits for another while it divides the images a device has."""
@@ -269,7 +286,7 @@ class TrainConfig(_Checked):
     networks that are large for one device. The numbers do not change."""
 
     def check(self):
-        for name in ("epochs", "batch_size", "eval_batch_size", "checkpoint_every"):
+        for name in ("epochs", "batch_size", "eval_batch_size", "nan_limit"):
             _require(getattr(self, name) >= 1, f"train.{name}", "at least 1", getattr(self, name))
         steps = self.steps_per_dispatch
         _require(steps is None or steps >= 1, "train.steps_per_dispatch", "at least 1", steps)
@@ -284,6 +301,32 @@ class TrainConfig(_Checked):
 
 
 @dataclasses.dataclass(frozen=True)
+class CheckpointConfig(_Checked):
+    """When the state of a run is kept: whenever one of these is due, when it is interrupted, and at its end."""
+
+    prefix: ClassVar[str] = "checkpoint."
+
+    minutes: float | None = 10.0
+    """Minutes between checkpoints; None: whatever the time."""
+    steps: int | None = None
+    """Steps between checkpoints; None: whatever the step. A program that makes several steps is not divided."""
+    epochs: int | None = None
+    """Epochs between checkpoints; None: only for the other reasons."""
+    keep_last: int = 2
+    """How many of the newest are kept."""
+    keep_best: int = 1
+    """How many of those with the highest test accuracy after an epoch are kept besides; the end of an epoch that is
+    among them is a reason to save. What is chosen by the test images is not judged by them any more."""
+
+    def check(self):
+        for name in ("minutes", "steps", "epochs"):
+            value = getattr(self, name)
+            _require(value is None or value > 0, f"checkpoint.{name}", "positive", value)
+        _require(self.keep_last >= 1, "checkpoint.keep_last", "at least 1", self.keep_last)
+        _require(self.keep_best >= 0, "checkpoint.keep_best", "0 or more", self.keep_best)
+
+
+@dataclasses.dataclass(frozen=True)
 class Config(_Checked):
     """A run of train.py."""
 
@@ -291,6 +334,7 @@ class Config(_Checked):
     model: ModelConfig = ModelConfig()
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
+    checkpoint: CheckpointConfig = CheckpointConfig()
     seed: int = 0
     """Everything random follows from it: initial parameters, order, augmentation."""
     workdir: str | None = None
@@ -315,8 +359,13 @@ _PLACES = (
     "model.unroll",
     "train.eval_batch_size",
     "train.steps_per_dispatch",
-    "train.checkpoint_every",
     "train.shard_parameters",
+    "train.nan_limit",
+    "checkpoint.minutes",
+    "checkpoint.steps",
+    "checkpoint.epochs",
+    "checkpoint.keep_last",
+    "checkpoint.keep_best",
 )
 
 
@@ -336,14 +385,17 @@ def from_dict(values: dict[str, Any]) -> Config:
 
 def _build(cls, values, prefix):
     if not isinstance(values, dict):
-        raise InputError(f"config: {prefix.rstrip('.') or 'it'} must be a table of keys and values, got {values!r}")
+        raise InputError(
+            f"config: {prefix.rstrip('.') or 'it'} must be a table of keys and values, got {_short(values)}"
+        )
     hints = {field.name: field.type for field in dataclasses.fields(cls)}
     arguments = {}
     for key, value in values.items():
         if key not in hints:
             close = difflib.get_close_matches(key, hints, n=1)
             raise InputError(
-                f"config: unknown key {prefix + key!r}" + (f": did you mean {prefix + close[0]!r}?" if close else "")
+                f"config: unknown key {_short(prefix + key)}"
+                + (f": did you mean {prefix + close[0]!r}?" if close else "")
             )
         if dataclasses.is_dataclass(hints[key]):
             value = _build(hints[key], value, f"{prefix}{key}.")

@@ -51,4 +51,4 @@ def imagenet(model: ModelConfig) -> Config:
     """
     sgd = dataclasses.replace(_SGD, milestones=(1 / 3, 2 / 3), reference_batch_size=256)
     data = DataConfig("imagenet", size=224, pad=0)
-    return Config(data, model, sgd, TrainConfig(epochs=90, batch_size=256, checkpoint_every=1))
+    return Config(data, model, sgd, TrainConfig(epochs=90, batch_size=256))

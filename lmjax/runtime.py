@@ -8,9 +8,11 @@ import ctypes
 import hashlib
 import importlib.metadata
 import importlib.util
+import logging
 import os
 import platform
 import re
+import sys
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,18 +29,31 @@ Other versions may not know it, and XLA ends a process that gives it an unknown 
 (`--suite gpu --only flags`).
 """
 
+DETERMINISTIC = ["--xla_gpu_deterministic_ops=true"]
+"""Flags with which a GPU repeats itself bit for bit: no atomic additions, and no choice of algorithms by timing them.
+
+Every supported version knows them. What they cost is a row of `python -m benchmarks --suite gpu`. A CPU needs none.
+"""
+
 CACHE_BYTES = 4 * 2**30
 """How large the compilation cache may grow before what was used longest ago is deleted."""
 
 _ADDRESS, _PROCESSES, _PROCESS = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 
 
-def start() -> list[str]:
+HEARTBEAT_SECONDS = 30
+"""A process that has not been heard of for so long is lost, and the others end."""
+
+
+def start(*, deterministic: bool = False) -> list[str]:
     """Prepares this process for a run. To be called once, before JAX is asked for its devices.
 
-    Sets the flags of `XLA_FLAGS`, unless XLA_FLAGS in the environment sets them already; keeps the memory of a CPU
-    (`keep_memory`); joins the other processes, if there are several (`join_processes`); and keeps compiled programs
-    in a folder (`cache_programs`).
+    Sets the flags of `XLA_FLAGS` and, if wanted, of `DETERMINISTIC`, unless XLA_FLAGS in the environment sets them
+    already; keeps the memory of a CPU (`keep_memory`); joins the other processes, if there are several
+    (`join_processes`); keeps compiled programs in a folder (`cache_programs`); and quietens Orbax (`quieten_orbax`).
+
+    Args:
+        deterministic: have a GPU add up in the same order each time, so that the same run gives the same bits.
 
     Returns:
         What was done that a reader of the log may want to know.
@@ -47,7 +62,8 @@ def start() -> list[str]:
         InputError: if the other processes cannot be found, or the environment describes them only in part.
     """
     notes = []
-    if flags := set_flags():
+    quieten_orbax()
+    if flags := set_flags(deterministic=deterministic):
         notes.append(f"XLA_FLAGS: {' '.join(flags)}")
     if cpu_only():
         keep_memory()
@@ -58,14 +74,34 @@ def start() -> list[str]:
     return notes
 
 
-def set_flags() -> list[str]:
-    """Adds the flags of `XLA_FLAGS` for this version to the environment, and returns those it has added."""
+def quieten_orbax() -> None:
+    """Has Orbax log nothing: `lmjax.training.Checkpoints` reports what matters of it.
+
+    For every file that could not be written, asyncio and the threads of TensorStore print a traceback, too.
+    """
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    report = sys.unraisablehook
+
+    def without_closed_loops(unraisable):
+        if not (unraisable.exc_type is RuntimeError and str(unraisable.exc_value) == "Event loop is closed"):
+            report(unraisable)
+
+    sys.unraisablehook = without_closed_loops
+
+
+def set_flags(*, deterministic: bool = False) -> list[str]:
+    """Adds the flags of `XLA_FLAGS` for this version to the environment, and returns those it has added.
+
+    Args:
+        deterministic: add those of `DETERMINISTIC`, too.
+    """
     version = tuple(int(x) for x in re.findall(r"\d+", importlib.metadata.version("jaxlib"))[:2])
     present = os.environ.get("XLA_FLAGS", "")
     names = {word.partition("=")[0] for word in present.split()}
-    added = [
-        flag for flag, versions in XLA_FLAGS.items() if version in versions and flag.partition("=")[0] not in names
-    ]
+    wanted = [flag for flag, versions in XLA_FLAGS.items() if version in versions]
+    wanted += DETERMINISTIC if deterministic else []
+    added = [flag for flag in wanted if flag.partition("=")[0] not in names]
     if added:
         os.environ["XLA_FLAGS"] = " ".join(filter(None, [present, *added]))
     return added
@@ -158,10 +194,16 @@ def join_processes(environment: Mapping[str, str] = os.environ) -> bool:
             raise InputError(f"{_ADDRESS} given without {_PROCESSES}, {_PROCESS}: give all three or none")
         return False
     try:
-        jax.distributed.initialize(**arguments)
+        jax.distributed.initialize(**arguments, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
     except (RuntimeError, ValueError) as error:
         raise InputError(f"cannot join the other processes: {error}") from error
     return jax.process_count() > 1
+
+
+def is_loss_of_another_process(error: Exception) -> bool:
+    """Whether an error of JAX's runtime means that this process is well, and another one does not answer."""
+    words = ("gloo", "nccl", "peer", "heartbeat", "coordination", "task")
+    return jax.distributed.is_initialized() and any(word in str(error).lower() for word in words)
 
 
 def _several(environment: Mapping[str, str]) -> bool:

@@ -37,7 +37,10 @@ def test_round_trip_through_json():
         (lambda: ModelConfig(branch="cubic"), "model.branch: must be one of basic, bottleneck, symmetric"),
         (lambda: ModelConfig(dtype="float16"), "model.dtype: must be one of float32, bfloat16"),
         (lambda: OptimizerConfig(learning_rate=0), "optimizer.learning_rate: must be positive"),
-        (lambda: OptimizerConfig(learning_rate=float("nan")), "optimizer.learning_rate: must be positive"),
+        (
+            lambda: OptimizerConfig(learning_rate=float("nan")),
+            "optimizer.learning_rate: must be a finite number, got nan",
+        ),
         (lambda: OptimizerConfig(milestones=(80, 120)), "optimizer.milestones: must be increasing fractions"),
         (lambda: OptimizerConfig(schedule="linear"), "optimizer.schedule: must be one of steps, cosine, got 'linear'"),
         (

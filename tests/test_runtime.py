@@ -53,6 +53,8 @@ def test_flags_are_for_the_versions_they_were_measured_with(monkeypatch):
     monkeypatch.setenv("XLA_FLAGS", "--c=3")
     assert runtime.set_flags() == ["--a=1"]
     assert os.environ["XLA_FLAGS"] == "--c=3 --a=1"
+    monkeypatch.setattr(runtime, "DETERMINISTIC", ["--d=4"])
+    assert runtime.set_flags(deterministic=True) == ["--d=4"]
     monkeypatch.setenv("XLA_FLAGS", "--a=0")
     assert runtime.set_flags() == []
     assert os.environ["XLA_FLAGS"] == "--a=0"
@@ -130,7 +132,7 @@ def test_launchers_are_recognised(monkeypatch, variables, several):
     joined = []
     monkeypatch.setattr(runtime.jax.distributed, "initialize", lambda **arguments: joined.append(arguments))
     runtime.join_processes({"TPU_SKIP_MDS_QUERY": "1", **variables})
-    assert joined == [{}] * several
+    assert joined == [{"heartbeat_timeout_seconds": runtime.HEARTBEAT_SECONDS}] * several
 
 
 # Without LLVM's optimisation, which takes longer than the run.

@@ -56,7 +56,7 @@ def test_resume_goes_on_with_some_and_starts_the_others(finished, capsys):
     before = read(finished / "seed3" / "summary.json")
     assert run("--workdir", finished, "--resume", "--seeds", 3, 1, 2) == 0
     said = capsys.readouterr().out
-    assert said.count("going on after epoch 1") == 2
+    assert said.count("is finished: test accuracy") == 2
     assert "test accuracy of 3 seeds" in said
     assert len(read(finished / "summary.json")["test_loss"]["values"]) == 3
     assert read(finished / "seed3" / "summary.json")["test_loss"] == before["test_loss"]

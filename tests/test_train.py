@@ -5,6 +5,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -16,12 +17,13 @@ from PIL import Image
 import lmjax
 import train
 from lmjax import command_line, steppers
+from lmjax.training.run import require_same_data
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--model.name", "resnet14", "--model.width", "0.25", "--train.epochs", "2"]
 SUMMARY = {
     "test_accuracy", "test_loss", "parameters", "zero_stability", "epochs", "steps", "seed", "images_per_second",
-    "wall_seconds", "compile_seconds", "device", "versions",
+    "wall_seconds", "compile_seconds", "device", "xla_flags", "versions",
 }  # fmt: skip
 
 
@@ -54,7 +56,8 @@ def finished(tmp_path_factory):
 @pytest.mark.versions
 def test_what_a_run_leaves(finished):
     assert {p.name for p in finished.iterdir()} == {
-        "config.json", "metrics.jsonl", "summary.json", "learning_curves.png", "coefficients.png", "checkpoints",
+        ".lock", "config.json", "metrics.jsonl", "summary.json", "learning_curves.png", "coefficients.png",
+        "checkpoints",
     }  # fmt: skip
     summary = read(finished / "summary.json")
     assert set(summary) == SUMMARY
@@ -87,32 +90,48 @@ def test_evaluate_reports_the_same_accuracy(finished, capsys, config):
     assert found["test_loss"] == pytest.approx(summary["test_loss"], rel=1e-6)
 
 
-def test_resuming_a_finished_run_changes_nothing(finished):
-    before = rows(finished), read(finished / "summary.json")
-    assert run("--workdir", finished, "--resume") == 0
-    assert rows(finished) == before[0]
-    assert read(finished / "summary.json")["test_accuracy"] == before[1]["test_accuracy"]
+@pytest.mark.parametrize("resume", [["--resume"], ["--resume", "auto"]], ids=" ".join)
+def test_resuming_a_finished_run_says_so_and_changes_nothing(finished, capsys, resume):
+    before = {p: p.stat().st_mtime_ns for p in finished.rglob("*")}
+    assert run("--workdir", finished, *resume) == 0
+    accuracy = read(finished / "summary.json")["test_accuracy"]
+    assert f"{finished} is finished: test accuracy {accuracy:.2%}" in capsys.readouterr().out
+    assert {p: p.stat().st_mtime_ns for p in finished.rglob("*")} == before
 
 
-def test_interrupted_and_resumed(tmp_path, monkeypatch, finished):
-    """Stopped in its second epoch, after the first was saved: the second is repeated, and ends where it would have."""
-    options = ("--workdir", tmp_path / "run", "--train.checkpoint-every", "1")
+def without_times(workdir):
+    return [{k: v for k, v in row.items() if k not in ("images_per_second", "wall_seconds")} for row in rows(workdir)]
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
+def test_stopped_and_resumed(tmp_path, monkeypatch, capsys, finished, number, code):
+    """In its second epoch, whose first step is still made; resumed, it ends where it would have."""
+    options = ("--workdir", tmp_path / "run", "--resume", "auto")
+    with monkeypatch.context() as patch:
+        patch.setattr("lmjax.training.run.say_epoch", lambda row, config: signal.raise_signal(number))
+        assert run(*options) == code
+    assert "stopped at step 23: --workdir and --resume go on" in capsys.readouterr().out
+    assert len(rows(tmp_path / "run")) == 1
+    assert not (tmp_path / "run" / "summary.json").exists()
+    assert run(*options) == 0
+    assert "going on after epoch 1 and 1 steps" in capsys.readouterr().out
+    assert without_times(tmp_path / "run") == without_times(finished)
+
+
+def test_stopped_in_an_evaluation(tmp_path, monkeypatch, finished):
+    """The epoch is trained, and is evaluated when the run goes on."""
+    evaluate = train.Trainer.evaluate
     with monkeypatch.context() as patch:
 
-        def interrupt(row, epochs):
-            if row["epoch"] == 2:
-                raise KeyboardInterrupt
+        def interrupt(self, pause):
+            signal.raise_signal(signal.SIGINT)
+            return evaluate(self, pause)
 
-        patch.setattr(train, "report", interrupt)
-        assert run(*options) == 130
-    assert len(rows(tmp_path / "run")) == 2  # the second epoch was logged, though never saved
-    assert not (tmp_path / "run" / "summary.json").exists()
-    assert run(*options, "--resume") == 0
-    changing = {"images_per_second", "wall_seconds"}
-    found, expected = (
-        [{k: v for k, v in r.items() if k not in changing} for r in rows(w)] for w in (tmp_path / "run", finished)
-    )
-    assert found == expected
+        patch.setattr(train.Trainer, "evaluate", interrupt)
+        assert run("--workdir", tmp_path / "run") == 130
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()
+    assert run("--workdir", tmp_path / "run", "--resume") == 0
+    assert without_times(tmp_path / "run") == without_times(finished)
 
 
 def test_evaluating_touches_nothing(finished):
@@ -126,14 +145,15 @@ def test_evaluating_touches_nothing(finished):
 
 
 def test_started_again_before_the_first_checkpoint(tmp_path, monkeypatch, capsys):
-    options = ("--workdir", tmp_path / "run", "--train.checkpoint-every", "5")
+    options = ("--workdir", tmp_path / "run", "--checkpoint.keep-best", "0")
     with monkeypatch.context() as patch:
 
-        def interrupt(row, epochs):
-            raise KeyboardInterrupt
+        def fail(row, config):
+            raise RuntimeError
 
-        patch.setattr(train, "report", interrupt)
-        assert run(*options) == 130
+        patch.setattr("lmjax.training.run.say_epoch", fail)
+        with pytest.raises(RuntimeError):
+            run(*options)
     assert len(rows(tmp_path / "run")) == 1
     capsys.readouterr()
     assert run(*options, "--resume") == 0
@@ -147,6 +167,7 @@ def test_data_that_changed_in_between(tmp_path, capsys):
     assert run(*options) == 0
     accuracy = read(tmp_path / "run" / "summary.json")["test_accuracy"]
     Image.new("RGB", (4, 4)).save(images / "train" / "dark" / "new.png")
+    (tmp_path / "run" / "summary.json").unlink()  # as if it had been killed at its end
     assert run(*options, "--resume") == 2
     assert "the data has changed since (training_images, mean, std)" in capsys.readouterr().err
     # Evaluation normalises as the training did, whatever the folder's own statistics are now.
@@ -173,27 +194,107 @@ def test_a_resume_does_not_ask_for_what_earlier_versions_have_not_noted():
         def describe():
             return {"training_images": 5, "test_images": 2}
 
-    train.require_same_data(Data, {"training_images": 5}, None)
+    require_same_data(Data, {"training_images": 5}, None)
     with pytest.raises(lmjax.InputError, match="test_images"):
-        train.require_same_data(Data, {"training_images": 5, "test_images": 3}, train.Record("run"))
+        require_same_data(Data, {"training_images": 5, "test_images": 3}, train.Record("run"))
 
 
-def damage(checkpoint):
-    for path in checkpoint.rglob("*"):
-        if path.is_file() and path.stat().st_size > 200:
-            path.write_bytes(path.read_bytes()[:100])
+@pytest.fixture
+def copy(finished, tmp_path):
+    """Of a run of two epochs, as if it had been killed just before its end."""
+    shutil.copytree(finished, tmp_path / "copy")
+    (tmp_path / "copy" / "summary.json").unlink()
+    return tmp_path / "copy"
 
 
-def test_damaged_checkpoint_is_named(tmp_path, capsys):
-    assert run("--workdir", tmp_path / "run", "--train.checkpoint-every", "1") == 0
-    _, last = sorted((tmp_path / "run" / "checkpoints").iterdir(), key=lambda p: int(p.name))
-    damage(last)
-    assert run("--evaluate", tmp_path / "run") == 2
-    assert f"{last}: this checkpoint cannot be read: delete it" in capsys.readouterr().err
-    shutil.rmtree(last)
-    assert run("--evaluate", tmp_path / "run") == 0
-    found = json.loads(capsys.readouterr().out)
-    assert found["test_loss"] == pytest.approx(rows(tmp_path / "run")[0]["test_loss"], rel=1e-6)
+def flip(file):
+    """One bit in the middle."""
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+
+
+def truncate(file):
+    file.write_bytes(file.read_bytes()[: file.stat().st_size // 2])
+
+
+def largest(checkpoint):
+    return max((p for p in checkpoint.rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
+
+
+@pytest.mark.parametrize(
+    ("where", "harm"),
+    [
+        ("network", flip),
+        ("network", truncate),
+        ("training", Path.unlink),
+        ("about", flip),
+        ("metrics", truncate),
+    ],
+    ids=lambda value: getattr(value, "__name__", value),
+)
+def test_damaged_checkpoint_is_named_and_the_one_before_is_used(copy, finished, capsys, harm, where):
+    checkpoints = copy / "checkpoints"
+    harm(largest(checkpoints / "44" / where))
+    assert run("--evaluate", copy) == 0
+    said = capsys.readouterr()
+    assert json.loads(said.out)["step"] == 22
+    assert re.search(rf"checkpoints/44: {where}/\S+ is (not what was written|missing): it is left out", said.err)
+    assert (checkpoints / "44").exists(), "an evaluation touches nothing"
+
+    assert run("--workdir", copy, "--resume") == 0
+    said = capsys.readouterr()
+    assert "it is left out, and set aside as damaged-44" in said.err
+    assert "going on after epoch 1" in said.out
+    assert {p.name for p in checkpoints.iterdir()} == {"22", "44", "damaged-44"}
+    assert without_times(copy) == without_times(finished)
+
+
+def test_all_checkpoints_are_damaged(copy, capsys):
+    for step in ("22", "44"):
+        flip(largest(copy / "checkpoints" / step))
+    for _ in range(2):  # the second time they are set aside already
+        assert run("--workdir", copy, "--resume", "auto") == 2
+        assert "all checkpoints are damaged (damaged-22, damaged-44): restore one" in capsys.readouterr().err
+    assert len(rows(copy)) == 2
+    assert run("--evaluate", copy) == 2
+    assert "holds no checkpoint" in capsys.readouterr().err
+
+
+def test_checkpoint_of_another_version(copy, capsys):
+    (copy / "checkpoints" / "44" / "about" / "metadata").write_text('{"wall_seconds": 1.0, "data": {}}')
+    (copy / "checkpoints" / "44" / "checksums.json").unlink()
+    assert run("--workdir", copy, "--resume") == 2
+    assert "the checkpoint of step 44 is of another version of lmjax" in capsys.readouterr().err
+
+
+def test_any_checkpoint_can_be_evaluated(finished, capsys):
+    for at, step in (("latest", 44), ("best", 44), ("22", 22)):
+        assert run("--evaluate", finished, "--at", at) == 0
+        found = json.loads(capsys.readouterr().out)
+        assert found["step"] == step
+        assert found["test_accuracy"] == rows(finished)[step // 22 - 1]["test_accuracy"]
+    assert run("--evaluate", finished, "--at", "23") == 2
+    assert "no checkpoint of step 23; there are 22, 44" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("rest", ['{"epoch": 2, "ste', "\x00\x00", "nonsense\n"])
+def test_metrics_cut_short_by_a_crash_are_mended_without_duplicates(copy, finished, rest):
+    shutil.rmtree(copy / "checkpoints" / "44")
+    with (copy / "metrics.jsonl").open("a") as file:
+        file.write(rest)
+    assert run("--workdir", copy, "--resume") == 0
+    assert without_times(copy) == without_times(finished)
+
+
+def test_second_run_in_one_folder_refuses(copy, capsys):
+    with train.Record(copy) as first:
+        first.hold()
+        for resume in (["--resume"], ["--resume", "auto"]):
+            assert run("--workdir", copy, *resume) == 2
+            assert f"{copy}: another run is writing there just now" in capsys.readouterr().err
+        assert run("--evaluate", copy) == 0
+    assert run("--workdir", copy, "--resume") == 0
 
 
 def test_folder_that_lost_its_config_is_not_taken_for_an_empty_one(tmp_path, capsys):
@@ -322,7 +423,10 @@ def test_help_lists_every_key(capsys):
         (["--data.name", "cifar10", "--data.dir", "/nowhere"], "there is no directory /nowhere"),
         (["--evaluate", "/nowhere"], "/nowhere holds no run"),
         (["--evaluate", ""], "--evaluate: give the folder of a run"),
+        (["--evaluate", "runs/a", "--at", "last"], "--at: must be latest, best or the step"),
+        (["--at", "best"], "--at: goes with --evaluate"),
         (["--resume"], "give the --workdir"),
+        (["--resume", "automatic"], "--resume: takes auto or nothing, got 'automatic'"),
         (["--resume", "--workdir", "/nowhere"], "/nowhere holds no run"),
         (["--workdir", "/proc/run"], "--workdir /proc/run: cannot be written"),
         (["--optimizer.learning-rate", "1e30"], r"the training loss is nan at step \d+: try a smaller"),

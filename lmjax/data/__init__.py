@@ -8,7 +8,7 @@ from lmjax.data.dataset import Dataset, Split
 from lmjax.data.digits import load_digits
 from lmjax.data.folder import Files, load_folder
 from lmjax.data.photographs import Photographs, load_photographs
-from lmjax.data.stream import Loader, Reader, Source, Stream
+from lmjax.data.stream import Loader, Reader, Source, Stream, WorkerDied
 from lmjax.errors import InputError, unknown
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "Source",
     "Split",
     "Stream",
+    "WorkerDied",
     "crop_and_flip",
     "epoch_order",
     "load",

@@ -24,6 +24,10 @@ from lmjax.data.decode import DECODERS, BrokenImage, PillowImage
 from lmjax.errors import InputError, optional_import
 
 
+class WorkerDied(InputError):
+    """A process that makes batches has ended, or was killed."""
+
+
 class Source(Protocol):
     """Encoded images: `Files` of a folder, or `Records` that tensorflow-datasets has prepared."""
 
@@ -193,7 +197,7 @@ class Reader(Iterator[dict[str, np.ndarray]]):
         except RuntimeError as error:
             if "terminated unexpectedly" not in str(error):
                 raise
-            raise InputError(
+            raise WorkerDied(
                 f"data.workers: a process that decodes images has died ({error}). Is there memory for all of them, and "
                 "in /dev/shm (in Docker: --shm-size)? Try fewer --data.workers; 0 decodes in threads"
             ) from error
@@ -212,17 +216,17 @@ class Reader(Iterator[dict[str, np.ndarray]]):
         return batch
 
     def _start(self) -> queue.SimpleQueue:
-        """Lets Grain start its workers, as it does when asked for the first batch, so that Ctrl-C never reaches them.
+        """Lets Grain start its workers, as it does when asked for the first batch, so that no signal reaches them.
 
         They import for seconds before `_follow` is called. But what a thread starts, further threads included, has its
-        mask of signals: so one in which Ctrl-C is blocked starts them, and this one can be interrupted all the time.
+        mask of signals: so one in which they are blocked starts them, and this one can be interrupted all the time.
         """
         resource_tracker.ensure_running()  # started in that thread, it would end the blocking
         first: queue.SimpleQueue = queue.SimpleQueue()
 
         def start(iterator):
             if hasattr(signal, "pthread_sigmask"):  # not on Windows
-                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
             try:
                 first.put((next(iterator), None))
             except BaseException as error:
@@ -258,8 +262,12 @@ def _parse_flags() -> None:
 
 
 def _follow(parent: int, *_: int) -> None:
-    """In a worker: leave Ctrl-C to the process that started it, and end when that is gone, even if it was killed."""
+    """In a worker: leave signals to the process that started it, and end when that is gone, even if it was killed.
+
+    A terminal, or a cluster, sends them to all processes, but only that one knows how far the run may still go.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
 
     def watch():
         while os.getppid() == parent:

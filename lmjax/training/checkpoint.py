@@ -1,41 +1,96 @@
 """Checkpoints of a run, on Orbax."""
 
+import contextlib
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
+from orbax.checkpoint import checkpoint_managers as policies
 
 from lmjax.errors import InputError
+from lmjax.training import integrity
 from lmjax.training.step import TrainState
+
+_METRIC = "test_accuracy"
 
 
 class Checkpoints:
-    """The checkpoints of one run. The newest two are kept; writing goes on in the background.
+    """The checkpoints of one run. Writing goes on in the background, and a checkpoint appears only when it is whole.
+
+    Each is sealed with the sums of its files, which are compared before it is read. A checkpoint that cannot be
+    written ends nothing: it is reported, and those before it stay.
 
     Args:
         directory: where they are; made if it is not there.
+        keep_last: how many of the newest are kept.
+        keep_best: how many of those with the highest "test_accuracy" are kept besides.
         read_only: touch nothing, not even what another process may be writing there just now.
+        report: told what went wrong, in a line.
 
     Use it as a context manager, or call `close`: only then is everything written.
     """
 
-    def __init__(self, directory: str | Path, *, read_only: bool = False):
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        keep_last: int = 2,
+        keep_best: int = 0,
+        read_only: bool = False,
+        report: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True),
+    ):
         # Orbax needs an absolute path, and would otherwise fail later, in its own thread.
         self.directory = Path(directory).absolute()
         if read_only and not self.directory.is_dir():
             raise InputError(f"{self.directory}: holds no checkpoint")
-        options = (
-            ocp.CheckpointManagerOptions(read_only=True, create=False)
-            if read_only
-            else ocp.CheckpointManagerOptions(max_to_keep=2, cleanup_tmp_directories=True)
+        self._report = report
+        self._saving: int | None = None
+        self._failed = False
+        self._leave_out_damaged(read_only)
+        options = ocp.CheckpointManagerOptions(
+            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep_last), *_best(keep_best)]),
+            best_fn=None if read_only else _metric,
+            read_only=read_only,
+            create=not read_only,
+            cleanup_tmp_directories=not read_only,
+            async_options=ocp.options.AsyncOptions(post_finalization_callback=self._seal),
         )
         handlers = {
             "network": ocp.StandardCheckpointHandler(),
             "training": ocp.StandardCheckpointHandler(),
             "about": ocp.JsonCheckpointHandler(),
         }
-        self._manager = ocp.CheckpointManager(self.directory, options=options, item_handlers=handlers)
+        try:
+            self._manager = _Manager(self.directory, options=options, item_handlers=handlers)
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.directory}: cannot be used ({_reason(error)})") from error
+
+    def _leave_out_damaged(self, read_only):
+        """Finds the checkpoints that are damaged, before Orbax reads any, and gives them other names."""
+        self._damaged: dict[int, str] = {}
+        if read_only or jax.process_index() == 0:  # of those that write, one decides for all
+            steps = [int(path.name) for path in self.directory.glob("*") if path.name.isdigit()]
+            found = {step: integrity.damage(self.directory / str(step)) for step in sorted(steps)}
+            self._damaged = {step: wrong for step, wrong in found.items() if wrong}
+        for step, wrong in self._damaged.items():
+            path = self.directory / str(step)
+            if read_only:
+                self._report(f"{path}: {wrong}: it is left out")
+                continue
+            names = (f"damaged-{step}" + (f"-{n}" if n else "") for n in range(10_000))
+            aside = next(path.with_name(name) for name in names if not path.with_name(name).exists())
+            path.rename(aside)
+            self._report(f"{path}: {wrong}: it is left out, and set aside as {aside.name}")
+        if not read_only:
+            self._damaged = {}
+            multihost_utils.sync_global_devices("damaged checkpoints are set aside")
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -44,61 +99,150 @@ class Checkpoints:
         self.close()
 
     def close(self) -> None:
-        """Waits until everything is written."""
+        """Waits until everything is written, or has turned out to be impossible to write."""
+        self.wait()
         self._manager.close()
+        self._remove_parts()
+
+    def wait(self) -> None:
+        """Waits until the last `save` is done, and reports if it has failed."""
+        with self._failure_is_reported(self._saving):
+            self._manager.wait_until_finished()
 
     def latest(self) -> int | None:
         """The step of the newest checkpoint; None if there is none."""
-        return self._manager.latest_step()
+        return max(self.steps(), default=None)
 
-    def save(self, state: TrainState, about: dict[str, Any]) -> None:
+    def best(self) -> int | None:
+        """The step of the checkpoint with the highest test accuracy after an epoch; None if there is none."""
+        accuracies = {step: self.about(step).get(_METRIC) for step in self.steps()}
+        found = [(accuracy, step) for step, accuracy in accuracies.items() if accuracy is not None]
+        return max(found)[1] if found else None
+
+    def steps(self) -> list[int]:
+        """The steps of all checkpoints that are not damaged, increasing."""
+        return sorted(step for step in self._manager.all_steps() if step not in self._damaged)
+
+    def set_aside(self) -> list[str]:
+        """The names of damaged checkpoints, now and earlier."""
+        return sorted(path.name for path in self.directory.glob("damaged-*"))
+
+    def save(self, state: TrainState, about: dict[str, Any], *, test_accuracy: float | None = None) -> None:
         """Saves a state. Its arrays may be donated as soon as this returns.
 
+        Waits for the one before to be written. What cannot be written is reported.
+
         Args:
-            state: to be saved under its own step.
+            state: to be saved under its own step. If that is there already, nothing is done.
             about: plain data to keep with it.
+            test_accuracy: of the state, if it is known: then it may be kept as one of the best.
 
         Raises:
             InputError: if the folder holds later checkpoints, which are of another run.
         """
+        self.wait()
+        self._remove_parts()
         network, training = _items(state)
+        metrics = {} if test_accuracy is None else {_METRIC: test_accuracy}
         step = int(state.step)
         if step == self.latest():
             return
-        saved = self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                network=ocp.args.StandardSave(network),
-                training=ocp.args.StandardSave(training),
-                about=ocp.args.JsonSave(about),
-            ),
-        )
+        self._saving = step
+        saved = True
+        with self._failure_is_reported(step):
+            saved = self._manager.save(
+                step,
+                args=ocp.args.Composite(
+                    network=ocp.args.StandardSave(network),
+                    training=ocp.args.StandardSave(training),
+                    about=ocp.args.JsonSave(about | metrics),
+                ),
+                metrics=metrics or None,
+            )
         if not saved:
             raise InputError(f"{self.directory}: holds later checkpoints, up to step {self.latest()}, of another run")
 
-    def about(self) -> dict[str, Any]:
-        """What was kept with the newest checkpoint.
+    def _seal(self) -> None:
+        """Called in the background when all files of a checkpoint are written, before it gets its name."""
+        if jax.process_index() == 0:
+            for part in self.directory.glob(f"{self._saving}.orbax-checkpoint-tmp*"):
+                integrity.seal(part)
+
+    def _remove_parts(self):
+        """Removes what is there of a checkpoint that could not be written: the next one needs the room.
+
+        Once more later, since Orbax does not wait for those of its threads that have not failed yet.
+        """
+        if self._failed and jax.process_index() == 0:
+            for part in self.directory.glob("*.orbax-checkpoint-tmp*"):
+                shutil.rmtree(part, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _failure_is_reported(self, step):
+        try:
+            yield
+        except Exception as error:  # whatever it is, an hour of training is worth more than the reason it is not kept
+            self._failed = True
+            self._remove_parts()
+            self._manager.reload()
+            before = self.latest()
+            last = "there is none" if before is None else f"the last one is of step {before}"
+            self._report(
+                f"the checkpoint of step {step} could not be written ({_reason(error)}): going on without it; {last}"
+            )
+
+    def choose(self, which: str | int = "latest") -> int:
+        """The step of the checkpoint that is meant.
+
+        Args:
+            which: "latest", "best", or a step.
+
+        Raises:
+            InputError: if there is no such checkpoint.
+        """
+        steps = self.steps()
+        if not steps:
+            broken = f": {', '.join(map(str, self._damaged))} cannot be read" if self._damaged else ""
+            raise InputError(f"{self.directory}: holds no checkpoint{broken}")
+        if which == "latest":
+            return steps[-1]
+        step = self.best() if which == "best" else int(which)
+        if step is None:
+            raise InputError(f"{self.directory}: none of the checkpoints was made after an evaluation: name a step")
+        if step not in steps:
+            raise InputError(f"{self.directory}: no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
+        return step
+
+    def about(self, step: int | None = None) -> dict[str, Any]:
+        """What was kept with a checkpoint; None is the newest.
 
         Raises:
             InputError: if there is none, or it cannot be read.
         """
-        step = self._require_latest()
-        try:
-            return self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore())).about
-        except (ValueError, KeyError, OSError) as error:
-            raise self._damaged(step) from error
+        step = self._require(step)
+        with self._must_be_readable(step):
+            about = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore())).about
+            if not isinstance(about, dict):
+                raise ValueError("about is no table")
+            return about
 
-    def _require_latest(self):
-        step = self.latest()
+    def _require(self, step):
+        step = self.latest() if step is None else step
         if step is None:
             raise InputError(f"{self.directory}: holds no checkpoint")
         return step
 
-    def _damaged(self, step):
-        return InputError(
-            f"{self.directory / str(step)}: this checkpoint cannot be read: delete it, and the one before is used, "
-            "if there is one"
-        )
+    @contextlib.contextmanager
+    def _must_be_readable(self, step):
+        try:
+            yield
+        except InputError:
+            raise
+        except Exception as error:  # Orbax raises bare ones, too
+            raise InputError(
+                f"{self.directory / str(step)}: this checkpoint cannot be read: delete it, and the one before is used, "
+                "if there is one"
+            ) from error
 
     def _require_same_arrays(self, step, saved, wanted):
         theirs, ours = _shapes(saved), _shapes(wanted)
@@ -110,32 +254,56 @@ class Checkpoints:
                     f"and {here} in this one): give the config that it was trained with"
                 )
 
-    def restore(self, like: TrainState, *, network_only: bool = False) -> tuple[TrainState, dict[str, Any]]:
-        """The newest checkpoint, on the devices of `like`, and what was kept with it.
+    def restore(
+        self, like: TrainState, step: int | None = None, *, network_only: bool = False
+    ) -> tuple[TrainState, dict[str, Any]]:
+        """A checkpoint, on the devices of `like`, and what was kept with it.
 
         Args:
             like: a state of the same shapes, dtypes and structure.
+            step: of the checkpoint; None is the newest.
             network_only: leave the optimiser as it is in `like`, so that only the network needs to be the same.
 
         Raises:
             InputError: if there is none, if it is of another network, or if it cannot be read.
         """
-        step = self._require_latest()
+        step = self._require(step)
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _items(like))
         wanted = {"network": abstract[0]} if network_only else dict(zip(("network", "training"), abstract, strict=True))
         items = {name: ocp.args.StandardRestore(target) for name, target in wanted.items()}
-        try:
+        with self._must_be_readable(step):
             saved = self._manager.item_metadata(step).network
-        except (ValueError, KeyError, OSError) as error:
-            raise self._damaged(step) from error
-        if saved is not None:
-            self._require_same_arrays(step, saved, abstract[0])
-        try:
-            restored = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore(), **items))
-        except (ValueError, KeyError, OSError) as error:
-            raise self._damaged(step) from error
+            if saved is not None:
+                self._require_same_arrays(step, saved, abstract[0])
+            restored = self._manager.restore(step, args=ocp.args.Composite(**items))
         training = _items(like)[1] if network_only else restored.training
-        return TrainState(**restored.network, **training), restored.about
+        return TrainState(**restored.network, **training), self.about(step)
+
+
+class _Manager(ocp.CheckpointManager):
+    def reached_preemption(self, step: int) -> bool:
+        # Orbax asks for its log alone, with numbers of its own, between which the next one of ours may be missed.
+        return False
+
+
+def _best(count: int) -> list[policies.PreservationPolicy]:
+    if not count:
+        return []
+    return [policies.BestN(get_metric_fn=_metric, n=count, keep_checkpoints_without_metrics=False)]
+
+
+def _metric(metrics: dict[str, float]) -> float:
+    return metrics[_METRIC]
+
+
+def _reason(error: Exception) -> str:
+    """The operating system's words, of an error that may have pages."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error)
+    if code := re.search(r"os_error_code='(\d+)'", text):  # as tensorstore says it
+        return os.strerror(int(code[1]))
+    return text.splitlines()[0][:200] if text else type(error).__name__
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -1,9 +1,14 @@
 """What a run leaves in its folder: config.json, metrics.jsonl, summary.json."""
 
+import contextlib
 import json
 import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+from filelock import FileLock, Timeout
 
 from lmjax.config import Config, differences, from_dict, to_dict
 from lmjax.errors import InputError
@@ -12,17 +17,41 @@ _FILES = ("config.json", "metrics.jsonl", "summary.json")
 
 
 class Record:
-    """The folder of a run. Only one process of a run writes it.
+    """The folder of a run. Only one process of a run writes it, and only one run at a time.
 
     Args:
         directory: the folder.
         writes: whether this process is the one that writes.
+        report: told what went wrong without ending the run, in a line.
+
+    Use it as a context manager, or call `close`: then others may write there.
     """
 
-    def __init__(self, directory: str | Path, *, writes: bool = True):
+    def __init__(
+        self,
+        directory: str | Path,
+        *,
+        writes: bool = True,
+        report: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True),
+    ):
         self.directory = Path(directory)
         self.writes = writes
         self.config_path, self.metrics_path, self.summary_path = (self.directory / name for name in _FILES)
+        self.rows: list[dict[str, Any]] = []
+        self._report = report
+        self._behind = False
+        # The system takes it back however a process ends.
+        self._lock = FileLock(self.directory / ".lock", thread_local=False)
+
+    def __enter__(self) -> "Record":
+        return self
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets others write."""
+        self._lock.release()
 
     @property
     def started(self) -> bool:
@@ -36,6 +65,28 @@ class Record:
                 f"{self.directory} already holds a run: go on with it by --resume, or choose another --workdir"
             )
 
+    def hold(self) -> None:
+        """Keeps other runs from writing here until `close`.
+
+        Raises:
+            InputError: if one is writing, or the folder cannot be written.
+        """
+        if not self.writes:
+            return
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True)
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(
+                f"{self.directory}: another run is writing there just now: wait for it, stop it, or choose another "
+                "--workdir"
+            ) from None
+        except NotImplementedError:
+            self._report(f"{self.directory} is on a file system without locks: see to it that one run alone writes it")
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+            why = error.strerror if isinstance(error, OSError) else error
+            raise InputError(f"--workdir {self.directory}: cannot be written ({why})") from error
+
     def start(self, config: Config) -> None:
         """Makes the folder and notes the config.
 
@@ -44,10 +95,10 @@ class Record:
         """
         if self.writes:
             self.require_none()
+            self.hold()
+            self.require_none()  # of two that start at once, one gets the folder
             try:
-                self.directory.mkdir(parents=True, exist_ok=True)
-                with self.config_path.open("x") as file:  # of two runs that start at once, one gets the folder
-                    file.write(_json(to_dict(config)))
+                _replace(self.config_path, _json(to_dict(config)))
             except OSError as error:
                 raise InputError(f"--workdir {self.directory}: cannot be written ({error.strerror})") from error
 
@@ -63,7 +114,7 @@ class Record:
             seeds = sorted(path.parent.name for path in self.directory.glob(f"seed*/{self.config_path.name}"))
             several = f", but those of several seeds: add --seeds, or name one ({', '.join(seeds)})" if seeds else ""
             raise InputError(f"{self.directory} holds no run (no {self.config_path.name}){several}") from error
-        except ValueError as error:  # bytes that are no text, text that is no JSON, JSON that is no config
+        except (ValueError, RecursionError) as error:  # no text, no JSON, or JSON that is no config
             raise InputError(f"{self.config_path}: is not a config ({error})") from error
 
     def require_same(self, config: Config, sections: tuple[str, ...] | None = None) -> None:
@@ -79,21 +130,41 @@ class Record:
                 f"{self.directory} holds another run, with {said}: give the same values, or choose another folder"
             )
 
-    def rows(self) -> list[dict[str, Any]]:
+    def summary(self) -> dict[str, Any] | None:
+        """What `summarise` has written; None if the run has not come to its end.
+
+        Raises:
+            InputError: if it is not what was written.
+        """
+        try:
+            summary = json.loads(self.summary_path.read_text())
+            if not isinstance(summary, dict):
+                raise ValueError("no table")
+            return summary
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, RecursionError) as error:
+            raise InputError(
+                f"{self.summary_path}: is not a summary ({error}): delete it, and --resume writes it again"
+            ) from error
+
+    def read_rows(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl, one an epoch; a last line that a crash has cut short is left out.
 
         Raises:
-            InputError: naming any other line that is no row.
+            InputError: naming any other line that is no row, or saying why the file cannot be read.
         """
-        if not self.metrics_path.exists():
-            return []
-        lines = self.metrics_path.read_text().splitlines()
+        try:
+            lines = self.metrics_path.read_text().splitlines()
+        except (OSError, ValueError) as error:
+            raise InputError(f"{self.metrics_path}: cannot be read ({error})") from error
         rows = []
         for number, line in enumerate(lines, start=1):
             try:
                 row = json.loads(line)
-                row["step"]
-            except (json.JSONDecodeError, TypeError, KeyError) as error:
+                if type(row["step"]) is not int:
+                    raise ValueError("a step is a whole number")
+            except (ValueError, RecursionError, TypeError, KeyError, IndexError) as error:
                 if number == len(lines):
                     break
                 raise InputError(
@@ -103,30 +174,63 @@ class Record:
         return rows
 
     def log(self, row: dict[str, Any]) -> None:
-        """Adds a row to metrics.jsonl."""
-        if self.writes:
-            with self.metrics_path.open("a") as file:
-                file.write(json.dumps(row) + "\n")
+        """Adds a row to metrics.jsonl. If it cannot be written, that is reported, and made up for with the next."""
+        self.rows.append(row)
+        if self._behind:
+            self.rewrite(self.rows)
+        elif self.writes:
+            with self._failure_is_reported(), self.metrics_path.open("a") as file:
+                file.write(_line(row))
 
-    def rewind(self, step: int) -> list[dict[str, Any]]:
-        """Forgets the rows after a step, for a run that goes on from there, and returns the ones before."""
-        rows = [row for row in self.rows() if row["step"] <= step]
+    def rewrite(self, rows: list[dict[str, Any]]) -> None:
+        """Makes metrics.jsonl consist of these rows: those of the checkpoint that a run goes on from.
+
+        What a crash has left in the file, half a line or lines of an epoch that is made once more, is gone then.
+        """
+        self.rows = list(rows)
         if self.writes:
-            _replace(self.metrics_path, "".join(json.dumps(row) + "\n" for row in rows))
-        return rows
+            with self._failure_is_reported():
+                _replace(self.metrics_path, "".join(map(_line, rows)))
+
+    @contextlib.contextmanager
+    def _failure_is_reported(self):
+        try:
+            yield
+            self._behind = False
+        except OSError as error:
+            self._behind = True
+            self._report(f"{self.metrics_path} could not be written ({error.strerror}): going on without it")
 
     def summarise(self, summary: dict[str, Any]) -> None:
-        """Writes summary.json."""
+        """Writes summary.json.
+
+        Raises:
+            InputError: if it cannot be written.
+        """
+        if self._behind:
+            self.rewrite(self.rows)
         if self.writes:
-            _replace(self.summary_path, _json(summary))
+            try:
+                _replace(self.summary_path, _json(summary))
+            except OSError as error:
+                raise InputError(
+                    f"{self.summary_path}: could not be written ({error.strerror}): make room, and --resume writes it"
+                ) from error
 
 
 def _json(values: dict[str, Any]) -> str:
     return json.dumps(values, indent=2, allow_nan=False) + "\n"
 
 
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row) + "\n"
+
+
 def _replace(path: Path, text: str) -> None:
     """Writes a file so that it is either the old one or the new one, whatever happens in between."""
     part = path.with_name(path.name + ".part")
-    part.write_text(text)
+    with part.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())  # or a power cut could leave the new name with nothing behind it
     os.replace(part, path)

@@ -1,6 +1,7 @@
 """The two compiled programs of a run: some steps of training, and a batch of evaluation."""
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -52,6 +53,7 @@ class Programs:
         label_smoothing: share of each target that is spread evenly over all classes.
         average: decay of the moving averages in a step; None for none.
         top5: whether the evaluation counts a label among the five largest logits, too.
+        skip_non_finite: whether an update is left out if its loss or gradient is infinite or NaN. Its loss is then NaN.
         gather: brings parameters that are divided over the devices together before they are used.
     """
 
@@ -65,6 +67,7 @@ class Programs:
     label_smoothing: float = 0.0
     average: float | None = None
     top5: bool = False
+    skip_non_finite: bool = False
     gather: Callable[[Any], Any] = lambda tree: tree
 
     def train(
@@ -105,8 +108,12 @@ class Programs:
         params = optax.apply_updates(state.params, updates)
         accuracy = jnp.mean(jnp.argmax(logits, -1) == targets)
         average = self._averaged(state, {"params": params, "statistics": statistics})
-        state = TrainState(state.step + 1, params, statistics, optimizer, average)
-        return state, {"loss": value, "accuracy": accuracy}
+        new = TrainState(state.step + 1, params, statistics, optimizer, average)
+        if self.skip_non_finite:
+            finite = jnp.isfinite(optax.tree.norm(gradient)) & jnp.isfinite(value)
+            new = jax.tree.map(functools.partial(_unless_counting, finite), new, state)
+            value = jnp.where(finite, value, jnp.nan)
+        return new, {"loss": value, "accuracy": accuracy}
 
     def _loss(self, logits, targets):
         if not self.label_smoothing:
@@ -147,3 +154,8 @@ class Programs:
             _, best = lax.top_k(logits, 5)
             sums["correct5"] = jnp.sum(counts & jnp.any(best == targets[:, None], -1))
         return sums
+
+
+def _unless_counting(condition, new, old):
+    """`new` where the condition holds, else `old`; but what counts steps goes on, the learning rate with it."""
+    return new if jnp.issubdtype(new.dtype, jnp.integer) else jnp.where(condition, new, old)

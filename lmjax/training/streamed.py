@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import functools
 import os
+import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -14,7 +15,9 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lmjax.config import Config
-from lmjax.data import Loader, Photographs, Stream
+from lmjax.data import Loader, Photographs, Stream, WorkerDied
+
+_RESTARTS = 3  # of processes that have died, in a run: what kills them may not be chance
 
 
 class Streamed:
@@ -85,22 +88,40 @@ class _Channel:
         )
         self._read = functools.partial(self.stream.read, workers=workers, threads=threads)
         self._reader = None
-        self.next = 0  # the batch that the reader will give next
+        self._ahead = collections.deque()
+        self._restarts = _RESTARTS
+        self.next = 0  # the batch that will be given next
         self.broken: list[str] = []
 
     def batches(self, start: int, count: int) -> Iterator[tuple[jax.Array, jax.Array]]:
-        """`count` batches beginning with `start`, each placed before the one before it is asked for."""
+        """`count` batches beginning with `start`, each placed before the one before it is asked for.
+
+        Who stops in between, and goes on later from the next one, finds everything still under way.
+        """
         if start != self.next:
             self.close()
-        if self._reader is None:
-            self._reader, self.next = self._read(start), start
-        ahead = collections.deque()
-        for _ in range(count):
-            ahead.append(self._place(next(self._reader)))
+            self.next = start
+        end = start + count
+        while self.next < end:
+            while len(self._ahead) < min(2, end - self.next):
+                self._ahead.append(self._place(self._fetch()))
             self.next += 1
-            if len(ahead) > 1:
-                yield ahead.popleft()
-        yield from ahead
+            yield self._ahead.popleft()
+
+    def _fetch(self):
+        """The batch behind those that are ahead. If a process that makes them has died, others take over."""
+        while True:
+            if self._reader is None:
+                self._reader = self._read(self.next + len(self._ahead))
+            try:
+                return next(self._reader)
+            except WorkerDied as error:
+                if not self._restarts:
+                    raise
+                self._restarts -= 1
+                self._reader.close()
+                self._reader = None
+                print(f"{error}. Starting new ones, {self._restarts} more times", file=sys.stderr, flush=True)
 
     def _place(self, batch):
         source = self.stream.loader.source
@@ -121,6 +142,7 @@ class _Channel:
         if self._reader is not None:
             self._reader.close()
             self._reader = None
+        self._ahead.clear()
 
 
 def _processes_and_threads(workers: int | None, threads: int | None) -> tuple[int, int]:

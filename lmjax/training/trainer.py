@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 from flax import nnx
 from jax import lax
 from jax.sharding import Mesh
@@ -29,15 +30,33 @@ _TOP5_FROM = 100  # with fewer classes, the top-5 accuracy says little
 
 
 class NonFiniteLoss(ArithmeticError):
-    """The loss became infinite or NaN.
+    """The loss is infinite or NaN.
 
     Attributes:
         step: the step at which it did.
     """
 
-    def __init__(self, kind: str, loss: float, step: int):
-        super().__init__(f"the {kind} loss is {loss} at step {step}")
+    def __init__(self, what: str, step: int):
+        super().__init__(f"{what} at step {step}")
         self.step = step
+
+
+@dataclasses.dataclass
+class Tally:
+    """What has come together in the epoch that the state is in.
+
+    Attributes:
+        steps: made.
+        skipped: of these, without an update.
+        loss, accuracy: summed over the others, one after another, so that it does not matter where a run was resumed.
+        seconds: that they took.
+    """
+
+    steps: int = 0
+    skipped: int = 0
+    loss: float = 0.0
+    accuracy: float = 0.0
+    seconds: float = 0.0
 
 
 class Trainer:
@@ -57,6 +76,8 @@ class Trainer:
         state: `TrainState`, on every device, or divided over them with train.shard_parameters.
         scheme: what to call the scheme that the network is made of.
         steps_per_epoch, total_steps: of the run.
+        tally: of the epoch that the state is in. With the state and the draws it is all that a run goes on from.
+        draws: how often `draw_anew` has been called for.
         compile_seconds: what tracing and compiling has taken so far.
 
     Raises:
@@ -75,6 +96,8 @@ class Trainer:
             batch_size=config.train.batch_size,
         )  # fmt: skip
         self.compile_seconds = 0.0
+        self.tally, self.draws = Tally(), 0
+        self._seed = np.uint32(config.seed)
         self._compiled = {}
 
         self._replicated = replicated(self.mesh)
@@ -97,6 +120,7 @@ class Trainer:
             label_smoothing=config.train.label_smoothing,
             average=config.train.average,
             top5=len(dataset.classes) >= _TOP5_FROM,
+            skip_non_finite=config.train.on_nan == "skip",
             gather=self._gather,
         )
 
@@ -114,11 +138,29 @@ class Trainer:
         """The same run from another seed, at its beginning; the compiled programs and the data are shared."""
         other = copy.copy(self)
         other.config = dataclasses.replace(self.config, seed=seed)
+        other._seed, other.draws = np.uint32(seed), 0
         other.feed = self.feed.reseeded(seed)
         other.compile_seconds = 0.0
-        _, state = other._initialise()
-        other.state = other.place(state)
+        other.restart()
         return other
+
+    def restart(self) -> None:
+        """Back to the beginning of the run; the draws stay what they are."""
+        _, state = self._initialise()
+        self.state, self.tally = self.place(state), Tally()
+
+    def draw_anew(self, times: int) -> None:
+        """From here on, draws all that is random, and the order of the images, from another seed.
+
+        After a step that has gone wrong, the same draws would lead there again.
+
+        Args:
+            times: which of these other seeds, from 1 on; 0 is the seed of the run.
+        """
+        seed = (self.config.seed + times * 0x9E3779B9) % 2**32  # an odd number: a cycle through all seeds
+        if times != self.draws:
+            self.feed.close()
+            self.feed, self._seed, self.draws = self.feed.reseeded(seed), np.uint32(seed), times
 
     def _initialise(self):
         """The network and the state, as the seed has them, in the memory of this process."""
@@ -139,10 +181,6 @@ class Trainer:
     def _gather(self, tree: Any) -> Any:
         """Inside a program: the whole of every array on every device."""
         return lax.with_sharding_constraint(tree, self._replicated) if self.config.train.shard_parameters else tree
-
-    @property
-    def _seed(self):
-        return np.uint32(self.config.seed)
 
     @property
     def step(self) -> int:
@@ -207,55 +245,106 @@ class Trainer:
         _ = self._evaluate
 
     def train_epoch(
-        self, progress: Callable[[int, float, float], None] = lambda images, loss, accuracy: None
-    ) -> dict[str, float]:
+        self,
+        progress: Callable[[int, float, float], None] = lambda images, loss, accuracy: None,
+        pause: Callable[[int], bool] = lambda step: False,
+    ) -> dict[str, float] | None:
         """Trains to the end of the epoch that the state is in.
 
         Args:
             progress: called as steps complete with (images since the last call, loss, accuracy).
+            pause: called with the step whenever there could be a pause, which is between two programs. Once it has
+                returned true, the state is that of the step it was called with, and the next call goes on from there,
+                as if there had been no pause. All processes must answer alike.
 
         Returns:
-            The means over its steps, {"train_loss", "train_accuracy"}, the "learning_rate" of its last step, and
-            "images_per_second" without compilation.
+            `epoch_metrics`; None if there was a pause before the end of the epoch.
 
         Raises:
             NonFiniteLoss: naming the step. The state is then beyond repair.
         """
-        batch, first = self.config.train.batch_size, self.step
-        remaining = self.steps_per_epoch - first % self.steps_per_epoch
-        dispatches = self._dispatches(remaining)
+        if self.tally.steps == self.steps_per_epoch:
+            self.tally = Tally()
+        batch, first, tally = self.config.train.batch_size, self.step, self.tally
+        dispatches = self._dispatches(self.steps_per_epoch - tally.steps)
         programs = [self._train(steps) for steps in dispatches]
-        losses, accuracies, pending = [], [], deque()
+        pending = deque()
 
         def collect():
             values = jax.device_get(pending.popleft())
-            losses.extend(values["loss"].tolist())
-            accuracies.extend(values["accuracy"].tolist())
-            for loss in losses[-len(values["loss"]) :]:
-                if not math.isfinite(loss):
-                    raise NonFiniteLoss("training", loss, first + losses.index(loss) + 1)
-            progress(batch * len(values["loss"]), losses[-1], accuracies[-1])
+            for loss, accuracy in zip(values["loss"].tolist(), values["accuracy"].tolist(), strict=True):
+                self._count(loss, accuracy, first - before + tally.steps + 1)
+            progress(batch * len(values["loss"]), loss, accuracy)
 
-        start = time.perf_counter()
-        for train, arrays in zip(programs, self.feed.train_arrays(first, dispatches), strict=True):
-            self.state, metrics = train(self.state, self._seed, arrays)
-            pending.append(metrics)
-            if len(pending) > 2:  # the device always has the next program waiting, the host never runs far ahead
+        before, start = tally.steps, time.perf_counter()
+        step, paused = first, False
+        try:
+            for train, arrays in zip(programs, self.feed.train_arrays(first, dispatches), strict=True):
+                self.state, metrics = train(self.state, self._seed, arrays)
+                pending.append(metrics)
+                step += len(metrics["loss"])
+                if len(pending) > 2:  # the device always has the next program waiting, the host never runs far ahead
+                    collect()
+                if paused := pause(step):
+                    break
+        except InputError:  # the data's: what was made of it so far belongs to the state, and can be saved with it
+            while pending:
                 collect()
+            raise
         while pending:
             collect()
-        seconds = time.perf_counter() - start
-        return {
-            "train_loss": float(np.mean(losses)),
-            "train_accuracy": float(np.mean(accuracies)),
-            "learning_rate": float(self.learning_rate(first + remaining - 1)),
-            "images_per_second": remaining * batch / seconds,
-        }
+        tally.seconds += time.perf_counter() - start
+        return None if paused and tally.steps < self.steps_per_epoch else self.epoch_metrics()
 
-    def evaluate(self) -> dict[str, float]:
+    def _count(self, loss, accuracy, step):
+        tally, config = self.tally, self.config.train
+        tally.steps += 1
+        if math.isfinite(loss):
+            tally.loss += loss
+            tally.accuracy += accuracy
+            return
+        tally.skipped += 1
+        if config.on_nan != "skip" or tally.skipped > config.nan_limit:
+            raise NonFiniteLoss(f"the training loss is {loss}", step)
+
+    def epoch_metrics(self) -> dict[str, float]:
+        """The means over the steps of this epoch so far.
+
+        Returns:
+            {"train_loss", "train_accuracy"}, the "learning_rate" of the last step, "images_per_second" without
+            compilation, and "skipped_steps" where steps may be skipped.
+        """
+        tally, config = self.tally, self.config.train
+        counted = max(tally.steps - tally.skipped, 1)
+        metrics = {
+            "train_loss": tally.loss / counted,
+            "train_accuracy": tally.accuracy / counted,
+            "learning_rate": float(self.learning_rate(self.step - 1)),
+            "images_per_second": tally.steps * config.batch_size / tally.seconds,
+        }
+        return metrics | ({"skipped_steps": tally.skipped} if config.on_nan == "skip" else {})
+
+    def require_finite(self) -> None:
+        """Raises NonFiniteLoss if the last update has broken the parameters, which no loss has seen yet."""
+        if not bool(self._finite(self.state.params)):
+            raise NonFiniteLoss("there are parameters that are not finite", self.step)
+
+    @functools.cached_property
+    def _finite(self):
+        jitted = jax.jit(lambda tree: jnp.isfinite(optax.tree.norm(tree)), out_shardings=self._replicated)
+        return self._compile(jitted, self.state.params)
+
+    def evaluate(self, pause: Callable[[], bool] = lambda: False) -> dict[str, float] | None:
         """{"test_loss", "test_accuracy"} over every test image, each counted once.
 
         Where there are a hundred classes or more, "test_top5_accuracy", too.
+
+        Args:
+            pause: called between two programs; if it returns true, the evaluation is given up. All processes must
+                answer alike.
+
+        Returns:
+            None if it was given up.
 
         Raises:
             NonFiniteLoss: if the last update has broken the parameters, which no training loss has seen yet.
@@ -271,13 +360,15 @@ class Trainer:
             pending.append(evaluate(*evaluated, arrays))
             if len(pending) > 2:  # as in training: batches that the device has no time for yet would fill its memory
                 collect()
+            if pause():
+                return None
         while pending:
             collect()
         count = total.pop("count")
         if not count:
             raise InputError(f"{self.dataset.name}: none of the test images can be decoded")
         if not math.isfinite(total["loss"]):
-            raise NonFiniteLoss("test", total["loss"], self.step)
+            raise NonFiniteLoss(f"the test loss is {total['loss']}", self.step)
         names = {"loss": "test_loss", "correct": "test_accuracy", "correct5": "test_top5_accuracy"}
         return {names[key]: value / count for key, value in total.items()}
 

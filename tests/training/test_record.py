@@ -1,6 +1,11 @@
 """What a run leaves in its folder survives crashes, and says what is wrong with it."""
 
+import errno
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 
@@ -17,28 +22,66 @@ def record(tmp_path):
     record.start(Config())
     for step in (10, 20, 30):
         record.log({"step": step, "test_loss": step / 7})
-    return record
+    yield record
+    record.close()
 
 
 def test_round_trip(record):
     assert record.config() == Config()
-    assert [row["step"] for row in record.rows()] == [10, 20, 30]
-    assert record.rows()[0]["test_loss"] == 10 / 7
+    assert [row["step"] for row in record.read_rows()] == [10, 20, 30]
+    assert record.read_rows()[0]["test_loss"] == 10 / 7
 
 
-def test_rewind_forgets_what_came_after(record):
-    assert [row["step"] for row in record.rewind(20)] == [10, 20]
+def test_rewriting_forgets_what_came_after(record):
+    record.rewrite(record.rows[:2])
+    assert [row["step"] for row in record.read_rows()] == [10, 20]
     record.log({"step": 30})
-    assert [row["step"] for row in record.rows()] == [10, 20, 30]
-    assert record.rewind(0) == []
+    assert record.read_rows() == record.rows
+    record.rewrite([])
     assert record.metrics_path.read_text() == ""
 
 
-def test_line_cut_short_by_a_crash_is_left_out_and_mended(record):
+def test_line_cut_short_by_a_crash_is_left_out(record):
     text = record.metrics_path.read_text()
     record.metrics_path.write_text(text + text[:13])
-    assert [row["step"] for row in record.rewind(100)] == [10, 20, 30]
-    assert record.metrics_path.read_text() == text
+    assert [row["step"] for row in record.read_rows()] == [10, 20, 30]
+
+
+def test_row_that_could_not_be_written_is_made_up_for(record, monkeypatch):
+    said = []
+    record._report = said.append
+    with monkeypatch.context() as patch:
+
+        def full(*_, **__):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        patch.setattr(Path, "open", full)
+        record.log({"step": 40})
+    assert said == [f"{record.metrics_path} could not be written (No space left on device): going on without it"]
+    assert [row["step"] for row in record.read_rows()] == [10, 20, 30]
+    record.log({"step": 50})
+    assert [row["step"] for row in record.read_rows()] == [10, 20, 30, 40, 50]
+
+
+def test_one_run_at_a_time(record):
+    program = """
+import sys
+from lmjax import InputError
+from lmjax.training import Record
+try:
+    Record(sys.argv[1]).hold()
+except InputError as error:
+    print(error)
+"""
+
+    def hold():
+        result = subprocess.run([sys.executable, "-c", program, record.directory], capture_output=True, text=True)
+        assert result.returncode == 0, result.stderr
+        return result.stdout
+
+    assert "another run is writing there just now" in hold()
+    record.close()
+    assert hold() == ""
 
 
 @pytest.mark.parametrize("line", ["nonsense", "3", "{}"])
@@ -46,7 +89,7 @@ def test_other_broken_lines_are_named(record, line):
     lines = record.metrics_path.read_text().splitlines()
     record.metrics_path.write_text("\n".join([lines[0], line, lines[2]]) + "\n")
     with pytest.raises(InputError, match=r"metrics\.jsonl: line 2 is not a row of metrics"):
-        record.rows()
+        record.read_rows()
 
 
 def test_config_that_is_no_config(record):
@@ -67,7 +110,8 @@ def test_only_the_writer_writes(tmp_path):
 
 
 def test_only_the_process_that_writes_minds_what_the_others_find(tmp_path, config):
-    Record(tmp_path / "run").start(config)
+    with Record(tmp_path / "run") as record:
+        record.start(config)
     Record(tmp_path / "run", writes=False).start(config)  # it came late
     with pytest.raises(InputError, match="already holds a run"):
         Record(tmp_path / "run").start(config)

@@ -1,6 +1,7 @@
 """Training on photographs that are read from disk: the same guarantees as for data in memory."""
 
 import dataclasses
+import multiprocessing
 
 import chex
 import jax
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from lmjax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
-from lmjax.data import load
+from lmjax.data import WorkerDied, load
 from lmjax.training import Trainer, data_mesh
 from tests.data.photos import write_folder
 from tests.training.test_trainer import changed
@@ -127,3 +128,29 @@ def test_top5_is_reported_from_a_hundred_classes_on(config, photographs):
     assert metrics["test_top5_accuracy"] == pytest.approx(expected)
     with Trainer(config, photographs, ONE) as trainer:
         assert "test_top5_accuracy" not in trainer.evaluate()
+
+
+@pytest.mark.parametrize("often", [1, 4])
+def test_lost_worker_is_replaced(config, photographs, capfd, often):
+    """As if for want of memory: the batches are the same, unless it happens again and again."""
+    config = changed(config, data={"workers": 1}, train={"epochs": often, "batch_size": 4})
+
+    def kill():
+        (worker,) = multiprocessing.active_children()
+        worker.kill()
+        worker.join()
+
+    inside = changed(config, data={"workers": 0})
+    with Trainer(inside, photographs, ONE) as whole, Trainer(config, photographs, ONE) as trainer:
+        for epoch in range(often):
+            expected = whole.train_epoch()["train_loss"]
+            assert trainer.train_epoch(pause=lambda step: True) is None
+            kill()
+            if epoch < 3:
+                assert trainer.train_epoch()["train_loss"] == expected
+            else:
+                with pytest.raises(WorkerDied, match="a process that decodes images has died"):
+                    trainer.train_epoch()
+                done = trainer.step - epoch * trainer.steps_per_epoch
+                assert trainer.tally.steps == done > 0, "what was trained is counted, and can be saved"
+    assert capfd.readouterr().err.count("Starting new ones") == min(often, 3)

@@ -1,0 +1,74 @@
+"""Being asked to stop: Ctrl-C, and the notice that a cluster gives before it takes a machine away."""
+
+import os
+import signal
+from types import FrameType
+
+import jax
+from jax.experimental import multihost_utils
+
+
+class Interruption:
+    """While this is entered, SIGINT and SIGTERM ask a run to stop where it can go on from; call it to know.
+
+    A second SIGINT ends the process at once. Of several processes, each has to ask at the same points of the run: they
+    are told to stop at the same one of them, whichever of them the signal has reached (the preemption service of
+    `jax.distributed` sees to that). Entered in another thread than the main one, it changes nothing.
+
+    Attributes:
+        signal: that has stopped the run; None until a call has said so.
+    """
+
+    def __init__(self):
+        self.signal: signal.Signals | None = None
+        self._received: signal.Signals | None = None
+        self._distributed = jax.distributed.is_initialized()
+        self._asked = 0
+        self._depth, self._before = 0, {}
+
+    @property
+    def exit_code(self) -> int:
+        """What a shell expects of a process that the signal has ended: 130 or 143."""
+        return 128 + (self.signal or signal.SIGTERM)
+
+    def __call__(self) -> bool:
+        """Whether to stop now."""
+        if self.signal is None and self._agreed():
+            self.signal = self._received or signal.SIGTERM  # or it has reached another process
+        return self.signal is not None
+
+    def _agreed(self):
+        if not self._distributed:
+            return self._received is not None
+        # The service looks for the next number that none has asked with yet, so each of them must be asked with.
+        self._asked += 1
+        return multihost_utils.reached_preemption_sync_point(self._asked)
+
+    def __enter__(self) -> "Interruption":
+        self._depth += 1
+        if self._depth == 1:
+            # What `jax.distributed` has installed for SIGTERM is its service, which tells the others.
+            wanted = [signal.SIGINT] if self._distributed else [signal.SIGINT, signal.SIGTERM]
+            for number in wanted:
+                try:
+                    self._before[number] = signal.signal(number, self._receive)
+                except ValueError:  # only the main thread may
+                    break
+        return self
+
+    def __exit__(self, *_) -> None:
+        self._depth -= 1
+        if self._depth == 0:
+            for number, handler in self._before.items():
+                signal.signal(number, handler)
+            self._before = {}
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        if self._received is None:
+            self._received = signal.Signals(number)
+            os.write(2, b"\ninterrupted: saving (Ctrl-C ends it at once)\n")
+            if self._distributed:
+                os.kill(os.getpid(), signal.SIGTERM)
+        elif number == signal.SIGINT:
+            os.write(2, b"interrupted again: what has not been saved is lost\n")
+            os._exit(128 + number)

@@ -1,0 +1,129 @@
+"""Losses that are infinite or NaN: the run stops, leaves the update out, or goes back."""
+
+import functools
+import json
+import re
+from pathlib import Path
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import train
+from lmjax import InputError, data, steppers
+from lmjax.config import CheckpointConfig, Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from lmjax.steppers import Stepper, combine
+from lmjax.training import Checkpoints, NonFiniteLoss, Trainer, data_mesh
+from tests.training.test_trainer import changed
+
+ONE = data_mesh(jax.devices()[:1])
+
+
+@functools.cache
+def faulty(probability):
+    """Euler whose steps now and then give NaN in training."""
+
+    def step(fs, u, memory, coef, info):
+        (f,) = fs
+        key, info = info.split()
+        new = combine((1, u), (1, f(u)))
+        if key is not None:
+            new = jnp.where(jax.random.bernoulli(key, probability), jnp.nan, new)
+        return new, memory
+
+    return Stepper("faulty", step, informed=True, random=True)
+
+
+steppers.register("faulty", faulty)
+
+
+@pytest.fixture
+def config(tmp_path):
+    return Config(
+        data=DataConfig(pad=1, flip=False),
+        model=ModelConfig("resnet14", "faulty(0.04)", width=0.25),
+        optimizer=OptimizerConfig(learning_rate=0.05),
+        train=TrainConfig(epochs=3, batch_size=128),
+        checkpoint=CheckpointConfig(steps=2),
+        workdir=str(tmp_path / "run"),
+    )
+
+
+def rows(config):
+    return [json.loads(line) for line in Path(config.workdir, "metrics.jsonl").read_text().splitlines()]
+
+
+def test_stop_names_the_step_and_the_last_good_checkpoint(config):
+    said = r"the training loss is nan at step (\d+): try a smaller .*; the last checkpoint, of step (\d+), is in"
+    with pytest.raises(InputError, match=said) as raised:
+        train.train(config)
+    step, saved = map(int, re.search(said, str(raised.value)).groups())
+    assert step - 2 <= saved < step
+    with Checkpoints(Path(config.workdir, "checkpoints"), read_only=True) as checkpoints:
+        state, _ = checkpoints.restore(Trainer(config, data.load("digits")).state)
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves(jax.device_get(state)))
+    with pytest.raises(InputError, match=f"nan at step {step}"):  # the same draws lead there again
+        train.train(config, resume="auto")
+
+
+def test_skip_leaves_out_what_cannot_be_used(config, digits):
+    config = changed(config, train={"on_nan": "skip", "batch_size": 64}, model={"stepper": "faulty(0.15)"})
+    trainer = Trainer(config, digits, ONE)
+    step = trainer._train(1)
+    skipped = 0
+    for now, arrays in enumerate(trainer.feed.train_arrays(0, [1] * 5)):
+        before = jax.device_get(trainer.state)
+        trainer.state, metrics = step(trainer.state, np.uint32(0), arrays)
+        after = jax.device_get(trainer.state)
+        assert after.step == now + 1
+        if not np.isfinite(metrics["loss"][0]):
+            skipped += 1
+            chex.assert_trees_all_equal((before.params, before.statistics), (after.params, after.statistics))
+        counts = [x for x in jax.tree.leaves(after.optimizer) if np.issubdtype(x.dtype, np.integer)]
+        assert all(count == now + 1 for count in counts), "the learning rate goes on"
+    assert 0 < skipped < 5
+    row = Trainer(config, digits, ONE).train_epoch()
+    assert row["skipped_steps"] == skipped
+    assert np.isfinite(row["train_loss"])
+
+
+def test_skipping_where_nothing_is_wrong_changes_nothing(config, digits):
+    config = changed(config, model={"stepper": "lm"}, train={"batch_size": 64})
+    plain, skipping = (Trainer(changed(config, train={"on_nan": mode}), digits, ONE) for mode in ("stop", "skip"))
+    plain.train_epoch(), skipping.train_epoch()
+    chex.assert_trees_all_close(plain.state, skipping.state, rtol=1e-5, atol=1e-6)
+
+
+def test_skip_has_a_limit(config, digits):
+    config = changed(config, train={"on_nan": "skip", "nan_limit": 2}, model={"stepper": "faulty(1.0)"})
+    with pytest.raises(NonFiniteLoss, match="at step 3"):
+        Trainer(changed(config, train={"batch_size": 64}), digits, ONE).train_epoch()
+
+
+def test_rollback_goes_on_with_other_draws(config, capsys):
+    config = changed(config, train={"on_nan": "rollback", "nan_limit": 50})
+    summary = train.train(config)
+    said = re.findall(r"back to step (\d+), and on with other random draws \((\d+) of", capsys.readouterr().err)
+    assert len(said) >= 1
+    assert [int(n) for _, n in said] == list(range(1, len(said) + 1))
+    assert [row["step"] for row in rows(config)] == [11, 22, 33]
+    assert np.isfinite(summary["test_loss"])
+
+
+def test_rollback_has_a_limit(config, capsys):
+    config = changed(config, train={"on_nan": "rollback", "nan_limit": 3}, model={"stepper": "faulty(1.0)"})
+    with pytest.raises(InputError, match="the training loss is nan at step 1: try a smaller"):
+        train.train(config)
+    assert capsys.readouterr().err.count("back to step 0") == 3
+
+
+def test_parameters_that_the_last_step_has_broken_are_not_saved(config, digits):
+    trainer = Trainer(changed(config, model={"stepper": "lm"}), digits, ONE)
+    trainer.require_finite()
+    leaves, structure = jax.tree.flatten(trainer.state.params)
+    leaves[3] = leaves[3].at[0].set(np.inf)
+    trainer.state = trainer.state._replace(params=jax.tree.unflatten(structure, leaves))
+    with pytest.raises(NonFiniteLoss, match="parameters that are not finite at step 0"):
+        trainer.require_finite()

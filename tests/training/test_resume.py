@@ -1,0 +1,113 @@
+"""A run that is stopped after any step, and goes on from its checkpoint, is the run that was never stopped."""
+
+import dataclasses
+
+import chex
+import jax
+import pytest
+
+from lmjax.config import CheckpointConfig, Config, DataConfig, ModelConfig
+from lmjax.data import load
+from lmjax.training import Checkpoints, Schedule, Tally, Trainer, data_mesh
+from tests.data.photos import write_folder
+from tests.training.test_trainer import changed
+
+pytestmark = pytest.mark.versions
+
+ONE = data_mesh(jax.devices()[:1])
+
+
+def require_same(config, dataset, folder, epochs=1):
+    """Runs twice: in one go, and stopped after every step, thrown away, and brought back from a file."""
+    with Trainer(config, dataset, ONE) as whole, Trainer(config, dataset, ONE) as part:
+        expected = [whole.train_epoch() for _ in range(epochs)]
+        found = []
+        for step in range(1, epochs * whole.steps_per_epoch + 1):
+            row = part.train_epoch(pause=lambda now, step=step: now == step)
+            assert part.step == step
+            found += [] if row is None else [row]
+            with Checkpoints(folder) as checkpoints:
+                checkpoints.save(part.state, {"tally": dataclasses.asdict(part.tally)})
+            part.close()
+            part.restart()
+            assert (part.step, part.tally) == (0, Tally())
+            with Checkpoints(folder) as checkpoints:
+                part.state, about = checkpoints.restore(part.state)
+            part.tally = Tally(**about["tally"])
+        chex.assert_trees_all_equal(part.state, whole.state)
+        assert part.evaluate() == whole.evaluate()
+    for row in found + expected:
+        row.pop("images_per_second")
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        ModelConfig("resnet14", "stochastic_depth(noise(lm, 0.01), 0.5)", width=0.25),
+        ModelConfig("fractalnet2x2", width=0.25),  # with dropout and drop-path
+    ],
+    ids=lambda model: model.name,
+)
+def test_data_on_the_device(tmp_path, config, digits, model):
+    require_same(changed(dataclasses.replace(config, model=model), train={"average": 0.9}), digits, tmp_path)
+
+
+def test_photographs(tmp_path, config):
+    pytest.importorskip("grain")
+    photographs = load("imagenet", directory=write_folder(tmp_path / "photos", train=50, val=21), size=16)
+    config = Config(
+        data=DataConfig("imagenet", size=16, pad=0, min_area=0.3, workers=0),
+        model=ModelConfig("resnet14", "stochastic_depth(lm, 0.5)", width=0.25),
+        train=dataclasses.replace(config.train, epochs=2, batch_size=16, eval_batch_size=16),
+    )
+    require_same(config, photographs, tmp_path / "checkpoints", epochs=2)
+
+
+def test_photographs_go_on_after_a_pause_without_being_read_again(tmp_path, config, monkeypatch):
+    pytest.importorskip("grain")
+    photographs = load("imagenet", directory=write_folder(tmp_path, train=50, val=21), size=16)
+    config = Config(
+        data=DataConfig("imagenet", size=16, pad=0, workers=0), model=config.model,
+        train=dataclasses.replace(config.train, epochs=1, batch_size=16, eval_batch_size=16),
+    )  # fmt: skip
+    with Trainer(config, photographs, ONE) as trainer:
+        channel = trainer.feed._train
+        reads = []
+        read = channel._read
+        monkeypatch.setattr(channel, "_read", lambda start: reads.append(start) or read(start))
+        while trainer.train_epoch(pause=lambda step: True) is None:
+            pass
+    assert trainer.step == 3
+    assert reads == [0]
+
+
+def test_several_steps_a_program_are_not_divided(tmp_path, config, digits):
+    config = changed(config, train={"steps_per_dispatch": 3})
+    trainer = Trainer(config, digits, ONE)
+    asked = []
+    assert trainer.train_epoch(pause=lambda step: asked.append(step) or step >= 2) is None
+    assert asked == [3]
+    assert (trainer.step, trainer.tally.steps) == (3, 3)
+    whole = Trainer(config, digits, ONE)
+    assert trainer.train_epoch()["train_loss"] == whole.train_epoch()["train_loss"]
+    chex.assert_trees_all_equal(trainer.state, whole.state)
+
+
+def test_when_a_checkpoint_is_due(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    due = Schedule(CheckpointConfig(minutes=2.0, steps=10), 5)
+    assert not due(14)
+    assert due(15)
+    due.saved(15)
+    assert not due(24)
+    now[0] += 119.0
+    assert not due(24)
+    now[0] += 1.0
+    assert due(24)
+    due.saved(24)
+    assert not due(24)
+    never = Schedule(CheckpointConfig(minutes=None), 0)
+    now[0] += 1e6
+    assert not never(10**6)
