@@ -190,7 +190,9 @@ class FractalNet(nnx.Module):
                 raise InputError(f"FractalNet: {name} must be at least 0 and below 1, got {rate}")
         if not 0 <= global_paths <= 1:
             raise InputError(f"FractalNet: global_paths must be a probability, from 0 to 1, got {global_paths}")
-        self.columns, self.dropout, self.drop_path, self.global_paths = columns, tuple(dropout), drop_path, global_paths
+        self.columns, self.dropout = columns, tuple(dropout)
+        # The probabilities of random draws must not be whole numbers, not even 0 or 1.
+        self.drop_path, self.global_paths = float(drop_path), float(global_paths)
         self.deterministic = False
         widths = (cin, *channels)
         options = {"dtype": dtype, "rngs": rngs}
@@ -244,4 +246,4 @@ class FractalNet(nnx.Module):
                 x = block(x, paths.within(i) if draws else None, key)
             else:
                 x = block.alone(x, column % self.columns, key)
-        return self.head(jnp.mean(x.astype(jnp.float32), axis=(1, 2)))
+        return self.head(jnp.mean(x.astype(jnp.promote_types(x.dtype, jnp.float32)), axis=(1, 2)))

@@ -57,7 +57,8 @@ class Network(nnx.Module):
         cin: channels of the images.
         sharing: what the evaluations of one step share: "none", "convolutions" or "all"; see `Block`. The first step
             of a stage, in which they differ in shape, shares nothing.
-        dtype: of the computation. Parameters, running statistics, coefficients and logits are float32 throughout.
+        dtype: of the computation. Parameters, running statistics, coefficients and logits are float32 throughout; with
+            float64 (and such parameters, under jax_enable_x64) everything is float64.
         unroll: see `Stack`; None is True if everything is stored, else False: laid out one after another, the steps
             leave the compiler free to keep what it was to forget, and XLA does so on a CPU.
         memory: what the backward pass has of the steps. "stored": everything. "remat": the states between the steps;
@@ -94,7 +95,7 @@ class Network(nnx.Module):
         if sharing != "none" and stepper.stages == 1:
             raise InputError(f"sharing {sharing}: {stepper.name} has one branch a step, and nothing to share it with")
         self.stepper, self.deterministic = stepper, False
-        self.stream = jnp.float32 if memory == "reversible" else dtype
+        self.stream = jnp.promote_types(dtype, jnp.float32) if memory == "reversible" else dtype
         self.stem = Stem(cin, a.stem, **dict(a.stem_options), dtype=dtype, rngs=rngs)
         widths = (a.stem, *a.channels)
         self.stages = List(
@@ -145,7 +146,7 @@ class Network(nnx.Module):
             u, memory = stage(u, memory, StepInfo(key, index, count))
             index += stage.depth
         u = u if self.activation is None else self.activation(u)
-        return self.head(jnp.mean(u.astype(jnp.float32), axis=(1, 2)))
+        return self.head(jnp.mean(u.astype(jnp.promote_types(u.dtype, jnp.float32)), axis=(1, 2)))
 
 
 def coefficients(network: nnx.Module) -> dict[str, jax.Array]:

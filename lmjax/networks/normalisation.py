@@ -4,12 +4,15 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax import lax
+from jax.typing import DTypeLike
 
 from lmjax.errors import InputError
 
 
 class BatchNorm(nnx.BatchNorm):
-    """Flax's batch normalisation, which can take its statistics over groups of so many images.
+    """Batch normalisation (Ioffe and Szegedy 2015), which can take its statistics over groups of so many images.
+
+    With mean and variance over all images and pixels of a channel, y = (x - mean) / sqrt(var + epsilon) scale + bias.
 
     By default the mean and the variance of a channel are those of the whole batch, whatever devices it is spread
     over, which costs two sums over all devices forward and two backward. With `group` = g, image n is normalised with
@@ -18,11 +21,45 @@ class BatchNorm(nnx.BatchNorm):
     device then waits for another while g divides the images it has; the result does not depend on their number. The
     running statistics are updated with the mean over the groups. An evaluation uses those, and has no groups.
 
+    Mean and variance come from one pass over x, so that both sums over the devices are made at once. With the running
+    mean s as a shift (Chan, Golub and LeVeque 1983), d = x - s, they are
+
+        mean = s + E[d],    var = max(E[d^2] - E[d]^2, eps E[d^2]),
+
+    with eps = 2^-23, the rounding of float32: the variance is never negative, and never less than its own rounding
+    error. The difference loses (E[d] / std)^2 eps of the variance, and s follows the mean: with a momentum of 0.9, a
+    constant mean is 0.9^n away after n steps. Measured for float32 means of several standard deviations, over 2048
+    numbers a channel, the largest error of y (scale 1, against float64) is
+
+        mean / std         1       10      100     1000    10^4    10^6
+        first step, s = 0  7e-7    3e-5    3e-3    0.3     3       4
+        once s follows     1e-6    1e-6    4e-6    3e-5    6e-4    0.03
+
+    in the end that of subtracting the mean first. (In the first row up to ten times as much where XLA sums one number
+    after another; from 1000 on, it is no normalisation yet.)
+
     Attributes:
         group: how many images; None for the whole batch.
+
+    Args:
+        features: how many channels.
+        momentum: how much of the running statistics a step keeps.
+        epsilon: added to the variance.
+        dtype: of the result; None for that of x and the parameters together. Parameters and running statistics are
+            float32, and so is what is in between, or float64 where x is.
+        use_scale, use_bias: whether there are these parameters.
+        rngs: as any module of Flax takes them; nothing is drawn.
     """
 
     group: int | None = None
+
+    def __init__(
+        self, features: int, *, momentum: float = 0.9, epsilon: float = 1e-5, dtype: DTypeLike | None = None,
+        use_scale: bool = True, use_bias: bool = True, rngs: nnx.Rngs,
+    ):  # fmt: skip
+        super().__init__(
+            features, momentum=momentum, epsilon=epsilon, dtype=dtype, use_scale=use_scale, use_bias=use_bias, rngs=rngs
+        )
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, ..., channels], normalised in training with the statistics of x, in evaluation with the running ones.
@@ -30,22 +67,32 @@ class BatchNorm(nnx.BatchNorm):
         Raises:
             InputError: if N is no multiple of the group.
         """
-        if self.group is None or self.use_running_average:
-            return super().__call__(x)
-        if x.shape[0] % self.group:
-            raise InputError(f"batch normalisation: {x.shape[0]} images do not divide into groups of {self.group}")
-        # Statistics in float32 and the variance from one pass over x, as Flax has them.
-        grouped = x.astype(jnp.float32).reshape(-1, self.group, *x.shape[1:])
-        axes = tuple(range(1, grouped.ndim - 1))
-        mean = jnp.mean(grouped, axes, keepdims=True)
-        var = jnp.maximum(0.0, jnp.mean(grouped * grouped, axes, keepdims=True) - mean * mean)
-        for running, new in ((self.mean, mean), (self.var, var)):
-            new = lax.stop_gradient(new.mean(0).ravel())
-            running[...] = self.momentum * running[...] + (1 - self.momentum) * new
+        shift, dtype, shape = lax.stop_gradient(self.mean[...]), x.dtype, x.shape
+        x = x.astype(jnp.promote_types(dtype, jnp.float32))
+        if self.use_running_average:
+            return self._scaled(x - shift, self.var[...], dtype)
+        if self.group is not None:
+            if shape[0] % self.group:
+                raise InputError(f"batch normalisation: {shape[0]} images do not divide into groups of {self.group}")
+            x = x.reshape(-1, self.group, *shape[1:])
+        d = x - shift
+        squares = jnp.square(d)  # before the first sum, so that XLA makes both in one loop
+        axes = tuple(range(self.group is not None, x.ndim - 1))
+        offset, square = (jnp.mean(y, axes, keepdims=True) for y in (d, squares))
+        # No variance is less than its rounding error.
+        least = jnp.finfo(x.dtype).eps * lax.stop_gradient(square)
+        mean, var = shift + offset, jnp.maximum(square - jnp.square(offset), least)
+        for statistic, new in ((self.mean, mean), (self.var, var)):
+            new = lax.stop_gradient(new.reshape(-1, shape[-1]).mean(0))  # over the groups
+            new = self.momentum * statistic[...] + (1 - self.momentum) * new
+            statistic[...] = new.astype(statistic[...].dtype)
+        return self._scaled(x - mean, var, dtype).reshape(shape)
+
+    def _scaled(self, centred, var, dtype):
         scale = 1.0 if self.scale is None else self.scale[...]
         bias = 0.0 if self.bias is None else self.bias[...]
-        normalised = (grouped - mean) * (lax.rsqrt(var + self.epsilon) * scale) + bias
-        return normalised.reshape(x.shape).astype(x.dtype if self.dtype is None else self.dtype)
+        dtype = self.dtype or jnp.result_type(dtype, scale, bias)
+        return (centred * (lax.rsqrt(var + self.epsilon) * scale) + bias).astype(dtype)
 
 
 def group_batch_norm(network: nnx.Module, group: int | None) -> None:

@@ -318,7 +318,7 @@ def test_a_step_updates_every_statistic_once(global_paths):
     second = scrambled(first, 9)
     run, key = compiled(model), jax.random.key(0)
     (logits, updated), (same, other) = run(params, first, key), run(params, second, key)
-    np.testing.assert_array_equal(logits, same)  # the batch's statistics are used
+    np.testing.assert_allclose(logits, same, rtol=1e-4, atol=1e-5)  # of the running ones, only the rounding depends
     assert len(jax.tree.leaves(updated)) == 2 * 2 * 7
     # 0.9 old + 0.1 new: the difference of two old ones shrinks by 0.9, and what is left over is the batch's.
     jax.tree.map(

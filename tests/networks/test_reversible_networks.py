@@ -69,6 +69,7 @@ def test_memory_does_not_grow_with_depth(name, stepper):
     assert growth["reversible"] < 0.05 * growth["stored"]
 
 
+@pytest.mark.slow
 def test_gradients_at_depth_110():
     images = jax.random.normal(jax.random.key(1), (4, 16, 16, 3))
     stored, rebuilt = (

@@ -1,0 +1,156 @@
+"""Gradients of every family of networks: in float64 against finite differences, in float32 against float64.
+
+The networks train: batch normalisation takes its statistics from the batch, and what is random is drawn from one key.
+"""
+
+import functools
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from lmjax import networks, steppers
+from lmjax.networks import Bottleneck, FractalNet, Network, PoolAndPad, Symmetric, architecture, group_batch_norm
+
+IMAGES = np.random.default_rng(0).normal(size=(6, 8, 8, 3))
+LABELS = np.arange(6) % 3
+
+
+def chain(stepper, *, memory="stored", sharing="none", group=None, **architecture):
+    """Three steps of one scheme at one resolution: the first by itself, two in a loop."""
+    a = networks.Architecture(**{"depths": (3,), "channels": (4,), "stem": 4, **architecture})
+
+    def make(dtype, rngs):
+        network = Network(
+            a, steppers.get(stepper), classes=3, memory=memory, sharing=sharing, dtype=dtype, unroll=False, rngs=rngs
+        )
+        group_batch_norm(network, group)
+        return network
+
+    return make
+
+
+stages = functools.partial(chain, depths=(2, 2), channels=(4, 8))
+
+
+def fractalnet(dtype, rngs):
+    return FractalNet(2, channels=(4, 6), dropout=(0.0, 0.3), global_paths=0, classes=3, dtype=dtype, rngs=rngs)
+
+
+def of(name, **options):
+    """What distinguishes the network of that name, but for its size."""
+    a, stepper = architecture(name)
+    kinds = {field: getattr(a, field) for field in ("branch", "shortcut", "stem_options", "post", "boundary")}
+    return stages(stepper.name, **kinds | options)
+
+
+SCHEMES = ["lm", "backward_euler"]
+MORE_SCHEMES = [
+    "euler", "dense", "poly(2)", "stochastic_depth(lm)", "noise(lm, 0.01)",
+    "lm(per_channel=True)", "leapfrog", "verlet", "momentum", "adams_bashforth(3)", "learned_multistep(3)", "midpoint",
+    "linear_multistep((0.3, 0.6, 0.1), (1.8,))", "heun", "rk4", "way", "fractal", "reversible", "hamiltonian",
+    "scaled(lm)", "scaled(backward_euler(50, 1e-13), 0.1, 0.1)", "way(2, drop=0.25, scale=0.7)",
+    "shake_shake(lm, backward='keep')",
+]  # fmt: skip
+FAMILIES = {scheme: chain(scheme) for scheme in SCHEMES} | {
+    "rebuilt, random": chain("stochastic_depth(noise(leapfrog, 0.01), 0.5)", memory="reversible"),
+    "rebuilt, symmetric branch": chain("hamiltonian", memory="reversible", branch=Symmetric),
+    "groups of images": chain("lm", group=2),
+    "history across the boundary": stages("lm", boundary="step"),
+    "post-activated": stages("lm", post=True, stem_options=(("activation", True),)),
+    "ResNet for ImageNet": of("resnet18"),
+    "RevNet": of("revnet38", memory="reversible"),
+    "FractalNet": fractalnet,
+}
+MORE_FAMILIES = {scheme: chain(scheme) for scheme in MORE_SCHEMES} | {
+    "recomputed": chain("lm", memory="remat"),
+    "shared convolutions": chain("heun", sharing="convolutions"),
+    "bottleneck": chain("lm", branch=Bottleneck),
+    "rebuilt momentum": chain("momentum", memory="reversible"),
+    "rebuilt leapfrog": chain("leapfrog", memory="reversible"),
+    "rebuilt verlet": chain("verlet", memory="reversible"),
+    "rebuilt, shared": chain("reversible", memory="reversible", sharing="all"),
+    "shared everything": chain("poly(2)", sharing="all"),
+    "two stages": stages("lm"),
+    "Runge-Kutta at the boundary": stages("rk4", boundary="step"),
+    "padding shortcut": stages("lm", shortcut=PoolAndPad),
+    "ResNeXt": stages("lm", branch=functools.partial(Bottleneck, inner=1, groups=2)),
+    "RevNet with bottlenecks": of("revnet164", channels=(8, 16), stem=8),
+    "RevNet, stored": of("revnet38"),
+}
+
+
+def test_no_scheme_is_left_out():
+    words = set(re.findall(r"[a-z]\w+", " ".join(SCHEMES + MORE_SCHEMES)))
+    assert words >= {*steppers.names(), *steppers.wrappers()}
+
+
+def parts(model):
+    graph, params, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
+    return graph, nnx.to_pure_dict(params), nnx.to_pure_dict(statistics)
+
+
+def loss_and_gradient(make, dtype):
+    """(params, statistics) -> (loss, new statistics), gradient, all in one dtype."""
+    graph = nnx.graphdef(nnx.eval_shape(lambda: make(dtype, nnx.Rngs(0))))
+    images = jnp.asarray(IMAGES, dtype)
+
+    def loss(params, statistics):
+        model = nnx.merge(graph, params, statistics)
+        logits = model(images, jax.random.key(7))
+        picked = jnp.take_along_axis(logits, LABELS[:, None], axis=-1)[:, 0]
+        return jnp.mean(jax.nn.logsumexp(logits, -1) - picked), nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+    return jax.jit(jax.value_and_grad(loss, has_aux=True))
+
+
+def in_both_precisions(make):
+    """The function, its arguments and its results, of float32 and of float64, from the same parameters."""
+    _, *arguments = parts(make(jnp.float32, nnx.Rngs(0)))
+    found = []
+    for dtype in (jnp.float32, jnp.float64):
+        f, given = loss_and_gradient(make, dtype), jax.tree.map(lambda x, dtype=dtype: x.astype(dtype), arguments)
+        found.append((f, given, f(*given)))
+        assert {x.dtype for x in jax.tree.leaves(found[-1][2])} == {jnp.dtype(dtype)}, "and nothing in between"
+    return found
+
+
+def flat(tree):
+    return np.concatenate([np.ravel(np.asarray(x, np.float64)) for x in jax.tree.leaves(tree)])
+
+
+def assert_close(found, expected):
+    """Loss, statistics and gradient, each in the Euclidean norm: 3e-6 at most measured, in any family."""
+    (value, gradient), (expected_value, expected_gradient) = found, expected
+    for a, b in zip((*value, gradient), (*expected_value, expected_gradient), strict=True):
+        assert np.linalg.norm(flat(a) - flat(b)) < 1e-5 * np.linalg.norm(flat(b))
+
+
+@pytest.mark.parametrize("family", [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE_FAMILIES)])
+def test_gradients_against_finite_differences_and_float32_against_float64(family, x64):
+    (_, _, single), (f, (params, statistics), double) = in_both_precisions((FAMILIES | MORE_FAMILIES)[family])
+    assert_close(single, double)
+
+    random = np.random.default_rng(1)
+    direction = jax.tree.map(lambda x: random.normal(size=x.shape), params)
+    length = np.linalg.norm(flat(direction))
+
+    def loss(h):
+        moved = jax.tree.map(lambda x, d: x + h * d / length, params, direction)
+        return float(f(moved, statistics)[0][0])
+
+    h = 1e-5  # so small that hardly a ReLU has its kink within
+    gradient = flat(double[1])
+    found, expected = (loss(h) - loss(-h)) / (2 * h), gradient @ flat(direction) / length
+    typical = np.linalg.norm(gradient) / np.sqrt(gradient.size)  # of a direction
+    assert abs(found - expected) < 1e-6 * typical  # 4e-9 at most measured
+
+
+@pytest.mark.slow
+def test_the_backward_pass_of_shake_shake_draws_the_same_in_both_precisions(x64):
+    """Its gradient is none of the forward pass's, and no difference of it."""
+    (_, _, single), (_, _, double) = in_both_precisions(chain("shake_shake(lm)"))
+    assert_close(single, double)
