@@ -89,6 +89,7 @@ def test_every_row(tmp_path, suite, name):
     check(rows[name], targets(suite, name))
 
 
+@pytest.mark.slow
 def test_memory_against_depth(monkeypatch):
     """What is rebuilt does not grow with depth; what is recomputed grows by the states alone, which LM has two of."""
     monkeypatch.delitem(memory.MODES, "unrolled")  # which takes long to compile

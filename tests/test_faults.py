@@ -109,7 +109,6 @@ def undisturbed(cache, tmp_path_factory):
     return workdir
 
 
-@pytest.mark.versions
 def test_same_seed_same_numbers_twice(cache, tmp_path, undisturbed):
     assert run(cache, "--workdir", tmp_path / "again").returncode == 0
     assert rows(tmp_path / "again") == rows(undisturbed)
@@ -143,7 +142,7 @@ def mounting(folder, options):
     return prefix
 
 
-@pytest.mark.parametrize("fault", ["file too large", "disk full"])
+@pytest.mark.parametrize("fault", ["disk full", pytest.param("file too large", marks=pytest.mark.slow)])
 def test_disk_full_while_saving(cache, tmp_path, undisturbed, fault):
     """From the second epoch to the third. The run goes on, says so, and has lost nothing at its end."""
     disk = tmp_path / "disk"
@@ -166,6 +165,7 @@ def test_disk_full_while_saving(cache, tmp_path, undisturbed, fault):
     assert not list((workdir / "checkpoints").glob("*tmp*"))
 
 
+@pytest.mark.slow
 def test_disk_full_at_the_end(cache, tmp_path):
     """The end could not be kept: that is an error, and what was kept before is still good."""
     options = ("--workdir", tmp_path / "run", "--train.epochs", 2, "--checkpoint.epochs", 1)
@@ -224,7 +224,12 @@ def wait_for(text, output, processes, seconds=120):
         time.sleep(0.1)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+BOTH = pytest.mark.parametrize(
+    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)], ids=["SIGTERM", "SIGINT"]
+)
+
+
+@BOTH
 def test_stopped_by_a_signal_within_seconds(cache, tmp_path, undisturbed, number):
     process = start(cache, tmp_path / "run", tmp_path / "said.txt", "--train.epochs", 1000)
     wait_for("epoch    2/1000", tmp_path / "said.txt", [process])
@@ -260,7 +265,7 @@ def test_second_ctrl_c_ends_at_once(cache, tmp_path):
 
 
 @pytest.mark.versions
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=lambda number: number.name)
+@BOTH
 def test_two_processes_stop_at_the_same_step_and_go_on(cache, tmp_path, number):
     """The signal reaches the second alone."""
     workdir = tmp_path / "run"
@@ -288,7 +293,7 @@ def test_two_processes_stop_at_the_same_step_and_go_on(cache, tmp_path, number):
     assert "going on after epoch" in outputs[0].read_text()
 
 
-@pytest.mark.parametrize("lost", [0, 1])
+@pytest.mark.parametrize("lost", [pytest.param(0, marks=pytest.mark.slow), 1])
 def test_one_of_two_processes_is_lost(cache, tmp_path, lost):
     processes, outputs = start_two(cache, tmp_path / "run", tmp_path, "--train.epochs", 300)
     try:
@@ -304,7 +309,6 @@ def test_one_of_two_processes_is_lost(cache, tmp_path, lost):
     assert code not in (0, 2), said
 
 
-@pytest.mark.versions
 def test_repeating_the_command_until_it_is_finished(cache, tmp_path, undisturbed):
     """As a restart loop does, with a kill in between."""
     workdir = tmp_path / "run"

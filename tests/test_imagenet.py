@@ -52,7 +52,7 @@ def test_a_run_goes_on_where_it_stopped(images, tmp_path, capsys):
     assert first["train_loss"] != second["train_loss"]
     shutil.copytree(whole, part)
     shutil.rmtree(part / "checkpoints" / "4")  # as if it had been killed in the second epoch
-    (part / "metrics.jsonl").write_text(json.dumps(first) + "\n")
+    (part / "summary.json").unlink()
     assert run(images, part, *options, "--resume", "--data.workers", "0") == 0
     assert "going on after epoch 1" in capsys.readouterr().out
     changing = ("images_per_second", "wall_seconds")
@@ -82,5 +82,5 @@ def test_a_truncated_photograph_is_named_or_skipped(images, tmp_path, capsys):
 
     assert run(images, tmp_path / "unused", *small, "--data.on-error", "skip", "--evaluate", str(tmp_path / "b")) == 0
     found = json.loads(capsys.readouterr().out)
-    assert set(found) == {"test_loss", "test_accuracy", "broken_images"}
+    assert set(found) == {"step", "test_loss", "test_accuracy", "broken_images"}
     assert found["broken_images"] == 0

@@ -19,13 +19,15 @@ from lmjax.training import integrity
 from lmjax.training.step import TrainState
 
 _METRIC = "test_accuracy"
+_DISCARDED = "discarded"
 
 
 class Checkpoints:
-    """The checkpoints of one run. Writing goes on in the background, and a checkpoint appears only when it is whole.
+    """The checkpoints of one run. Writing goes on in the background; a checkpoint appears, and disappears, as a whole.
 
-    Each is sealed with the sums of its files, which are compared before it is read. A checkpoint that cannot be
-    written ends nothing: it is reported, and those before it stay.
+    Each is sealed with the sums of its files, which are compared before it is read. A checkpoint that cannot be written
+    ends nothing: it is reported, and those before it stay. The disk needs room for two more than are kept: the one that
+    is being written, and the one that it replaces.
 
     Args:
         directory: where they are; made if it is not there.
@@ -52,14 +54,17 @@ class Checkpoints:
             raise InputError(f"{self.directory}: holds no checkpoint")
         self._report = report
         self._saving: int | None = None
-        self._failed = False
-        self._leave_out_damaged(read_only)
+        self._writes, self._failed = not read_only, False
+        self._leave_out_damaged()
+        self._tidy()
         options = ocp.CheckpointManagerOptions(
             preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep_last), *_best(keep_best)]),
             best_fn=None if read_only else _metric,
             read_only=read_only,
             create=not read_only,
             cleanup_tmp_directories=not read_only,
+            # Removing a folder takes a while, in which a kill would leave what looks like a damaged checkpoint.
+            todelete_subdir=None if read_only else _DISCARDED,
             async_options=ocp.options.AsyncOptions(post_finalization_callback=self._seal),
         )
         handlers = {
@@ -72,23 +77,23 @@ class Checkpoints:
         except (OSError, ValueError) as error:
             raise InputError(f"{self.directory}: cannot be used ({_reason(error)})") from error
 
-    def _leave_out_damaged(self, read_only):
+    def _leave_out_damaged(self):
         """Finds the checkpoints that are damaged, before Orbax reads any, and gives them other names."""
         self._damaged: dict[int, str] = {}
-        if read_only or jax.process_index() == 0:  # of those that write, one decides for all
+        if not self._writes or jax.process_index() == 0:  # of those that write, one decides for all
             steps = [int(path.name) for path in self.directory.glob("*") if path.name.isdigit()]
             found = {step: integrity.damage(self.directory / str(step)) for step in sorted(steps)}
             self._damaged = {step: wrong for step, wrong in found.items() if wrong}
         for step, wrong in self._damaged.items():
             path = self.directory / str(step)
-            if read_only:
+            if not self._writes:
                 self._report(f"{path}: {wrong}: it is left out")
                 continue
             names = (f"damaged-{step}" + (f"-{n}" if n else "") for n in range(10_000))
             aside = next(path.with_name(name) for name in names if not path.with_name(name).exists())
             path.rename(aside)
             self._report(f"{path}: {wrong}: it is left out, and set aside as {aside.name}")
-        if not read_only:
+        if self._writes:
             self._damaged = {}
             multihost_utils.sync_global_devices("damaged checkpoints are set aside")
 
@@ -102,7 +107,7 @@ class Checkpoints:
         """Waits until everything is written, or has turned out to be impossible to write."""
         self.wait()
         self._manager.close()
-        self._remove_parts()
+        self._tidy()
 
     def wait(self) -> None:
         """Waits until the last `save` is done, and reports if it has failed."""
@@ -141,7 +146,7 @@ class Checkpoints:
             InputError: if the folder holds later checkpoints, which are of another run.
         """
         self.wait()
-        self._remove_parts()
+        self._tidy()
         network, training = _items(state)
         metrics = {} if test_accuracy is None else {_METRIC: test_accuracy}
         step = int(state.step)
@@ -168,14 +173,14 @@ class Checkpoints:
             for part in self.directory.glob(f"{self._saving}.orbax-checkpoint-tmp*"):
                 integrity.seal(part)
 
-    def _remove_parts(self):
-        """Removes what is there of a checkpoint that could not be written: the next one needs the room.
-
-        Once more later, since Orbax does not wait for those of its threads that have not failed yet.
-        """
-        if self._failed and jax.process_index() == 0:
-            for part in self.directory.glob("*.orbax-checkpoint-tmp*"):
-                shutil.rmtree(part, ignore_errors=True)
+    def _tidy(self):
+        """Removes the checkpoints that are not kept, and what is there of one that could not be written."""
+        if self._writes and jax.process_index() == 0:
+            names = [_DISCARDED]
+            # Once more later, since Orbax does not wait for those of its threads that have not failed yet.
+            names += ["*.orbax-checkpoint-tmp*"] if self._failed else []
+            for path in (path for name in names for path in self.directory.glob(name)):
+                shutil.rmtree(path, ignore_errors=True)
 
     @contextlib.contextmanager
     def _failure_is_reported(self, step):
@@ -183,7 +188,7 @@ class Checkpoints:
             yield
         except Exception as error:  # whatever it is, an hour of training is worth more than the reason it is not kept
             self._failed = True
-            self._remove_parts()
+            self._tidy()
             self._manager.reload()
             before = self.latest()
             last = "there is none" if before is None else f"the last one is of step {before}"

@@ -13,9 +13,7 @@ ONE = data_mesh(jax.devices()[:1])
 
 
 @pytest.mark.versions
-@pytest.mark.parametrize("stepper", ["lm", "stochastic_depth(noise(lm, 0.01), 0.5)"])
-def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, config, digits, stepper):
-    config = dataclasses.replace(config, model=dataclasses.replace(config.model, stepper=stepper))
+def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, config, digits):
     whole = Trainer(config, digits, ONE)
     rows = [whole.train_epoch() | whole.evaluate() for _ in range(3)]
 
@@ -36,15 +34,28 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, config, digits, step
     assert [r["test_loss"] for r in resumed] == [r["test_loss"] for r in rows[1:]]
 
 
-def test_restores_onto_another_number_of_devices(tmp_path, config, digits):
-    one, eight = Trainer(config, digits, ONE), Trainer(config, digits, data_mesh())
+@pytest.mark.parametrize("split", [False, True], ids=["whole", "divided"])
+def test_restores_onto_other_devices(tmp_path, config, digits, split, monkeypatch):
+    """From one to eight, on which the parameters and the optimiser may be divided, too; and back."""
+    monkeypatch.setattr("lmjax.training.placement._SMALL", 64)
+    divided = dataclasses.replace(config, train=dataclasses.replace(config.train, shard_parameters=split))
+    one, eight = Trainer(config, digits, ONE), Trainer(divided, digits, data_mesh())
+    shardings = jax.tree.map(lambda x: x.sharding, eight.state)
+    assert split == any(not sharding.is_fully_replicated for sharding in jax.tree.leaves(shardings))
     one.train_epoch()
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(one.state, {})
     with Checkpoints(tmp_path) as checkpoints:
         eight.state, _ = checkpoints.restore(eight.state)
+    assert jax.tree.map(lambda x: x.sharding, eight.state) == shardings
     chex.assert_trees_all_equal(jax.device_get(eight.state), jax.device_get(one.state))
     assert eight.evaluate()["test_loss"] == pytest.approx(one.evaluate()["test_loss"], rel=1e-4)
+    with Checkpoints(tmp_path / "back") as checkpoints:
+        checkpoints.save(eight.state, {})
+    one.restart()
+    with Checkpoints(tmp_path / "back") as checkpoints:
+        one.state, _ = checkpoints.restore(one.state)
+    chex.assert_trees_all_equal(jax.device_get(eight.state), jax.device_get(one.state))
 
 
 def test_network_only_does_not_need_the_optimiser(tmp_path, config, digits):
@@ -67,6 +78,39 @@ def test_the_newest_two_are_kept(tmp_path, config, digits):
             checkpoints.save(trainer.state, {})
             checkpoints.save(trainer.state, {})  # twice the same is no error
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.isdigit()) == ["10", "15"]
+
+
+@pytest.mark.versions
+def test_the_best_are_kept_besides(tmp_path, config, digits):
+    trainer = Trainer(config, digits, ONE)
+    with Checkpoints(tmp_path, keep_last=1, keep_best=2) as checkpoints:
+        for accuracy in (0.3, 0.5, 0.4, None, 0.2):
+            trainer.train_epoch()
+            checkpoints.save(trainer.state, {}, test_accuracy=accuracy)
+        assert checkpoints.steps() == [10, 15, 25]
+        assert checkpoints.best() == 10
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        assert checkpoints.best() == checkpoints.choose("best") == 10
+        assert checkpoints.choose("latest") == 25
+
+
+@pytest.mark.versions
+def test_killed_while_an_old_one_is_removed(tmp_path, config, digits, capsys):
+    """What is not kept any more gets another name first, under which nothing looks for it."""
+    trainer = Trainer(config, digits, ONE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("shutil.rmtree", lambda *_, **__: None)  # as if it had been killed before
+        with Checkpoints(tmp_path, keep_last=1) as checkpoints:
+            for _ in range(2):
+                trainer.train_epoch()
+                checkpoints.save(trainer.state, {})
+    (left,) = (tmp_path / "discarded").iterdir()
+    next(p for p in left.rglob("*") if p.is_file()).unlink()
+    with Checkpoints(tmp_path) as checkpoints:
+        assert checkpoints.steps() == [10]
+        assert checkpoints.set_aside() == []
+    assert capsys.readouterr().err == ""
+    assert not (tmp_path / "discarded").exists()
 
 
 @pytest.mark.versions

@@ -89,6 +89,7 @@ def test_skip_leaves_out_what_cannot_be_used(config, digits):
     assert np.isfinite(row["train_loss"])
 
 
+@pytest.mark.slow
 def test_skipping_where_nothing_is_wrong_changes_nothing(config, digits):
     config = changed(config, model={"stepper": "lm"}, train={"batch_size": 64})
     plain, skipping = (Trainer(changed(config, train={"on_nan": mode}), digits, ONE) for mode in ("stop", "skip"))

@@ -49,6 +49,7 @@ def test_divided_parameters_are_the_same_numbers_in_less_memory(wide, digits, tm
         assert restored.step.sharding == whole.state.step.sharding
 
 
+@pytest.mark.slow  # of groups within a device, the compiled program is looked at
 def test_groups_of_images_are_the_same_on_any_number_of_devices(config, digits):
     config = changed(config, batch_size=320, batch_norm_group=5)
     one, eight, whole = (
