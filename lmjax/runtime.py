@@ -202,7 +202,7 @@ def join_processes(environment: Mapping[str, str] = os.environ) -> bool:
 
 def is_loss_of_another_process(error: Exception) -> bool:
     """Whether an error of JAX's runtime means that this process is well, and another one does not answer."""
-    words = ("gloo", "nccl", "peer", "heartbeat", "coordination", "task")
+    words = ("gloo", "nccl", "peer", "heartbeat", "coordination")
     return jax.distributed.is_initialized() and any(word in str(error).lower() for word in words)
 
 

@@ -15,7 +15,8 @@ from lmjax import command_line, networks, odeint, steppers
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
-COMMANDS = re.findall(r"(?:python |RUN=\")train\.py ([^\n\"]*(?:\"[^\n\"]*\"[^\n\"]*)*)", README.replace("`", "\n"))
+SAID = README + (ROOT / "docs" / "reliability.md").read_text()
+COMMANDS = re.findall(r"(?:python |RUN=\")train\.py ([^\n\"]*(?:\"[^\n\"]*\"[^\n\"]*)*)", SAID.replace("`", "\n"))
 
 pytestmark = pytest.mark.versions
 
@@ -36,6 +37,17 @@ def test_commands_are_understood(command, monkeypatch):
     monkeypatch.chdir(ROOT)
     config, _ = command_line.parse(shlex.split(command, comments=True), description="")
     assert config.train.epochs in (15, 40, 90, 160, 1)
+
+
+def test_every_promise_names_a_test_that_there_is():
+    files = {"F": "tests/test_faults.py", "T": "tests/test_train.py"}
+    table = (ROOT / "docs" / "reliability.md").read_text()
+    named = re.findall(r"`([\w/.]+)::(\w+)`", table)
+    assert len(named) > 15
+    for file, test in named:
+        assert f"def {test}(" in (ROOT / files.get(file, file)).read_text()
+    for file in re.findall(r"`(tests/[\w/.]+\.py)`", table):
+        assert (ROOT / file).is_file()
 
 
 def test_the_two_commands():

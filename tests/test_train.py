@@ -17,7 +17,7 @@ from PIL import Image
 import lmjax
 import train
 from lmjax import command_line, steppers
-from lmjax.training.run import require_same_data
+from lmjax.training.run import _position, require_same_data
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--model.name", "resnet14", "--model.width", "0.25", "--train.epochs", "2"]
@@ -261,9 +261,25 @@ def test_all_checkpoints_are_damaged(copy, capsys):
     assert "holds no checkpoint" in capsys.readouterr().err
 
 
-def test_checkpoint_of_another_version(copy, capsys):
-    (copy / "checkpoints" / "44" / "about" / "metadata").write_text('{"wall_seconds": 1.0, "data": {}}')
+def test_checkpoint_that_says_what_cannot_be(copy, capsys):
+    """Of another version, or made to look as if nothing had happened to it."""
+    about = copy / "checkpoints" / "44" / "about" / "metadata"
     (copy / "checkpoints" / "44" / "checksums.json").unlink()
+    good = read(about)
+    assert _position(good, 44, 22)[0] == good["rows"]
+    for change in (
+        {"rows": "none"},
+        {"rows": []},
+        {"rows": [good["rows"][0]] * 2},
+        {"rows": [{**row, "test_accuracy": "high"} for row in good["rows"]]},
+        {"tally": {"steps": 21}},
+        {"tally": {**good["tally"], "loss": None}},
+        {"tally": {**good["tally"], "more": 1}},
+        {"draws": "1"},
+    ):
+        with pytest.raises((ValueError, KeyError, TypeError)):
+            _position(good | change, 44, 22)
+    about.write_text(json.dumps(good | change))
     assert run("--workdir", copy, "--resume") == 2
     assert "the checkpoint of step 44 is of another version of lmjax" in capsys.readouterr().err
 

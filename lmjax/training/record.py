@@ -138,8 +138,8 @@ class Record:
         """
         try:
             summary = json.loads(self.summary_path.read_text())
-            if not isinstance(summary, dict):
-                raise ValueError("no table")
+            if not isinstance(summary, dict) or not isinstance(summary.get("test_accuracy"), float):
+                raise ValueError("it has no test_accuracy")
             return summary
         except FileNotFoundError:
             return None

@@ -128,15 +128,17 @@ class Run:
         trainer.state, about = checkpoints.restore(trainer.state)
         try:
             require_same_data(trainer.dataset, about["data"], record)
-            trainer.tally = Tally(**about["tally"])
-            trainer.draw_anew(about["draws"])
-            record.rewrite(about["rows"])
-            seconds = about["wall_seconds"]
-        except (KeyError, TypeError, AttributeError) as error:
+            rows, tally, draws, seconds = _position(about, trainer.step, trainer.steps_per_epoch)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            if isinstance(error, InputError):
+                raise
             raise InputError(
                 f"{checkpoints.directory}: the checkpoint of step {trainer.step} is of another version of lmjax: start "
                 "a new run"
             ) from error
+        trainer.tally = tally
+        trainer.draw_anew(draws)
+        record.rewrite(rows)
         done = len(record.rows)
         within = trainer.step - done * trainer.steps_per_epoch
         say(f"going on after epoch {done}" + (f" and {within} steps" if within else ""))
@@ -246,6 +248,20 @@ class Run:
         say_stability(summary["zero_stability"])
         say(f"test accuracy {summary['test_accuracy']:.2%}; everything is in {record.directory}")
         return summary
+
+
+def _position(about: dict[str, Any], step: int, steps_per_epoch: int) -> tuple[list[dict], Tally, int, float]:
+    """The rows, the tally, the draws and the seconds that were kept with a state; an error if they cannot be of it."""
+    rows, tally, draws, seconds = about["rows"], Tally(**about["tally"]), about["draws"], about["wall_seconds"]
+    keys = ("epoch", "step", "test_accuracy", "images_per_second", "wall_seconds")
+    numbers = [row[key] for row in rows for key in keys] + [*vars(tally).values(), draws, seconds]
+    if not all(isinstance(number, (int, float)) for number in numbers):
+        raise TypeError("not a number")
+    within = step - len(rows) * steps_per_epoch
+    numbered = [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
+    if not numbered or tally.steps not in (within, within or steps_per_epoch):  # the next epoch clears the tally
+        raise ValueError("not of this step")
+    return rows, tally, draws, seconds
 
 
 def _train(trainer: Trainer, pause: Callable[[int], bool]) -> None:

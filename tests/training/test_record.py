@@ -101,6 +101,18 @@ def test_config_that_is_no_config(record):
         record.config()
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}", '{"test_accuracy": "high"}', "[" * 100_000])
+def test_summary_that_is_none(record, text):
+    assert record.summary() is None
+    record.summarise({"test_accuracy": 0.5})
+    assert record.summary() == {"test_accuracy": 0.5}
+    record.summary_path.write_text(text)
+    with pytest.raises(
+        InputError, match=r"summary\.json: is not a summary .*: delete it, and --resume writes it again"
+    ):
+        record.summary()
+
+
 def test_only_the_writer_writes(tmp_path):
     record = Record(tmp_path / "run", writes=False)
     record.start(Config())
