@@ -152,7 +152,7 @@ def main(arguments: list[str] | None = None) -> int:
     except KeyboardInterrupt:
         warn("interrupted, before there was anything to save")
         return 130
-    except jax.errors.JaxRuntimeError as error:
+    except Exception as error:
         if not runtime.is_loss_of_another_process(error):
             raise
         warn(f"error: another process of this run has ended, or cannot be reached: start all again\n({error})")

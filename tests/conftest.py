@@ -9,8 +9,13 @@ os.environ["XLA_FLAGS"] = (
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["TQDM_DISABLE"] = "1"
 
+import signal
+
 import jax
 import pytest
+
+# A shell ignores it for what runs in its background, tests included, and so would the processes that they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -115,8 +115,9 @@ def soak(cycles: int, seed: int, folder: Path) -> dict:
         resumed_at |= {line for line in text.splitlines() if line.startswith("going on")}
         if code == 0:
             found = outcome(workdir)
-            if found != expected:
-                raise SystemExit(f"cycle {cycle}: {workdir} has come to something else than {alone}")
+            if different := [key for key in expected if found[key] != expected[key]]:
+                kept = shutil.copytree(folder, tempfile.mkdtemp(), dirs_exist_ok=True)
+                raise SystemExit(f"cycle {cycle}: a run has come to other {', '.join(different)}; both are in {kept}")
             finished += 1
             print(f"{cycle} cycles: {finished} runs have come to the same bits", flush=True)
             shutil.rmtree(workdir)

@@ -23,10 +23,10 @@ STEPS = 11  # an epoch
 HARNESS = """
 import errno, os, resource, signal, sys
 import train
-from lmjax.training import Checkpoints, integrity, run
+from lmjax.training import Checkpoints, run
 
 folder, fault = sys.argv[1:3]
-seal, say_epoch, save = integrity.seal, run.say_epoch, Checkpoints.save
+say_epoch, save = run.say_epoch, Checkpoints.save
 filler = os.path.join(folder, "filler")
 
 def fill():
@@ -36,10 +36,11 @@ def fill():
         except OSError as error:
             assert error.errno == errno.ENOSPC
 
-def seal_and_die(part):
-    seal(part)
-    if os.path.basename(part).startswith("22"):
-        os.kill(os.getpid(), signal.SIGKILL)
+def save_and_die(self, state, *arguments, **options):
+    save(self, state, *arguments, **options)
+    while int(state.step) == 22:  # until the first of its files is there, which are not all of them
+        if any(path.is_file() for path in self.directory.glob("22.*/**/*")):
+            os.kill(os.getpid(), signal.SIGKILL)
 
 def save_and_wait(self, *arguments, **options):
     save(self, *arguments, **options)
@@ -59,7 +60,7 @@ def after(row, config):
 run.say_epoch = after
 Checkpoints.save = save_and_wait  # so that the one before the fault is there
 if fault == "killed while saving":
-    integrity.seal = seal_and_die
+    Checkpoints.save = save_and_die
 code = train.main(sys.argv[3:])
 sys.stdout.flush(), sys.stderr.flush()
 os._exit(code)
@@ -114,7 +115,6 @@ def test_same_seed_same_numbers_twice(cache, tmp_path, undisturbed):
     assert rows(tmp_path / "again") == rows(undisturbed)
 
 
-@pytest.mark.versions
 def test_killed_while_saving(cache, tmp_path, undisturbed):
     workdir = tmp_path / "run"
     options = ("--workdir", workdir, "--checkpoint.epochs", 1, "--resume", "auto")
@@ -282,8 +282,6 @@ def test_two_processes_stop_at_the_same_step_and_go_on(cache, tmp_path, number):
     step = int(said.split("stopped at step ")[1].split(":")[0])
     assert {p.name for p in (workdir / "checkpoints").iterdir()} == {str(step)}
     # Where the processes stop is not the end of what they do: they go on together.
-    config = json.loads((workdir / "config.json").read_text())
-    config["train"]["epochs"] = 300
     processes, outputs = start_two(cache, workdir, tmp_path, "--train.epochs", 300, "--resume", "auto")
     try:
         wait_for(f"epoch {step // STEPS + 2:>3}/300", outputs[0], processes)
@@ -305,8 +303,11 @@ def test_one_of_two_processes_is_lost(cache, tmp_path, lost):
         for process in processes:
             process.kill()
     said = outputs[1 - lost].read_text()
-    print(code, time.monotonic() - began, said)
-    assert code not in (0, 2), said
+    assert time.monotonic() - began < 60
+    # JAX itself ends a process that has lost the first one, if it is faster.
+    assert code == 75 or (lost == 0 and code == -signal.SIGABRT), said
+    words = "another process of this run has ended" if code == 75 else "another task died"
+    assert words in said
 
 
 def test_repeating_the_command_until_it_is_finished(cache, tmp_path, undisturbed):

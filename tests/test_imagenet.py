@@ -44,6 +44,7 @@ def test_lm_resnet50_trains(images, tmp_path, capsys):
     }  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_run_goes_on_where_it_stopped(images, tmp_path, capsys):
     whole, part = tmp_path / "whole", tmp_path / "part"
     options = (*SHALLOW, "--train.epochs", "2")

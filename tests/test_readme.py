@@ -1,7 +1,9 @@
 """What the README says is run: its Python as it stands, and its commands as far as their arguments."""
 
+import os
 import re
 import shlex
+import subprocess
 from pathlib import Path
 
 import jax
@@ -48,6 +50,23 @@ def test_every_promise_names_a_test_that_there_is():
         assert f"def {test}(" in (ROOT / files.get(file, file)).read_text()
     for file in re.findall(r"`(tests/[\w/.]+\.py)`", table):
         assert (ROOT / file).is_file()
+
+
+@pytest.mark.parametrize(
+    ("codes", "calls"), [([143, -9, 75, 1, 0], 5), ([2], 1), ([143, 130], 2)], ids=["finished", "mistake", "Ctrl-C"]
+)
+@pytest.mark.parametrize("text", ["README.md", "docs/reliability.md"])
+def test_the_command_is_repeated_until_it_is_finished(tmp_path, text, codes, calls):
+    """The loop as it stands, with a python that ends as it is told."""
+    (loop,) = re.findall(r"^while :; do\n.*?^done\n", (ROOT / text).read_text(), re.MULTILINE | re.DOTALL)
+    ends = "".join(f"{n}) {'kill -9 $$' if code < 0 else f'exit {code}'};;\n" for n, code in enumerate(codes, 1))
+    (tmp_path / "python").write_text(f"#!/bin/sh\necho $* >> calls\ncase $(wc -l < calls) in\n{ends}esac\n")
+    (tmp_path / "sleep").write_text("#!/bin/sh\n")
+    for name in ("python", "sleep"):
+        (tmp_path / name).chmod(0o755)
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    subprocess.run(["bash", "-c", loop], cwd=tmp_path, env=environment, timeout=20, capture_output=True, check=True)
+    assert (tmp_path / "calls").read_text().count("--workdir runs/a --resume auto\n") == calls
 
 
 def test_the_two_commands():

@@ -1,6 +1,7 @@
 """train.py as a user runs it: a run, its folder, going on, evaluating, and every mistake one can make."""
 
 import dataclasses
+import functools
 import json
 import os
 import re
@@ -17,6 +18,7 @@ from PIL import Image
 import lmjax
 import train
 from lmjax import command_line, steppers
+from lmjax.training import Checkpoints, integrity
 from lmjax.training.run import _position, require_same_data
 
 ROOT = Path(__file__).parent.parent
@@ -132,6 +134,25 @@ def test_stopped_in_an_evaluation(tmp_path, monkeypatch, finished):
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
     assert run("--workdir", tmp_path / "run", "--resume") == 0
     assert without_times(tmp_path / "run") == without_times(finished)
+
+
+def test_stopped_in_the_evaluation_of_what_turns_out_to_be_the_best(tmp_path, monkeypatch, capsys):
+    options = ("--train.epochs", "3", "--workdir", tmp_path / "run")
+    evaluate, accuracies = train.Trainer.evaluate, {22: 0.1, 44: 0.9, 66: 0.2}
+
+    def evaluated(self, pause, stop_at=None):
+        if self.step == stop_at:
+            signal.raise_signal(signal.SIGINT)
+        found = evaluate(self, pause)
+        return None if found is None else found | {"test_accuracy": accuracies[self.step]}
+
+    monkeypatch.setattr(train.Trainer, "evaluate", functools.partialmethod(evaluated, stop_at=44))
+    assert run(*options) == 130
+    monkeypatch.setattr(train.Trainer, "evaluate", evaluated)
+    assert run(*options, "--resume") == 0
+    with Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
+        assert checkpoints.best() == 44
+        assert checkpoints.latest() == 66
 
 
 def test_evaluating_touches_nothing(finished):
@@ -250,6 +271,27 @@ def test_damaged_checkpoint_is_named_and_the_one_before_is_used(copy, finished, 
     assert without_times(copy) == without_times(finished)
 
 
+@pytest.mark.parametrize("harm", ["no sums", "empty sums", "nested sums", "empty folder"])
+def test_checkpoints_of_which_nothing_can_be_known_are_set_aside(finished, tmp_path, harm):
+    shutil.copytree(finished / "checkpoints", tmp_path / "c")
+    (tmp_path / "c" / "²").mkdir()
+    sums = tmp_path / "c" / "44" / "checksums.json"
+    if harm == "no sums":
+        sums.unlink()
+    if harm == "empty sums":
+        sums.write_text("{}")
+    if harm == "nested sums":
+        sums.write_text("[" * 100_000)
+    if harm == "empty folder":
+        shutil.rmtree(tmp_path / "c" / "44")
+        (tmp_path / "c" / "44").mkdir()
+    said = []
+    with Checkpoints(tmp_path / "c", report=said.append) as checkpoints:
+        assert checkpoints.latest() == 22
+        assert checkpoints.set_aside() == ["damaged-44"]
+    assert "checksums.json" in said[0] or "is not in" in said[0]
+
+
 def test_all_checkpoints_are_damaged(copy, capsys):
     for step in ("22", "44"):
         flip(largest(copy / "checkpoints" / step))
@@ -264,7 +306,6 @@ def test_all_checkpoints_are_damaged(copy, capsys):
 def test_checkpoint_that_says_what_cannot_be(copy, capsys):
     """Of another version, or made to look as if nothing had happened to it."""
     about = copy / "checkpoints" / "44" / "about" / "metadata"
-    (copy / "checkpoints" / "44" / "checksums.json").unlink()
     good = read(about)
     assert _position(good, 44, 22)[0] == good["rows"]
     for change in (
@@ -276,10 +317,13 @@ def test_checkpoint_that_says_what_cannot_be(copy, capsys):
         {"tally": {**good["tally"], "loss": None}},
         {"tally": {**good["tally"], "more": 1}},
         {"draws": "1"},
+        {"draws": -1},
+        {"data": []},
     ):
         with pytest.raises((ValueError, KeyError, TypeError)):
             _position(good | change, 44, 22)
     about.write_text(json.dumps(good | change))
+    integrity.seal(copy / "checkpoints" / "44")
     assert run("--workdir", copy, "--resume") == 2
     assert "the checkpoint of step 44 is of another version of lmjax" in capsys.readouterr().err
 

@@ -55,6 +55,11 @@ class Checkpoints:
         self._report = report
         self._saving: int | None = None
         self._writes, self._failed = not read_only, False
+        if self._writes and jax.process_index() == 0:
+            try:
+                self.directory.mkdir(parents=True, exist_ok=True)
+            except OSError as error:
+                raise InputError(f"{self.directory}: cannot be made a folder ({error.strerror})") from error
         self._leave_out_damaged()
         self._tidy()
         options = ocp.CheckpointManagerOptions(
@@ -81,9 +86,12 @@ class Checkpoints:
         """Finds the checkpoints that are damaged, before Orbax reads any, and gives them other names."""
         self._damaged: dict[int, str] = {}
         if not self._writes or jax.process_index() == 0:  # of those that write, one decides for all
-            steps = [int(path.name) for path in self.directory.glob("*") if path.name.isdigit()]
+            steps = [
+                int(path.name) for path in self.directory.glob("*") if path.name.isascii() and path.name.isdecimal()
+            ]
             found = {step: integrity.damage(self.directory / str(step)) for step in sorted(steps)}
-            self._damaged = {step: wrong for step, wrong in found.items() if wrong}
+            # A run that is going on may have removed one meanwhile.
+            self._damaged = {step: wrong for step, wrong in found.items() if wrong and self._has(step)}
         for step, wrong in self._damaged.items():
             path = self.directory / str(step)
             if not self._writes:
@@ -96,6 +104,9 @@ class Checkpoints:
         if self._writes:
             self._damaged = {}
             multihost_utils.sync_global_devices("damaged checkpoints are set aside")
+
+    def _has(self, step):
+        return (self.directory / str(step)).exists()
 
     def __enter__(self) -> "Checkpoints":
         return self
@@ -151,10 +162,16 @@ class Checkpoints:
         metrics = {} if test_accuracy is None else {_METRIC: test_accuracy}
         step = int(state.step)
         if step == self.latest():
-            return
+            # One that was made before the evaluation gives way to one of which the accuracy is known, but is not
+            # removed before that is there, if it is the only one.
+            if not metrics or _METRIC in self.about(step) or len(self.steps()) == 1:
+                return
+            self._manager.delete(step)
         self._saving = step
         saved = True
-        with self._failure_is_reported(step):
+        # Of several processes, one that goes on alone would wait for ever for the others, who wait for it in Orbax.
+        alone = jax.process_count() == 1
+        with self._failure_is_reported(step) if alone else self._failure_ends(step):
             saved = self._manager.save(
                 step,
                 args=ocp.args.Composite(
@@ -180,7 +197,7 @@ class Checkpoints:
             # Once more later, since Orbax does not wait for those of its threads that have not failed yet.
             names += ["*.orbax-checkpoint-tmp*"] if self._failed else []
             for path in (path for name in names for path in self.directory.glob(name)):
-                shutil.rmtree(path, ignore_errors=True)
+                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
 
     @contextlib.contextmanager
     def _failure_is_reported(self, step):
@@ -195,6 +212,16 @@ class Checkpoints:
             self._report(
                 f"the checkpoint of step {step} could not be written ({_reason(error)}): going on without it; {last}"
             )
+
+    @contextlib.contextmanager
+    def _failure_ends(self, step):
+        try:
+            yield
+        except Exception as error:
+            if not isinstance(error, OSError) and "os_error_code" not in str(error):
+                raise  # it is no matter of the disk: another process is lost
+            why = f"the checkpoint of step {step} could not be written ({_reason(error)})"
+            raise InputError(f"{self.directory}: {why}: make room; --resume then goes on from the last one") from error
 
     def choose(self, which: str | int = "latest") -> int:
         """The step of the checkpoint that is meant.
@@ -244,6 +271,10 @@ class Checkpoints:
         except InputError:
             raise
         except Exception as error:  # Orbax raises bare ones, too
+            if not self._has(step):
+                raise InputError(
+                    f"{self.directory / str(step)}: the run that is going on there has removed it meanwhile: try again"
+                ) from error
             raise InputError(
                 f"{self.directory / str(step)}: this checkpoint cannot be read: delete it, and the one before is used, "
                 "if there is one"

@@ -16,31 +16,32 @@ def seal(directory: Path) -> None:
 
     Files of the folder itself are left out: Orbax notes there later when it was done.
     """
-    files = sorted(path for path in directory.glob("*/**/*") if path.is_file())
-    sums = {path.relative_to(directory).as_posix(): _sum(path) for path in files}
+    sums = {name: _sum(directory / name) for name in sorted(_files(directory))}
     (directory / NAME).write_text(json.dumps(sums, indent=0))
 
 
 def damage(directory: Path) -> str | None:
-    """What is wrong with the files of a folder that was sealed; None if nothing is.
-
-    A folder without a list, of an earlier version, cannot be judged, and nothing is said of it.
-    """
-    path = directory / NAME
-    if not path.exists():
-        return None
+    """What is wrong with the files of a folder that was sealed; None if nothing is."""
     try:
-        sums = dict(json.loads(path.read_text()))
+        sums = dict(json.loads((directory / NAME).read_text()))
         for name, expected in sums.items():
             if not (directory / name).is_file():
                 return f"{name} is missing"
             if _sum(directory / name) != expected:
                 return f"{name} is not what was written"
+        if unlisted := sorted(_files(directory) - sums.keys()):
+            return f"{unlisted[0]} is not in {NAME}"
+        return None if sums else f"{NAME} is empty"
+    except FileNotFoundError:
+        return f"{NAME} is missing"
     except OSError as error:
         return f"{error.filename} cannot be read ({error.strerror})"
-    except (ValueError, TypeError):
+    except (ValueError, TypeError, RecursionError):
         return f"{NAME} is not what was written"
-    return None
+
+
+def _files(directory: Path) -> set[str]:
+    return {path.relative_to(directory).as_posix() for path in directory.glob("*/**/*") if path.is_file()}
 
 
 def _sum(path: Path) -> str:

@@ -50,6 +50,8 @@ class Interruption:
             # What `jax.distributed` has installed for SIGTERM is its service, which tells the others.
             wanted = [signal.SIGINT] if self._distributed else [signal.SIGINT, signal.SIGTERM]
             for number in wanted:
+                if signal.getsignal(number) is signal.SIG_IGN:  # as nohup and shells in scripts want it
+                    continue
                 try:
                     self._before[number] = signal.signal(number, self._receive)
                 except ValueError:  # only the main thread may

@@ -207,14 +207,16 @@ class Record:
         Raises:
             InputError: if it cannot be written.
         """
-        if self._behind:
-            self.rewrite(self.rows)
         if self.writes:
+            path = self.metrics_path
             try:
-                _replace(self.summary_path, _json(summary))
+                if self._behind:
+                    _replace(path, "".join(map(_line, self.rows)))
+                path = self.summary_path
+                _replace(path, _json(summary))
             except OSError as error:
                 raise InputError(
-                    f"{self.summary_path}: could not be written ({error.strerror}): make room, and --resume writes it"
+                    f"{path}: could not be written ({error.strerror}): make room, and --resume writes it"
                 ) from error
 
 
@@ -229,8 +231,12 @@ def _line(row: dict[str, Any]) -> str:
 def _replace(path: Path, text: str) -> None:
     """Writes a file so that it is either the old one or the new one, whatever happens in between."""
     part = path.with_name(path.name + ".part")
-    with part.open("w") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())  # or a power cut could leave the new name with nothing behind it
-    os.replace(part, path)
+    try:
+        with part.open("w") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())  # or a power cut could leave the new name with nothing behind it
+        os.replace(part, path)
+    except OSError:
+        part.unlink(missing_ok=True)
+        raise

@@ -122,13 +122,16 @@ class Run:
                     "copy, or start a new run"
                 )
             trainer.restart()
+            again = ""
+            if record.metrics_path.exists():
+                again = f"; the {len(record.read_rows())} epochs of {record.metrics_path} are made once more"
             record.rewrite([])
-            say("there is no checkpoint yet: starting again")
+            say(f"there is no checkpoint yet: starting again{again}")
             return 0.0
         trainer.state, about = checkpoints.restore(trainer.state)
         try:
-            require_same_data(trainer.dataset, about["data"], record)
             rows, tally, draws, seconds = _position(about, trainer.step, trainer.steps_per_epoch)
+            require_same_data(trainer.dataset, about["data"], record)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, InputError):
                 raise
@@ -156,6 +159,14 @@ class Run:
         self.checkpoints.save(self.trainer.state, about, test_accuracy=test_accuracy)
         self._due.saved(self.trainer.step)
 
+    def _save_what_is_sound(self) -> None:
+        """Saves, unless a loss that is not finite has ended this run, too: then its state is broken, or not counted."""
+        trainer = self.trainer
+        if trainer.step == len(self.record.rows) * trainer.steps_per_epoch + trainer.tally.steps:
+            with contextlib.suppress(NonFiniteLoss):
+                trainer.require_finite()
+                self._save()
+
     def _seconds(self) -> float:
         return self._seconds_before + time.perf_counter() - self._began
 
@@ -169,7 +180,7 @@ class Run:
             tested = trainer.evaluate(interruption) if trainer.step == end else None
         except (InputError, GeneratorExit):  # of the data, or of another seed: what is trained is not lost
             if jax.process_count() == 1:  # of several processes, the others know nothing of it
-                self._save()
+                self._save_what_is_sound()
             raise
         if tested is None:
             trainer.require_finite()
@@ -255,8 +266,11 @@ def _position(about: dict[str, Any], step: int, steps_per_epoch: int) -> tuple[l
     rows, tally, draws, seconds = about["rows"], Tally(**about["tally"]), about["draws"], about["wall_seconds"]
     keys = ("epoch", "step", "test_accuracy", "images_per_second", "wall_seconds")
     numbers = [row[key] for row in rows for key in keys] + [*vars(tally).values(), draws, seconds]
+    counts = [tally.steps, tally.skipped, draws]
     if not all(isinstance(number, (int, float)) for number in numbers):
         raise TypeError("not a number")
+    if not all(isinstance(count, int) and count >= 0 for count in counts) or not isinstance(about["data"], dict):
+        raise TypeError("not a count, or no description")
     within = step - len(rows) * steps_per_epoch
     numbered = [row["epoch"] for row in rows] == list(range(1, len(rows) + 1))
     if not numbered or tally.steps not in (within, within or steps_per_epoch):  # the next epoch clears the tally

@@ -97,6 +97,7 @@ def test_skipping_where_nothing_is_wrong_changes_nothing(config, digits):
     chex.assert_trees_all_close(plain.state, skipping.state, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_skip_has_a_limit(config, digits):
     config = changed(config, train={"on_nan": "skip", "nan_limit": 2}, model={"stepper": "faulty(1.0)"})
     with pytest.raises(NonFiniteLoss, match="at step 3"):

@@ -68,6 +68,7 @@ def messages(trainer):
     return len(re.findall(r" all-reduce(?:-start)?\(", program))
 
 
+@pytest.mark.slow
 def test_groups_within_a_device_wait_for_no_other(config, digits):
     """What is left are the gradients and the running statistics, which nothing in the step waits for."""
     config = changed(config, batch_size=320)

@@ -80,6 +80,7 @@ def test_photographs_go_on_after_a_pause_without_being_read_again(tmp_path, conf
     assert reads == [0]
 
 
+@pytest.mark.slow
 def test_several_steps_a_program_are_not_divided(tmp_path, config, digits):
     config = changed(config, train={"steps_per_dispatch": 3})
     trainer = Trainer(config, digits, ONE)

@@ -130,7 +130,7 @@ def test_top5_is_reported_from_a_hundred_classes_on(config, photographs):
         assert "test_top5_accuracy" not in trainer.evaluate()
 
 
-@pytest.mark.parametrize("often", [1, 4])
+@pytest.mark.parametrize("often", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_lost_worker_is_replaced(config, photographs, capfd, often):
     """As if for want of memory: the batches are the same, unless it happens again and again."""
     config = changed(config, data={"workers": 1}, train={"epochs": often, "batch_size": 4})
