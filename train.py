@@ -12,11 +12,14 @@ stopped it with all saved, and 75 when another process of the run is lost. After
 command with --resume auto goes on.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
 import re
+import signal
 import sys
+import threading
 import time
 from datetime import datetime
 from pathlib import Path
@@ -122,7 +125,23 @@ def other_classes(trained_on: list[str], now: tuple[str, ...]) -> str:
     return "; ".join(parts) + ("" if len(parts) > 1 else "; they are in another order")
 
 
+def leave(*_) -> None:
+    """What Ctrl-C does while there is nothing to save: an exception is lost where it meets a callback of JAX's."""
+    os.write(2, b"interrupted\n")
+    os._exit(128 + signal.SIGINT)
+
+
 def main(arguments: list[str] | None = None) -> int:
+    with contextlib.ExitStack() as stack:
+        ours = threading.current_thread() is threading.main_thread()
+        if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not in a notebook or under nohup
+            signal.signal(signal.SIGINT, leave)
+            stack.callback(signal.signal, signal.SIGINT, signal.default_int_handler)
+        return code_of(arguments)
+
+
+def code_of(arguments: list[str] | None) -> int:
+    """Does what the command line says; returns the exit code."""
     try:
         config, choices = command_line.parse(arguments, description=__doc__)
         notes = runtime.start(deterministic=choices.deterministic)
@@ -149,9 +168,6 @@ def main(arguments: list[str] | None = None) -> int:
     except Stopped as stop:
         say(str(stop))
         return stop.code
-    except KeyboardInterrupt:
-        warn("interrupted, before there was anything to save")
-        return 130
     except Exception as error:
         if not runtime.is_loss_of_another_process(error):
             raise

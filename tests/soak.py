@@ -47,6 +47,7 @@ def start(work, said: Path) -> int:
     try:
         descriptor = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         os.dup2(descriptor, 1), os.dup2(descriptor, 2)
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # which a shell ignores for what is in its background
         os._exit(work() or 0)
     except BaseException:
         traceback.print_exc()

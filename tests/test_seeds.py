@@ -116,3 +116,15 @@ def test_two_at_the_same_time_on_one_device_are_the_runs_they_are_alone(tmp_path
     alone, among = (read(tmp_path / path / "metrics.jsonl") for path in ("alone", "both/seed1"))
     for key in ("train_loss", "test_loss", "coefficients"):
         assert alone[key] == among[key]
+
+
+def test_two_that_diverge_at_the_same_time_leave_no_broken_checkpoint(tmp_path):
+    environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0", "XDG_CACHE_HOME": str(tmp_path)}
+    options = ("--workdir", str(tmp_path / "both"), "--seeds", "0", "1", "--optimizer.learning-rate", "1e30")
+    words = [sys.executable, "train.py", *SMALL, *options]
+    result = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    assert result.returncode == 2
+    assert "loss is nan at step" in result.stderr
+    assert "Traceback" not in result.stderr
+    assert (tmp_path / "both" / "seed1" / "config.json").exists(), "both were under way"
+    assert not list((tmp_path / "both").glob("seed*/checkpoints/[0-9]*"))

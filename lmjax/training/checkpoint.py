@@ -162,8 +162,8 @@ class Checkpoints:
         metrics = {} if test_accuracy is None else {_METRIC: test_accuracy}
         step = int(state.step)
         if step == self.latest():
-            # One that was made before the evaluation gives way to one of which the accuracy is known, but is not
-            # removed before that is there, if it is the only one.
+            # One that was made before the evaluation gives way to one of which the accuracy is known; unless it is the
+            # only one, without which a kill in between would leave none.
             if not metrics or _METRIC in self.about(step) or len(self.steps()) == 1:
                 return
             self._manager.delete(step)
