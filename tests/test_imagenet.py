@@ -62,6 +62,7 @@ def test_a_run_goes_on_where_it_stopped(images, tmp_path, capsys):
     ]
 
 
+@pytest.mark.slow
 def test_a_truncated_photograph_is_named_or_skipped(images, tmp_path, capsys):
     small = (*SHALLOW, "--train.epochs", "1", "--train.batch-size", "32")
     shutil.copytree(images, tmp_path / "images")

@@ -37,6 +37,7 @@ def positive(spread):
     return 0 < spread["min"] <= spread["median"] <= spread["max"]
 
 
+@pytest.mark.slow
 def test_it_measures_and_writes_every_section(photos, tmp_path):
     result = run("--images", photos, "--quick", "--json", tmp_path / "found.json")
     assert result.returncode == 0, result.stderr

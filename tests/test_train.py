@@ -105,7 +105,11 @@ def without_times(workdir):
     return [{k: v for k, v in row.items() if k not in ("images_per_second", "wall_seconds")} for row in rows(workdir)]
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["SIGINT", "SIGTERM"])
+@pytest.mark.parametrize(
+    ("number", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+    ids=["SIGINT", "SIGTERM"],
+)
 def test_stopped_and_resumed(tmp_path, monkeypatch, capsys, finished, number, code):
     """In its second epoch, whose first step is still made; resumed, it ends where it would have."""
     options = ("--workdir", tmp_path / "run", "--resume", "auto")

@@ -26,6 +26,7 @@ def wide(config):
 
 
 @pytest.mark.versions
+@pytest.mark.slow
 def test_divided_parameters_are_the_same_numbers_in_less_memory(wide, digits, tmp_path):
     whole = Trainer(wide, digits, data_mesh())
     divided = Trainer(changed(wide, shard_parameters=True), digits, data_mesh())

@@ -86,6 +86,7 @@ def test_two_processes_compute_what_one_does(config):
     require_close(first, Trainer(config, data.load("digits"), data_mesh()))
 
 
+@pytest.mark.slow
 def test_two_processes_read_disjoint_shares_whose_union_is_the_data_set(config, tmp_path):
     pytest.importorskip("grain")
     # A class of its own for every image, so that labels tell which were read.
