@@ -97,7 +97,7 @@ def evaluate(config: Config, directory: str, at: str | int = "latest") -> dict:
     """The test loss and accuracy of a checkpoint of a run: "latest", "best", or that of a step."""
     record = Record(directory)
     record.require_same(config, ("model", "train.average"))
-    with Checkpoints(record.directory / "checkpoints", read_only=True, report=warn) as checkpoints:
+    with Checkpoints(record.directory / "checkpoints", read_only=True) as checkpoints:
         dataset = load_data(config)
         step = checkpoints.choose(at)
         trained_on = checkpoints.about(step)["data"]

@@ -4,7 +4,6 @@ import contextlib
 import os
 import re
 import shutil
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from orbax.checkpoint import checkpoint_managers as policies
 
 from lmjax.errors import InputError
 from lmjax.training import integrity
+from lmjax.training.console import warn
 from lmjax.training.step import TrainState
 
 _METRIC = "test_accuracy"
@@ -46,7 +46,7 @@ class Checkpoints:
         keep_last: int = 2,
         keep_best: int = 0,
         read_only: bool = False,
-        report: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True),
+        report: Callable[[str], None] = warn,
     ):
         # Orbax needs an absolute path, and would otherwise fail later, in its own thread.
         self.directory = Path(directory).absolute()

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import os
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from filelock import FileLock, Timeout
 
 from lmjax.config import Config, differences, from_dict, to_dict
 from lmjax.errors import InputError
+from lmjax.training.console import warn
 
 _FILES = ("config.json", "metrics.jsonl", "summary.json")
 
@@ -32,7 +32,7 @@ class Record:
         directory: str | Path,
         *,
         writes: bool = True,
-        report: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True),
+        report: Callable[[str], None] = warn,
     ):
         self.directory = Path(directory)
         self.writes = writes

@@ -84,7 +84,7 @@ class Run:
 
     def _prepare(self):
         config = self.config
-        self.record = record = Record(config.workdir, writes=jax.process_index() == 0, report=warn)
+        self.record = record = Record(config.workdir, writes=jax.process_index() == 0)
         record.require_same(config) if self._resume else record.require_none()
         multihost_utils.sync_global_devices("all have looked at the folder")  # and only now may one write to it
         self._open.enter_context(record)
@@ -104,9 +104,7 @@ class Run:
         self._open.enter_context(trainer)
         keep = config.checkpoint
         self.checkpoints = self._open.enter_context(
-            Checkpoints(
-                record.directory / "checkpoints", keep_last=keep.keep_last, keep_best=keep.keep_best, report=warn
-            )
+            Checkpoints(record.directory / "checkpoints", keep_last=keep.keep_last, keep_best=keep.keep_best)
         )
         if self._resume:
             self._seconds_before = self._go_on()
