@@ -31,9 +31,9 @@ from jax.experimental import multihost_utils
 from lmjax import command_line, runtime
 from lmjax.config import Config
 from lmjax.errors import InputError
-from lmjax.training import Checkpoints, Interruption, Record, Run, Stopped, Trainer, seeds
+from lmjax.training import Interruption, Record, Run, Stopped, open_run, seeds
 from lmjax.training.console import say, warn
-from lmjax.training.run import load_data, report_broken
+from lmjax.training.run import report_broken
 
 LOST = 75  # what sysexits.h calls a temporary failure
 
@@ -95,34 +95,11 @@ def train_seeds(config: Config, wanted: list[int], *, resume: str | None = None)
 
 def evaluate(config: Config, directory: str, at: str | int = "latest") -> dict:
     """The test loss and accuracy of a checkpoint of a run: "latest", "best", or that of a step."""
-    record = Record(directory)
-    record.require_same(config, ("model", "train.average"))
-    with Checkpoints(record.directory / "checkpoints", read_only=True) as checkpoints:
-        dataset = load_data(config)
-        step = checkpoints.choose(at)
-        trained_on = checkpoints.about(step)["data"]
-        if trained_on["classes"] != list(dataset.classes):
-            raise InputError(f"{record.directory}: {other_classes(trained_on['classes'], dataset.classes)}")
-        mean, std = np.float32(trained_on["mean"]), np.float32(trained_on["std"])
-        now = dataset.describe()
-        for key in ("shape", "resized"):
-            if now.get(key) != trained_on.get(key):
-                warn(f"note: {key} was {trained_on.get(key)} in training, and is {now.get(key)} here")
-        with Trainer(config, dataclasses.replace(dataset, mean=mean, std=std)) as trainer:
-            trainer.state, _ = checkpoints.restore(trainer.state, step, network_only=True)
-            found = {"step": step} | trainer.evaluate()
-            if config.data.on_error == "skip":
-                found["broken_images"] = report_broken(trainer)
-            return found
-
-
-def other_classes(trained_on: list[str], now: tuple[str, ...]) -> str:
-    """What to say where they differ: a few of them, for there may be a thousand."""
-    parts = [f"was trained on {len(trained_on)} classes, and here are {len(now)}"]
-    for names, others, what in ((trained_on, now, "missing here"), (now, trained_on, "new")):
-        if different := sorted(set(names) - set(others)):
-            parts.append(f"{what}: {', '.join(different[:5])}" + (", ..." if len(different) > 5 else ""))
-    return "; ".join(parts) + ("" if len(parts) > 1 else "; they are in another order")
+    with open_run(directory, at=at, config=config) as trained:
+        found = {"step": trained.step} | trained.trainer.evaluate()
+        if config.data.on_error == "skip":
+            found["broken_images"] = report_broken(trained.trainer)
+        return found
 
 
 def leave(*_) -> None:

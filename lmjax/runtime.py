@@ -200,10 +200,14 @@ def join_processes(environment: Mapping[str, str] = os.environ) -> bool:
     return jax.process_count() > 1
 
 
-def is_loss_of_another_process(error: Exception) -> bool:
+def is_loss_of_another_process(error: BaseException) -> bool:
     """Whether an error of JAX's runtime means that this process is well, and another one does not answer."""
+    if not jax.distributed.is_initialized():
+        return False
+    if error.__cause__ is not None and is_loss_of_another_process(error.__cause__):
+        return True  # Orbax reports it as a checkpoint that took too long
     words = ("gloo", "nccl", "peer", "heartbeat", "coordination")
-    return jax.distributed.is_initialized() and any(word in str(error).lower() for word in words)
+    return any(word in str(error).lower() for word in words)
 
 
 def _several(environment: Mapping[str, str]) -> bool:

@@ -13,17 +13,26 @@ import signal
 
 import jax
 import pytest
+from filelock import FileLock
+
+import train
+from lmjax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from lmjax.steppers import catalogue
 
 # A shell ignores it for what runs in its background, tests included, and so would the processes that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def shared(tmp_path_factory):
+    """A folder that all workers of this run of the tests have in common."""
+    base = tmp_path_factory.getbasetemp()
+    return base.parent if "PYTEST_XDIST_WORKER" in os.environ else base
+
+
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
     """Many tests compile the same small network: the second one finds it here. New for every run."""
-    base = tmp_path_factory.getbasetemp()
-    base = base.parent if "PYTEST_XDIST_WORKER" in os.environ else base  # the workers share it
-    jax.config.update("jax_compilation_cache_dir", str(base / "compilation-cache"))
+    jax.config.update("jax_compilation_cache_dir", str(shared(tmp_path_factory) / "compilation-cache"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
@@ -33,3 +42,31 @@ def x64():
     jax.config.update("jax_enable_x64", True)
     yield
     jax.config.update("jax_enable_x64", False)
+
+
+@pytest.fixture(autouse=True)
+def registered(monkeypatch):
+    """What a test registers is gone after it."""
+    monkeypatch.setattr(catalogue, "_catalogue", dict(catalogue._catalogue))
+
+
+@pytest.fixture(scope="session")
+def runs(tmp_path_factory, compilation_cache):
+    """Finished runs on the digits, made once for all the tests that only look at runs.
+
+    {"lm": the folder of seeds 0 and 1, "euler": the folder of one run}.
+    """
+    root = shared(tmp_path_factory) / "runs"
+    root.mkdir(exist_ok=True)
+    with FileLock(root / ".made"):
+        for name in ("lm", "euler"):
+            config = Config(
+                data=DataConfig(name="digits", pad=1, flip=False),
+                model=ModelConfig("resnet14", name, width=0.25),
+                optimizer=OptimizerConfig(learning_rate=0.05),
+                train=TrainConfig(epochs=2, batch_size=64, eval_batch_size=72),
+                workdir=str(root / name),
+            )
+            if not (root / name / "summary.json").exists():
+                train.train_seeds(config, [0, 1]) if name == "lm" else train.train(config)
+    return {name: root / name for name in ("lm", "euler")}

@@ -308,8 +308,8 @@ def test_one_of_two_processes_is_lost(cache, tmp_path, lost):
             process.kill()
     said = outputs[1 - lost].read_text()
     assert time.monotonic() - began < 60
-    # JAX itself ends a process that has lost the first one, if it is faster.
-    assert code == 75 or (lost == 0 and code == -signal.SIGABRT), said
+    # JAX itself ends a process that has lost the first one, or that waited for another one's part of a checkpoint.
+    assert code in (75, -signal.SIGABRT), said
     words = "another process of this run has ended" if code == 75 else "another task died"
     assert words in said
 

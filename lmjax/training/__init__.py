@@ -8,6 +8,7 @@ from lmjax.training.record import Record
 from lmjax.training.run import Run, Stopped
 from lmjax.training.schedule import Schedule
 from lmjax.training.step import Programs, TrainState
+from lmjax.training.trained import Trained, open_run
 from lmjax.training.trainer import NonFiniteLoss, Tally, Trainer
 
 __all__ = [
@@ -21,8 +22,10 @@ __all__ = [
     "Stopped",
     "Tally",
     "TrainState",
+    "Trained",
     "Trainer",
     "create_optimizer",
     "data_mesh",
     "learning_rate",
+    "open_run",
 ]

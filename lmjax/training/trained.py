@@ -1,0 +1,147 @@
+"""The network of a run, as one of its checkpoints has it, with the data that it was trained on."""
+
+import contextlib
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from lmjax import networks
+from lmjax.config import Config
+from lmjax.data import Dataset, Photographs, normalise
+from lmjax.errors import InputError
+from lmjax.training.checkpoint import Checkpoints
+from lmjax.training.console import warn
+from lmjax.training.record import Record
+from lmjax.training.run import load_data
+from lmjax.training.trainer import Trainer
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Trained:
+    """A network and its data, to be looked at.
+
+    Attributes:
+        record: the folder of the run.
+        config: of the run.
+        step: of the checkpoint.
+        trainer: with the state of the checkpoint; its data is normalised as in the run.
+    """
+
+    record: Record
+    config: Config
+    step: int
+    trainer: Trainer
+
+    @property
+    def dataset(self) -> Dataset | Photographs:
+        """The data set; mean and std are those that the network was trained with."""
+        return self.trainer.dataset
+
+    @property
+    def name(self) -> str:
+        """Network and scheme: "resnet20, lm"."""
+        return f"{self.config.model.name}, {self.trainer.scheme}"
+
+    def model(self) -> networks.Network:
+        """The network, ready to evaluate: `self.logits(model, pixels)`."""
+        model = self.trainer.model
+        model.eval()
+        return model
+
+    def logits(self, model: nnx.Module, pixels: jax.Array) -> jax.Array:
+        """[N, H, W, C] in units of a pixel, 0 to 255, of any dtype -> logits [N, classes], float32.
+
+        Differentiable in the pixels, if they are floating-point.
+        """
+        dataset = self.dataset
+        return model(normalise(pixels, dataset.mean, dataset.std, jnp.dtype(self.config.model.dtype)))
+
+    def test_batches(self, limit: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The test images in their order, uint8 [N, H, W, C], and their labels, int32 [N].
+
+        Args:
+            limit: of how many images; None for all. The order of most data sets goes by class: `test_sample` mixes.
+        """
+        feed, left = self.trainer.feed, len(self.dataset.test) if limit is None else limit
+        batch = jax.jit(feed.test_batch)
+        for arrays in feed.test_arrays():
+            if left <= 0:
+                return
+            images, labels = map(np.asarray, batch(arrays))
+            there = np.flatnonzero(labels >= 0)[:left]
+            left -= len(there)
+            yield images[there], labels[there]
+
+    def test_sample(self, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """Some of the test images, drawn without replacement, in their order: as `test_batches`, in one piece.
+
+        Args:
+            count: how many; all, if there are no more.
+            seed: draws them.
+        """
+        total = len(self.dataset.test)
+        chosen = np.zeros(total, bool)
+        chosen[np.random.default_rng(seed).choice(total, min(count, total), replace=False)] = True
+        start, images, labels = 0, [], []
+        for some, theirs in self.test_batches():
+            picked = chosen[start : start + len(theirs)]
+            images.append(some[picked]), labels.append(theirs[picked])
+            start += len(theirs)
+        return np.concatenate(images), np.concatenate(labels)
+
+
+@contextlib.contextmanager
+def open_run(
+    directory: str | Path,
+    *,
+    at: str | int = "latest",
+    config: Config | None = None,
+    data_dir: str | None = None,
+) -> Iterator[Trained]:
+    """Opens a run that has left a checkpoint. Nothing is written to its folder.
+
+    Args:
+        directory: the folder of the run.
+        at: which checkpoint: "latest", "best", or a step.
+        config: to use instead of the run's own; its network must be the same.
+        data_dir: where the data is now, if it has moved.
+
+    Raises:
+        InputError: if there is no such checkpoint, the data is missing, its classes are others, or the config is of
+            another network.
+    """
+    record = Record(directory)
+    if config is None:
+        config = record.config()
+    else:
+        record.require_same(config, ("model", "train.average"))
+    if data_dir is not None:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=data_dir))
+    with Checkpoints(record.directory / "checkpoints", read_only=True) as checkpoints:
+        dataset = load_data(config)
+        step = checkpoints.choose(at)
+        trained_on = checkpoints.about(step)["data"]
+        if trained_on["classes"] != list(dataset.classes):
+            raise InputError(f"{record.directory}: {_other_classes(trained_on['classes'], dataset.classes)}")
+        mean, std = np.float32(trained_on["mean"]), np.float32(trained_on["std"])
+        now = dataset.describe()
+        for key in ("shape", "resized"):
+            if now.get(key) != trained_on.get(key):
+                warn(f"note: {key} was {trained_on.get(key)} in training, and is {now.get(key)} here")
+        with Trainer(config, dataclasses.replace(dataset, mean=mean, std=std)) as trainer:
+            trainer.state, _ = checkpoints.restore(trainer.state, step, network_only=True)
+            yield Trained(record, config, step, trainer)
+
+
+def _other_classes(trained_on: list[str], now: tuple[str, ...]) -> str:
+    """What to say where they differ: a few of them, for there may be a thousand."""
+    parts = [f"was trained on {len(trained_on)} classes, and here are {len(now)}"]
+    for names, others, what in ((trained_on, now, "missing here"), (now, trained_on, "new")):
+        if different := sorted(set(names) - set(others)):
+            parts.append(f"{what}: {', '.join(different[:5])}" + (", ..." if len(different) > 5 else ""))
+    return "; ".join(parts) + ("" if len(parts) > 1 else "; they are in another order")

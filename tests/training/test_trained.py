@@ -1,0 +1,63 @@
+"""A run that is opened again: its network, its data, and what cannot be opened."""
+
+import dataclasses
+import json
+import shutil
+
+import jax
+import numpy as np
+import pytest
+
+from lmjax import InputError
+from lmjax.training import open_run
+
+
+@pytest.mark.versions
+def test_network_of_a_run(runs):
+    directory = runs["lm"] / "seed1"
+    summary = json.loads((directory / "summary.json").read_text())
+    with open_run(directory) as trained:
+        assert trained.name == "resnet14, lm"
+        assert trained.step == summary["steps"]
+        model = trained.model()
+        right = sum(int((trained.logits(model, x).argmax(-1) == y).sum()) for x, y in trained.test_batches())
+        assert right / len(trained.dataset.test) == pytest.approx(summary["test_accuracy"])
+        assert trained.trainer.evaluate()["test_loss"] == pytest.approx(summary["test_loss"], rel=1e-5)
+
+
+def test_images_are_those_of_the_test_split(runs):
+    with open_run(runs["euler"]) as trained:
+        test = trained.dataset.test
+        images, labels = map(np.concatenate, zip(*trained.test_batches(), strict=True))
+        np.testing.assert_array_equal(images, test.images)
+        np.testing.assert_array_equal(labels, test.labels)
+        first = np.concatenate([x for x, _ in trained.test_batches(100)])
+        np.testing.assert_array_equal(first, test.images[:100])
+        images, labels = trained.test_sample(50, seed=3)
+        chosen = np.sort(np.random.default_rng(3).choice(len(test), 50, replace=False))
+        np.testing.assert_array_equal(images, test.images[chosen])
+        np.testing.assert_array_equal(labels, test.labels[chosen])
+        assert len(trained.test_sample(10**6)[1]) == len(test)
+
+
+def test_logits_are_differentiable_in_the_pixels(runs):
+    with open_run(runs["euler"]) as trained:
+        model, (images, _) = trained.model(), trained.test_sample(4)
+        gradient = jax.grad(lambda x: trained.logits(model, x).sum())(images.astype(np.float32))
+        assert gradient.shape == images.shape
+        assert np.abs(gradient).max() > 0
+
+
+def test_what_cannot_be_opened(runs, tmp_path):
+    with pytest.raises(InputError, match="holds no run"), open_run(tmp_path):
+        pass
+    with pytest.raises(InputError, match="no checkpoint of step 7"), open_run(runs["euler"], at=7):
+        pass
+    shutil.copytree(runs["euler"], tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints")
+    with pytest.raises(InputError, match="holds no checkpoint"), open_run(tmp_path / "run"):
+        pass
+    with open_run(runs["euler"]) as trained:
+        other = dataclasses.replace(trained.config, model=dataclasses.replace(trained.config.model, stepper="lm"))
+    with pytest.raises(InputError, match=r"model\.stepper"), open_run(runs["euler"], config=other):
+        pass
