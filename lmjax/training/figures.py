@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from lmjax.errors import optional_import
+from lmjax import drawing
 
 # Two colours that stay apart for colour-blind readers and in grey.
 _TRAIN, _TEST = "#7f9fc8", "#1f3a5f"
@@ -14,7 +14,7 @@ _TRAIN, _TEST = "#7f9fc8", "#1f3a5f"
 
 def learning_curves(rows: list[dict[str, Any]], path: Path, title: str) -> None:
     """Loss and error by epoch, training and test, and the learning rate's drops."""
-    figure = _figure(9, 3.6)
+    figure = drawing.figure(9, 3.6, purpose="drawing learning curves")
     epochs = [row["epoch"] for row in rows]
     changes = [(a["epoch"], b["learning_rate"] - a["learning_rate"]) for a, b in itertools.pairwise(rows)]
     steady = any(change == 0 for _, change in changes)  # a cosine has no drops to mark
@@ -34,7 +34,7 @@ def learning_curves(rows: list[dict[str, Any]], path: Path, title: str) -> None:
         axes.set(xlabel="epoch", ylabel=label)
         axes.xaxis.get_major_locator().set_params(integer=True)
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.spines[["top", "right"]].set_visible(False)
+        drawing.open_frame(axes)
     error.legend(frameon=False)
     error.annotate(
         f"{100 * (1 - rows[-1]['test_accuracy']):.2f}%", (epochs[-1], 100 * (1 - rows[-1]["test_accuracy"])),
@@ -46,7 +46,7 @@ def learning_curves(rows: list[dict[str, Any]], path: Path, title: str) -> None:
 
 def coefficients(values: dict[str, list], path: Path, title: str) -> None:
     """The learned coefficients against the step, through the stages; the mean over channels where there are several."""
-    figure = _figure(7, 3.6)
+    figure = drawing.figure(7, 3.6, purpose="drawing coefficients")
     axes = figure.subplots()
     kinds: dict[str, list[tuple[str, np.ndarray]]] = {}
     for key, value in values.items():
@@ -84,14 +84,8 @@ def coefficients(values: dict[str, list], path: Path, title: str) -> None:
             lines += 1
     axes.axhline(0, color="0.6", linewidth=0.8)
     axes.set(xlabel="step (those that have a coefficient)", ylabel="coefficient")
-    axes.spines[["top", "right"]].set_visible(False)
+    drawing.open_frame(axes)
     if lines > 1:
         axes.legend(frameon=False, ncols=2)
     axes.set_title(title, pad=18)
     figure.savefig(path, dpi=150)
-
-
-def _figure(width, height):
-    # The object interface needs no display and leaves pyplot's global state alone.
-    module = optional_import("matplotlib.figure", package="matplotlib", purpose="drawing learning curves")
-    return module.Figure(figsize=(width, height), layout="constrained")

@@ -1,0 +1,1 @@
+"""What a scheme is as a numerical method, and what a trained network does with it."""
