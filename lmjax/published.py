@@ -165,6 +165,27 @@ TABLES = {"cifar10": CIFAR10, "cifar100": CIFAR100, "imagenet": IMAGENET}
 SHAPES = {"cifar10": ((32, 32, 3), 10), "cifar100": ((32, 32, 3), 100), "imagenet": ((224, 224, 3), 1000)}
 
 
+def find(config: Config) -> tuple[str, Row] | None:
+    """The row, with its name, of the network of a run on the same data, whatever the recipe; None if there is none.
+
+    Two networks are the same if their `ModelConfig`s are, but for how they are computed: dtype, memory, unroll.
+    """
+    wanted = _network(config.model)
+    for key, row in TABLES.get(config.data.name, {}).items():
+        if _network(row.config.model) == wanted:
+            return key, row
+    return None
+
+
+def _network(model: ModelConfig) -> ModelConfig:
+    stepper = model.stepper
+    if stepper is None and not model.name.startswith("fractalnet"):  # which are no steps
+        from lmjax import networks
+
+        stepper = networks.architecture(model.name)[1].name
+    return dataclasses.replace(model, stepper=stepper, dtype="float32", memory="stored", unroll=None)
+
+
 def cost(table: str, row: Row) -> dict[str, int | None]:
     """{"parameters", "forward_macs", "branch_evaluations"} of a row's network, from its program alone."""
     from flax import nnx

@@ -1,5 +1,6 @@
 """Every published row builds, as large as it says, by the recipe of its paper."""
 
+import dataclasses
 import re
 from pathlib import Path
 
@@ -7,7 +8,7 @@ import pytest
 from flax import nnx
 
 from lmjax import InputError, command_line, networks, published
-from lmjax.config import ModelConfig
+from lmjax.config import DataConfig, ModelConfig, TrainConfig
 from lmjax.published import CIFAR10, CIFAR100, IMAGENET, TABLES
 
 CONFIGS = Path(__file__).parent.parent / "configs"
@@ -88,6 +89,23 @@ def test_the_table_is_printed(capsys, monkeypatch):
     with pytest.raises(SystemExit):
         published.main(["cifar11"])
     assert "there is no table 'cifar11': choose from cifar10" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("table", "key"), ROWS, ids=[f"{table}:{key}" for table, key in ROWS])
+def test_a_run_finds_its_row_whatever_its_recipe(table, key):
+    row = TABLES[table][key]
+    model = dataclasses.replace(row.config.model, dtype="bfloat16", unroll=False)
+    run = dataclasses.replace(row.config, model=model, seed=3, train=TrainConfig(epochs=2))
+    assert published.find(run) == (key, row)
+
+
+def test_a_run_of_another_network_or_data_has_no_row():
+    config = CIFAR10["resnet110"].config
+    default = dataclasses.replace(config, model=dataclasses.replace(config.model, stepper=None))
+    assert published.find(default)[0] == "resnet110"  # the scheme that it has where none is named
+    wide = dataclasses.replace(config, model=dataclasses.replace(config.model, width=2.0))
+    assert published.find(wide) is None
+    assert published.find(dataclasses.replace(config, data=DataConfig("digits"))) is None
 
 
 def test_rows_are_listed_for_those_who_ask_for_none_or_for_another():
