@@ -57,6 +57,7 @@ def targets(suite, name):
     return next(row.targets for row in SUITES[suite] if row.name == name)
 
 
+@pytest.mark.slow
 def test_the_cpu_suite(tmp_path):
     rows, table, found = measured(tmp_path, "cpu", "C1", "C2")
     assert found["versions"].keys() >= {"python", "jax", "jaxlib", "flax", "torch"}

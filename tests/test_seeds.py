@@ -118,6 +118,7 @@ def test_two_at_the_same_time_on_one_device_are_the_runs_they_are_alone(tmp_path
         assert alone[key] == among[key]
 
 
+@pytest.mark.slow
 def test_two_that_diverge_at_the_same_time_leave_no_broken_checkpoint(tmp_path):
     environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0", "XDG_CACHE_HOME": str(tmp_path)}
     options = ("--workdir", str(tmp_path / "both"), "--seeds", "0", "1", "--optimizer.learning-rate", "1e30")

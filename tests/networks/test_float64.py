@@ -59,13 +59,13 @@ FAMILIES = {scheme: chain(scheme) for scheme in SCHEMES} | {
     "rebuilt, random": chain("stochastic_depth(noise(leapfrog, 0.01), 0.5)", memory="reversible"),
     "rebuilt, symmetric branch": chain("hamiltonian", memory="reversible", branch=Symmetric),
     "groups of images": chain("lm", group=2),
-    "history across the boundary": stages("lm", boundary="step"),
-    "post-activated": stages("lm", post=True, stem_options=(("activation", True),)),
     "ResNet for ImageNet": of("resnet18"),
     "RevNet": of("revnet38", memory="reversible"),
     "FractalNet": fractalnet,
 }
 MORE_FAMILIES = {scheme: chain(scheme) for scheme in MORE_SCHEMES} | {
+    "history across the boundary": stages("lm", boundary="step"),
+    "post-activated": stages("lm", post=True, stem_options=(("activation", True),)),
     "recomputed": chain("lm", memory="remat"),
     "shared convolutions": chain("heun", sharing="convolutions"),
     "bottleneck": chain("lm", branch=Bottleneck),

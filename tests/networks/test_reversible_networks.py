@@ -54,7 +54,7 @@ def temporary_bytes(name, depth, memory, **options):
 @pytest.mark.parametrize(
     ("name", "stepper"),
     [
-        pytest.param("revnet38", steppers.reversible(), id="revnet"),
+        pytest.param("revnet38", steppers.reversible(), id="revnet", marks=pytest.mark.slow),
         pytest.param("resnet20", steppers.momentum(), id="momentum", marks=pytest.mark.slow),
     ],
 )
@@ -84,6 +84,7 @@ def test_gradients_at_depth_110():
     assert relative(updated, statistics) > 0.01  # they have been updated, and once
 
 
+@pytest.mark.slow
 def test_gradients_in_bfloat16():
     """The drift of rebuilding in bfloat16, small because the features between the branches are float32.
 
@@ -116,7 +117,7 @@ def slow(*values):
         slow("verlet", {"branch": "symmetric"}),
         slow("hamiltonian", {"branch": "symmetric"}),
         ("reversible", {"sharing": "all"}),
-        ("stochastic_depth(noise(leapfrog, 0.01), 0.5)", {"boundary": "step"}),
+        slow("stochastic_depth(noise(leapfrog, 0.01), 0.5)", {"boundary": "step"}),
         slow("shake_shake(reversible)", {"sharing": "convolutions"}),
     ],
 )

@@ -102,7 +102,9 @@ def test_the_network_starts_as_its_shortcuts(kind, training):
             assert jnp.abs(found - expected).max() > 0.01
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize(
+    "kind", [pytest.param(kind, marks=pytest.mark.slow if kind in ("bottleneck", "coupled") else ()) for kind in KINDS]
+)
 def test_everything_learns(kind):
     """The gradient reaches what is zero at the first step, and everything at the second."""
     graph, params, statistics = parts(create(kind))

@@ -114,7 +114,9 @@ def test_killed_while_an_old_one_is_removed(tmp_path, config, digits, capsys):
 
 
 @pytest.mark.versions
-@pytest.mark.parametrize("model", [{"width": 0.5}, {"stepper": "euler"}, {"name": "resnet20"}], ids=str)
+@pytest.mark.parametrize(
+    "model", [pytest.param({"width": 0.5}, marks=pytest.mark.slow), {"stepper": "euler"}, {"name": "resnet20"}], ids=str
+)
 def test_checkpoint_of_another_network(tmp_path, config, digits, model):
     trainer = Trainer(config, digits, ONE)
     with Checkpoints(tmp_path) as checkpoints:

@@ -114,6 +114,7 @@ def test_rollback_goes_on_with_other_draws(config, capsys):
     assert np.isfinite(summary["test_loss"])
 
 
+@pytest.mark.slow
 def test_rollback_has_a_limit(config, capsys):
     config = changed(config, train={"on_nan": "rollback", "nan_limit": 3}, model={"stepper": "faulty(1.0)"})
     with pytest.raises(InputError, match="the training loss is nan at step 1: try a smaller"):

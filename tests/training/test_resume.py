@@ -42,7 +42,7 @@ def require_same(config, dataset, folder):
     "model",
     [
         ModelConfig("resnet14", "stochastic_depth(noise(lm, 0.01), 0.5)", width=0.25),
-        ModelConfig("fractalnet2x2", width=0.25),  # with dropout and drop-path
+        pytest.param(ModelConfig("fractalnet2x2", width=0.25), marks=pytest.mark.slow),  # with dropout and drop-path
     ],
     ids=lambda model: model.name,
 )
@@ -51,6 +51,7 @@ def test_data_on_the_device(tmp_path, config, digits, model):
 
 
 @pytest.mark.versions
+@pytest.mark.slow
 def test_photographs(tmp_path, config):
     pytest.importorskip("grain")
     photographs = load("imagenet", directory=write_folder(tmp_path / "photos", train=50, val=21), size=16)
