@@ -131,7 +131,7 @@ def dense(steps: int | None = None) -> Stepper:
 
     k is trainable, k[j] ~ U(-0.1, 0) (Lu et al. 2018, published code). It starts with one earlier state, in a network
     the projected input of the stage; the weights of states before that one take no part. Weights whose sum meets zero
-    break it.
+    break it. Once all its states are there, it integrates c u' = F with c = 1 + sum_j j k[j] / sum_j k[j].
 
     Args:
         steps: over how many states at most; None for those of a whole stage of a network.
@@ -154,7 +154,10 @@ def dense(steps: int | None = None) -> Stepper:
     def coef(key, channels):
         return jax.random.uniform(key, (steps,), jnp.float32, -0.1, 0.0)
 
-    return Stepper("dense", step, init=init, coef=coef, history=steps - 1)
+    def damping(k):
+        return 1 + jnp.sum(jnp.arange(steps) * k) / jnp.sum(k)
+
+    return Stepper("dense", step, init=init, coef=coef, damping=damping, history=steps - 1)
 
 
 def _no_steps(fs, u, memory, coef):

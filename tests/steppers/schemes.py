@@ -57,6 +57,7 @@ SCHEMES = [
     Scheme(steppers.way(2)),
     Scheme(steppers.way(3)),
     Scheme(steppers.learned_multistep(2), (np.array([1.2, -0.2]), np.array([0.7, 0.4]))),
+    Scheme(steppers.dense(3), np.array([0.9, 0.2, 0.4])),
 ]
 REVERSIBLE = Scheme(steppers.reversible())
 HAMILTONIAN = Scheme(steppers.hamiltonian())
