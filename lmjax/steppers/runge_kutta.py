@@ -22,7 +22,7 @@ class Tableau:
         name: the method's name.
         a: row i holds the i coefficients of stage i, so that the first row is empty.
         b: the weights, one a stage.
-        c: the nodes, c_i = sum_j a[i][j].
+        c: the nodes, `c[i] = sum_j a[i][j]`.
         order: the order claimed, 1 to 4.
 
     Raises:

@@ -1,0 +1,122 @@
+"""The notebooks run from top to bottom, here on a CPU and at a small size, and are kept without what that leaves."""
+
+import json
+import re
+import shutil
+import subprocess
+import tomllib
+
+import jax
+import pytest
+
+from tests.documentation import ROOT
+
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
+# Those of the fixture `runs`: what one has compiled, the other finds.
+SMALL = "--model.name resnet14 --model.width 0.25 --optimizer.learning-rate 0.05 --train.epochs 2 "
+SMALL += "--train.batch-size 64 --train.eval-batch-size 72"
+
+
+def cells(name, kind="code"):
+    found = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text())["cells"]
+    return {cell["id"]: "".join(cell["source"]) for cell in found if cell["cell_type"] == kind}
+
+
+def execute(name, cwd, monkeypatch, **settings):
+    """The outputs of a notebook's cells, with settings in the environment, by the ids of the cells."""
+    nbformat = pytest.importorskip("nbformat")
+    client = pytest.importorskip("nbclient")
+    pytest.importorskip("ipykernel")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cwd / "cache"))
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+    for key, value in settings.items():
+        monkeypatch.setenv(f"LMJAX_{key}", str(value))
+    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+    client.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(cwd)}}).execute()
+    return {cell.id: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
+
+
+def pictures(outputs):
+    return sum("image/png" in output.get("data", {}) for cell in outputs.values() for output in cell)
+
+
+def printed(outputs, cell):
+    return "".join(output.text for output in outputs[cell] if output.output_type == "stream")
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_kept_without_outputs(path):
+    notebook = json.loads(path.read_text())
+    assert notebook["metadata"]["kernelspec"] == {"display_name": "Python 3", "language": "python", "name": "python3"}
+    for cell in notebook["cells"]:
+        assert cell["metadata"] == {}
+        if cell["cell_type"] == "code":
+            assert cell["outputs"] == []
+            assert cell["execution_count"] is None
+    pytest.importorskip("nbformat").validate(notebook)
+
+
+def test_quickstart(tmp_path, monkeypatch):
+    outputs = execute("quickstart", ROOT / "notebooks", monkeypatch, OPTIONS=SMALL, RUNS=tmp_path / "runs")
+    assert pictures(outputs) == 6
+    rows = printed(outputs, "table").splitlines()
+    assert [row.split()[0] for row in rows] == ["scheme", "euler", "lm", "damped"]
+    assert all((tmp_path / "runs" / scheme / "summary.json").exists() for scheme in ("euler", "lm", "damped"))
+
+
+@pytest.fixture
+def repository(tmp_path):
+    """A git repository with what the notebook needs, as it is here."""
+    folder = tmp_path / "repository"
+    for name in ("lmjax", "configs"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "train.py", folder)
+    identity = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org"]
+    for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-q", "-m", "all"]):
+        subprocess.run(["git", *command], cwd=folder, check=True, capture_output=True)
+    return folder
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("again", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_colab(tmp_path, monkeypatch, repository, again):
+    """From nothing: the code is cloned. And once more, as after a disconnect: the run is there, and is finished."""
+    (tmp_path / "content" / "sample_data").mkdir(parents=True)
+    settings = {
+        "REPOSITORY": repository.as_uri(), "CODE": tmp_path / "content" / "lmjax", "WORKDIR": tmp_path / "drive",
+        "OPTIONS": f"--data.name digits --data.pad 1 --data.no-flip {SMALL}", "ANY_BACKEND": 1,
+    }  # fmt: skip
+    outputs = execute("colab_tpu", tmp_path / "content" / "sample_data", monkeypatch, **settings)
+    assert "nothing, all is here" in printed(outputs, "install")
+    assert pictures(outputs) == 3
+    assert (tmp_path / "drive" / "report.html").stat().st_size > 10_000
+    if again:
+        outputs = execute("colab_tpu", tmp_path / "content" / "sample_data", monkeypatch, **settings)
+        assert "is finished" in printed(outputs, "train")
+        assert pictures(outputs) == 3
+
+
+def test_colab_says_what_to_do_without_an_accelerator(monkeypatch):
+    monkeypatch.setattr("lmjax.runtime.start", lambda: [])
+    with pytest.raises(AssertionError, match="only cpu: choose one in Runtime > Change runtime type"):
+        exec(cells("colab_tpu")["backend"], {"ANY_BACKEND": False})
+
+
+def test_colab_installs_what_is_missing_beside_jax_and_flax():
+    code = cells("colab_tpu")["install"]
+    needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
+    needed = {re.match(r"[\w-]+", requirement)[0] for requirement in needed} | {"pooch", "matplotlib"}
+    modules = eval(re.search(r"modules = (\{.*?\})", code, re.DOTALL)[1])
+    assert set(modules.values()) == needed - {"jax", "flax", "numpy"}
+    kept = re.search(r"for package in \((.*?)\)", code)[1]
+    assert {"jax", "jaxlib", "flax", "numpy"} == set(re.findall(r"\w+", kept))
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_settings_are_documented_and_read_from_the_environment(path):
+    code = cells(path.stem)["settings"]
+    for line in filter(None, code.splitlines()[1:]):
+        name = re.match(r"([A-Z_]+) = ", line)[1]
+        assert f'os.environ.get("LMJAX_{name}", ' in line
+        assert "  # " in line, "what it is"
