@@ -3,9 +3,12 @@
 import argparse
 import sys
 
+from lmjax import runtime
+from lmjax.analysis import coefficients, curves, modified_equation, order, refinement, robustness, stability, trajectory
 from lmjax.errors import InputError
 
-COMMANDS = ()  # the `add` of each adds a parser, whose option `run` is what to call
+# The `add` of each adds a parser, whose option `run` is what to call.
+COMMANDS = (order, stability, modified_equation, coefficients, curves, trajectory, refinement, robustness)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -26,4 +29,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 if __name__ == "__main__":
+    # Not runtime.start(): what looks at runs is no process of one.
+    runtime.quieten_orbax()
+    runtime.cache_programs()
+    if runtime.cpu_only():
+        runtime.keep_memory()
     sys.exit(main())

@@ -140,11 +140,19 @@ class Network(nnx.Module):
                 f"{self.stepper.name} draws random numbers in training: call model(images, key), or model.eval() first"
             )
         key = None if self.deterministic else key
-        u, memory, index = self.stem(images).astype(self.stream), None, 0
+        # The names are for a trace (train.py --profile): they are in no operation.
+        with jax.named_scope("stem"):
+            u, memory, index = self.stem(images).astype(self.stream), None, 0
         count = sum(stage.depth for stage in self.stages)
-        for stage in self.stages:
-            u, memory = stage(u, memory, StepInfo(key, index, count))
+        for number, stage in enumerate(self.stages, start=1):
+            with jax.named_scope(f"stage{number}"):
+                u, memory = stage(u, memory, StepInfo(key, index, count))
             index += stage.depth
+        with jax.named_scope("head"):
+            return self.classify(u)
+
+    def classify(self, u: jax.Array) -> jax.Array:
+        """The head: features after the last stage [N, H, W, C] -> logits [N, classes], float32."""
         u = u if self.activation is None else self.activation(u)
         return self.head(jnp.mean(u.astype(jnp.promote_types(u.dtype, jnp.float32)), axis=(1, 2)))
 

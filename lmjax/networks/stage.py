@@ -204,31 +204,44 @@ class Stage(nnx.Module):
             info: of the first step, but with the key of the network, from which those of the steps follow.
         """
         info = info or StepInfo(None, 0, self.depth)
-        u, done = u if self.entry is not None and not self.crosses else self._split(u), 0
-        if self.entry is None:
-            memory = self.stepper.init(u)
+        state, _ = self.begin(u, memory, info)
+        steps, info_of = self.given(info)
+        if self.memory == "reversible" and self.steps.depth:
+            u, memory = self._scan_reversibly(state, steps, info_of)
         else:
-            u, memory, v = self.entry(u, memory, info.of(0) if self.stepper.informed else None)
-            done = 1
-            if not self.crosses:
-                u, memory = self._split(u), self.stepper.init(self._split(v))
+            u, memory = self.steps.scan(
+                lambda block, state, step: block(*state, info_of(step)), state, steps, remat=self.memory == "remat"
+            )
+        return self.join(u), memory
 
-        steps = {}  # what each further step is given: its number and its own key, if the scheme asks for them
+    def begin(self, u: jax.Array, memory: Any, info: StepInfo) -> tuple[tuple[Any, Any], Any]:
+        """The first step, if it is an `Entry`: the arguments are those of a call.
+
+        Returns:
+            (u, memory) from which the stack goes on, and the u, already in the new shape, from which this step came:
+            the same as the other if there was none. Both are split into the parts of the state.
+        """
+        if self.entry is None:
+            u = self._split(u)
+            return (u, self.stepper.init(u)), u
+        u = self._split(u) if self.crosses else u
+        u, memory, v = self.entry(u, memory, info.of(0) if self.stepper.informed else None)
+        if not self.crosses:
+            u, v = self._split(u), self._split(v)
+            memory = self.stepper.init(v)
+        return (u, memory), v
+
+    def given(self, info: StepInfo) -> tuple[Any, Callable[[Any], StepInfo | None]]:
+        """What each step of the stack is given, with a leading axis, and how that becomes its `StepInfo`."""
+        steps = {}  # the number of each and its own key, if the scheme asks for them
         if self.stepper.informed:
-            infos = jax.vmap(info.of)(done + jnp.arange(self.steps.depth))
+            infos = jax.vmap(info.of)(self.depth - self.steps.depth + jnp.arange(self.steps.depth))
             steps = {"index": infos.index} | ({} if infos.key is None else {"key": infos.key})
 
         def info_of(step):
             return StepInfo(step.get("key"), step["index"], info.count) if step else None
 
-        if self.memory == "reversible" and self.steps.depth:
-            u, memory = self._scan_reversibly((u, memory), steps, info_of)
-        else:
-            u, memory = self.steps.scan(
-                lambda block, state, step: block(*state, info_of(step)), (u, memory), steps,
-                remat=self.memory == "remat",
-            )  # fmt: skip
-        return self._join(u), memory
+        return steps, info_of
 
     def _scan_reversibly(self, state, steps, info_of):
         graph, variables = nnx.split(self.steps.item)
@@ -251,7 +264,8 @@ class Stage(nnx.Module):
     def _split(self, u):
         return u if self.stepper.parts == 1 else tuple(jnp.split(u, self.stepper.parts, axis=-1))
 
-    def _join(self, u):
+    def join(self, u: Any) -> jax.Array:
+        """The parts of a state as one array."""
         return u if self.stepper.parts == 1 else jnp.concatenate(u, axis=-1)
 
 

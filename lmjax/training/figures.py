@@ -48,44 +48,61 @@ def coefficients(values: dict[str, list], path: Path, title: str) -> None:
     """The learned coefficients against the step, through the stages; the mean over channels where there are several."""
     figure = drawing.figure(7, 3.6, purpose="drawing coefficients")
     axes = figure.subplots()
-    kinds: dict[str, list[tuple[str, np.ndarray]]] = {}
-    for key, value in values.items():
-        stage, _, kind = key.partition(".")
-        kinds.setdefault(kind, []).append((stage, np.asarray(value)))
-    lines = 0
-    for kind, stages in kinds.items():
-        # [steps, weights]: a linear multistep scheme has several weights of a kind, one line each.
-        tables = [(stage, x.reshape(len(x), -1)) for stage, x in stages]
-        tables = [(stage, x if kind else x.mean(1, keepdims=True)) for stage, x in tables]
-        for j in range(tables[0][1].shape[1]):
-            first = 1
-            for stage, table in tables:
-                steps = np.arange(first, first + len(table))
-                axes.plot(
-                    steps,
-                    table[:, j],
-                    "o-",
-                    color=f"C{lines}",
-                    markersize=3,
-                    label=f"{kind}[{j}]" if kind and first == 1 else None,
-                )
-                if not lines:
-                    axes.annotate(
-                        stage,
-                        (steps[0], 1),
-                        xycoords=("data", "axes fraction"),
-                        xytext=(0, 3),
-                        textcoords="offset points",
-                        color="0.4",
-                        fontsize=8,
-                    )
-                    axes.axvline(first - 0.5, color="0.85", linewidth=0.8, zorder=0)
-                first += len(table) + 1
-            lines += 1
+    kinds = by_kind(values)
+    # A linear multistep scheme has several weights of a kind, one line each.
+    lines = [(kind, j) for kind, stages in kinds.items() for j in range(next(iter(stages.values())).shape[1])]
+    for colour, (kind, j) in enumerate(lines):
+        steps = {stage: table[:, j] for stage, table in kinds[kind].items()}
+        label = f"{kind}[{j}]" if kind else None
+        draw_by_depth(axes, steps, color=f"C{colour}", marker="o", markersize=3, label=label)
+    mark_stages(axes, {stage: len(table) for stage, table in kinds[lines[0][0]].items()})
     axes.axhline(0, color="0.6", linewidth=0.8)
-    axes.set(xlabel="step (those that have a coefficient)", ylabel="coefficient")
+    axes.set(ylabel="coefficient")
     drawing.open_frame(axes)
-    if lines > 1:
+    if len(lines) > 1:
         axes.legend(frameon=False, ncols=2)
     axes.set_title(title, pad=18)
     figure.savefig(path, dpi=150)
+
+
+def by_kind(values: dict[str, Any]) -> dict[str, dict[str, np.ndarray]]:
+    """{"stage1": [steps, ...], ...} or {"stage1.0": ..., "stage1.1": ..., ...} -> {kind: {stage: [steps, weights]}}.
+
+    The only kind of coefficients of a scheme is "", and of several channels the mean is taken.
+    """
+    kinds: dict[str, dict[str, np.ndarray]] = {}
+    for key, value in values.items():
+        stage, _, kind = key.partition(".")
+        table = np.asarray(value, float)
+        table = table.reshape(len(table), -1)
+        kinds.setdefault(kind, {})[stage] = table if kind else table.mean(1, keepdims=True)
+    return kinds
+
+
+def draw_by_depth(axes: Any, stages: dict[str, np.ndarray], **style: Any) -> None:
+    """A number a learned step against its place in the network, a line a stage.
+
+    Args:
+        axes: to draw on.
+        stages: [steps] by stage.
+        style: of the lines, as matplotlib's `plot` takes it.
+    """
+    first, label = 1, style.pop("label", None)
+    for values in stages.values():
+        axes.plot(np.arange(first, first + len(values)), values, label=label, **style)
+        first, label = first + len(values), None
+
+
+def mark_stages(axes: Any, lengths: dict[str, int], *, names: bool = True) -> None:
+    """The boundaries of stages with so many learned steps, and their names above."""
+    first = 1
+    for stage, length in lengths.items():
+        axes.axvline(first - 0.5, color="0.85", linewidth=0.8, zorder=0)
+        if names:
+            axes.annotate(
+                stage, (first - 0.4, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
+                textcoords="offset points", color="0.4", fontsize=8,
+            )  # fmt: skip
+        first += length
+    axes.set(xlabel="learned step", xlim=(0.5, first - 0.5))
+    axes.xaxis.get_major_locator().set_params(integer=True)

@@ -1,0 +1,188 @@
+"""The order of accuracy that a scheme shows: errors against step sizes."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from lmjax import drawing
+from lmjax.analysis.amplification import is_of_second_order, pair, pair_sign
+from lmjax.analysis.command import add_out, add_schemes, chosen_schemes, print_table, require_out, save
+from lmjax.analysis.precision import float64
+from lmjax.analysis.scheme import require_coef
+from lmjax.integrate import odeint
+from lmjax.steppers import StepInfo, Stepper
+
+STEPS = (10, 20, 40, 80, 160, 320, 640)
+_ROUNDING = 1e-12  # smaller errors than that say nothing
+_FITTED = 3  # how many of the finest errors a slope goes through
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+    """A test problem q' = p, p' = G(q), with its exact solution: as a system, as a pair and as q'' = G(q) the same.
+
+    Attributes:
+        name: what it is called.
+        equation: as a picture shows it.
+        force: G.
+        exact: (q, p) at time t, float64.
+        t1: the time at which the error is taken.
+    """
+
+    name: str
+    equation: str
+    force: Callable[[jax.Array], jax.Array]
+    exact: Callable[[float], tuple[float, float]]
+    t1: float = 2.0
+
+
+def _oscillation(t):
+    return np.cos(t) + 0.5 * np.sin(t), 0.5 * np.cos(t) - np.sin(t)
+
+
+def _pulse(t):
+    q = 1 / np.cosh(t - 0.6)
+    return q, -q * np.tanh(t - 0.6)
+
+
+# The nonlinear one is the homoclinic orbit q = sech(t) of Duffing's equation without friction. Either field vanishes
+# at 0, which `poly` needs.
+LINEAR = Problem("linear", "q″ = −q", lambda q: -q, _oscillation)
+NONLINEAR = Problem("nonlinear", "q″ = q − 2q³", lambda q: q - 2 * q**3, _pulse)
+
+
+@dataclasses.dataclass(frozen=True)
+class ObservedOrder:
+    """What `observed_order` has found.
+
+    Attributes:
+        h: the step sizes, float64 [n], falling.
+        errors: the Euclidean norms of the errors at the end, float64 [n].
+        order: the slope of log(error) against log(h) over the finest three that rounding leaves; NaN if there are
+            fewer than two.
+    """
+
+    h: np.ndarray
+    errors: np.ndarray
+    order: float
+
+
+def observed_order(
+    stepper: Stepper, coef: Any = None, *, problem: Problem = NONLINEAR, steps: Sequence[int] = STEPS
+) -> ObservedOrder:
+    """Integrates a test problem with smaller and smaller steps, in float64, by `odeint`.
+
+    A multistep scheme takes its first values from `rk4`. A coupled scheme is given the pair of fields, and a scheme
+    for u'' = F, which `odeint` refuses, the equation of second order and an exact second value.
+
+    Args:
+        stepper: the scheme.
+        coef: its coefficients, the same at every step; needed where it has any.
+        problem: `LINEAR`, `NONLINEAR`, or another one.
+        steps: how many steps to take, from coarse to fine.
+
+    Raises:
+        InputError: if coefficients are missing, or given to a scheme that has none.
+    """
+    coef = require_coef(stepper, coef)
+    with float64():
+        errors = np.array([_error(stepper, coef, problem, n) for n in steps])
+    h = problem.t1 / np.asarray(steps)
+    usable = np.flatnonzero(np.isfinite(errors) & (errors > _ROUNDING))[-_FITTED:]
+    slope = np.polyfit(np.log(h[usable]), np.log(errors[usable]), 1)[0] if len(usable) > 1 else np.nan
+    return ObservedOrder(h, errors, float(slope))
+
+
+def _error(stepper, coef, problem, n):
+    start, end = (np.array(problem.exact(t)) for t in (0.0, problem.t1))
+    if is_of_second_order(stepper, coef):
+        return abs(_second_order(stepper, coef, problem, n) - end[0])
+    if stepper.parts > 1:
+        sign = pair_sign(stepper, coef)
+        start = tuple(start)
+        field = pair(stepper, lambda p: p, lambda q: sign * problem.force(q))
+    else:
+
+        def field(u):
+            return jnp.stack([u[1], problem.force(u[0])])
+
+    found = odeint(stepper, field, start, t1=problem.t1, steps=n, coef=coef)
+    return np.linalg.norm(np.ravel(found) - end)
+
+
+def _second_order(stepper, coef, problem, n):
+    """q at the end, by a scheme for q'' = G(q) from exact first values."""
+    h, more = problem.t1 / n, (lambda i: (StepInfo(None, i, n),)) if stepper.informed else (lambda i: ())
+    fs = (lambda q: h**2 * problem.force(q),) * stepper.stages
+    q = jnp.asarray(problem.exact(0.0)[0])
+    memory = stepper.init(q)
+    for i in range(stepper.history):
+        _, memory = stepper.step(fs, q, memory, coef, *more(i))
+        q = jnp.asarray(problem.exact((i + 1) * h)[0])
+
+    def step(carry, i):
+        return stepper.step(fs, *carry, coef, *more(i)), None
+
+    return lax.scan(step, (q, memory), jnp.arange(stepper.history, n))[0][0]
+
+
+def draw_orders(found: dict[Problem, dict[str, ObservedOrder]]) -> Any:
+    """Errors against step sizes on logarithmic axes: a panel a problem, a line a scheme, the orders in the legend.
+
+    Args:
+        found: by problem and by scheme; the schemes are the same everywhere.
+
+    Returns:
+        A matplotlib figure.
+    """
+    schemes = list(next(iter(found.values())))
+    figure = drawing.figure(4 * len(found) + 2, max(3.6, 1 + 0.2 * len(schemes)), purpose="drawing errors")
+    for axes, (problem, results) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
+        for i, scheme in enumerate(schemes):
+            orders = ", ".join(f"{of_problem[scheme].order:.2f}" for of_problem in found.values())
+            axes.loglog(
+                results[scheme].h, results[scheme].errors, label=f"{scheme}: {orders}", linewidth=1.1,
+                color=drawing.COLOURS[i % len(drawing.COLOURS)], marker="os^DvP*X"[i % 8], markersize=5,
+                markerfacecolor="none",
+            )  # fmt: skip
+        axes.set(title=f"{problem.name}, {problem.equation}", xlabel="step size h", ylabel="error at the end")
+        drawing.open_frame(axes)
+    title = "scheme: observed orders"
+    figure.legend(
+        handles=axes.get_lines(), loc="outside right upper", frameon=False, fontsize=8, title=title, title_fontsize=8
+    )
+    return figure
+
+
+def add(commands: Any) -> None:
+    """Adds the command to those of an argparse parser."""
+    parser = commands.add_parser(
+        "order",
+        help="the order of accuracy that schemes show",
+        description="Integrates a linear and a nonlinear equation with smaller and smaller steps, in float64, and fits "
+        "the slope of the error against the step size.",
+    )
+    add_schemes(parser)
+    add_out(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(options: Any) -> None:
+    require_out(options.out)
+    chosen = chosen_schemes(options)
+    found = {
+        problem: {s.label: observed_order(s.stepper, s.coef, problem=problem) for s in chosen}
+        for problem in (LINEAR, NONLINEAR)
+    }
+    head = ["scheme", "claimed", *(f"observed, {problem.name}" for problem in found)]
+    rows = [
+        [s.label, s.stepper.order, *(f"{results[s.label].order:.2f}" for results in found.values())] for s in chosen
+    ]
+    print_table([head, *rows])
+    if options.out is not None:
+        save(draw_orders(found), options.out)

@@ -1,0 +1,237 @@
+"""What a trained network computes when its steps are made smaller and more, as a numerical method allows.
+
+The scheme of a network is a method for u' = F(u, t), with increments f = h F. To refine it by m, every step of a stage
+but the first one (which may change the shape) becomes m steps with the branch f/m and the same coefficients: F and the
+end of the integration stay, the step is h/m. An `lm` network integrates (1 + k) u' = F, whatever h is, so that k stays;
+`verlet` integrates u'' = F with f = h^2 F, so that its branch becomes f/m^2.
+
+What a multistep scheme remembers at the start of a stage is brought to the other grid: earlier states u[-j] become
+u[0] + (u[-j] - u[0])/m, those on the straight line of the first step, and earlier increments their m-th part. With the
+state u[-1] left where it was, LM would go off by k (u[-1] - u[0]) at once, however small h, and would not converge to
+the solution that starts at u[0].
+
+For m -> infinity the features of a consistent and zero-stable scheme converge, with an error of O(1/m): F is Lipschitz
+and, its parameters being constant over each step of the network, piecewise constant in time. What tells whether the
+network is the discretisation of an ODE is how far it is from that limit. Plain ResNets are not invariant under such a
+change of the step (Queiruga et al. 2020, "Continuous-in-depth neural networks"). Batch normalisation keeps the
+statistics of the training here, those of the coarse path. Schemes whose trained coefficients are not consistent
+(`learned_multistep` with weights that do not sum to 1) or not zero-stable (|k| > 1) have no limit at all.
+
+To coarsen by c leaves c - 1 of c steps out, and gives the remaining one their time: the branch c f. If c does not
+divide the number of steps, the last one stands for fewer, and what is remembered is brought to its size.
+"""
+
+import argparse
+from collections.abc import Callable
+from fractions import Fraction
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jax import lax
+
+from lmjax.analysis import command, refinement_figure
+from lmjax.analysis.runs import add_runs, batches, grouped, measured, normalised, outputs, write_json
+from lmjax.analysis.walk import advance, through
+from lmjax.errors import InputError
+from lmjax.networks import Network, Stack, Stage
+from lmjax.steppers import Branch, StepInfo, Stepper, combine
+from lmjax.training import Trained
+
+_BATCH = 128
+
+
+def refined(network: Network, images: jax.Array, factor: Fraction | int) -> tuple[jax.Array, jax.Array]:
+    """The features after the last stage, and the logits, of the refined or coarsened network, in evaluation.
+
+    Args:
+        network: whose `eval()` has been called.
+        images: as the network takes them, [N, H, W, C].
+        factor: m >= 1 to refine by it, 1/c to coarsen by c. 1 is the network itself.
+
+    Raises:
+        InputError: if it is neither, the network is not made of steps, or its scheme has coefficients for each of the
+            states of a stage (`dense`).
+    """
+    factor = Fraction(factor)
+    if factor <= 0 or 1 not in (factor.numerator, factor.denominator):
+        raise InputError(f"refinement by {factor}: give a whole number, or 1/2, 1/3, ... to coarsen")
+
+    def visit(stage, u, memory, info):
+        if factor != 1 and network.stepper.over is not None:
+            raise InputError(f"{network.scheme} weighs all the states of a stage, and has no weights for more or fewer")
+        return _refined_stage(stage, u, memory, info, factor)
+
+    u = through(network, images, visit)
+    return u, network.classify(u)
+
+
+def _refined_stage(stage: Stage, u: Any, memory: Any, info: StepInfo, factor: Fraction) -> tuple[Any, Any]:
+    (u, memory), _ = stage.begin(u, memory, info)
+    given, info_of = stage.given(info)
+    group = factor.denominator
+    starts = np.arange(0, stage.steps.depth, group)
+    # The time that the branch of a step stands for, in steps of the network: the last one may stand for fewer.
+    times = np.float32(np.minimum(group, stage.steps.depth - starts) / factor.numerator)
+
+    ratios = times / np.float32([1, *times[:-1]])  # to the step before: what is remembered is that far away
+
+    def body(block, state, step):
+        given, time, ratio = step
+        scale = time**2 if _second_order(block) else time
+
+        def substep(_, state):
+            u, memory = advance(block, *state, info_of(given), _scaled(scale) if factor != 1 else _unchanged)
+            return block.after(u), memory
+
+        if factor == 1:
+            return substep(0, state)
+        u, memory = state
+        return lax.fori_loop(0, factor.numerator, substep, (u, _rescaled(stage.stepper, u, memory, ratio)))
+
+    steps = (jax.tree.map(lambda x: x[starts], given), times, ratios)
+    u, memory = _thinned(stage.steps, group).scan(body, (u, memory), steps)
+    return stage.join(u), memory
+
+
+def _thinned(stack: Stack, group: int) -> Stack:
+    """The first of every so many modules of a stack."""
+    if group == 1 or not stack.depth:
+        return stack
+    thin = nnx.clone(stack)
+    graph, variables = nnx.split(stack.item)
+    thin.item = nnx.merge(graph, jax.tree.map(lambda x: x[::group], variables))
+    thin.depth = -(-stack.depth // group)
+    return thin
+
+
+def _unchanged(f: Branch) -> Branch:
+    return f
+
+
+def _scaled(scale: Any) -> Callable[[Branch], Branch]:
+    return lambda f: lambda u: jax.tree.map(lambda x: combine((scale, x)), f(u))
+
+
+def _second_order(block: Any) -> bool:
+    """Whether the scheme of the block integrates u'' = F, and nothing of u'."""
+    damping = block.stepper.damping(block.values())
+    return isinstance(damping, float) and damping == 0
+
+
+def _rescaled(stepper: Stepper, u: Any, memory: Any, ratio: jax.Array | float) -> Any:
+    """The memory at a state u, as it would be if its steps had been `ratio` times as long."""
+    parts = (u,) if stepper.parts == 1 else u
+    # Which part of the state each remembered array is an earlier value of; 0 for an increment, which starts at zero.
+    with jax.ensure_compile_time_eval():
+        labels = tuple(jnp.float32(i) for i in range(1, stepper.parts + 1))
+        kinds = jax.tree.map(int, stepper.init(labels[0] if stepper.parts == 1 else labels))
+
+    def moved(kind, w):
+        return combine((ratio, w)) if kind == 0 else combine((ratio, w), (1 - ratio, parts[kind - 1]))
+
+    return jax.tree.map(moved, kinds, memory)
+
+
+def refinements(
+    trained: Trained, images: np.ndarray, labels: np.ndarray, factors: list[Fraction]
+) -> dict[str, dict[str, float]]:
+    """How a trained network classifies when it is refined or coarsened, and how far its features move.
+
+    Args:
+        trained: the run.
+        images, labels: pixels, 0 to 255, [N, H, W, C], and the labels [N].
+        factors: in increasing order, and 1 among them.
+
+    Returns:
+        For each factor, as "1/2", "1", "2", ...: "accuracy"; "agreement", the share of images classified as by the
+        network itself; "features" and "logits", the median over the images of their distance from those of the network
+        itself, relative to the length of these; "change", that of the features from those of the factor before.
+    """
+    graph, state = nnx.split(trained.model())
+
+    @jax.jit
+    def program(state, pixels):
+        network = nnx.merge(graph, state)
+        return [refined(network, normalised(trained, pixels), factor) for factor in factors]
+
+    found = {key: [[] for _ in factors] for key in ("accuracy", "agreement", "features", "logits", "change")}
+    itself = factors.index(1)
+    for count, pixels, theirs in batches(trained, _BATCH, images, labels):
+        outcomes = [
+            [np.asarray(x[:count], np.float32).reshape(count, -1) for x in outcome]
+            for outcome in program(nnx.to_pure_dict(state), pixels)
+        ]
+        own_features, own_logits = outcomes[itself]
+        for i, (features, logits) in enumerate(outcomes):
+            predicted = logits.argmax(-1)
+            found["accuracy"][i].append(predicted == np.asarray(theirs[:count]))
+            found["agreement"][i].append(predicted == own_logits.argmax(-1))
+            found["features"][i].append(_distance(features, own_features))
+            found["logits"][i].append(_distance(logits, own_logits))
+            found["change"][i].append(_distance(features, outcomes[max(i - 1, 0)][0]))
+    shares = ("accuracy", "agreement")
+    return {
+        str(factor): {
+            key: float((np.mean if key in shares else np.median)(np.concatenate(values[i])))
+            for key, values in found.items()
+        }
+        for i, factor in enumerate(factors)
+    }
+
+
+def _distance(x: np.ndarray, reference: np.ndarray) -> np.ndarray:
+    """|x - reference| / |reference| of each row; infinite where x is not finite."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        distance = np.linalg.norm(x - reference, axis=-1) / np.linalg.norm(reference, axis=-1)
+    return np.where(np.isfinite(distance), distance, np.inf)
+
+
+def add(commands: Any) -> None:
+    """Adds the command to those of an argparse parser."""
+    parser = commands.add_parser(
+        "refinement",
+        help="what trained networks compute with smaller and more steps",
+        description="Replaces each step of trained networks, but for the first of a stage, by m steps with the branch "
+        "f/m and the same coefficients, or leaves steps out and lengthens the others (1/2): the accuracy, and how far "
+        "the features move. Batch normalisation keeps the statistics of the training.",
+    )
+    add_runs(parser, images=1000, out="the picture to write, with the numbers beside it as .json; or a folder")
+    parser.add_argument(
+        "--factors", nargs="+", type=_factor, default=[Fraction(1), Fraction(2), Fraction(4)], metavar="M",
+        help="steps for one: 1 2 4 (the default), 1/2 to coarsen",
+    )  # fmt: skip
+    parser.set_defaults(run=_run)
+
+
+def _factor(text: str) -> Fraction:
+    try:
+        return Fraction(text)
+    except (ValueError, ZeroDivisionError):
+        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+
+
+def _run(options: Any) -> None:
+    paths = outputs(options, "refinement")
+    factors = sorted({Fraction(1), *options.factors})
+    results = measured(options, lambda trained, *sample: {"factors": refinements(trained, *sample, factors)})
+    groups = {label: [r.values["factors"] for r in group] for label, group in grouped(results).items()}
+    _print(groups)
+    if paths is not None:
+        write_json(paths[1], results)
+        command.save(refinement_figure.draw(groups, factors), paths[0])
+
+
+def _print(groups: dict[str, list[dict[str, dict[str, float]]]]) -> None:
+    """A line for each factor: means over the seeds."""
+    rows = [("steps for one", "accuracy", "agreement", "features moved by", "logits", "features since the line before")]
+    for label, seeds in groups.items():
+        for number, factor in enumerate(seeds[0]):
+            mean = {key: np.mean([seed[factor][key] for seed in seeds]) for key in seeds[0][factor]}
+            since = f"{mean['change']:.1%}" if number else ""
+            shares = (f"{mean[key]:.1%}" for key in ("accuracy", "agreement", "features", "logits"))
+            rows.append((f"{label}: {factor}", *shares, since))
+    print()
+    command.print_table(rows)

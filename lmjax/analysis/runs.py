@@ -1,0 +1,206 @@
+"""The runs that a command is given: opened one after another, and measured on the same test images."""
+
+import argparse
+import collections
+import dataclasses
+import importlib.metadata
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from lmjax.analysis import command
+from lmjax.config import to_dict
+from lmjax.data import normalise
+from lmjax.errors import InputError
+from lmjax.training import Record, Trained, open_run
+from lmjax.training.console import device, say
+
+
+def add_runs(parser: Any, *, images: int, out: str) -> None:
+    """Adds the runs, and how to look at them, to an argparse parser."""
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="the folder of a run, or of several seeds of one"
+    )
+    parser.add_argument(
+        "--at",
+        type=_checkpoint,
+        default="latest",
+        metavar="STEP",
+        help="which checkpoint: latest (default), best, 4000",
+    )
+    parser.add_argument(
+        "--images", type=_count, default=images, metavar="N", help=f"how many test images ({images}), drawn by the seed"
+    )
+    parser.add_argument("--seed", type=int, default=0, help="draws the images, and all else that is random (0)")
+    parser.add_argument("--data-dir", metavar="DIR", help="where the data is now, if it has moved")
+    parser.add_argument("--out", type=Path, metavar="FILE", help=out)
+
+
+def _checkpoint(text: str) -> str | int:
+    if text in ("latest", "best"):
+        return text
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r} is no checkpoint: give latest, best, or a step")
+    return int(text)
+
+
+def _count(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of images: give a whole number from 1")
+    return int(text)
+
+
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """One run, and what was measured of it.
+
+    Attributes:
+        label: what to call it: network and scheme, and the folder's name where others are called the same. The seeds
+            of one run have one label.
+        about: what it is, as plain data: folder, config, step, images, versions.
+        values: what was measured.
+    """
+
+    label: str
+    about: dict[str, Any]
+    values: Any
+
+
+def measured(options: Any, measure: Callable[[Trained, np.ndarray, np.ndarray], Any]) -> list[Measured]:
+    """Measures every run that the options of `add_runs` name.
+
+    Args:
+        options: parsed.
+        measure: called with the opened run, and test images and their labels: the same for all runs on a data set.
+
+    Raises:
+        InputError: if one of them cannot be opened.
+    """
+    found = []
+    groups = [(path, seeds_of(path)) for path in options.runs]  # all of them are looked for before any work
+    for path, directories in groups:
+        for directory in directories:
+            with open_run(directory, at=options.at, data_dir=options.data_dir) as trained:
+                images, labels = trained.test_sample(options.images, options.seed)
+                say(f"{directory}: {trained.name}, step {trained.step:,}, {len(labels):,} test images")
+                found.append((trained.name, path, _about(trained, options, labels), measure(trained, images, labels)))
+    folders = collections.defaultdict(set)
+    for name, path, *_ in found:
+        folders[name].add(path)
+    return [
+        Measured(name if len(folders[name]) == 1 else f"{name} ({path.name})", about, values)
+        for name, path, about, values in found
+    ]
+
+
+def grouped(results: list[Measured]) -> dict[str, list[Measured]]:
+    """The runs by label: the seeds of one together."""
+    groups = {}
+    for result in results:
+        groups.setdefault(result.label, []).append(result)
+    return groups
+
+
+def seeds_of(directory: Path) -> list[Path]:
+    """The folder itself if it holds a run, else those of its seeds.
+
+    Raises:
+        InputError: if it holds neither.
+    """
+    if Record(directory).started:
+        return [directory]
+    seeds = [path.parent for path in directory.glob("seed*/config.json") if path.parent.name[4:].isdigit()]
+    if not seeds:
+        Record(directory).config()  # says that there is none
+    return sorted(seeds, key=lambda path: int(path.name[4:]))
+
+
+def _about(trained: Trained, options: Any, labels: np.ndarray) -> dict[str, Any]:
+    packages = ("jax", "jaxlib", "flax", "numpy")
+    return {
+        "run": str(trained.record.directory),
+        "config": to_dict(trained.config),
+        "step": trained.step,
+        "data": trained.dataset.name,
+        "images": len(labels),
+        "seed": options.seed,
+        "device": device(),
+        "versions": {name: importlib.metadata.version(name) for name in packages},
+    }
+
+
+def batches(trained: Trained, size: int, *arrays: np.ndarray) -> Iterator[tuple[int, ...]]:
+    """Pieces of arrays, of one length and split over the devices of the run.
+
+    Args:
+        trained: the run.
+        size: of a piece; rounded up to a multiple of the devices, and no more than there is.
+        arrays: of one length.
+
+    Yields:
+        How many rows of the pieces count, and the pieces. The last ones are filled up with copies of their first row.
+    """
+    devices = trained.trainer.mesh.size
+    size = -(-min(size, len(arrays[0])) // devices) * devices
+    split = NamedSharding(trained.trainer.mesh, P("data"))
+    for start in range(0, len(arrays[0]), size):
+        pieces = [array[start : start + size] for array in arrays]
+        count = len(pieces[0])
+        filled = [np.concatenate([piece, np.repeat(piece[:1], size - count, axis=0)]) for piece in pieces]
+        yield count, *(jax.device_put(piece, split) for piece in filled)
+
+
+def normalised(trained: Trained, pixels: jax.Array) -> jax.Array:
+    """Pixels, 0 to 255, as the network of the run takes them."""
+    dataset = trained.dataset
+    return normalise(pixels, dataset.mean, dataset.std, jnp.dtype(trained.config.model.dtype))
+
+
+def outputs(options: Any, name: str) -> tuple[Path, Path] | None:
+    """Where the picture and the numbers go: (picture, JSON); None if they are not wanted.
+
+    `--out` is a folder, for <name>.png and <name>.json, or either file; the other then lies beside it.
+
+    Raises:
+        InputError: if they cannot be written there.
+    """
+    if options.out is None:
+        return None
+    path = options.out.expanduser()
+    if path.is_dir():
+        path = path / f"{name}.png"
+    picture = path.with_suffix(".png") if path.suffix.lower() == ".json" else path
+    command.require_out(picture)
+    return picture, picture.with_suffix(".json")
+
+
+def write_json(path: Path, results: list[Measured], **others: Any) -> None:
+    """Writes what was measured; what is not finite becomes null.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
+    runs = [{"label": result.label, **result.about, **plain(result.values)} for result in results]
+    try:
+        path.write_text(json.dumps({"runs": runs, **plain(others)}, indent=2, allow_nan=False) + "\n")
+    except OSError as error:
+        raise InputError(f"--out {path}: cannot be written ({error.strerror})") from error
+    say(f"numbers: {path}")
+
+
+def plain(values: Any) -> Any:
+    """Arrays, numbers and what holds them, as JSON has them."""
+    if isinstance(values, dict):
+        return {str(key): plain(value) for key, value in values.items()}
+    if isinstance(values, (list, tuple)):
+        return [plain(value) for value in values]
+    if isinstance(values, (np.ndarray, np.generic, jax.Array)):
+        return plain(np.asarray(values).tolist())
+    return None if isinstance(values, float) and not np.isfinite(values) else values

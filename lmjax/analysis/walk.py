@@ -1,0 +1,137 @@
+"""A trained network, gone through step by step: as the network does it, with a look at what it does."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from lmjax.errors import InputError
+from lmjax.networks import Block, Network, Stage
+from lmjax.networks.block import PureBranch
+from lmjax.steppers import Branch, StepInfo, Stepper
+
+
+class Walk(NamedTuple):
+    """How some images pass a stage.
+
+    Attributes:
+        states: [steps + 1, N, H, W, C], the features that the first step starts from, brought to the shape of the
+            stage by its shortcut, and those after each step. Coupled states are joined along the channels.
+        branches: [steps, N, H, W, C], what the residual branches add in each step: what the step arrives at, less what
+            it would arrive at if they were zero in this step. For `euler` and `lm` it is f(u).
+    """
+
+    states: jax.Array
+    branches: jax.Array
+
+
+def walk(network: Network, images: jax.Array) -> tuple[list[Walk], jax.Array]:
+    """The states between all steps of a network, in evaluation.
+
+    Args:
+        network: whose `eval()` has been called.
+        images: as the network takes them, [N, H, W, C].
+
+    Returns:
+        A `Walk` for each stage, in the dtype of the features, and the logits, those of the network.
+
+    Raises:
+        InputError: if the network is not made of steps.
+    """
+    walks = []
+
+    def visit(stage, u, memory, info):
+        u, memory, found = _walk_stage(stage, u, memory, info)
+        walks.append(found)
+        return u, memory
+
+    u = through(network, images, visit)
+    return walks, network.classify(u)
+
+
+def through(
+    network: Network, images: jax.Array, visit: Callable[[Stage, jax.Array, Any, StepInfo], tuple[jax.Array, Any]]
+) -> jax.Array:
+    """Images [N, H, W, C] -> the features after the last stage, in evaluation.
+
+    Args:
+        network: made of steps.
+        images: normalised.
+        visit: takes a stage, the features, the memory of the stage before, and the `StepInfo` of its first step, as
+            calling the stage does; returns the features and the memory after it.
+
+    Raises:
+        InputError: if the network is not made of steps.
+    """
+    if not isinstance(network, Network):
+        raise InputError(
+            f"{type(network).__name__} is not made of the steps of a scheme, so that there are no states between them: "
+            "choose a run of a resnet, resnext or revnet"
+        )
+    u, memory, index = network.stem(images).astype(network.stream), None, 0
+    count = sum(stage.depth for stage in network.stages)
+    for stage in network.stages:
+        u, memory = visit(stage, u, memory, StepInfo(None, index, count))
+        index += stage.depth
+    return u
+
+
+def advance(
+    block: Block, u: Any, memory: Any, info: StepInfo | None, change: Callable[[Branch], Branch] = lambda f: f
+) -> tuple[Any, Any]:
+    """A block's step with each of its branches changed; (u, memory), where u is not rectified yet."""
+    fs = tuple(change(PureBranch(branch)) for branch in block.evaluated())
+    return block.stepper.step(fs, u, memory, block.values(), info)
+
+
+def _walk_stage(stage, u, memory, info):
+    state, start, first = _first_step(stage, u, memory, info)
+    given, info_of = stage.given(info)
+    entered = stage.depth - stage.steps.depth
+    states = jnp.zeros((stage.depth + 1, *start.shape), start.dtype).at[0].set(start)
+    branches = jnp.zeros((stage.depth, *start.shape), start.dtype)
+    if entered:
+        states, branches = states.at[1].set(stage.join(state[0])), branches.at[0].set(first)
+
+    def body(block, carry, step):
+        n, (u, memory), states, branches = carry
+        info = info_of(step)
+        without, _ = advance(block, u, memory, info, _silent)
+        u, memory = advance(block, u, memory, info)
+        branches = branches.at[n].set(stage.join(u) - stage.join(without))
+        u = block.after(u)
+        return n + 1, (u, memory), states.at[n + 1].set(stage.join(u)), branches
+
+    _, (u, memory), states, branches = stage.steps.scan(body, (entered, state, states, branches), given)
+    return stage.join(u), memory, Walk(states, branches)
+
+
+def _first_step(stage, u, memory, info):
+    """The state after the entry of a stage, the features before it in the new shape, and what its branches add."""
+    if stage.entry is None:
+        state, v = stage.begin(u, memory, info)
+        return state, stage.join(v), None
+    with_branches, without = nnx.clone(stage), nnx.clone(stage)
+    with_branches.entry.post = without.entry.post = False
+    without.entry.stepper = _silenced(stage.entry.stepper)
+    (arrived, memory_after), v = with_branches.begin(u, memory, info)
+    (stayed, _), _ = without.begin(u, memory, info)
+    rectified = jax.tree.map(jax.nn.relu, arrived) if stage.entry.post else arrived
+    return (rectified, memory_after), stage.join(v), stage.join(arrived) - stage.join(stayed)
+
+
+def _silent(f: Branch) -> Branch:
+    return lambda u: jax.tree.map(jnp.zeros_like, u)
+
+
+def _silenced(stepper: Stepper) -> Stepper:
+    """The scheme of u' = 0."""
+
+    def step(fs, u, memory, coef, info=None):
+        return stepper.step(tuple(map(_silent, fs)), u, memory, coef, info)
+
+    return Stepper(
+        stepper.name, step, init=stepper.init, stages=stepper.stages, parts=stepper.parts, informed=stepper.informed
+    )

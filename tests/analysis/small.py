@@ -1,0 +1,45 @@
+"""A small network of every kind of scheme, for the tests that look into networks."""
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from lmjax import networks, steppers
+from lmjax.networks import Symmetric
+
+IMAGES = jax.random.normal(jax.random.key(1), (3, 6, 6, 3))
+
+
+def network(stepper, *, depths=(3, 2), seed=0, branch=networks.Basic, **options):
+    """Stages with 4 and 8 channels, in evaluation, with running statistics that are not those of the start."""
+    inner = {key: options.pop(key) for key in ("boundary", "post") if key in options}
+    architecture = networks.Architecture(depths, (4, 8)[: len(depths)], 4, branch, **inner)
+    stepper = steppers.get(stepper) if isinstance(stepper, str) else stepper
+    model = networks.Network(architecture, stepper, classes=5, rngs=nnx.Rngs(seed), **options)
+    model.eval()
+    graph, statistics, others = nnx.split(model, nnx.BatchStat, ...)
+    leaves, tree = jax.tree.flatten(statistics)
+    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
+    # Of either kind, mean and variance, positive numbers will do.
+    leaves = [x + jax.random.uniform(key, x.shape, x.dtype, 0.1, 0.5) for key, x in zip(keys, leaves, strict=True)]
+    return nnx.merge(graph, jax.tree.unflatten(tree, leaves), others)
+
+
+KINDS = {
+    "euler": ("euler", {}),
+    "euler, post-activated": ("euler", {"post": True}),
+    "lm": ("lm(-0.6, 0.4)", {}),
+    "lm, rolled": ("lm(-0.6, 0.4)", {"unroll": False}),
+    "lm, across the boundaries": ("lm(-0.6, 0.4)", {"boundary": "step"}),
+    "lm in bfloat16": ("lm(-0.6, 0.4)", {"dtype": jnp.bfloat16}),
+    "learned_multistep": ("learned_multistep", {}),
+    "adams_bashforth, across the boundaries": ("adams_bashforth(3)", {"boundary": "step"}),
+    "momentum, reversible": ("momentum", {"memory": "reversible"}),
+    "dense": ("dense", {}),
+    "rk4, shared": ("rk4", {"sharing": "all"}),
+    "poly, convolutions shared": ("poly(2)", {"sharing": "convolutions"}),
+    "backward_euler": ("backward_euler(8, 1e-3)", {}),
+    "reversible": ("reversible", {"boundary": "step"}),
+    "hamiltonian": ("hamiltonian", {"branch": Symmetric}),
+    "stochastic_depth": ("stochastic_depth(lm, rescale='evaluation')", {}),
+}

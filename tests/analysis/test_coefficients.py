@@ -1,0 +1,191 @@
+"""The learned coefficients of runs: as they were written, on the picture, and against the edge of zero-stability."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+
+from lmjax import InputError, analysis, steppers
+from lmjax.analysis.__main__ import main
+from lmjax.training import figures
+from tests.analysis.handmade import write_run
+
+EPOCHS = [{"stage1": [-0.1, -0.2], "stage2": [0.1]}, {"stage1": [-0.3, 0.4], "stage2": [-1.25]}]
+
+
+@pytest.fixture
+def seeds(tmp_path):
+    """The folder of two seeds."""
+    for seed in (2, 10):
+        shifted = [{stage: [k + seed / 100 for k in ks] for stage, ks in epoch.items()} for epoch in EPOCHS]
+        write_run(tmp_path / "runs" / f"seed{seed}", "lm", shifted, seed=seed)
+    return tmp_path / "runs"
+
+
+def test_reads_what_was_written(tmp_path):
+    (learned,) = analysis.read_learned(write_run(tmp_path / "run", "lm(-0.5, 0.0)", EPOCHS))
+    assert learned.name == "resnet20, lm(-0.5, 0.0), digits"
+    assert learned.stepper is steppers.lm(-0.5, 0.0)
+    assert (learned.epochs, learned.stages) == ([1, 2], ["stage1", "stage2"])
+    np.testing.assert_array_equal(learned.values["stage1"], [[-0.1, -0.2], [-0.3, 0.4]])
+    np.testing.assert_array_equal(learned.k()["stage2"], [[0.1], [-1.25]])
+    schemes = learned.schemes()
+    assert [s.label for s in schemes["stage1"]] == ["stage1, step 1, k = -0.3", "stage1, step 2, k = 0.4"]
+    assert [s.coef.item() for s in schemes["stage1"]] == [-0.3, 0.4]
+    np.testing.assert_allclose(learned.margins()["stage1"], [0.7, 0.6], atol=1e-6)
+    np.testing.assert_allclose(learned.margins()["stage2"], [-0.25], atol=1e-6)
+
+
+def test_channels(tmp_path):
+    k = [[-0.5, 0.1, 0.7], [0.2, 0.2, -1.5]]
+    (learned,) = analysis.read_learned(write_run(tmp_path / "run", "lm(per_channel=True)", [{"stage1": k}]))
+    np.testing.assert_allclose(learned.k()["stage1"], [[0.1, -1.1 / 3]])
+    np.testing.assert_allclose([s.coef for s in learned.schemes()["stage1"]], [[0.1], [-1.1 / 3]])
+    np.testing.assert_allclose(learned.margins()["stage1"], [0.3, -0.5], atol=1e-6)  # the worst channel
+
+
+def test_several_coefficients_a_step(tmp_path):
+    a, b = [[0.5, 0.5], [1.5, -0.5]], [[1.0, 0.25], [0.75, 0.0]]
+    run = write_run(tmp_path / "run", "learned_multistep(2)", [{"stage1.0": a, "stage1.1": b}])
+    (learned,) = analysis.read_learned(run)
+    assert {name: x["stage1"][-1].tolist() for name, x in learned.weights().items()} == {
+        "0[0]": [0.5, 1.5], "0[1]": [0.5, -0.5], "1[0]": [1.0, 0.75], "1[1]": [0.25, 0.0]
+    }  # fmt: skip
+    second = learned.schemes()["stage1"][1]
+    np.testing.assert_array_equal(second.coef, [a[1], b[1]])
+    np.testing.assert_allclose(learned.margins()["stage1"], [0.5, 0.5], atol=1e-6)
+    with pytest.raises(InputError, match="learned_multistep2 has several coefficients a step"):
+        learned.k()
+    left, right = analysis.draw_coefficients([learned]).axes
+    assert [text.get_text() for text in left.get_legend().get_texts()] == ["0[0]", "0[1]", "1[0]", "1[1]"]
+    np.testing.assert_allclose(right.get_lines()[0].get_ydata(), [0.5, 0.5], atol=1e-6)
+
+
+def test_a_scheme_over_a_stage_is_judged_by_its_step(tmp_path):
+    k = [[-0.02, -0.06, 0.0], [-0.04, -0.04, 0.0]]  # over three states, of which the last has no weight
+    (learned,) = analysis.read_learned(write_run(tmp_path / "run", "dense", [{"stage1": k}]))
+    assert learned.schemes()["stage1"][0].stepper is steppers.dense(3)
+    np.testing.assert_allclose(learned.margins()["stage1"], [1 - 0.75, 1 - 0.5], atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "expected"), [(-0.5, 0.5, [[-0.5, 0.5]]), (-3, 3, [[-1, 1]]), (1.5, 2, np.empty((0, 2)))]
+)
+def test_zero_stable_range(low, high, expected):
+    found = analysis.zero_stable_range(steppers.lm(), low, high)
+    np.testing.assert_allclose(found, expected, atol=2e-3)
+
+
+@pytest.mark.versions
+def test_picture(seeds):
+    left, right, bar = analysis.draw_coefficients(analysis.read_learned(seeds), "a title").axes
+    lines = [line.get_xydata() for line in left.get_lines()]
+    for seed, drawn in zip((2, 10), (lines[:2], lines[2:4]), strict=True):  # in their order as numbers
+        k = np.array([-0.3, 0.4, -1.25]) + seed / 100
+        np.testing.assert_allclose(np.concatenate(drawn).T, [[1, 2, 3], k])
+    np.testing.assert_allclose(np.concatenate(lines[4:6]), [[1, -0.24], [2, 0.46], [3, -1.19]])  # the mean
+    assert [x[0] for x in (line.get_xdata() for line in left.get_lines()[6:8])] == [0.5, 2.5]  # where stages begin
+    assert [text.get_text() for text in left.texts] == ["stage1", "stage2", "not zero-stable"]
+    (unstable,) = left.patches
+    assert unstable.get_y() == left.get_ylim()[0]
+    assert unstable.get_y() + unstable.get_height() == pytest.approx(-1, abs=1e-2)
+    ways = [line.get_xydata() for line in right.get_lines()[:3]]
+    np.testing.assert_allclose(ways[2], [[1, 0.16], [2, -1.19]])
+    assert len({line.get_color() for line in right.get_lines()[:3]}) == 3
+    assert bar.get_ylabel() == "learned step"
+
+
+def test_runs_of_different_lengths_have_the_epochs_in_common(tmp_path):
+    runs = [write_run(tmp_path / str(n), "lm", EPOCHS[:n]) for n in (1, 2)]
+    figure = analysis.draw_coefficients([analysis.read_learned(run)[0] for run in runs])
+    assert figure.axes[1].get_lines()[0].get_xdata().tolist() == [1]
+
+
+def test_command(seeds, tmp_path, capsys):
+    assert main(["coefficients", str(seeds), "--out", str(tmp_path / "k.png")]) == 0
+    printed = capsys.readouterr().out
+    assert "resnet20, lm, digits: after epoch 2" in printed
+    assert re.search(r"^stage2, 1 +-1\.1900 +0\.0566 +-0\.2300$", printed, re.MULTILINE)  # 0.08 / sqrt(2)
+    assert "2 of 6 learned steps are not zero-stable" in printed
+    assert (tmp_path / "k.png").read_bytes().startswith(b"\x89PNG")
+    assert main(["coefficients", str(seeds / "seed2")]) == 0
+    assert re.search(r"^stage2, 1 +-1\.2300 +-0\.2300$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_command_on_a_trained_run(runs, tmp_path, capsys):
+    assert main(["coefficients", str(runs["lm"]), "--out", str(tmp_path / "k.pdf")]) == 0
+    printed = capsys.readouterr().out
+    summaries = [json.loads((runs["lm"] / f"seed{seed}" / "summary.json").read_text()) for seed in (0, 1)]
+    margins = [summary["zero_stability"]["stage3"][0] for summary in summaries]
+    (line,) = re.findall(r"^stage3, 1 .*", printed, re.MULTILINE)
+    assert float(line.split()[-1]) == pytest.approx(min(margins), abs=1e-4)
+    assert (tmp_path / "k.pdf").exists()
+    assert main(["coefficients", str(runs["euler"])]) == 2
+    assert "euler learns no coefficients: give a run of a scheme that does, such as lm" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda run: (run / "config.json").unlink(), "holds no run"),
+        (lambda run: (run / "metrics.jsonl").unlink(), "metrics.jsonl: cannot be read"),
+        (lambda run: (run / "metrics.jsonl").write_text(""), "has no epoch yet"),
+        (
+            lambda run: (run / "metrics.jsonl").write_text(
+                '{"epoch": 1, "step": 1, "coefficients": {"stage1": [NaN]}}\n'
+            ),
+            "metrics.jsonl: has coefficients that are not finite",
+        ),
+        (
+            lambda run: (run / "metrics.jsonl").write_text(
+                '{"epoch": 1, "step": 1, "coefficients": {"stage1": ["x"]}}\n'
+            ),
+            "metrics.jsonl: its coefficients are not those of one network",
+        ),
+        (
+            lambda run: (run / "metrics.jsonl").write_text(
+                '{"epoch": 1, "step": 1, "coefficients": {"stage1": [[0.1], [0.1, 0.2]]}}\n'
+            ),
+            "metrics.jsonl: its coefficients are not those of one network",
+        ),
+        (
+            lambda run: (run / "metrics.jsonl").write_text(
+                '{"epoch": 1, "step": 1, "coefficients": {"stage1.0": [1], "stage1.1": [1]}}\n'
+            ),
+            "stage1 has 2 kinds of coefficients, and lm as it is now has 1",
+        ),
+    ],
+)
+def test_broken_runs_are_one_line(spoil, message, tmp_path, capsys):
+    run = write_run(tmp_path / "run", "lm", EPOCHS)
+    spoil(run)
+    assert main(["coefficients", str(run)]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
+
+
+def test_mistakes(seeds, tmp_path, capsys):
+    assert main(["coefficients", str(tmp_path / "missing")]) == 2
+    assert "missing" in capsys.readouterr().err
+    other = write_run(tmp_path / "other", "lm", [{"stage1": [0.1]}])
+    assert main(["coefficients", str(seeds), str(other)]) == 2
+    assert f"{other} and {seeds / 'seed2'} are runs of different schemes or networks" in capsys.readouterr().err
+    assert main(["stability", "--run", str(seeds)]) == 2
+    assert f"{seeds} holds several runs: name one, such as {seeds / 'seed2'}" in capsys.readouterr().err
+    assert main(["coefficients", str(other), "--out", str(tmp_path / "k.xyz")]) == 2
+    assert "k.xyz: is no picture" in capsys.readouterr().err
+
+
+def test_picture_at_the_end_of_a_run_is_the_same_line(tmp_path, monkeypatch):
+    axes = pytest.importorskip("matplotlib.axes")
+    drawn = []
+    plot = axes.Axes.plot
+    monkeypatch.setattr(
+        axes.Axes, "plot", lambda self, x, y, **style: drawn.append((*x, *y)) or plot(self, x, y, **style)
+    )
+    figures.coefficients(EPOCHS[-1], tmp_path / "k.png", "a title")
+    assert drawn == [(1, 2, -0.3, 0.4), (3, -1.25)]
+    assert (tmp_path / "k.png").exists()

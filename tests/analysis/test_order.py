@@ -1,0 +1,176 @@
+"""The observed order of schemes is the one they are known for, and the test problems have the solutions they claim."""
+
+import re
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from lmjax import InputError, analysis, steppers
+from lmjax.analysis.__main__ import main
+from lmjax.steppers import Stepper
+
+STEPS = (80, 160)
+
+
+@pytest.mark.parametrize("problem", [analysis.LINEAR, analysis.NONLINEAR], ids=lambda p: p.name)
+def test_exact_solution_solves_the_problem(problem):
+    for t in (0.0, 0.7, 2.0):
+        slope = np.imag(problem.exact(t + 1e-20j)) / 1e-20  # by a complex step
+        q, p = problem.exact(t)
+        np.testing.assert_allclose(slope, [p, problem.force(q)], rtol=1e-13)
+    assert problem.force(0.0) == 0
+
+
+def test_errors_of_euler_are_those_of_its_formula():
+    """On the oscillation q + ip turns by exp(-it), and Euler makes that (1 - ih)^n."""
+    found = analysis.observed_order(steppers.euler(), problem=analysis.LINEAR, steps=(5, 40, 80))
+    h = 2 / np.array([5, 40, 80])
+    w = complex(*analysis.LINEAR.exact(0.0))
+    np.testing.assert_allclose(found.h, h)
+    np.testing.assert_allclose(found.errors, np.abs(w * ((1 - 1j * h) ** (2 / h) - np.exp(-2j))), rtol=1e-9)
+    assert found.order == pytest.approx(np.polyfit(np.log(h), np.log(found.errors), 1)[0])
+
+
+@pytest.mark.parametrize(
+    ("call", "coef", "order"),
+    [
+        pytest.param("euler", None, 1, marks=pytest.mark.versions),
+        pytest.param("rk4", None, 4, marks=pytest.mark.versions),
+        pytest.param("lm", -0.3, 1, marks=pytest.mark.versions),
+        pytest.param("lm", 1.0, 2),
+        pytest.param("lm", -1.0, 2),  # for q'' = G(q)
+        pytest.param("lm(per_channel=True)", np.array([0.4]), 1),
+        pytest.param("leapfrog", None, 2),
+        pytest.param("verlet", None, 2, marks=pytest.mark.versions),
+        pytest.param("adams_bashforth(3)", None, 3),
+        pytest.param("midpoint", None, 2),
+        pytest.param("poly", None, 1),
+        pytest.param("way", None, 1),
+        pytest.param("backward_euler(60, 1e-13)", None, 1),
+        pytest.param("fractal(2, False)", None, 0),
+        pytest.param("momentum(0.4)", None, 1),
+        pytest.param("reversible", None, 1, marks=pytest.mark.versions),
+        pytest.param("hamiltonian", None, 1),
+        pytest.param("shake_shake(hamiltonian)", None, 1),
+        pytest.param("noise(heun)", None, 2),
+        pytest.param("noise(verlet)", None, 2),
+    ],
+)
+def test_observed_order(call, coef, order):
+    found = analysis.observed_order(steppers.get(call), coef, steps=STEPS)
+    assert found.order == pytest.approx(order, abs=0.1)
+    assert not jax.config.jax_enable_x64
+
+
+def test_rounding_takes_no_part():
+    exact = Stepper("exact", lambda fs, u, m, c: (_oscillation(fs[0], u), m))
+    found = analysis.observed_order(exact, problem=analysis.LINEAR, steps=STEPS)
+    assert found.errors.max() < 1e-12
+    assert np.isnan(found.order)
+
+
+def _oscillation(f, u):
+    h = -f(jnp.array([1.0, 0.0], u.dtype))[1]  # of (q, p) -> h (p, -q)
+    return jnp.array([[jnp.cos(h), jnp.sin(h)], [-jnp.sin(h), jnp.cos(h)]]) @ u
+
+
+def test_coefficients_must_be_given():
+    with pytest.raises(InputError, match="lm has coefficients to choose"):
+        analysis.observed_order(steppers.lm())
+
+
+def test_mean_of_the_initial_coefficients():
+    (lm, at, channel, several) = analysis.schemes(
+        ["lm", "lm(-0.3, -0.3)", "lm(0.2, 0.2, per_channel=True)", "learned-multistep(2)"]
+    )
+    assert (lm.label, lm.coef.item(), lm.coef.dtype) == ("lm, k = -0.05", -0.05, np.float64)
+    assert at.coef == -0.3  # not its neighbour in float32
+    assert (channel.label, channel.coef.shape) == ("lm_per_channel, k = 0.2", (1,))
+    assert several.label == "learned_multistep(2)"
+    np.testing.assert_array_equal(several.coef, [[1, 0], [1, 0]])
+    (given, plain) = analysis.schemes(["lm", "rk4"], k=0.7)
+    assert (given.coef, plain.coef) == (0.7, None)
+
+
+@pytest.mark.parametrize(
+    ("names", "k", "match"),
+    [
+        (["eulr"], None, "unknown stepper 'eulr': did you mean 'euler'"),
+        (["rk4", "euler"], 0.1, "--k 0.1: rk4 and euler has no coefficient"),
+        (["learned_multistep"], 0.1, "--k 0.1: learned_multistep3 has 6 coefficients a step, not one"),
+    ],
+)
+def test_bad_schemes(names, k, match):
+    with pytest.raises(InputError, match=match):
+        analysis.schemes(names, k)
+
+
+def test_picture_has_a_line_for_each_scheme():
+    schemes = {s.label: s for s in analysis.schemes(["euler", "rk4"])}
+    problems = (analysis.LINEAR, analysis.NONLINEAR)
+    found = {
+        p: {name: analysis.observed_order(s.stepper, problem=p, steps=STEPS) for name, s in schemes.items()}
+        for p in problems
+    }
+    figure = analysis.draw_orders(found)
+    for axes, problem in zip(figure.axes, problems, strict=True):
+        assert (axes.get_title(), axes.get_xscale(), axes.get_yscale()) == (
+            f"{problem.name}, {problem.equation}",
+            "log",
+            "log",
+        )
+        for line, name in zip(axes.get_lines(), schemes, strict=True):
+            np.testing.assert_array_equal(line.get_xydata().T, [2 / np.array(STEPS), found[problem][name].errors])
+    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert [line.split(":")[0] for line in said] == ["euler", "rk4"]
+    assert re.fullmatch(r"rk4: 4\.0\d, 4\.0\d", said[1])
+
+
+OWN = """
+import functools
+from lmjax import steppers
+from lmjax.steppers import Stepper, combine
+
+@functools.cache
+def ralston():
+    def step(fs, u, memory, coef):
+        k1 = fs[0](u)
+        k2 = fs[1](combine((1, u), (2 / 3, k1)))
+        return combine((1, u), (1 / 4, k1), (3 / 4, k2)), memory
+    return Stepper("ralston", step, stages=2, order=2)
+
+steppers.register("ralston", ralston)
+"""
+
+
+@pytest.mark.parametrize(("suffix", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")])
+def test_command_on_a_scheme_of_ones_own(suffix, start, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("lmjax.analysis.order.STEPS", STEPS)
+    (tmp_path / "own.py").write_text(OWN)
+    out = tmp_path / f"order{suffix}"
+    assert main(["order", "ralston", "--config", str(tmp_path / "own.py"), "--out", str(out)]) == 0
+    assert re.search(r"^ralston +2 +2\.0\d +(1\.9|2\.0)\d$", capsys.readouterr().out, re.MULTILINE)
+    assert out.read_bytes().startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["order", "eulr"], "unknown stepper 'eulr'"),
+        (["order", "dense"], "dense: over how many states is not decided"),
+        (["order", "rk4", "--out", "order.xyz"], "--out order.xyz: is no picture: end it in one of"),
+        (["order", "rk4", "--out", "no/such/folder/order.png"], "there is no folder no/such/folder: make it first"),
+        (["order", "rk4", "--out", "taken.png"], "--out taken.png: cannot be written: choose another place"),
+        (["order", "rk4", "--config", "none.py"], "--config: there is no file none.py"),
+    ],
+)
+def test_mistakes_are_one_line(arguments, message, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "taken.png").mkdir()
+    assert main(arguments) == 2
+    error = capsys.readouterr().err
+    assert error.startswith(f"error: {message}" if message.startswith("--") else "error: ")
+    assert message in error
+    assert error.count("\n") == 1
