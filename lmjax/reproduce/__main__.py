@@ -1,0 +1,81 @@
+"""Runs a table of experiments, or goes on with it, and says what it has come to.
+
+python -m lmjax.reproduce                                     # which tables there are
+python -m lmjax.reproduce depth --out runs/depth              # run it; the same command goes on after an interruption
+python -m lmjax.reproduce small --data-dir DIR --data-note "CIFAR-10 as JPEG of quality 75"
+python -m lmjax.reproduce small --out runs/small --only-report
+"""
+
+import argparse
+import json
+import sys
+from pathlib import Path
+
+from lmjax import runtime
+from lmjax.errors import InputError
+from lmjax.reproduce import results, runs, writing
+from lmjax.reproduce.tables import TABLES, Table, table
+from lmjax.training import Stopped
+from lmjax.training.console import say, warn
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Does what the command line says; returns the exit code, which is that of train.py."""
+    options = _parser().parse_args(arguments)
+    if options.table is None:
+        for name in TABLES:
+            say(f"{name:18}{table(name).claim}")
+        return 0
+    options.out = options.out or Path("runs", options.table)
+    try:
+        wanted = table(options.table)
+        if not options.only_report:
+            for note in runtime.start():
+                say(note)
+            _make(wanted, options)
+        say(writing.markdown(wanted, options.out))
+        if options.export:
+            count = results.export(wanted, options.out, options.export)
+            say(f"\n{count} runs are recorded in {options.export}")
+        return 0
+    except InputError as error:
+        warn(f"error: {error}")
+        return 2
+    except Stopped as stop:
+        say("stopped, and all is saved: the same command goes on")
+        return stop.code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m lmjax.reproduce", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("table", nargs="?", metavar="TABLE", help=", ".join(TABLES))
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the folder of the runs; runs/TABLE if it is left out")
+    parser.add_argument("--seeds", type=_count, metavar="N", help="from 0 to N - 1, instead of what the table asks for")
+    parser.add_argument("--data-name", choices=("cifar10", "folder"), help="how CIFAR-10 is stored")
+    parser.add_argument("--data-dir", metavar="DIR", help="where it is")
+    parser.add_argument("--data-note", metavar="TEXT", help="what to say of the data beside the numbers")
+    parser.add_argument("--only-report", action="store_true", help="run nothing")
+    parser.add_argument("--export", type=Path, metavar="DIR", help="copy what the runs have recorded, to be kept")
+    return parser
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
+    return int(text)
+
+
+def _make(wanted: Table, options: argparse.Namespace) -> None:
+    data = {key: value for key, value in (("name", options.data_name), ("dir", options.data_dir)) if value}
+    note = options.data_note or (f"Images of {options.data_dir}" if options.data_dir else "CIFAR-10")
+    about = options.out / writing.ABOUT
+    if not about.exists():
+        about.parent.mkdir(parents=True, exist_ok=True)
+        about.write_text(json.dumps({"table": options.table, "data": note}, indent=2) + "\n")
+    runs.make(wanted, options.out, count=options.seeds, data=data)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,92 @@
+"""What the runs of a table have come to: errors over seeds, and paired differences with their uncertainty."""
+
+import dataclasses
+import math
+import shutil
+import statistics
+from pathlib import Path
+from typing import Any
+
+from scipy import stats
+
+from lmjax.errors import InputError
+from lmjax.reproduce.runs import folder_of
+from lmjax.reproduce.tables import Table
+from lmjax.training import Record
+
+CONFIDENCE = 0.95
+_FILES = ("config.json", "metrics.jsonl", "summary.json")
+
+
+@dataclasses.dataclass(frozen=True)
+class Difference:
+    """The mean difference of two rows over the seeds that both have, in percentage points of test error.
+
+    Attributes:
+        count: how many seeds.
+        mean: negative where the row is better than its baseline.
+        half_width: of the two-sided 95% confidence interval, from Student's t distribution with count - 1 degrees of
+            freedom; None for a single seed.
+    """
+
+    count: int
+    mean: float
+    half_width: float | None
+
+
+def collect(table: Table, out: Path) -> dict[str, dict[int, dict[str, Any]]]:
+    """The summaries of the finished runs of a table, by row and seed.
+
+    Raises:
+        InputError: if a run there is not that of the table.
+    """
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    for row, config in table.rows.items():
+        found[row] = {}
+        for path in sorted((out / folder_of(row)).glob("seed*/summary.json"), key=lambda path: _seed(path.parent)):
+            record = Record(path.parent)
+            record.require_same(config, ("model", "optimizer", "train"))
+            found[row][_seed(path.parent)] = record.summary()
+    return found
+
+
+def _seed(folder: Path) -> int:
+    number = folder.name.removeprefix("seed")
+    if not number.isdecimal():
+        raise InputError(f"{folder}: is not the folder of a seed: move it away")
+    return int(number)
+
+
+def errors(summaries: dict[int, dict[str, Any]]) -> dict[int, float]:
+    """Test error in percent, after the last epoch, by seed."""
+    return {seed: 100 * (1 - summary["test_accuracy"]) for seed, summary in summaries.items()}
+
+
+def mean_and_std(values: list[float]) -> tuple[float, float | None]:
+    """Of a sample: the standard deviation is over n - 1, and None for a single value."""
+    return statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def difference(ours: dict[int, float], baseline: dict[int, float]) -> Difference | None:
+    """`ours` minus `baseline` over the seeds that both have; None if there is none."""
+    seeds = sorted(ours.keys() & baseline.keys())
+    if not seeds:
+        return None
+    mean, std = mean_and_std([ours[seed] - baseline[seed] for seed in seeds])
+    if std is None:
+        return Difference(1, mean, None)
+    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(seeds) - 1)
+    return Difference(len(seeds), mean, float(quantile) * std / math.sqrt(len(seeds)))
+
+
+def export(table: Table, out: Path, to: Path) -> int:
+    """Copies what the finished runs have recorded, without checkpoints and pictures; returns how many there are."""
+    count = 0
+    for row, summaries in collect(table, out).items():
+        for seed in summaries:
+            source, target = (folder / folder_of(row) / f"seed{seed}" for folder in (out, to))
+            target.mkdir(parents=True, exist_ok=True)
+            for name in _FILES:
+                shutil.copyfile(source / name, target / name)
+            count += 1
+    return count

@@ -1,0 +1,71 @@
+"""Makes the runs of a table, several at once where that is faster; what is done already is not done again."""
+
+import contextlib
+import dataclasses
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from lmjax.config import Config
+from lmjax.reproduce.tables import Table
+from lmjax.training import Interruption, Record, Run, seeds
+from lmjax.training.console import say
+
+
+def folder_of(row: str) -> str:
+    """What the folder of a row is called: "poly-2" for poly(2)."""
+    return re.sub(r"\W+", "-", row).strip("-")
+
+
+def place(config: Config, row: str, seed: int, out: Path, data: dict[str, str]) -> Config:
+    """The run of a row from a seed: in `<out>/<row>/seed<N>`, as train.py would have it with --seeds."""
+    config = dataclasses.replace(
+        config, workdir=str(out / folder_of(row)), data=dataclasses.replace(config.data, **data)
+    )
+    return seeds.of_seed(config, seed)
+
+
+def order(table: Table, count: int | None) -> Iterator[tuple[str, int]]:
+    """(row, seed), seed by seed, so that whatever is there when one stops is paired.
+
+    Args:
+        table: the table.
+        count: how many seeds of every row; None for as many as the table asks for.
+    """
+    wanted = {row: table.seeds[row] if count is None else count for row in table.rows}
+    for seed in range(max(wanted.values())):
+        yield from ((row, seed) for row in table.rows if seed < wanted[row])
+
+
+def make(table: Table, out: Path, *, count: int | None = None, data: dict[str, str] | None = None) -> None:
+    """Makes all runs of a table that are not there yet, and goes on with those that are not finished.
+
+    Args:
+        table: the table.
+        out: the folder that holds them.
+        count: see `order`.
+        data: fields of `DataConfig` to replace, such as its name and folder.
+
+    Raises:
+        InputError: for what the user has to mend.
+        Stopped: if it was asked to stop; all is saved.
+    """
+    jobs = [(row, place(table.rows[row], row, seed, out, data or {})) for row, seed in order(table, count)]
+    for _, config in jobs:  # before hours go into the first
+        record = Record(config.workdir)
+        if record.started:
+            record.require_same(config)
+    missing = [(row, config) for row, config in jobs if Record(config.workdir).summary() is None]
+    say(f"{len(jobs) - len(missing)} of {len(jobs)} runs are finished")
+    interruption, trainers, number = Interruption(), {}, seeds.at_once()
+    for i in range(0, len(missing), number):
+        with contextlib.ExitStack() as stack:
+            stories = []
+            for row, config in missing[i : i + number]:
+                say(f"{row}, seed {config.seed}:")
+                run = Run(config, interruption, resume=Record(config.workdir).started, like=trainers.get(row))
+                stories.append(run.story())
+                stack.callback(stories[-1].close)
+                trainers[row] = next(stories[-1])
+            seeds.side_by_side(stories)
+        say(f"{len(jobs) - len(missing) + min(i + number, len(missing))} of {len(jobs)} runs are finished")

@@ -1,0 +1,149 @@
+"""What is compared: rows of runs, and which of them are compared with which, seed by seed."""
+
+import dataclasses
+from collections.abc import Callable
+
+from lmjax import published, recipes
+from lmjax.config import Config, ModelConfig
+from lmjax.errors import unknown
+
+
+@dataclasses.dataclass(frozen=True)
+class Table:
+    """Runs that answer a question together.
+
+    Attributes:
+        claim: what was claimed, and by whom.
+        protocol: how the rows are run, where that is not as published.
+        rows: the runs, by name. The folder, the seed and the place of the data are left open.
+        seeds: from how many seeds each row is to be run at least.
+        pairs: (row, baseline), compared by the difference of their test errors from the same seed.
+    """
+
+    claim: str
+    protocol: str
+    rows: dict[str, Config]
+    seeds: dict[str, int]
+    pairs: tuple[tuple[str, str], ...]
+
+
+def _published(*names: str) -> dict[str, Config]:
+    return {name: published.CIFAR10[name].config for name in names}
+
+
+def _equal_cost(of: Callable[[str, str], Config]) -> dict[str, Config]:
+    """Networks of one cost: 15 branch evaluations, the same convolutions, and so the same parameters (but for k).
+
+    A stage is one plain step and four evaluations: four steps of a scheme with one evaluation a step, two of one with
+    two, one of one with four. A coupled scheme evaluates two branches of half the channels in a step, and so makes
+    more steps.
+    """
+    schemes = {
+        "euler": "resnet32", "lm": "resnet32", "leapfrog": "resnet32", "midpoint": "resnet20", "poly(2)": "resnet20",
+        "rk4": "resnet14", "reversible": "resnet56",
+    }  # fmt: skip
+    return {scheme: of(name, scheme) for scheme, name in schemes.items()}
+
+
+def _whole(name: str, scheme: str) -> Config:
+    return recipes.lm("cifar10", ModelConfig(name, scheme))
+
+
+def _scaled_down(name: str, scheme: str) -> Config:
+    """Half the channels, half the resolution (and so half the padding), a twentieth of the epochs."""
+    config = recipes.lm("cifar10", ModelConfig(name, scheme, width=0.5))
+    return dataclasses.replace(
+        config,
+        data=dataclasses.replace(config.data, name="folder", size=16, pad=2),
+        train=dataclasses.replace(config.train, epochs=8),
+    )
+
+
+def _against(baseline: str, rows: dict[str, Config]) -> tuple[tuple[str, str], ...]:
+    return tuple((name, baseline) for name in rows if name != baseline)
+
+
+def _depth() -> Table:
+    depths = (20, 32, 44, 56)
+    rows = _published(*(f"{prefix}resnet{depth}" for depth in depths for prefix in ("", "lm_")))
+    return Table(
+        "LM-ResNet beats ResNet at equal depth, and reaches its error with fewer parameters (Lu et al. 2018)",
+        "as published: 160 epochs",
+        rows,
+        dict.fromkeys(rows, 3),
+        (
+            *((f"lm_resnet{depth}", f"resnet{depth}") for depth in depths),
+            ("lm_resnet32", "resnet44"),
+            ("lm_resnet44", "resnet56"),
+        ),
+    )
+
+
+def _deep() -> Table:
+    rows = _published("resnet110", "lm_resnet110", "lm_resnet56")
+    return Table(
+        "LM-ResNet-56 and -110 against ResNet-110, which has twice as many parameters as the former (Lu et al. 2018)",
+        "as published: 160 epochs",
+        rows,
+        dict.fromkeys(rows, 3),
+        (("lm_resnet110", "resnet110"), ("lm_resnet56", "resnet110")),
+    )
+
+
+def _stochastic_depth() -> Table:
+    rows = _published("resnet56_sd", "lm_resnet56_sd", "lm_resnet110_sd", "lm_resnet56", "lm_resnet110")
+    return Table(
+        "Stochastic depth helps LM-ResNet (Lu et al. 2018)",
+        "as published: 500 epochs with stochastic depth, 160 without",
+        rows,
+        dict.fromkeys(rows, 3),
+        (
+            ("lm_resnet56_sd", "lm_resnet56"),
+            ("lm_resnet110_sd", "lm_resnet110"),
+            ("lm_resnet56_sd", "resnet56_sd"),
+        ),
+    )
+
+
+def _schemes() -> Table:
+    rows = _equal_cost(_whole)
+    return Table(
+        "At equal parameters and equal operations, which scheme wins? (Not published.)",
+        "15 branch evaluations, the recipe of LM-ResNet: 160 epochs",
+        rows,
+        dict.fromkeys(rows, 3),
+        _against("euler", rows),
+    )
+
+
+def _small() -> Table:
+    equal = _equal_cost(_scaled_down)
+    shallow = {f"{scheme}, 9": _scaled_down("resnet20", scheme) for scheme in ("euler", "lm")}
+    return Table(
+        "The same questions, as far as a CPU can ask them: at equal parameters and operations, which scheme is ahead "
+        "after a short training? And does LM with 9 evaluations do what Euler does with 15?",
+        "all of CIFAR-10 at 16 x 16 pixels, half the channels, the recipe of LM-ResNet shortened from 160 epochs to 8",
+        {**equal, **shallow},
+        {name: 5 if name.startswith(("euler", "lm")) else 3 for name in (*equal, *shallow)},
+        (*_against("euler", equal), ("lm, 9", "euler, 9"), ("lm, 9", "euler")),
+    )
+
+
+TABLES = {
+    "depth": _depth,
+    "deep": _deep,
+    "stochastic-depth": _stochastic_depth,
+    "schemes": _schemes,
+    "small": _small,
+}
+
+
+def table(name: str) -> Table:
+    """A table by its name.
+
+    Raises:
+        InputError: if there is none of that name.
+    """
+    if name not in TABLES:
+        raise unknown("table", name, TABLES)
+    return TABLES[name]()
