@@ -6,6 +6,7 @@ python train.py --config configs/imagenet.py:lm_resnet50 --data.dir path/to/imag
 python train.py --config configs/digits.py --seeds 0 1 2
 python train.py --config configs/digits.py --workdir runs/a --resume auto
 python train.py --config configs/digits.py --evaluate runs/a
+python train.py --config configs/digits.py --log tensorboard wandb --profile
 
 It ends with 0 when the run is finished, 2 when there is a mistake to mend, 130 or 143 when SIGINT or SIGTERM has
 stopped it with all saved, and 75 when another process of the run is lost. After everything but 0 and 2, the same
@@ -21,6 +22,7 @@ import signal
 import sys
 import threading
 import time
+from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 
@@ -31,24 +33,27 @@ from jax.experimental import multihost_utils
 from lmjax import command_line, runtime
 from lmjax.config import Config
 from lmjax.errors import InputError
-from lmjax.training import Interruption, Record, Run, Stopped, open_run, seeds
+from lmjax.training import Interruption, Record, Run, Stopped, open_run, seeds, trackers
 from lmjax.training.console import say, warn
 from lmjax.training.run import report_broken
 
 LOST = 75  # what sysexits.h calls a temporary failure
 
 
-def train(config: Config, *, resume: str | None = None) -> dict:
+def train(config: Config, *, resume: str | None = None, log: Collection[str] = (), profile: str | None = None) -> dict:
     """A whole run; returns its summary.
 
     Args:
         config: the run.
         resume: "required" to go on with the one in its folder, "auto" to do so if there is one.
+        log: what to tell of it, of `trackers.NAMES`.
+        profile: the folder for a trace of some of its steps, "" for one in its own folder; None for no trace.
     """
+    trackers.require(log)
     goes_on = resume == "required" or (resume == "auto" and Record(config.workdir).started)
     if goes_on and (summary := finished(config)) is not None:
         return summary
-    story = Run(config, Interruption(), resume=goes_on).story()
+    story = Run(config, Interruption(), resume=goes_on, log=log, profile=profile).story()
     next(story)
     return seeds.side_by_side([story])[0]
 
@@ -63,12 +68,20 @@ def finished(config: Config) -> dict | None:
     return summary
 
 
-def train_seeds(config: Config, wanted: list[int], *, resume: str | None = None) -> dict:
+def train_seeds(
+    config: Config,
+    wanted: list[int],
+    *,
+    resume: str | None = None,
+    log: Collection[str] = (),
+    profile: str | None = None,
+) -> dict:
     """The same run from several seeds, each in a folder of its own: the mean and the standard deviation over them.
 
     All use the programs of the first, and `seeds.at_once` of them are trained at the same time. With `resume`, the
-    seeds that the folder holds already count, too.
+    seeds that the folder holds already count, too. The trace is of the first.
     """
+    trackers.require(log)
     record = Record(config.workdir, writes=jax.process_index() == 0)
     summaries = seeds.require_seeds(record, config, wanted, resume=resume)
     interruption, first, number = Interruption(), None, seeds.at_once()
@@ -81,8 +94,8 @@ def train_seeds(config: Config, wanted: list[int], *, resume: str | None = None)
             if started and (summary := finished(one)) is not None:
                 summaries[seed] = summary
                 continue
-            stories[seed] = Run(one, interruption, resume=started, like=first).story()
-            first = next(stories[seed])
+            stories[seed] = Run(one, interruption, resume=started, like=first, log=log, profile=profile).story()
+            first, profile = next(stories[seed]), None
         summaries |= zip(stories, seeds.side_by_side(list(stories.values())), strict=True)
     results = seeds.together(summaries)
     record.summarise({"seeds": list(summaries), **results})
@@ -134,10 +147,11 @@ def code_of(arguments: list[str] | None) -> int:
             words = [command_line.stem(choices.config), config.model.stepper, f"seed{'-'.join(map(str, numbers))}"]
             name = re.sub(r"[^\w.]+", "-", "-".join(filter(None, words))) + f"-{time_of_first():%Y%m%d-%H%M%S}"
             config = dataclasses.replace(config, workdir=str(Path("runs", name)))
+        how = {"resume": choices.resume, "log": choices.log, "profile": choices.profile}
         if choices.seeds is None:
-            train(config, resume=choices.resume)
+            train(config, **how)
         else:
-            train_seeds(config, choices.seeds, resume=choices.resume)
+            train_seeds(config, choices.seeds, **how)
         return 0
     except InputError as error:
         warn(f"error: {error}")

@@ -23,7 +23,7 @@ def parse(arguments: Sequence[str] | None, *, description: str) -> tuple[Config,
 
     Returns:
         The config, and the choices that are no part of it: `config` (the file), `seeds`, `resume` ("required", "auto"),
-        `evaluate`, `at`, `deterministic`.
+        `evaluate`, `at`, `deterministic`, `log` (names), `profile` (a folder, or "" for one in that of the run).
 
     Raises:
         InputError: if the config file does not exist or holds no config, or the choices contradict each other.
@@ -33,7 +33,8 @@ def parse(arguments: Sequence[str] | None, *, description: str) -> tuple[Config,
         description=description,
         add_help=False,
         allow_abbrev=False,
-        usage="train.py --config FILE [--KEY VALUE ...] [--seeds N ...] [--resume [auto] | --evaluate DIR [--at STEP]]",
+        usage="train.py --config FILE [--KEY VALUE ...] [--seeds N ...] [--resume [auto] | --evaluate DIR [--at STEP]] "
+        "[--log NAME ...] [--profile [DIR]]",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
@@ -68,6 +69,21 @@ def parse(arguments: Sequence[str] | None, *, description: str) -> tuple[Config,
     parser.add_argument(
         "--deterministic", action="store_true", help="make a GPU repeat a run bit for bit, which costs speed"
     )
+    # Not keys of the config: they do not change the run, may differ when it is resumed, and are not in a published row.
+    parser.add_argument(
+        "--log",
+        metavar="NAME",
+        nargs="+",
+        default=(),
+        help="tell tensorboard, wandb, or both of each epoch; tensorboard --logdir runs shows all runs",
+    )
+    parser.add_argument(
+        "--profile",
+        metavar="DIR",
+        nargs="?",
+        const="",
+        help="write a trace of some steps to DIR, or to the folder profile of the run",
+    )
     parser.add_argument("-h", "--help", action="store_true", help="show this, and every key with its default")
     choices, overrides = parser.parse_known_args(arguments)
     if choices.help:
@@ -83,6 +99,8 @@ def parse(arguments: Sequence[str] | None, *, description: str) -> tuple[Config,
         raise InputError(f"--at: must be latest, best or the step of a checkpoint, got {choices.at!r}")
     if choices.at != "latest" and choices.evaluate is None:
         raise InputError("--at: goes with --evaluate")
+    if choices.evaluate is not None and (choices.log or choices.profile is not None):
+        raise InputError("--log and --profile: go with training, not with --evaluate")
     if choices.seeds is not None:
         _check_seeds(choices, overrides)
     config = Config() if choices.config is None else load(choices.config)

@@ -18,7 +18,7 @@ from PIL import Image
 import lmjax
 import train
 from lmjax import command_line, steppers
-from lmjax.training import Checkpoints, integrity
+from lmjax.training import Checkpoints, Trainer, integrity
 from lmjax.training.run import _position, require_same_data
 
 ROOT = Path(__file__).parent.parent
@@ -126,14 +126,14 @@ def test_stopped_and_resumed(tmp_path, monkeypatch, capsys, finished, number, co
 
 def test_stopped_in_an_evaluation(tmp_path, monkeypatch, finished):
     """The epoch is trained, and is evaluated when the run goes on."""
-    evaluate = train.Trainer.evaluate
+    evaluate = Trainer.evaluate
     with monkeypatch.context() as patch:
 
         def interrupt(self, pause):
             signal.raise_signal(signal.SIGINT)
             return evaluate(self, pause)
 
-        patch.setattr(train.Trainer, "evaluate", interrupt)
+        patch.setattr(Trainer, "evaluate", interrupt)
         assert run("--workdir", tmp_path / "run") == 130
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
     assert run("--workdir", tmp_path / "run", "--resume") == 0
@@ -142,7 +142,7 @@ def test_stopped_in_an_evaluation(tmp_path, monkeypatch, finished):
 
 def test_stopped_in_the_evaluation_of_what_turns_out_to_be_the_best(tmp_path, monkeypatch, capsys):
     options = ("--train.epochs", "3", "--workdir", tmp_path / "run")
-    evaluate, accuracies = train.Trainer.evaluate, {22: 0.1, 44: 0.9, 66: 0.2}
+    evaluate, accuracies = Trainer.evaluate, {22: 0.1, 44: 0.9, 66: 0.2}
 
     def evaluated(self, pause, stop_at=None):
         if self.step == stop_at:
@@ -150,9 +150,9 @@ def test_stopped_in_the_evaluation_of_what_turns_out_to_be_the_best(tmp_path, mo
         found = evaluate(self, pause)
         return None if found is None else found | {"test_accuracy": accuracies[self.step]}
 
-    monkeypatch.setattr(train.Trainer, "evaluate", functools.partialmethod(evaluated, stop_at=44))
+    monkeypatch.setattr(Trainer, "evaluate", functools.partialmethod(evaluated, stop_at=44))
     assert run(*options) == 130
-    monkeypatch.setattr(train.Trainer, "evaluate", evaluated)
+    monkeypatch.setattr(Trainer, "evaluate", evaluated)
     assert run(*options, "--resume") == 0
     with Checkpoints(tmp_path / "run" / "checkpoints", read_only=True) as checkpoints:
         assert checkpoints.best() == 44
@@ -391,7 +391,7 @@ def paint(folder, size=(8, 8)):
 
 @pytest.mark.versions
 def test_trains_on_a_folder_without_the_optional_packages(tmp_path):
-    """In a process where tensorflow, tfds, grain, matplotlib, scikit-learn, pooch, tqdm and tyro do not exist."""
+    """In a process where no package exists that only some users need."""
     paint(tmp_path / "images")
     config = tmp_path / "config.py"
     config.write_text(
@@ -403,6 +403,7 @@ def test_trains_on_a_folder_without_the_optional_packages(tmp_path):
     program = """
 import sys
 missing = {"tensorflow", "tensorflow_datasets", "grain", "matplotlib", "sklearn", "pooch", "tqdm", "tyro"}
+missing |= {"tensorboard", "wandb"}
 for name in missing:
     sys.modules[name] = None  # what Python takes for "there is no such module"
 import train

@@ -7,7 +7,8 @@ import importlib.metadata
 import os
 import platform
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Collection, Generator
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -22,8 +23,10 @@ from lmjax.training import figures
 from lmjax.training.checkpoint import Checkpoints
 from lmjax.training.console import ProgressBar, device, say, say_epoch, say_stability, warn
 from lmjax.training.interruption import Interruption
+from lmjax.training.profiling import Profile
 from lmjax.training.record import Record
 from lmjax.training.schedule import Schedule
+from lmjax.training.trackers import Trackers
 from lmjax.training.trainer import NonFiniteLoss, Tally, Trainer
 
 
@@ -47,13 +50,23 @@ class Run:
         interruption: what may ask it to stop.
         resume: go on with the one in its folder.
         like: the trainer of a run that differs in the seed alone: what it has loaded and compiled is used again.
+        log: the trackers to tell of it, of `trackers.NAMES`.
+        profile: the folder for a trace of some of its steps, "" for one in its own; None for no trace.
     """
 
     def __init__(
-        self, config: Config, interruption: Interruption, *, resume: bool = False, like: Trainer | None = None
+        self,
+        config: Config,
+        interruption: Interruption,
+        *,
+        resume: bool = False,
+        like: Trainer | None = None,
+        log: Collection[str] = (),
+        profile: str | None = None,
     ):
         self.config = config
         self._interruption, self._resume, self._like = interruption, resume, like
+        self._log_to, self._profile = log, profile
         self._began, self._seconds_before = time.perf_counter(), 0.0
 
     def story(self) -> Generator[Any, None, dict]:
@@ -106,8 +119,10 @@ class Run:
         self.checkpoints = self._open.enter_context(
             Checkpoints(record.directory / "checkpoints", keep_last=keep.keep_last, keep_best=keep.keep_best)
         )
+        self.trackers = self._open.enter_context(Trackers(self._log_to, record.directory, config, writes=record.writes))
         if self._resume:
             self._seconds_before = self._go_on()
+        self.trackers.begin(record.rows)
         self._due = Schedule(keep, trainer.step)
 
     def _go_on(self) -> float:
@@ -155,6 +170,7 @@ class Run:
             "draws": self.trainer.draws,
         }
         self.checkpoints.save(self.trainer.state, about, test_accuracy=test_accuracy)
+        self.trackers.saved()
         self._due.saved(self.trainer.step)
 
     def _save_what_is_sound(self) -> None:
@@ -174,7 +190,9 @@ class Run:
         end = epoch * trainer.steps_per_epoch
         try:
             if trainer.step < end:
-                yield functools.partial(_train, trainer, lambda step: interruption() or self._due(step))
+                yield functools.partial(
+                    _train, trainer, lambda step: interruption() or self._due(step), self._take_profile()
+                )
             tested = trainer.evaluate(interruption) if trainer.step == end else None
         except (InputError, GeneratorExit):  # of the data, or of another seed: what is trained is not lost
             if jax.process_count() == 1:  # of several processes, the others know nothing of it
@@ -187,6 +205,13 @@ class Run:
                 raise self._stopped()
         return tested
 
+    def _take_profile(self) -> Profile | None:
+        """What traces an epoch: the first that this process makes."""
+        wanted, self._profile = self._profile, None
+        if wanted is None or not self.record.writes:
+            return None
+        return Profile(Path(wanted) if wanted else self.record.directory / "profile")
+
     def _log(self, tested: dict[str, float]) -> None:
         """Notes what an epoch has come to, and saves if it is time."""
         config, trainer, rows = self.config, self.trainer, self.record.rows
@@ -198,6 +223,8 @@ class Run:
         keep, epoch = config.checkpoint, row["epoch"]
         among_the_best = sum(other["test_accuracy"] >= row["test_accuracy"] for other in rows) < keep.keep_best
         self.record.log(row)
+        if self.trackers.wanted:
+            self.trackers.log(row | {"zero_stability": trainer.zero_stability()})
         say_epoch(row, config)
         last, in_turn = epoch == config.train.epochs, keep.epochs is not None and epoch % keep.epochs == 0
         if last or in_turn or among_the_best or self._due(trainer.step):
@@ -214,6 +241,7 @@ class Run:
             cure = f"try a smaller --optimizer.learning-rate than {config.optimizer.learning_rate:g}"
             raise InputError(f"{error}: {cure}{where}") from error
         self._go_on()
+        self.trackers.begin(self.record.rows)
         trainer.draw_anew(draws)
         self._due.saved(trainer.step)
         warn(f"{error}: back to step {trainer.step}, and on with other random draws ({draws} of at most {limit} times)")
@@ -276,9 +304,10 @@ def _position(about: dict[str, Any], step: int, steps_per_epoch: int) -> tuple[l
     return rows, tally, draws, seconds
 
 
-def _train(trainer: Trainer, pause: Callable[[int], bool]) -> None:
-    with ProgressBar(trainer) as progress:
-        trainer.train_epoch(progress, pause)
+def _train(trainer: Trainer, pause: Callable[[int], bool], profile: Profile | None) -> None:
+    traced = contextlib.nullcontext(lambda step: None) if profile is None else profile.epoch(trainer)
+    with traced as between, ProgressBar(trainer) as progress:
+        trainer.train_epoch(progress, lambda step: between(step) or pause(step))
 
 
 def load_data(config: Config) -> data.Dataset | data.Photographs:

@@ -201,7 +201,7 @@ class Trainer:
     @property
     def temporary_bytes(self) -> int:
         """What a training program needs on each device besides its arguments and results: mostly activations."""
-        return self._train(self._dispatches(self.steps_per_epoch)[0]).memory_analysis().temp_size_in_bytes
+        return self._train(self.dispatches(self.steps_per_epoch)[0]).memory_analysis().temp_size_in_bytes
 
     @functools.cached_property
     def _steps_per_dispatch(self) -> int:
@@ -214,7 +214,7 @@ class Trainer:
         divisor = max(d for d in range(1, limit + 1) if self.steps_per_epoch % d == 0)
         return divisor if 2 * divisor >= limit else limit
 
-    def _dispatches(self, steps: int) -> list[int]:
+    def dispatches(self, steps: int) -> list[int]:
         """How so many steps are portioned: full dispatches, and a shorter one if something is left."""
         full, rest = divmod(steps, self._steps_per_dispatch)
         return [self._steps_per_dispatch] * full + [rest] * (rest > 0)
@@ -240,7 +240,7 @@ class Trainer:
 
     def compile(self) -> None:
         """Compiles what an epoch needs now instead of when it is first needed."""
-        for steps in set(self._dispatches(self.steps_per_epoch)):
+        for steps in set(self.dispatches(self.steps_per_epoch)):
             self._train(steps)
         _ = self._evaluate
 
@@ -266,7 +266,7 @@ class Trainer:
         if self.tally.steps == self.steps_per_epoch:
             self.tally = Tally()
         batch, first, tally = self.config.train.batch_size, self.step, self.tally
-        dispatches = self._dispatches(self.steps_per_epoch - tally.steps)
+        dispatches = self.dispatches(self.steps_per_epoch - tally.steps)
         programs = [self._train(steps) for steps in dispatches]
         pending = deque()
 

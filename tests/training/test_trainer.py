@@ -52,7 +52,9 @@ def test_same_seed_same_numbers_other_seed_other_numbers(config, digits):
 
 
 @pytest.mark.versions
-@pytest.mark.parametrize("stepper", ["lm", "stochastic_depth(lm, 0.5, per_sample=True)"])
+@pytest.mark.parametrize(
+    "stepper", ["lm", pytest.param("stochastic_depth(lm, 0.5, per_sample=True)", marks=pytest.mark.slow)]
+)
 def test_eight_devices_compute_what_one_does(config, digits, stepper):
     # One step: after several, the rounding of the first has grown to whatever chaos makes of it.
     config = changed(config, train={"batch_size": 320}, model={"stepper": stepper})
@@ -83,7 +85,7 @@ def test_how_an_epoch_is_portioned(config, digits):
     # Of five steps; where no divisor is near the limit, the last dispatch is a shorter one.
     for limit, portions in ((1, [1] * 5), (2, [1] * 5), (3, [3, 2]), (4, [4, 1]), (5, [5]), (100, [5])):
         trainer = Trainer(changed(config, train={"steps_per_dispatch": limit}), digits, ONE)
-        assert trainer._dispatches(trainer.steps_per_epoch) == portions
+        assert trainer.dispatches(trainer.steps_per_epoch) == portions
 
 
 def test_one_step_against_numpy_sgd(config, digits):
@@ -178,6 +180,7 @@ def test_k_is_decayed_only_when_asked(config, digits):
         assert float(jnp.abs(trainer.state.params["stem"]["conv"]["kernel"]).max()) < 0.7 * kernel
 
 
+@pytest.mark.slow
 def test_k_can_be_fixed(config, digits):
     fixed = {"optimizer": {"train_coefficients": False}, "model": {"stepper": "lm(-0.5, -0.5)"}}
     trainer = Trainer(changed(config, **fixed), digits, ONE)
@@ -187,6 +190,7 @@ def test_k_can_be_fixed(config, digits):
     assert jnp.abs(trainer.state.params["stem"]["conv"]["kernel"] - kernel).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_k_can_be_kept_within_bounds(config, digits):
     low, high = -0.06, -0.05
     trainer = Trainer(changed(config, optimizer={"coefficient_bounds": (low, high)}), digits, ONE)

@@ -1,0 +1,105 @@
+"""A trace of some steps of training: where their time goes."""
+
+import contextlib
+import itertools
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+
+import jax
+
+from lmjax.training.console import say, warn
+from lmjax.training.trainer import Trainer
+
+WARM_UP = 10
+"""So many steps are made before the trace begins, if the epoch has as many to spare."""
+
+STEPS = 10
+"""So many are traced, rounded up to whole programs."""
+
+
+def window(programs: Sequence[int]) -> tuple[int, int]:
+    """The steps to trace, (begin, end), counted from the first of these programs; both lie between two of them.
+
+    Args:
+        programs: how many steps each makes, one after another.
+    """
+    between = list(itertools.accumulate(programs, initial=0))
+    last = between[-1]
+    # Of a short epoch, the end; of one that is a single program, all.
+    wanted = min(WARM_UP, max(last - STEPS, 1), between[-2])
+    begin = next(step for step in between if step >= wanted)
+    return begin, next(step for step in between if step >= min(begin + STEPS, last))
+
+
+class Profile:
+    """A trace of the `window` of an epoch, made by `jax.profiler`. If it fails, that is reported; training goes on.
+
+    Args:
+        directory: below which it is written, in plugins/profile: for XProf, and for Perfetto.
+    """
+
+    def __init__(self, directory: Path):
+        self.directory = directory
+        self._tracing = False
+        self._step: contextlib.AbstractContextManager | None = None
+
+    @contextlib.contextmanager
+    def epoch(self, trainer: Trainer) -> Iterator[Callable[[int], None]]:
+        """While this is entered, a trainer makes the rest of an epoch. No number changes but the time that it takes.
+
+        Args:
+            trainer: its images per second do not count what it takes to begin and to write the trace.
+
+        Yields:
+            To be called where `Trainer.train_epoch` could pause, with the step.
+        """
+        first, seconds = trainer.step, 0.0
+        programs = trainer.dispatches(trainer.steps_per_epoch - first % trainer.steps_per_epoch)
+        begin, end = (first + step for step in window(programs))
+
+        def between(step: int) -> None:
+            nonlocal seconds
+            if begin <= step <= end:
+                jax.block_until_ready(trainer.state)  # what is still under way belongs to the steps before
+                start = time.perf_counter()
+                self._at(step, begin, end)
+                seconds += time.perf_counter() - start
+
+        if begin == first:
+            self._at(first, begin, end)
+        try:
+            yield between
+            trainer.tally.seconds -= seconds
+        finally:
+            if self._tracing:  # an interruption, or an error
+                self._at(end, begin, end)
+
+    def _at(self, step: int, begin: int, end: int) -> None:
+        """Ends what was traced until this step, and begins what comes next."""
+        try:
+            if self._step is not None:
+                self._step.__exit__(None, None, None)
+                self._step = None
+            if step == begin:
+                jax.profiler.start_trace(str(self.directory), create_perfetto_trace=True)
+                self._tracing = True
+            if self._tracing and step == end:
+                self._tracing = False
+                jax.profiler.stop_trace()
+                self._say_where(begin, end)
+            if self._tracing:
+                # Of a program that makes several steps, the first.
+                self._step = jax.profiler.StepTraceAnnotation("train", step_num=step + 1)
+                self._step.__enter__()
+        except Exception as error:  # no training ends because a trace cannot be written
+            reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
+            warn(f"--profile has failed ({reason}): going on without it")
+
+    def _say_where(self, begin: int, end: int) -> None:
+        files = self.directory.glob("plugins/profile/*/perfetto_trace.json.gz")
+        newest = max(files, key=lambda path: path.stat().st_mtime)
+        say(
+            f"a trace of steps {begin + 1} to {end}: open {newest} on https://ui.perfetto.dev, or all of it with "
+            f"pip install xprof; xprof --logdir {self.directory}"
+        )

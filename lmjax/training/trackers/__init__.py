@@ -1,0 +1,101 @@
+"""What a run tells other tools while it is made: TensorBoard, Weights & Biases.
+
+They are for looking on. What a run is and goes on from is its `Record` and its checkpoints, and none of this: so what
+to tell is no part of a `Config`, may be chosen anew at each --resume, and changes no number.
+"""
+
+import contextlib
+from collections.abc import Callable, Collection
+from pathlib import Path
+from typing import Any
+
+from lmjax.config import Config
+from lmjax.errors import unknown
+from lmjax.training.console import warn
+from lmjax.training.trackers.tensorboard import TensorBoard
+from lmjax.training.trackers.tracker import Tracker, histograms, scalars
+from lmjax.training.trackers.weights_and_biases import WeightsAndBiases
+
+__all__ = ["NAMES", "TensorBoard", "Tracker", "Trackers", "WeightsAndBiases", "histograms", "require", "scalars"]
+
+_KINDS = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
+
+NAMES = tuple(_KINDS)
+"""What `--log` takes."""
+
+
+def require(names: Collection[str]) -> None:
+    """Checks that these trackers exist and that their packages are installed.
+
+    Raises:
+        InputError: naming the first that does not, or the pip command that installs it.
+    """
+    for name in names:
+        if name not in _KINDS:
+            raise unknown("tracker", name, NAMES)
+        _KINDS[name].require()
+
+
+class Trackers:
+    """The trackers of one run. One that fails is reported once, and not told anything any more; the run goes on.
+
+    Args:
+        names: of `NAMES`.
+        directory: the folder of the run, below which they write.
+        config: of the run.
+        writes: whether this process is the one that tells them.
+        report: told which has failed and why, in a line.
+
+    Use it as a context manager: they are closed at its end, and told whether the run has come to its own.
+
+    Attributes:
+        wanted: whether there are any, in this process or in the one that writes.
+    """
+
+    def __init__(
+        self,
+        names: Collection[str],
+        directory: Path,
+        config: Config,
+        *,
+        writes: bool = True,
+        report: Callable[[str], None] = warn,
+    ):
+        self.wanted = bool(names)
+        self._trackers = {name: _KINDS[name](directory, config) for name in names if writes}
+        self._report = report
+
+    def __enter__(self) -> "Trackers":
+        return self
+
+    def __exit__(self, kind, error, traceback) -> None:
+        self._tell("close", kind is None)
+        self._trackers = {}
+
+    def begin(self, rows: list[dict[str, Any]]) -> None:
+        """See `Tracker.begin`."""
+        self._tell("begin", rows)
+
+    def log(self, row: dict[str, Any]) -> None:
+        """See `Tracker.log`."""
+        self._tell("log", row)
+
+    def saved(self) -> None:
+        """See `Tracker.saved`."""
+        self._tell("saved")
+
+    def _tell(self, what: str, *arguments: Any) -> None:
+        for name, tracker in list(self._trackers.items()):
+            try:
+                getattr(tracker, what)(*arguments)
+            except Exception as error:  # whatever it is: no training ends because somebody cannot look on
+                del self._trackers[name]
+                self._report(f"--log {name} has failed ({_reason(error)}): going on without it")
+                with contextlib.suppress(Exception):
+                    tracker.close(False)
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return next(iter(str(error).splitlines()), "")[:200] or type(error).__name__
