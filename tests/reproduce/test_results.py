@@ -91,9 +91,7 @@ def test_place_in_a_page(tmp_path):
     rest = "after\n<!-- table b -->\nkept\n<!-- end -->\n"
     page.write_text(f"before\n<!-- table a -->\nold\n<!-- end -->\n{rest}")
     assert writing.update(page, "a", "new \\1")
-    assert page.read_text().startswith(
-        "before\n<!-- table a -->\nnew \\1\n\n<!-- end -->\nafter\n<!-- table b -->\nkept"
-    )
+    assert page.read_text() == f"before\n<!-- table a -->\n\nnew \\1\n\n<!-- end -->\n{rest}"
     assert not writing.update(page, "a", "new \\1")
     with pytest.raises(InputError, match="no place for this table"):
         writing.update(page, "c", "")
