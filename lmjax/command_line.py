@@ -167,8 +167,8 @@ def load(place: str | Path) -> Config:
 
 
 def rows(path: str | Path) -> dict[str, Any]:
-    """The rows of a Python file, each a `Config` or something with a `config`; {} if it has none."""
-    return _run(Path(path)).get("rows", {})
+    """The rows of a Python file, or of "FILE:ROW", each a `Config` or something with a `config`; {} if it has none."""
+    return _run(_split(path)[0]).get("rows", {})
 
 
 def _require_file(path: Path) -> None:

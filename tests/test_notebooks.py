@@ -22,12 +22,12 @@ def cells(name, kind="code"):
     return {cell["id"]: "".join(cell["source"]) for cell in found if cell["cell_type"] == kind}
 
 
-def execute(name, cwd, monkeypatch, **settings):
+def execute(name, cwd, cache, monkeypatch, **settings):
     """The outputs of a notebook's cells, with settings in the environment, by the ids of the cells."""
     nbformat = pytest.importorskip("nbformat")
     client = pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cwd / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
     monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
     for key, value in settings.items():
@@ -58,7 +58,7 @@ def test_kept_without_outputs(path):
 
 
 def test_quickstart(tmp_path, monkeypatch):
-    outputs = execute("quickstart", ROOT / "notebooks", monkeypatch, OPTIONS=SMALL, RUNS=tmp_path / "runs")
+    outputs = execute("quickstart", ROOT / "notebooks", tmp_path, monkeypatch, OPTIONS=SMALL, RUNS=tmp_path / "runs")
     assert pictures(outputs) == 6
     rows = printed(outputs, "table").splitlines()
     assert [row.split()[0] for row in rows] == ["scheme", "euler", "lm", "damped"]
@@ -87,12 +87,12 @@ def test_colab(tmp_path, monkeypatch, repository, again):
         "REPOSITORY": repository.as_uri(), "CODE": tmp_path / "content" / "lmjax", "WORKDIR": tmp_path / "drive",
         "OPTIONS": f"--data.name digits --data.pad 1 --data.no-flip {SMALL}", "ANY_BACKEND": 1,
     }  # fmt: skip
-    outputs = execute("colab_tpu", tmp_path / "content" / "sample_data", monkeypatch, **settings)
+    outputs = execute("colab_tpu", tmp_path / "content" / "sample_data", tmp_path, monkeypatch, **settings)
     assert "nothing, all is here" in printed(outputs, "install")
     assert pictures(outputs) == 3
     assert (tmp_path / "drive" / "report.html").stat().st_size > 10_000
     if again:
-        outputs = execute("colab_tpu", tmp_path / "content" / "sample_data", monkeypatch, **settings)
+        outputs = execute("colab_tpu", tmp_path / "content" / "sample_data", tmp_path, monkeypatch, **settings)
         assert "is finished" in printed(outputs, "train")
         assert pictures(outputs) == 3
 

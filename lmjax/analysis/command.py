@@ -1,5 +1,7 @@
 """What the commands have in common: which schemes, what they print, and where the picture goes."""
 
+import argparse
+import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,9 +18,18 @@ def add_schemes(parser: Any, *, nargs: str = "+") -> None:
         "schemes", nargs=nargs, metavar="SCHEME", help='as --model.stepper takes them: rk4, "lm(-0.5, -0.5)", ...'
     )
     parser.add_argument(
-        "--k", type=float, help="the coefficient of lm and of others that have one; else the mean of its initial values"
+        "--k",
+        type=_finite,
+        help="the coefficient of lm and of others that have one; else the mean of its initial values",
     )
     add_config(parser)
+
+
+def _finite(text: str) -> float:
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"must be a finite number, got {text}")
+    return value
 
 
 def add_config(parser: Any) -> None:

@@ -148,7 +148,8 @@ def _read(directory: Path) -> Learned:
     from lmjax.training import Record
 
     record = Record(directory)
-    config, rows = record.config(), record.read_rows()
+    config = record.config()
+    rows = record.read_rows() if record.metrics_path.exists() else []
     if not rows:
         raise InputError(f"{directory}: has no epoch yet: wait for the first")
     if not rows[-1].get("coefficients"):

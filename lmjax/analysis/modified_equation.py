@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lmjax.analysis.amplification import parasitic_roots, principal_root
+from lmjax.analysis.amplification import is_of_second_order, parasitic_roots, principal_root
 from lmjax.analysis.command import (
     add_out,
     add_schemes,
@@ -34,7 +34,7 @@ def modified_rate(stepper: Stepper, coef: Any = None, *, terms: int = 5) -> np.n
     Args:
         stepper, coef: see `amplification_matrix`.
         terms: how many to compute. The fifth is accurate to about 1e-10, relative to the one of the largest error that
-            a series of the same radius of convergence could have.
+            a series of the same radius of convergence could have. What rounding does not tell from 0 is 0.
 
     Returns:
         c, float64 [terms].
@@ -45,7 +45,8 @@ def modified_rate(stepper: Stepper, coef: Any = None, *, terms: int = 5) -> np.n
     radius, points = gap / 16, 64
     z = radius * np.exp(2j * np.pi * np.arange(points) / points)
     rates = np.log(principal_root(stepper, z, coef)) / z
-    return np.fft.fft(rates).real[:terms] / points / radius ** np.arange(terms)
+    on_circle = np.fft.fft(rates).real[:terms] / points  # c[p] radius^p, known to a rounding error of log / radius
+    return np.where(np.abs(on_circle) < 1e-14 / radius, 0.0, on_circle) / radius ** np.arange(terms)
 
 
 def rate_order(c: ArrayLike) -> int:
@@ -98,12 +99,15 @@ def _run(options: Any) -> None:
         _of_run(options)
         return
     chosen = chosen_schemes(options)
-    print("u' = lambda u is solved with the rate lambda (c0 + c1 z + c2 z^2 + ...), z = h lambda\n")
+    print("u' = lambda u is solved with the rate lambda (c0 + c1 z + c2 z^2 + ...), z = h lambda")
+    for scheme in chosen:
+        if is_of_second_order(scheme.stepper, scheme.coef):
+            print(f"{scheme.label} is a scheme for u'' = F: it is given u'' = lambda^2 u")
+    print()
     rows = []
     for scheme in chosen:
         c = modified_rate(scheme.stepper, scheme.coef)
-        shown = [f"{x:.6g}" for x in np.where(np.abs(c) < 1e-9 * np.abs(c).max(), 0.0, c)]
-        rows.append([scheme.label, rate_order(c), *shown])
+        rows.append([scheme.label, rate_order(c), *(f"{x:.6g}" for x in c)])
     print_table([["scheme", "order of the rate", *(f"c{j}" for j in range(len(c)))], *rows])
     if options.out is not None:
         save(modified_equation_figures.draw_rates(chosen), options.out)

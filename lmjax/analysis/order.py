@@ -71,6 +71,9 @@ class ObservedOrder:
     errors: np.ndarray
     order: float
 
+    def __str__(self) -> str:
+        return "diverges" if not self.errors[-1] <= self.errors[0] else f"{self.order:.2f}"
+
 
 def observed_order(
     stepper: Stepper, coef: Any = None, *, problem: Problem = NONLINEAR, steps: Sequence[int] = STEPS
@@ -90,7 +93,7 @@ def observed_order(
         InputError: if coefficients are missing, or given to a scheme that has none.
     """
     coef = require_coef(stepper, coef)
-    with float64():
+    with float64(), np.errstate(over="ignore", invalid="ignore"):  # a scheme that is not stable
         errors = np.array([_error(stepper, coef, problem, n) for n in steps])
     h = problem.t1 / np.asarray(steps)
     usable = np.flatnonzero(np.isfinite(errors) & (errors > _ROUNDING))[-_FITTED:]
@@ -144,7 +147,7 @@ def draw_orders(found: dict[Problem, dict[str, ObservedOrder]]) -> Any:
     figure = drawing.figure(4 * len(found) + 2, max(3.6, 1 + 0.2 * len(schemes)), purpose="drawing errors")
     for axes, (problem, results) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
         for i, scheme in enumerate(schemes):
-            orders = ", ".join(f"{of_problem[scheme].order:.2f}" for of_problem in found.values())
+            orders = ", ".join(str(of_problem[scheme]) for of_problem in found.values())
             axes.loglog(
                 results[scheme].h, results[scheme].errors, label=f"{scheme}: {orders}", linewidth=1.1,
                 color=drawing.COLOURS[i % len(drawing.COLOURS)], marker="os^DvP*X"[i % 8], markersize=5,
@@ -180,9 +183,7 @@ def _run(options: Any) -> None:
         for problem in (LINEAR, NONLINEAR)
     }
     head = ["scheme", "claimed", *(f"observed, {problem.name}" for problem in found)]
-    rows = [
-        [s.label, s.stepper.order, *(f"{results[s.label].order:.2f}" for results in found.values())] for s in chosen
-    ]
+    rows = [[s.label, s.stepper.order, *(results[s.label] for results in found.values())] for s in chosen]
     print_table([head, *rows])
     if options.out is not None:
         save(draw_orders(found), options.out)

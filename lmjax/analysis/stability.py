@@ -8,7 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lmjax.analysis.amplification import amplification_matrix, is_of_second_order, parasitic_roots, roots
+from lmjax.analysis.amplification import (
+    amplification_matrix,
+    is_of_second_order,
+    parasitic_roots,
+    principal_root,
+    roots,
+)
 from lmjax.analysis.command import add_out, add_schemes, chosen_schemes, print_table, require_out, run_config, save
 from lmjax.analysis.learned import read_one
 from lmjax.analysis.scheme import Scheme
@@ -27,6 +33,8 @@ class LinearStability:
     Attributes:
         real: the largest x for which it is stable at every z = h lambda in [-x, 0).
         imaginary: the largest y for which it is stable at every z between 0 and iy.
+        principal: the modulus of the principal root at z = 0: 1 for a consistent scheme. Where it is not, which trained
+            weights may lead to, the states themselves grow or shrink, and no z near 0 may be stable.
         parasitic: the modulus of the largest parasitic root at z = 0; 0 for a one-step scheme.
         zero_stable: whether the root condition holds at z = 0: no parasitic root outside the unit circle, and those
             on it simple and not 1.
@@ -34,6 +42,7 @@ class LinearStability:
 
     real: float
     imaginary: float
+    principal: float
     parasitic: float
     zero_stable: bool
 
@@ -52,7 +61,8 @@ def linear_stability(stepper: Stepper, coef: Any = None, *, damped: bool = True)
         return _reach(lambda t: is_stable(stepper, direction * t, coef, damped=damped))
 
     parasitic = float(np.abs(parasitic_roots(stepper, coef)).max(initial=0))
-    return LinearStability(reach(-1), reach(1j), parasitic, is_zero_stable(stepper, coef))
+    principal = float(np.abs(principal_root(stepper, 0.0, coef)))
+    return LinearStability(reach(-1), reach(1j), principal, parasitic, is_zero_stable(stepper, coef))
 
 
 def is_zero_stable(stepper: Stepper, coef: Any = None) -> bool:
@@ -165,7 +175,7 @@ def _run(options: Any) -> None:
     found = [linear_stability(s.stepper, s.coef, damped=damped) for s in chosen]
     meaning = "h lambda of the equation that the scheme integrates" if damped else "the slope of the branch, f(u) = z u"
     print(f"z is {meaning}\n")
-    head = ["scheme", "real, from", "imaginary, to", "largest parasitic root", "zero-stable"]
+    head = ["scheme", "real, from", "imaginary, to", "principal root", "largest parasitic root", "zero-stable"]
     print_table([head, *(_row(s, result) for s, result in zip(chosen, found, strict=True))])
     if learned is not None:
         outside = sum(not result.zero_stable for result in found)
@@ -178,4 +188,5 @@ def _run(options: Any) -> None:
 
 def _row(scheme: Scheme, found: LinearStability) -> list[str]:
     zero_stable = "yes" if found.zero_stable else "no"
-    return [scheme.label, f"{0 - found.real:.6g}", f"±{found.imaginary:.6g}", f"{found.parasitic:.4g}", zero_stable]
+    moduli = (f"{found.principal:.4g}", f"{found.parasitic:.4g}")
+    return [scheme.label, f"{0 - found.real:.6g}", f"±{found.imaginary:.6g}", *moduli, zero_stable]

@@ -3,7 +3,8 @@
 python -m lmjax.reproduce                                     # which tables there are
 python -m lmjax.reproduce depth --out runs/depth              # run it; the same command goes on after an interruption
 python -m lmjax.reproduce small --data-dir DIR --data-note "CIFAR-10 as JPEG of quality 75"
-python -m lmjax.reproduce small --out runs/small --only-report
+python -m lmjax.reproduce small --export results/small --page docs/results.md
+python -m lmjax.reproduce small --out results/small --only-report
 """
 
 import argparse
@@ -33,10 +34,13 @@ def main(arguments: list[str] | None = None) -> int:
             for note in runtime.start():
                 say(note)
             _make(wanted, options)
-        say(writing.markdown(wanted, options.out))
+        text = writing.markdown(wanted, options.out)
+        say(text)
         if options.export:
             count = results.export(wanted, options.out, options.export)
             say(f"\n{count} runs are recorded in {options.export}")
+        for page in options.page:
+            writing.update(page, options.table, text)
         return 0
     except InputError as error:
         warn(f"error: {error}")
@@ -58,6 +62,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--data-note", metavar="TEXT", help="what to say of the data beside the numbers")
     parser.add_argument("--only-report", action="store_true", help="run nothing")
     parser.add_argument("--export", type=Path, metavar="DIR", help="copy what the runs have recorded, to be kept")
+    parser.add_argument(
+        "--page", type=Path, nargs="+", default=[], metavar="FILE", help="put the table where these pages have it"
+    )
     return parser
 
 
@@ -70,7 +77,7 @@ def _count(text: str) -> int:
 def _make(wanted: Table, options: argparse.Namespace) -> None:
     data = {key: value for key, value in (("name", options.data_name), ("dir", options.data_dir)) if value}
     note = options.data_note or (f"Images of {options.data_dir}" if options.data_dir else "CIFAR-10")
-    about = options.out / writing.ABOUT
+    about = options.out / results.ABOUT
     if not about.exists():
         about.parent.mkdir(parents=True, exist_ok=True)
         about.write_text(json.dumps({"table": options.table, "data": note}, indent=2) + "\n")

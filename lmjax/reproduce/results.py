@@ -15,6 +15,7 @@ from lmjax.reproduce.tables import Table
 from lmjax.training import Record
 
 CONFIDENCE = 0.95
+ABOUT = "about.json"  # beside the rows: which table they are of, and what was said of the data
 _FILES = ("config.json", "metrics.jsonl", "summary.json")
 
 
@@ -89,4 +90,5 @@ def export(table: Table, out: Path, to: Path) -> int:
             for name in _FILES:
                 shutil.copyfile(source / name, target / name)
             count += 1
+    shutil.copyfile(out / ABOUT, to / ABOUT)
     return count

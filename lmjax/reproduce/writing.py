@@ -13,8 +13,6 @@ from lmjax.errors import InputError
 from lmjax.reproduce import results
 from lmjax.reproduce.tables import Table
 
-ABOUT = "about.json"  # beside the rows: which table they are of, and what was said of the data
-
 
 def markdown(table: Table, out: Path) -> str:
     """What the finished runs of a table have come to, as Markdown.
@@ -23,9 +21,9 @@ def markdown(table: Table, out: Path) -> str:
         InputError: if the folder holds no runs of a table, or those of another one.
     """
     try:
-        about = json.loads((out / ABOUT).read_text())
+        about = json.loads((out / results.ABOUT).read_text())
     except (OSError, ValueError) as error:
-        raise InputError(f"{out}: holds no runs of a table ({ABOUT}: {error})") from error
+        raise InputError(f"{out}: holds no runs of a table ({results.ABOUT}: {error})") from error
     found = results.collect(table, out)
     lines = [
         "| run | network | parameters | multiplications | seeds | test error, % | published, % |",

@@ -141,3 +141,14 @@ def test_command_on_a_run(capsys, tmp_path):
     other = write_run(tmp_path / "other", "dense", [{"stage1": [[0.1, 0.2, 0.3]]}])
     assert main(["modified-equation", "--run", str(other)]) == 2
     assert f"error: {other}: is a run of dense: give one of lm" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("k", [-0.99, -0.999])
+def test_series_near_the_edge_of_zero_stability(k):
+    c = analysis.modified_rate(steppers.lm(), k)
+    assert c[0] == pytest.approx(1, abs=1e-9)
+    assert c[1] == pytest.approx(-(1 - k) / (2 + 2 * k), rel=1e-6)
+
+
+def test_what_rounding_does_not_tell_from_zero_is_zero():
+    np.testing.assert_array_equal(analysis.modified_rate(steppers.rk4())[1:4], 0)

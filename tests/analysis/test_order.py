@@ -174,3 +174,8 @@ def test_mistakes_are_one_line(arguments, message, capsys, tmp_path, monkeypatch
     assert error.startswith(f"error: {message}" if message.startswith("--") else "error: ")
     assert message in error
     assert error.count("\n") == 1
+
+
+def test_a_scheme_that_diverges_is_said_to(capsys):
+    assert main(["order", "lm(2, 2)"]) == 0
+    assert "diverges" in capsys.readouterr().out

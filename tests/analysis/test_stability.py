@@ -266,8 +266,8 @@ def test_command_prints_what_it_finds(capsys):
     assert main(["stability", "rk4", "lm", "--k", "-0.5", "--z", "branch"]) == 0
     printed = capsys.readouterr().out
     assert "the slope of the branch" in printed
-    assert re.search(r"^rk4 +-2\.78529 +±2\.82843 +0 +yes$", printed, re.MULTILINE)
-    assert re.search(r"^lm, k = -0\.5 +-3 +±0 +0\.5 +yes$", printed, re.MULTILINE)
+    assert re.search(r"^rk4 +-2\.78529 +±2\.82843 +1 +0 +yes$", printed, re.MULTILINE)
+    assert re.search(r"^lm, k = -0\.5 +-3 +±0 +1 +0\.5 +yes$", printed, re.MULTILINE)
     assert stability.linear_stability(steppers.lm(), -0.5, damped=False).real == pytest.approx(3, abs=1e-7)
 
 
@@ -275,3 +275,10 @@ def test_command_needs_schemes_or_a_run(capsys, tmp_path):
     for given in ([], ["rk4", "--run", str(tmp_path)]):
         assert main(["stability", *given]) == 2
         assert "error: stability: give schemes, such as rk4, or the folder of a run" in capsys.readouterr().err
+
+
+def test_a_principal_root_other_than_1_is_said():
+    coef = (np.array([1.04, 0.001, 0.001]), np.array([1.0, 0.0, 0.0]))
+    found = stability.linear_stability(steppers.learned_multistep(3), coef)
+    assert found.principal == pytest.approx(np.abs(np.roots([1, -1.04, -0.001, -0.001])).max())
+    assert (found.real, found.imaginary) == (0, 0)

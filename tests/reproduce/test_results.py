@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -11,8 +13,9 @@ from lmjax import InputError
 from lmjax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from lmjax.reproduce import __main__ as command
 from lmjax.reproduce import results, runs, writing
-from lmjax.reproduce.tables import Table
+from lmjax.reproduce.tables import Table, table
 
+ROOT = Path(__file__).parent.parent.parent
 DATA = {"name": "digits"}
 
 
@@ -34,7 +37,7 @@ def small():
 def made(small, tmp_path_factory):
     out = tmp_path_factory.mktemp("table")
     runs.make(small, out, data=DATA)
-    (out / writing.ABOUT).write_text(json.dumps({"table": "small", "data": "Digits"}))
+    (out / results.ABOUT).write_text(json.dumps({"table": "small", "data": "Digits"}))
     return out
 
 
@@ -65,13 +68,12 @@ def test_runs_and_their_table(small, made, capsys):
 
 def test_export_is_read_as_the_runs_are(small, made, tmp_path):
     assert results.export(small, made, tmp_path / "kept") == 5
-    (tmp_path / "kept" / writing.ABOUT).write_text((made / writing.ABOUT).read_text())
     assert writing.markdown(small, tmp_path / "kept") == writing.markdown(small, made)
     assert not list((tmp_path / "kept").rglob("checkpoints"))
 
 
 def test_a_table_without_runs(small, tmp_path):
-    (tmp_path / writing.ABOUT).write_text(json.dumps({"table": "small", "data": "Digits"}))
+    (tmp_path / results.ABOUT).write_text(json.dumps({"table": "small", "data": "Digits"}))
     text = writing.markdown(small, tmp_path)
     assert "No run is finished yet" in text
     assert "| `lm` minus `euler` | 0 |" in text
@@ -95,6 +97,13 @@ def test_place_in_a_page(tmp_path):
     assert not writing.update(page, "a", "new \\1")
     with pytest.raises(InputError, match="no place for this table"):
         writing.update(page, "c", "")
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
+def test_tables_of_the_pages_are_those_of_the_recorded_runs(page):
+    text = (ROOT / page).read_text()
+    for name in re.findall(r"<!-- table (.+) -->", text):
+        assert writing.markdown(table(name), ROOT / "results" / name) in text
 
 
 @pytest.mark.parametrize("arguments", [["nothing"], ["small", "--out", "/nowhere/at/all", "--only-report"]])
