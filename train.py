@@ -33,7 +33,7 @@ from jax.experimental import multihost_utils
 from lmjax import command_line, runtime
 from lmjax.config import Config
 from lmjax.errors import InputError
-from lmjax.training import Interruption, Record, Run, Stopped, open_run, seeds, trackers
+from lmjax.training import Interruption, Record, Run, Stopped, open_run, profiling, seeds, trackers
 from lmjax.training.console import say, warn
 from lmjax.training.run import report_broken
 
@@ -50,6 +50,8 @@ def train(config: Config, *, resume: str | None = None, log: Collection[str] = (
         profile: the folder for a trace of some of its steps, "" for one in its own folder; None for no trace.
     """
     trackers.require(log)
+    if profile:
+        profiling.require(profile)
     goes_on = resume == "required" or (resume == "auto" and Record(config.workdir).started)
     if goes_on and (summary := finished(config)) is not None:
         return summary
@@ -82,6 +84,8 @@ def train_seeds(
     seeds that the folder holds already count, too. The trace is of the first.
     """
     trackers.require(log)
+    if profile:
+        profiling.require(profile)
     record = Record(config.workdir, writes=jax.process_index() == 0)
     summaries = seeds.require_seeds(record, config, wanted, resume=resume)
     interruption, first, number = Interruption(), None, seeds.at_once()

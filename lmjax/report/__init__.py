@@ -5,12 +5,13 @@ against parameters, and what the networks are wrong about.
 """
 
 import argparse
+import contextlib
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lmjax import runtime
+from lmjax import command_line, runtime
 from lmjax.errors import InputError, optional_import, unknown
 from lmjax.report.page import page
 from lmjax.report.runs import Row, read
@@ -45,26 +46,44 @@ def write(
             none; if matplotlib is missing, or the report cannot be written.
     """
     out = Path(out)
-    if out.is_dir():
-        raise InputError(f"--out {out}: is a folder: name a file in it")
+    part = out.with_name(f"{out.name}.part") if out.name else out
+    _require_place(out, part)
     optional_import("matplotlib", package="matplotlib", purpose="a report")
     rows = read(directories)
     shown, without = _with_images(rows, images, images_of)
     text = page(rows, images=shown, without=without, data_dir=data_dir)
-    part = out.with_name(f"{out.name}.part")
-    try:
+    with _failure_is_named(out):
         part.write_text(text, encoding="utf-8")
         os.replace(part, out)
+    return out
+
+
+def _require_place(out: Path, part: Path) -> None:
+    """Checks, before the networks are evaluated, that the file can be written: by trying."""
+    with _failure_is_named(out):
+        if out.is_dir():
+            raise InputError(f"--out {out}: is a folder: name a file in it")
+        if not out.parent.is_dir():
+            raise InputError(f"--out {out}: there is no folder {out.parent}: make it first")
+        part.touch()
+        part.unlink()
+
+
+@contextlib.contextmanager
+def _failure_is_named(out: Path) -> Iterator[None]:
+    try:
+        yield
+    except InputError:
+        raise
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         why = error.strerror if isinstance(error, OSError) else error
         raise InputError(f"--out {out}: cannot be written ({why})") from error
-    return out
 
 
 def _with_images(rows: list[Row], images: bool, wanted: Sequence[str] | None) -> tuple[list[Row], str]:
     """The rows to show mistakes of, and what to say of the others."""
     if not images:
-        return [], "Left out, by --no-images."
+        return [], "Left out, by python -m lmjax.report --no-images."
     if wanted is not None:
         names = {row.name: row for row in rows}
         for name in wanted:
@@ -77,7 +96,8 @@ def _with_images(rows: list[Row], images: bool, wanted: Sequence[str] | None) ->
     order = sorted(range(len(rows)), key=lambda i: float("inf") if errors[i] is None else errors[i][0])
     chosen = sorted(order[:_ROWS_WITH_IMAGES])
     return [rows[i] for i in chosen], (
-        f"Of the {len(chosen)} runs with the lowest error: each has to be evaluated. --images-of NAME chooses others."
+        f"Of the {len(chosen)} runs with the lowest error: each has to be evaluated. "
+        "python -m lmjax.report --images-of NAME chooses others."
     )
 
 
@@ -88,6 +108,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("runs", metavar="RUN", nargs="+", help="the folder of a run, or of several seeds")
     parser.add_argument("--out", metavar="FILE", default="report.html", help="the file to write (report.html)")
+    parser.add_argument(
+        "--config", metavar="FILE", help="a Python file to run first, which registers schemes of your own"
+    )
     parser.add_argument("--data-dir", metavar="DIR", help="where the data is now, if it has moved")
     which = parser.add_mutually_exclusive_group()
     which.add_argument("--no-images", action="store_true", help="no confusion and no misclassified images")
@@ -97,6 +120,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     runtime.start()
     try:
+        if options.config is not None:
+            command_line.rows(options.config)
         out = write(
             options.runs, options.out, images=not options.no_images, images_of=options.images_of,
             data_dir=options.data_dir,

@@ -50,7 +50,7 @@ th,td{padding:.4rem .75rem;text-align:left;vertical-align:top;border-bottom:1px 
 thead th{vertical-align:bottom;color:var(--quiet);font-weight:500}
 tbody th{font-weight:500}
 .number,.numbers td,.numbers thead th:not(:first-child){text-align:right}
-table.runs{width:100%}
+table.runs{width:100%;border-collapse:separate;border-spacing:0}
 .runs th,.runs td{padding:.45rem .6rem}
 .runs th:first-child{padding-left:0}
 .runs thead th,.runs thead th:first-child{padding:0}

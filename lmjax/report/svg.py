@@ -86,7 +86,7 @@ def _rounded(text: str) -> str:
 
 def plain_logarithmic(axis: Any) -> None:
     """Numbers as they are, not as powers, on an axis that is logarithmic already."""
-    from matplotlib.ticker import FixedLocator, NullLocator
+    from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
 
     low, high = sorted(axis.get_view_interval())
     marks = [m * 10.0**e for e in range(-12, 13) for m in (1, 2, 3, 5, 7)]
@@ -95,14 +95,18 @@ def plain_logarithmic(axis: Any) -> None:
         shown = [x for x in shown if f"{x:e}"[0] in "125"]
     if len(shown) > 6:
         shown = [x for x in shown if f"{x:e}"[0] == "1"]
+    if len(shown) < 3:  # less than an octave
+        shown = [x for x in MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high) if low <= x <= high]
+    # As many digits as tell them apart.
+    digits = next((n for n in range(3, 9) if len({short(x, n) for x in shown}) == len(shown)), 9)
     axis.set_major_locator(FixedLocator(shown))
     axis.set_minor_locator(NullLocator())
-    axis.set_major_formatter(lambda value, _: short(value))
+    axis.set_major_formatter(lambda value, _: short(value, digits))
 
 
-def short(value: float) -> str:
+def short(value: float, digits: int = 3) -> str:
     """272384 -> "272k", 0.05 -> "0.05"."""
     for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= unit:
-            return f"{value / unit:.3g}{letter}"
-    return f"{value:.3g}"
+            return f"{value / unit:.{digits}g}{letter}"
+    return f"{value:.{digits}g}"

@@ -271,13 +271,19 @@ class Checkpoints:
         except InputError:
             raise
         except Exception as error:  # Orbax raises bare ones, too
+            path = self.directory / str(step)
             if not self._has(step):
                 raise InputError(
-                    f"{self.directory / str(step)}: the run that is going on there has removed it meanwhile: try again"
+                    f"{path}: the run that is going on there has removed it meanwhile: try again"
+                ) from error
+            if integrity.damage(path) is None:
+                taken = "\\" in path.as_posix()
+                cure = "rename the folder: tensorstore takes its backslash for a slash" if taken else "keep it"
+                raise InputError(
+                    f"{path}: this checkpoint cannot be read here, though its sums are right ({_reason(error)}): {cure}"
                 ) from error
             raise InputError(
-                f"{self.directory / str(step)}: this checkpoint cannot be read: delete it, and the one before is used, "
-                "if there is one"
+                f"{path}: this checkpoint cannot be read: delete it, and the one before is used, if there is one"
             ) from error
 
     def _require_same_arrays(self, step, saved, wanted):
@@ -339,7 +345,8 @@ def _reason(error: Exception) -> str:
     text = str(error)
     if code := re.search(r"os_error_code='(\d+)'", text):  # as tensorstore says it
         return os.strerror(int(code[1]))
-    return text.splitlines()[0][:200] if text else type(error).__name__
+    line = text.splitlines()[0] if text else type(error).__name__
+    return line if len(line) <= 200 else f"{line[:200]}..."
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

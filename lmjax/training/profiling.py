@@ -2,12 +2,14 @@
 
 import contextlib
 import itertools
+import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import jax
 
+from lmjax.errors import InputError
 from lmjax.training.console import say, warn
 from lmjax.training.trainer import Trainer
 
@@ -16,6 +18,24 @@ WARM_UP = 10
 
 STEPS = 10
 """So many are traced, rounded up to whole programs."""
+
+
+def require(directory: str | Path) -> None:
+    """Checks, before the work, that a trace can be written below a folder, which is not made yet.
+
+    Raises:
+        InputError: if it, or what it would be made in, is a file or cannot be written.
+    """
+    path = Path(directory).absolute()
+    try:
+        there = next(place for place in (path, *path.parents) if place.exists())
+        if not there.is_dir():
+            raise InputError(f"--profile {directory}: {there} is not a folder: name another place")
+        writable = os.access(there, os.W_OK)
+    except OSError as error:
+        raise InputError(f"--profile {directory}: cannot be a folder ({error.strerror}): name another place") from error
+    if not writable:
+        raise InputError(f"--profile {directory}: {there} cannot be written: name another place")
 
 
 def window(programs: Sequence[int]) -> tuple[int, int]:

@@ -115,7 +115,7 @@ class Record:
             several = f", but those of several seeds: add --seeds, or name one ({', '.join(seeds)})" if seeds else ""
             raise InputError(f"{self.directory} holds no run (no {self.config_path.name}){several}") from error
         except (ValueError, RecursionError) as error:  # no text, no JSON, or JSON that is no config
-            raise InputError(f"{self.config_path}: is not a config ({error})") from error
+            raise InputError(f"{self.config_path}: is not a config ({error}){_cure(error)}") from error
 
     def require_same(self, config: Config, sections: tuple[str, ...] | None = None) -> None:
         """Checks that a config describes the run in this folder.
@@ -218,6 +218,13 @@ class Record:
                 raise InputError(
                     f"{path}: could not be written ({error.strerror}): make room, and --resume writes it"
                 ) from error
+
+
+def _cure(error: Exception) -> str:
+    """What helps against a scheme that is registered by no part of the library."""
+    if not str(error).startswith("unknown stepper"):
+        return ""
+    return "; if a config of yours registers it, give that by --config FILE"
 
 
 def _json(values: dict[str, Any]) -> str:

@@ -12,6 +12,8 @@ from lmjax.published import CIFAR10
 from lmjax.report import columns, network
 from lmjax.report.markup import Markup, element
 from lmjax.report.runs import read
+from lmjax.report.style import STYLE
+from lmjax.steppers import catalogue
 from tests.report.handmade import make_run
 
 CONFIG = Config(DataConfig("digits", pad=1, flip=False), ModelConfig("resnet14", "lm"), train=TrainConfig(epochs=3))
@@ -87,6 +89,12 @@ def test_page_is_self_contained(tmp_path):
     assert {place[1:] for place in places if place.startswith("#")} <= set(ids)
 
 
+def test_lines_of_rows_stay_with_a_column_that_stays():
+    # Collapsed borders belong to the table: they scroll away from cells that do not.
+    assert re.search(r"\.runs tbody th\{position:sticky", STYLE)
+    assert re.search(r"table\.runs\{[^}]*border-collapse:separate", STYLE)
+
+
 def test_columns_are_sorted_by_numbers(tmp_path):
     for name, error in (("a", 9.5), ("b", 10.25)):
         config = dataclasses.replace(CONFIG, model=ModelConfig("resnet14", "lm" if name == "a" else "euler"))
@@ -151,11 +159,12 @@ def test_images_are_of_the_best_rows_or_of_those_named(tmp_path):
     chosen, said = report._with_images(rows, True, None)
     assert [row.name for row in chosen] == [f"run{i}" for i in range(1, 7)]
     assert said.startswith("Of the 6 runs with the lowest error")
+    assert said.endswith(" python -m lmjax.report --images-of NAME chooses others.")
     assert report._with_images(rows[:6], True, None) == (rows[:6], "")
     assert report._with_images(rows, True, ["run7", "run0", "run7"]) == ([rows[7], rows[0]], "")
     with pytest.raises(InputError, match="unknown run in --images-of 'run70': did you mean 'run7'"):
         report._with_images(rows, True, ["run70"])
-    assert "Left out, by --no-images." in written([tmp_path / "run0"], tmp_path, images=False)
+    assert "Left out, by python -m lmjax.report --no-images." in written([tmp_path / "run0"], tmp_path, images=False)
 
 
 def test_command(tmp_path, capsys):
@@ -164,7 +173,47 @@ def test_command(tmp_path, capsys):
     assert capsys.readouterr().out.startswith(f"wrote {out} (")
     assert report.main([str(tmp_path / "none"), "--out", str(out)]) == 2
     assert capsys.readouterr().err == f"error: {tmp_path / 'none'}: there is no such folder: give that of a run\n"
-    assert report.main([str(run), "--out", str(tmp_path / "no" / "x.html")]) == 2
-    assert "cannot be written" in capsys.readouterr().err
-    assert report.main([str(run), "--out", str(tmp_path)]) == 2
-    assert "is a folder" in capsys.readouterr().err
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "x.html"}
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("no/x.html", "there is no folder {}/no: make it first"),
+        ("x.html/y.html", "there is no folder {}/x.html: make it first"),
+        (".", "is a folder: name a file in it"),
+        ("x" * 300, "cannot be written (File name too long)"),
+    ],
+)
+def test_the_place_is_checked_before_the_work(out, said, tmp_path, monkeypatch, capsys):
+    def page(*_, **__):
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr(report, "page", page)
+    (tmp_path / "x.html").write_text("another report")
+    run = make_run(tmp_path / "run", CONFIG)
+    assert report.main([str(run), "--out", str(tmp_path / out)]) == 2
+    assert capsys.readouterr().err == f"error: --out {tmp_path / out}: {said.format(tmp_path)}\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "x.html"}
+    with pytest.raises(AssertionError, match="the work has begun"):
+        report.write([run], tmp_path / "x.html")
+    assert (tmp_path / "x.html").read_text() == "another report"
+
+
+@pytest.mark.parametrize("row", ["", ":paced"])
+def test_schemes_of_a_file_of_ones_own(row, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(catalogue, "_catalogue", dict(catalogue._catalogue))
+    run, out, file = make_run(tmp_path / "run", CONFIG), tmp_path / "x.html", tmp_path / "paced.py"
+    file.write_text("from lmjax import steppers\n\nsteppers.register('paced', lambda: steppers.get('lm'))\n")
+    text = (run / "config.json").read_text()
+    (run / "config.json").write_text(text.replace('"stepper": "lm"', '"stepper": "paced"'))
+    command = [str(run), "--out", str(out), "--no-images"]
+    assert report.main(command) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {run / 'config.json'}: is not a config (unknown stepper 'paced': ")
+    assert said.endswith("); if a config of yours registers it, give that by --config FILE\n")
+    assert report.main([*command, "--config", f"{file}{row}"]) == 0
+    assert Page(out.read_text()).cells[0]["scheme"][0] == "paced"
+    capsys.readouterr()
+    assert report.main([*command, "--config", str(tmp_path / "none.py")]) == 2
+    assert capsys.readouterr().err.startswith(f"error: --config: there is no file {tmp_path / 'none.py'}")

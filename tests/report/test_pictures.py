@@ -43,6 +43,24 @@ def test_figures_have_no_colour_or_id_of_their_own():
     assert "<style" not in text
 
 
+@pytest.mark.parametrize(
+    ("low", "high", "marks"),
+    [
+        (10, 2e6, ["10", "100", "1k", "10k", "100k", "1M"]),
+        (150_000, 900_000, ["200k", "300k", "500k", "700k"]),
+        (260_000, 480_000, ["300k", "350k", "400k", "450k"]),
+        (270_000, 276_000, ["270k", "272k", "274k", "276k"]),
+        (272_300, 272_700, ["272.3k", "272.4k", "272.5k", "272.6k", "272.7k"]),
+    ],
+)
+def test_a_logarithmic_axis_has_marks_however_short_it_is(low, high, marks):
+    with svg.drawing():
+        _, axes = svg.figure()
+        axes.set(xscale="log", xlim=(low, high))
+        svg.plain_logarithmic(axes.xaxis)
+        assert axes.xaxis.get_major_formatter().format_ticks(axes.get_xticks()) == marks
+
+
 @pytest.mark.parametrize(("value", "said"), [(272_384, "272k"), (1_730_669, "1.73M"), (0.05, "0.05"), (20, "20")])
 def test_short_numbers(value, said):
     assert svg.short(value) == said
@@ -133,3 +151,42 @@ def test_error_against_parameters_needs_two_networks(tmp_path):
     assert "resnet20" in text
     assert "Hollow: published" in text
     assert "<td>8.33</td>" in text
+
+
+def test_lines_join_different_networks_of_one_recipe(tmp_path):
+    changes = {
+        "a": ("resnet14", {}, {}), "b": ("resnet20", {}, {"memory": "remat"}),
+        "longer": ("resnet14", {"epochs": 9}, {}), "longer too": ("resnet20", {"epochs": 9}, {}),
+        "half": ("resnet20", {}, {"dtype": "bfloat16"}), "again": ("resnet14", {}, {}),
+        "euler": ("resnet20", {}, {"stepper": "euler"}),
+    }  # fmt: skip
+    for name, (network_name, train, model) in changes.items():
+        model = dataclasses.replace(CONFIG.model, name=network_name, **model)
+        make_run(
+            tmp_path / name, dataclasses.replace(CONFIG, model=model, train=dataclasses.replace(CONFIG.train, **train))
+        )
+    points = []
+    for row in read([tmp_path / name for name in changes]):
+        points.append((row, facts(row, {"resnet14": 1000, "resnet20": 2000}[row.network]), row.error(), None))
+    curves = compression._curves(points, ["euler", "lm"])
+    assert [(number, [row.name for row, *_ in curve]) for number, curve in curves] == [
+        (0, ["euler"]), (1, ["a", "b"]), (1, ["longer", "longer too"]), (1, ["again"]), (1, ["half"]),
+    ]  # fmt: skip
+
+
+def test_legend_shows_bars_of_what_has_them(tmp_path):
+    for seed in range(2):
+        make_run(tmp_path / "a" / f"seed{seed}", dataclasses.replace(CONFIG, seed=seed), error=4.0 + seed)
+    for name, stepper in (("b", "lm"), ("c", "euler")):
+        make_run(tmp_path / name, dataclasses.replace(CONFIG, model=ModelConfig("resnet20", stepper)))
+    rows = read([tmp_path / name for name in "abc"])
+    points = [(row, facts(row, 1000 * (i + 1)), row.error(), None) for i, row in enumerate(rows)]
+    with svg.drawing():
+        figure = compression._draw(points, compression._curves(points, ["lm", "euler"]), ["lm", "euler"])
+        (axes,) = figure.axes
+        bars, line = axes.get_legend().legend_handles
+        (drawn,) = (container for container in axes.containers if container.has_yerr)
+        segments = drawn.lines[2][0].get_segments()
+    assert [type(x).__name__ for x in (bars, line)] == ["LineCollection", "Line2D"]
+    assert line.get_linestyle() == "None"  # one point is no curve
+    assert [len(x) for x in segments if len(x)] == [2]  # of the two seeds; of one there is no bar

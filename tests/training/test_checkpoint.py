@@ -132,3 +132,28 @@ def test_checkpoint_of_another_network(tmp_path, config, digits, model):
 def test_no_checkpoint(tmp_path, config, digits):
     with Checkpoints(tmp_path) as checkpoints, pytest.raises(InputError, match="holds no checkpoint"):
         checkpoints.restore(Trainer(config, digits, ONE).state)
+
+
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [
+        ("c", r"\(Out of memory\): keep it"),
+        (r"c$\frac$", r"\(NOT_FOUND: .*\.\.\.\): rename the folder: tensorstore takes its backslash for a slash"),
+    ],
+)
+def test_what_is_whole_is_not_called_damaged(tmp_path, config, digits, monkeypatch, folder, said):
+    trainer, place = Trainer(config, digits, ONE), tmp_path / folder
+    with Checkpoints(place) as checkpoints:
+        checkpoints.save(trainer.state, {})
+    with Checkpoints(place, read_only=True) as checkpoints:
+        if folder == "c":
+            monkeypatch.setattr(checkpoints._manager, "restore", fail)
+        with pytest.raises(InputError, match=f"this checkpoint cannot be read here, though its sums are right {said}$"):
+            checkpoints.restore(trainer.state)
+        (place / "0" / "about" / "metadata").write_text("")
+        with pytest.raises(InputError, match="this checkpoint cannot be read: delete it, and the one before is used"):
+            checkpoints.restore(trainer.state)
+
+
+def fail(*_, **__):
+    raise RuntimeError("Out of memory\nwhile trying to allocate a page of bytes")

@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 
+from lmjax import InputError
 from lmjax.config import Config, DataConfig, ModelConfig, TrainConfig
 from lmjax.training import Trainer, data_mesh, profiling
 from lmjax.training.profiling import Profile, window
@@ -106,6 +107,23 @@ def test_an_interruption_ends_the_trace(trainer, tmp_path, what):
     assert annotations(tmp_path)[0] == [2, 3, 4]  # the last of which has only begun
     jax.profiler.start_trace(str(tmp_path / "again"))  # an error if one were still going on
     jax.profiler.stop_trace()
+
+
+def test_a_place_that_is_no_folder_is_refused_before_the_run(tmp_path, capsys):
+    import train
+
+    file = tmp_path / "README.md"
+    file.write_text("")
+    for place in (file, file / "below"):
+        for seeds in ([], ["--seeds", "0", "1"]):
+            command = ["--config", "configs/digits.py", "--workdir", str(tmp_path / "run"), "--profile", str(place)]
+            assert train.main([*command, *seeds]) == 2
+            said = capsys.readouterr().err
+            assert said == f"error: --profile {place}: {file} is not a folder: name another place\n"
+    with pytest.raises(InputError, match=r"cannot be a folder \(File name too long\): name another place"):
+        profiling.require(tmp_path / ("x" * 300))
+    profiling.require(tmp_path / "new" / "below")
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
 
 
 @pytest.mark.parametrize("fails", ["start_trace", "stop_trace"])
