@@ -1,6 +1,7 @@
 """What the runs of a table have come to: errors over seeds, and paired differences with their uncertainty."""
 
 import dataclasses
+import json
 import math
 import shutil
 import statistics
@@ -81,7 +82,10 @@ def difference(ours: dict[int, float], baseline: dict[int, float]) -> Difference
 
 
 def export(table: Table, out: Path, to: Path) -> int:
-    """Copies what the finished runs have recorded, without checkpoints and pictures; returns how many there are."""
+    """Copies what the finished runs have recorded, without checkpoints and pictures; returns how many there are.
+
+    Where the data lay is left out: that is of one machine.
+    """
     count = 0
     for row, summaries in collect(table, out).items():
         for seed in summaries:
@@ -89,6 +93,9 @@ def export(table: Table, out: Path, to: Path) -> int:
             target.mkdir(parents=True, exist_ok=True)
             for name in _FILES:
                 shutil.copyfile(source / name, target / name)
+            config = json.loads((source / "config.json").read_text())
+            config["data"]["dir"] = None
+            (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
             count += 1
     shutil.copyfile(out / ABOUT, to / ABOUT)
     return count
