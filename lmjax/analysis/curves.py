@@ -7,7 +7,8 @@ from typing import Any
 import numpy as np
 
 from lmjax import drawing
-from lmjax.analysis.command import add_out, print_table, require_out, save
+from lmjax.analysis import naming
+from lmjax.analysis.command import add_config, add_out, print_table, require_out, run_config, save
 from lmjax.errors import InputError
 
 _MEASURES = {
@@ -37,7 +38,7 @@ def read_curves(directory: str | Path) -> tuple[str, dict[str, np.ndarray]]:
         name: np.array([[measure(row) for row in each[:epochs]] for each in rows])
         for name, measure in _MEASURES.items()
     }
-    return f"{model.stepper or model.name} ({model.name})", values
+    return ", ".join(filter(None, (model.name, model.stepper))), values
 
 
 def draw_curves(runs: Sequence[tuple[str, dict[str, np.ndarray]]]) -> Any:
@@ -77,13 +78,19 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "runs", nargs="+", type=Path, metavar="RUN", help="the folder of a run, or of several seeds of one"
     )
+    add_config(parser)
     add_out(parser)
     parser.set_defaults(run=_run)
 
 
 def _run(options: Any) -> None:
+    from lmjax.analysis.runs import groups_of  # which imports Flax
+
     require_out(options.out)
-    runs = [read_curves(directory) for directory in options.runs]
+    run_config(options)
+    folders = [folder for folder, _ in groups_of(options.runs)]
+    names, values = zip(*map(read_curves, folders), strict=True)
+    runs = list(zip(naming.labels(names, folders), values, strict=True))
     if len(runs) > 3 * len(drawing.COLOURS):
         raise InputError(f"curves: {len(runs)} runs cannot be told apart in one picture: draw fewer")
     rows = [["run", "seeds", "epochs", *_MEASURES]]

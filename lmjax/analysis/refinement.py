@@ -22,6 +22,7 @@ divide the number of steps, the last one stands for fewer, and what is remembere
 """
 
 import argparse
+import re
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -34,13 +35,14 @@ from jax import lax
 
 from lmjax.analysis import command, refinement_figure
 from lmjax.analysis.runs import add_runs, batches, grouped, measured, normalised, outputs, write_json
-from lmjax.analysis.walk import advance, through
+from lmjax.analysis.walk import advance, require_steps, through
 from lmjax.errors import InputError
 from lmjax.networks import Network, Stack, Stage
 from lmjax.steppers import Branch, StepInfo, Stepper, combine
 from lmjax.training import Trained
 
 _BATCH = 128
+_MOST = 1024  # steps for one, on the command line: the time that they take grows with them
 
 
 def refined(network: Network, images: jax.Array, factor: Fraction | int) -> tuple[jax.Array, jax.Array]:
@@ -59,13 +61,21 @@ def refined(network: Network, images: jax.Array, factor: Fraction | int) -> tupl
     if factor <= 0 or 1 not in (factor.numerator, factor.denominator):
         raise InputError(f"refinement by {factor}: give a whole number, or 1/2, 1/3, ... to coarsen")
 
-    def visit(stage, u, memory, info):
-        if factor != 1 and network.stepper.over is not None:
-            raise InputError(f"{network.scheme} weighs all the states of a stage, and has no weights for more or fewer")
-        return _refined_stage(stage, u, memory, info, factor)
-
-    u = through(network, images, visit)
+    if factor != 1:
+        require_refinable(network)
+    u = through(network, images, lambda *state: _refined_stage(*state, factor))
     return u, network.classify(u)
+
+
+def require_refinable(network: nnx.Module) -> None:
+    """Checks that a network can be refined and coarsened.
+
+    Raises:
+        InputError: if it is not made of steps, or has coefficients for each of the states of a stage (`dense`).
+    """
+    require_steps(network)
+    if network.stepper.over is not None:
+        raise InputError(f"{network.scheme} weighs all the states of a stage, and has no weights for more or fewer")
 
 
 def _refined_stage(stage: Stage, u: Any, memory: Any, info: StepInfo, factor: Fraction) -> tuple[Any, Any]:
@@ -207,16 +217,21 @@ def add(commands: Any) -> None:
 
 
 def _factor(text: str) -> Fraction:
-    try:
-        return Fraction(text)
-    except (ValueError, ZeroDivisionError):
-        raise argparse.ArgumentTypeError(f"{text!r} is no number") from None
+    match = re.fullmatch(r"(1/)?([0-9]{1,9})", text)
+    count = int(match[2]) if match else 0
+    if not 1 <= count <= _MOST:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number up to {_MOST}, or 1/2, 1/3, ... to coarsen")
+    return Fraction(1, count) if match[1] else Fraction(count)
 
 
 def _run(options: Any) -> None:
     paths = outputs(options, "refinement")
     factors = sorted({Fraction(1), *options.factors})
-    results = measured(options, lambda trained, *sample: {"factors": refinements(trained, *sample, factors)})
+
+    def measure(trained, images, labels):
+        return {"factors": refinements(trained, images, labels, factors)}
+
+    results = measured(options, measure, require_refinable if len(factors) > 1 else require_steps)
     groups = {label: [r.values["factors"] for r in group] for label, group in grouped(results).items()}
     _print(groups)
     if paths is not None:

@@ -133,8 +133,9 @@ def add(commands: Any) -> None:
 def _run(options: Any) -> None:
     paths = outputs(options, "robustness")
     radii, sigmas = sorted({float(HEADLINE), *options.radii}), sorted({*options.sigmas})
-    if min(*radii, *sigmas) <= 0:
-        raise InputError("--radii and --sigmas are in grey levels, and above 0")
+    for name, levels in (("--radii", options.radii), ("--sigmas", options.sigmas)):
+        if wrong := [level for level in levels if not 0 < level <= 255]:  # NaN, too
+            raise InputError(f"{name} {wrong[0]:g}: give grey levels, above 0 and up to 255")
 
     def measure(trained, images, labels):
         return summary(attacked(trained, images, labels, radii=radii, sigmas=sigmas, seed=options.seed))

@@ -1,25 +1,26 @@
 """The runs that a command is given: opened one after another, and measured on the same test images."""
 
 import argparse
-import collections
 import dataclasses
 import importlib.metadata
 import json
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from lmjax.analysis import command
+from lmjax.analysis import command, naming
 from lmjax.config import to_dict
 from lmjax.data import normalise
 from lmjax.errors import InputError
-from lmjax.training import Record, Trained, open_run
+from lmjax.training import Checkpoints, Record, Trained, open_run
 from lmjax.training.console import device, say
 
 
@@ -38,22 +39,31 @@ def add_runs(parser: Any, *, images: int, out: str) -> None:
     parser.add_argument(
         "--images", type=_count, default=images, metavar="N", help=f"how many test images ({images}), drawn by the seed"
     )
-    parser.add_argument("--seed", type=int, default=0, help="draws the images, and all else that is random (0)")
+    parser.add_argument(
+        "--seed", type=_seed, default=0, metavar="N", help="draws the images, and all else that is random (0)"
+    )
     parser.add_argument("--data-dir", metavar="DIR", help="where the data is now, if it has moved")
+    command.add_config(parser)
     parser.add_argument("--out", type=Path, metavar="FILE", help=out)
 
 
 def _checkpoint(text: str) -> str | int:
     if text in ("latest", "best"):
         return text
-    if not text.isdigit():
+    if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is no checkpoint: give latest, best, or a step")
     return int(text)
 
 
 def _count(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no number of images: give a whole number from 1")
+    return int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"{text!r} is no seed: give a whole number from 0 to 2**32 - 1")
     return int(text)
 
 
@@ -62,8 +72,8 @@ class Measured:
     """One run, and what was measured of it.
 
     Attributes:
-        label: what to call it: network and scheme, and the folder's name where others are called the same. The seeds
-            of one run have one label.
+        label: what to call it: network and scheme, and its folder where others are called the same. The seeds in one
+            folder have one label, and no others have it.
         about: what it is, as plain data: folder, config, step, images, versions.
         values: what was measured.
     """
@@ -73,31 +83,48 @@ class Measured:
     values: Any
 
 
-def measured(options: Any, measure: Callable[[Trained, np.ndarray, np.ndarray], Any]) -> list[Measured]:
-    """Measures every run that the options of `add_runs` name.
+def measured(
+    options: Any,
+    measure: Callable[[Trained, np.ndarray, np.ndarray], Any],
+    require: Callable[[nnx.Module], None] | None = None,
+) -> list[Measured]:
+    """Measures every run that the options of `add_runs` name; before that, all of them are looked at.
 
     Args:
         options: parsed.
         measure: called with the opened run, and test images and their labels: the same for all runs on a data set.
+        require: raises InputError if a network, of which the arrays are only shapes, cannot be measured.
 
     Raises:
-        InputError: if one of them cannot be opened.
+        InputError: if one of them cannot be opened or measured.
     """
+    command.run_config(options)
+    groups = groups_of(options.runs)
+    for _, directories in groups:
+        for directory in directories:
+            _require_measurable(directory, options.at, require)
     found = []
-    groups = [(path, seeds_of(path)) for path in options.runs]  # all of them are looked for before any work
-    for path, directories in groups:
+    for folder, directories in groups:
         for directory in directories:
             with open_run(directory, at=options.at, data_dir=options.data_dir) as trained:
                 images, labels = trained.test_sample(options.images, options.seed)
                 say(f"{directory}: {trained.name}, step {trained.step:,}, {len(labels):,} test images")
-                found.append((trained.name, path, _about(trained, options, labels), measure(trained, images, labels)))
-    folders = collections.defaultdict(set)
-    for name, path, *_ in found:
-        folders[name].add(path)
-    return [
-        Measured(name if len(folders[name]) == 1 else f"{name} ({path.name})", about, values)
-        for name, path, about, values in found
-    ]
+                found.append((trained.name, folder, _about(trained, options, labels), measure(trained, images, labels)))
+    names, folders, abouts, values = zip(*found, strict=True)
+    return [Measured(*each) for each in zip(naming.labels(names, folders), abouts, values, strict=True)]
+
+
+def _require_measurable(directory: Path, at: str | int, require: Callable[[nnx.Module], None] | None) -> None:
+    """Checks what can be checked of a run without its data and its arrays."""
+    model = Record(directory).config().model
+    if require is not None:
+        try:
+            require(nnx.eval_shape(lambda: model.build(classes=2, cin=3, rngs=nnx.Rngs(0))))
+        except InputError as error:
+            raise InputError(f"{directory}: {error}") from error
+    # What is damaged is reported when the run is opened.
+    with Checkpoints(directory / "checkpoints", read_only=True, report=lambda line: None) as checkpoints:
+        checkpoints.choose(at)
 
 
 def grouped(results: list[Measured]) -> dict[str, list[Measured]]:
@@ -108,6 +135,21 @@ def grouped(results: list[Measured]) -> dict[str, list[Measured]]:
     return groups
 
 
+def groups_of(directories: Sequence[Path]) -> list[tuple[Path, list[Path]]]:
+    """The runs in folders: each folder, as it was given, with those of its seeds.
+
+    A folder of which another one holds all runs is left out, so that no run counts twice.
+
+    Raises:
+        InputError: if one of them holds no run.
+    """
+    groups = {}
+    for directory in directories:
+        runs = seeds_of(directory)
+        groups.setdefault(frozenset(map(os.path.realpath, runs)), (directory, runs))
+    return [group for places, group in groups.items() if not any(places < others for others in groups)]
+
+
 def seeds_of(directory: Path) -> list[Path]:
     """The folder itself if it holds a run, else those of its seeds.
 
@@ -116,7 +158,7 @@ def seeds_of(directory: Path) -> list[Path]:
     """
     if Record(directory).started:
         return [directory]
-    seeds = [path.parent for path in directory.glob("seed*/config.json") if path.parent.name[4:].isdigit()]
+    seeds = [path.parent for path in directory.glob("seed*/config.json") if path.parent.name[4:].isdecimal()]
     if not seeds:
         Record(directory).config()  # says that there is none
     return sorted(seeds, key=lambda path: int(path.name[4:]))

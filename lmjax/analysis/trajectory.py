@@ -22,7 +22,7 @@ from flax import nnx
 
 from lmjax.analysis import command, trajectory_figures
 from lmjax.analysis.runs import Measured, add_runs, batches, grouped, measured, normalised, outputs, write_json
-from lmjax.analysis.walk import walk
+from lmjax.analysis.walk import require_steps, walk
 from lmjax.training import Trained
 
 _BATCH = 32  # all the states of so many images are kept at once
@@ -147,7 +147,7 @@ def _run(options: Any) -> None:
             )  # fmt: skip
         return {"stages": trajectories(trained, images)}
 
-    results = measured(options, measure)
+    results = measured(options, measure, require_steps)
     _print(results)
     if paths is not None:
         short = [Measured(r.label, r.about, {"stages": summary(r.values["stages"])}) for r in results]

@@ -9,12 +9,15 @@ from lmjax import drawing
 from lmjax.errors import InputError
 
 _MARKERS = "osD^vP*"
-_GAP = 0.6  # between two stages, in steps
+_GAP = 0.08  # between two stages, in parts of the width of all
 _DOTTED = {"linestyle": (0, (1, 1)), "linewidth": 1.6}
 
 
 def measures(groups: dict[str, list[dict[str, dict[str, np.ndarray]]]]) -> Any:
     """Distance, turn, norm and tortuosity against the step, through the stages.
+
+    Networks of different depth go through the same width of a stage in fewer or more steps, as methods do that
+    integrate over the same time.
 
     Args:
         groups: by label, the `trajectories` of each seed. Lines are means over images and seeds, bands the standard
@@ -22,54 +25,118 @@ def measures(groups: dict[str, list[dict[str, dict[str, np.ndarray]]]]) -> Any:
     """
     figure = drawing.figure(9, 6.4, purpose="drawing trajectories")
     axes = dict(zip(("distance", "turn", "norm", "tortuosity"), figure.subplots(2, 2).flat, strict=True))
+    lengths = _lengths(groups)
+    places = _places(lengths)
     for i, (label, seeds) in enumerate(groups.items()):
-        colour, marker = drawing.COLOURS[i % len(drawing.COLOURS)], _MARKERS[i % len(_MARKERS)]
-        first = 1.0
-        for number, name in enumerate(seeds[0]):
+        style = {"color": drawing.COLOURS[i % len(drawing.COLOURS)], "marker": _MARKERS[i % len(_MARKERS)]}
+        for name in seeds[0]:
             stage = {key: np.concatenate([seed[name][key] for seed in seeds], axis=-1) for key in seeds[0][name]}
-            steps = first + np.arange(len(stage["distance"]))
-            style = {"color": colour, "marker": marker, "markersize": 4, "label": None if number else label}
-            _band(axes["distance"], steps, stage["distance"], **style)
-            axes["distance"].plot(steps, np.mean(stage["branch"], -1), color=colour, **_DOTTED)
-            _band(axes["turn"], steps[1:], stage["turn"], **style)
-            ends = np.concatenate([[first - 0.5], steps + 0.5])  # between the steps
-            _band(axes["norm"], ends, stage["norm"] / stage["norm"][:1], **style)
-            spread = 0.12 * (i - (len(groups) - 1) / 2)
-            axes["tortuosity"].errorbar(
-                number + 1 + spread, np.mean(stage["tortuosity"]), np.std(stage["tortuosity"]), color=colour,
-                marker=marker, capsize=3, linestyle="none",
-            )  # fmt: skip
-            if i == 0:
-                _mark_stage(axes, first, len(steps), name)
-            first += len(steps) + _GAP
-    lengths = [len(stage["distance"]) for stage in next(iter(groups.values()))[0].values()]
-    _finish(figure, axes, lengths, len(groups))
+            _draw_stage(axes, places[name], stage, markersize=4, **style)
+        axes["distance"].plot([], [], markersize=4, label=label, **style)
+    _draw_tortuosities(axes["tortuosity"], groups, lengths)
+    _mark_steps([axes[key] for key in ("distance", "turn", "norm")], places, lengths)
+    _finish(figure, axes)
     return figure
+
+
+def _lengths(groups):
+    """How many steps each stage has, {"stage1": {label: L, ...}, ...}."""
+    found = {}
+    for label, seeds in groups.items():
+        for name, stage in seeds[0].items():
+            found.setdefault(name, {})[label] = len(stage["distance"])
+    return dict(sorted(found.items()))
+
+
+def _alike(lengths):
+    """Whether all networks have the same stages."""
+    networks = set().union(*lengths.values())
+    return all(found.keys() == networks and len(set(found.values())) == 1 for found in lengths.values())
+
+
+def _places(lengths):
+    """Where each stage begins, and how wide it is: a step is 1 wide if all networks have the same, else a stage."""
+    widths = {name: max(found.values()) if _alike(lengths) else 1 for name, found in lengths.items()}
+    places, start = {}, 0.0
+    for name, width in widths.items():
+        places[name] = (start, width)
+        start += width + _GAP * sum(widths.values())
+    return places
+
+
+def _draw_stage(axes, place, stage, *, color, **style):
+    start, width = place
+    steps = len(stage["distance"])
+    middles, ends = start + width * (np.arange(steps) + 0.5) / steps, start + width * np.arange(steps + 1) / steps
+    _band(axes["distance"], middles, stage["distance"], color=color, **style)
+    axes["distance"].plot(middles, np.mean(stage["branch"], -1), color=color, **_DOTTED)
+    _band(axes["turn"], middles[1:], stage["turn"], color=color, **style)
+    _band(axes["norm"], ends, stage["norm"] / stage["norm"][:1], color=color, **style)
 
 
 def _band(axes, x, values, *, color, **style):
     mean, std = np.mean(values, axis=-1), np.std(values, axis=-1)
     axes.plot(x, mean, color=color, **style)
-    axes.fill_between(x, mean - std, mean + std, color=color, alpha=0.15, linewidth=0)
+    if len(x) == 1:  # too narrow for a band
+        axes.vlines(x, mean - std, mean + std, color=color, alpha=0.15, linewidth=8)
+    else:
+        axes.fill_between(x, mean - std, mean + std, color=color, alpha=0.15, linewidth=0)
 
 
-def _mark_stage(axes, first, steps, name):
-    for key in ("distance", "turn", "norm"):
-        axes[key].axvspan(first - 0.5, first + steps - 0.5, color="0.96", zorder=-1, linewidth=0)
-        axes[key].annotate(
-            name.replace("stage", "stage "), (first + (steps - 1) / 2, 1), xycoords=("data", "axes fraction"),
-            xytext=(0, 3), textcoords="offset points", ha="center", color="0.4", fontsize=8,
-        )  # fmt: skip
+def _draw_tortuosities(axes, groups, lengths):
+    """Of each stage side by side, over the tortuosity that it would have with equal steps at right angles."""
+    share = 0.6 / len(groups)
+    for i, (label, seeds) in enumerate(groups.items()):
+        colour, marker = drawing.COLOURS[i % len(drawing.COLOURS)], _MARKERS[i % len(_MARKERS)]
+        for number, name in enumerate(lengths, start=1):
+            if label in lengths[name]:
+                x, values = (
+                    number - 0.3 + share * (i + 0.5),
+                    np.concatenate([seed[name]["tortuosity"] for seed in seeds]),
+                )
+                axes.errorbar(
+                    x, np.mean(values), np.std(values), color=colour, marker=marker, capsize=3, linestyle="none"
+                )
+                straight = [lengths[name][label] ** 0.5] * 2
+                axes.plot([x - share / 2, x + share / 2], straight, color="0.6", linewidth=1, zorder=0)
+    axes.plot([], [], color="0.6", linewidth=1, label="equal steps at right angles")
+    # Above the panel, where nothing is drawn.
+    axes.legend(
+        frameon=False, fontsize=8, labelcolor="0.4", loc="lower right", bbox_to_anchor=(1, 1), borderpad=0,
+        borderaxespad=0.2,
+    )  # fmt: skip
+    axes.set_xticks(range(1, len(lengths) + 1), [_title(name) for name in lengths])
+    axes.set(ylabel="length of the path / straight line", xlim=(0.5, len(lengths) + 0.5))
+    axes.set_ylim(bottom=min(axes.get_ylim()[0], 1))
 
 
-def _finish(figure, axes, lengths, groups):
-    starts = np.cumsum([1.0, *(length + _GAP for length in lengths)])[:-1]
-    positions = np.concatenate([start + np.arange(length) for start, length in zip(starts, lengths, strict=True)])
-    every = -(-len(positions) // 12)
-    for key in ("distance", "turn", "norm"):
-        axes[key].set_xticks(positions[::every], [str(n) for n in range(1, len(positions) + 1, every)])
-        axes[key].set_xlabel("step")
-        axes[key].set_xlim(positions[0] - 0.7, positions[-1] + 0.7)
+def _title(name):
+    return name.replace("stage", "stage ")
+
+
+def _mark_steps(panels, places, lengths):
+    """Shades the stages. Their steps are numbered if all networks have the same, else there are parts of a stage."""
+    if _alike(lengths):
+        middles = [start + n + 0.5 for start, width in places.values() for n in range(width)]
+        every = -(-len(middles) // 12)
+        ticks, said, of = middles[::every], range(1, len(middles) + 1, every), "step"
+    else:
+        parts = {0: "0", 0.5: "½", 1: "1"}
+        ticks = [start + width * part for start, width in places.values() for part in parts]
+        said, of = [*parts.values()] * len(places), "part of the steps of a stage"
+    for axes in panels:
+        for name, (start, width) in places.items():
+            axes.axvspan(start, start + width, color="0.96", zorder=-1, linewidth=0)
+            axes.annotate(
+                _title(name), (start + width / 2, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
+                textcoords="offset points", ha="center", color="0.4", fontsize=8,
+            )  # fmt: skip
+        end = max(start + width for start, width in places.values())
+        axes.set_xticks(ticks, list(map(str, said)))
+        axes.set(xlabel=of, xlim=(-0.02 * end, 1.02 * end))
+
+
+def _finish(figure, axes):
     axes["distance"].plot([], [], color="0.3", **_DOTTED, label="what its branches add")
     axes["distance"].set_ylabel(r"distance of a step, $|s_n|\,/\,|u_n|$")
     axes["turn"].set_ylabel("turn from the step before, degrees")
@@ -78,17 +145,6 @@ def _finish(figure, axes, lengths, groups):
     axes["norm"].axhline(1, color=drawing.FAINT, linewidth=1, zorder=0)
     for key in ("distance", "norm"):
         axes[key].set_ylim(bottom=0)
-    tortuosity = axes["tortuosity"]
-    for number, length in enumerate(lengths, start=1):
-        tortuosity.plot([number - 0.3, number + 0.3], [length**0.5] * 2, color="0.6", linewidth=1, zorder=0)
-    tortuosity.annotate(
-        "equal steps at right angles", (1 - 0.3, lengths[0] ** 0.5), xytext=(0, 3), textcoords="offset points",
-        color="0.4", fontsize=8,
-    )  # fmt: skip
-    tortuosity.set_xticks(range(1, len(lengths) + 1), [f"stage {n}" for n in range(1, len(lengths) + 1)])
-    tortuosity.set(ylabel="length of the path / straight line", xlim=(0.5, len(lengths) + 0.5))
-    low, high = tortuosity.get_ylim()
-    tortuosity.set_ylim(min(low, 1), high + 0.08 * (high - low))
     for each in axes.values():
         drawing.open_frame(each)
     handles, labels = axes["distance"].get_legend_handles_labels()

@@ -65,17 +65,26 @@ def through(
     Raises:
         InputError: if the network is not made of steps.
     """
-    if not isinstance(network, Network):
-        raise InputError(
-            f"{type(network).__name__} is not made of the steps of a scheme, so that there are no states between them: "
-            "choose a run of a resnet, resnext or revnet"
-        )
+    require_steps(network)
     u, memory, index = network.stem(images).astype(network.stream), None, 0
     count = sum(stage.depth for stage in network.stages)
     for stage in network.stages:
         u, memory = visit(stage, u, memory, StepInfo(None, index, count))
         index += stage.depth
     return u
+
+
+def require_steps(network: nnx.Module) -> None:
+    """Checks that a network is made of steps.
+
+    Raises:
+        InputError: if it is not.
+    """
+    if not isinstance(network, Network):
+        raise InputError(
+            f"{type(network).__name__} is not made of the steps of a scheme, so that there are no states between them: "
+            "choose a run of a resnet, resnext or revnet"
+        )
 
 
 def advance(

@@ -1,5 +1,8 @@
 """Folders of runs, made without training."""
 
+import json
+import shutil
+
 from lmjax.config import Config, DataConfig, ModelConfig
 from lmjax.training import Record
 
@@ -13,4 +16,26 @@ def write_run(directory, stepper, epochs, *, seed=0):
         record.start(config)
         for number, coefficients in enumerate(epochs, start=1):
             record.log({"epoch": number, "step": 10 * number, "coefficients": coefficients})
+    return directory
+
+
+OWN_SCHEME = """
+from lmjax import steppers
+
+steppers.register("own_euler", steppers.euler)
+"""
+
+
+def own_run(run, directory):
+    """A copy of a run of `euler` whose scheme is the one that `OWN_SCHEME` registers."""
+    return rewritten(run, directory, model={"stepper": "own_euler"})
+
+
+def rewritten(run, directory, **sections):
+    """A copy of a run with another config: of each section, these keys."""
+    shutil.copytree(run, directory)
+    config = json.loads((directory / "config.json").read_text())
+    for name, keys in sections.items():
+        config[name] |= keys
+    (directory / "config.json").write_text(json.dumps(config))
     return directory

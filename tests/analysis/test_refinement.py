@@ -161,8 +161,10 @@ def test_what_cannot_be_refined(runs, capsys):
     for factor in (Fraction(3, 2), 0, -1):
         with pytest.raises(InputError, match="give a whole number"):
             refined(network("euler"), IMAGES, factor)
-    assert main(["refinement", str(runs["euler"]), "--factors", "1.5"]) == 2
-    assert "refinement by 3/2" in capsys.readouterr().err
+    for factor in ("1.5", "0", "-1", "2/3", "1/0", "1025", "1/1025", "1e12", "1e999999999", "nan", "two"):
+        with pytest.raises(SystemExit, match="2"):
+            main(["refinement", str(runs["euler"]), "--factors", "2", factor])
+        assert f"{factor!r}: give a whole number up to 1024" in capsys.readouterr().err
 
 
 def test_command(runs, tmp_path, capsys):

@@ -110,8 +110,10 @@ def test_command(runs, tmp_path, capsys):
 
 def test_mistakes(runs, tmp_path, capsys):
     run = str(runs["euler"])
-    assert main(["robustness", run, "--radii", "0"]) == 2
-    assert "--radii" in capsys.readouterr().err
+    for option in ("--radii", "--sigmas"):
+        for value in ("0", "-1", "nan", "inf", "256"):
+            assert main(["robustness", run, option, "4", value]) == 2
+            assert capsys.readouterr().err == f"error: {option} {value}: give grey levels, above 0 and up to 255\n"
     assert main(["robustness", run, "--out", str(tmp_path / "f.txt")]) == 2
     assert "f.txt" in capsys.readouterr().err
     for option, value in (("--at", "newest"), ("--images", "0")):

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from lmjax import InputError, networks
-from lmjax.analysis import trajectory
+from lmjax.analysis import trajectory, trajectory_figures
 from lmjax.analysis.__main__ import main
 from lmjax.analysis.walk import walk
 from lmjax.training import open_run
@@ -143,6 +143,58 @@ def test_command(runs, tmp_path, capsys):
         assert run["images"] == 32
         assert len(run["stages"]["stage2"]["distance"]["mean"]) == 2
         assert run["stages"]["stage2"]["tortuosity"]["mean"] >= 1
+
+
+def random_walk(depths):
+    """The measures of two images that walk at random through stages of so many steps."""
+    found = {}
+    for number, depth in enumerate(depths, start=1):
+        states = np.cumsum(np.random.default_rng(number).normal(size=(depth + 1, 2, 50)), axis=0)
+        measures = trajectory.measures(jnp.asarray(states), jnp.asarray(np.diff(states, axis=0)))
+        found[f"stage{number}"] = jax.tree.map(np.asarray, measures)
+    return found
+
+
+def test_picture_of_networks_of_one_depth_numbers_their_steps():
+    groups = {name: [random_walk((3, 2))] for name in ("lm", "euler")}
+    distance, _, norm, tortuosity = trajectory_figures.measures(groups).axes
+    assert distance.get_xlabel() == "step"
+    assert [text.get_text() for text in distance.get_xticklabels()] == ["1", "2", "3", "4", "5"]
+    (first, *_) = lines(distance, "o")
+    np.testing.assert_allclose(first.get_xdata(), distance.get_xticks()[:3])
+    (first, *_) = lines(norm, "o")  # between the steps
+    np.testing.assert_allclose(first.get_xdata(), distance.get_xticks()[0] + np.array([-0.5, 0.5, 1.5, 2.5]))
+    assert references(tortuosity) == pytest.approx([3**0.5, 2**0.5] * 2)
+
+
+def test_picture_of_networks_of_different_depths():
+    groups = {"short": [random_walk((2, 2, 2))], "long": [random_walk((3, 6, 3, 2))]}
+    for order in (["short", "long"], ["long", "short"]):
+        figure = trajectory_figures.measures({name: groups[name] for name in order})
+        distance, turn, norm, tortuosity = figure.axes
+        assert [text.get_text() for text in distance.get_xticklabels()] == ["0", "½", "1"] * 4
+        starts, ends = distance.get_xticks()[::3], distance.get_xticks()[2::3]
+        for marker, name in zip("os", order, strict=True):
+            stages = groups[name][0]
+            for line, start, end in zip(lines(norm, marker), starts, ends, strict=False):
+                assert (line.get_xdata()[0], line.get_xdata()[-1]) == pytest.approx((start, end))
+            steps = [len(line.get_xdata()) for line in lines(distance, marker)]
+            assert steps == [len(stage["distance"]) for stage in stages.values()]
+            assert [len(line.get_xdata()) for line in lines(turn, marker)] == [count - 1 for count in steps]
+        for axes in (distance, turn, norm):
+            assert axes.get_xlim()[0] < starts[0] < ends[-1] < axes.get_xlim()[1]
+        expected = {"short": [2**0.5] * 3, "long": [3**0.5, 6**0.5, 3**0.5, 2**0.5]}
+        assert references(tortuosity) == pytest.approx([x for name in order for x in expected[name]])
+
+
+def lines(axes, marker):
+    """Those of a network, a stage each."""
+    return [line for line in axes.lines if line.get_marker() == marker and len(line.get_xdata())]
+
+
+def references(axes):
+    """How high the lines for equal steps at right angles are."""
+    return [line.get_ydata()[0] for line in axes.lines if line.get_color() == "0.6" and len(line.get_ydata())]
 
 
 def test_what_cannot_be_walked(runs, tmp_path, capsys):
