@@ -9,7 +9,7 @@ import numpy as np
 from lmjax import drawing, steppers
 from lmjax.analysis.command import add_config, add_out, print_table, require_out, run_config, save
 from lmjax.analysis.depth import DepthColours
-from lmjax.analysis.learned import Learned, read_learned
+from lmjax.analysis.learned import Learned, read_one
 from lmjax.errors import InputError
 from lmjax.steppers import Stepper
 
@@ -139,7 +139,9 @@ def add(commands: Any) -> None:
 def _run(options: Any) -> None:
     require_out(options.out)
     run_config(options)
-    runs = [learned for directory in options.runs for learned in read_learned(directory)]
+    from lmjax.analysis.runs import groups_of  # which imports Flax
+
+    runs = [read_one(run) for _, seeds in groups_of(options.runs) for run in seeds]
     require_alike(runs)
     margins = [run.margins() for run in runs]
     weights = [run.weights() for run in runs]
