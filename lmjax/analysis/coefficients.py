@@ -137,10 +137,10 @@ def add(commands: Any) -> None:
 
 
 def _run(options: Any) -> None:
-    require_out(options.out)
-    run_config(options)
     from lmjax.analysis.runs import groups_of  # which imports Flax
 
+    require_out(options.out)
+    run_config(options)
     runs = [read_one(run) for _, seeds in groups_of(options.runs) for run in seeds]
     require_alike(runs)
     margins = [run.margins() for run in runs]
