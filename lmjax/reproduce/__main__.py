@@ -35,12 +35,12 @@ def main(arguments: list[str] | None = None) -> int:
                 say(note)
             _make(wanted, options)
         text = writing.markdown(wanted, options.out)
+        for page in options.page:
+            writing.update(page, options.table, text)
         say(text)
         if options.export:
             count = results.export(wanted, options.out, options.export)
             say(f"\n{count} runs are recorded in {options.export}")
-        for page in options.page:
-            writing.update(page, options.table, text)
         return 0
     except InputError as error:
         warn(f"error: {error}")
