@@ -1,13 +1,12 @@
 """What the coefficients of a scheme have become in training, step by step and epoch by epoch."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lmjax import drawing, steppers
-from lmjax.analysis.command import add_config, add_out, print_table, require_out, run_config, save
+from lmjax.analysis.command import add_config, add_out, add_run_folders, print_table, require_out, run_config, save
 from lmjax.analysis.depth import DepthColours
 from lmjax.analysis.learned import Learned, read_one
 from lmjax.errors import InputError
@@ -128,9 +127,7 @@ def add(commands: Any) -> None:
         description="Draws the learned coefficients of runs of one network against depth and through the epochs, and "
         "says how far they are from the edge of zero-stability.",
     )
-    parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="the folder of a run, or of several seeds of one"
-    )
+    add_run_folders(parser)
     add_config(parser)
     add_out(parser)
     parser.set_defaults(run=_run)

@@ -32,6 +32,13 @@ def _finite(text: str) -> float:
     return value
 
 
+def add_run_folders(parser: Any) -> None:
+    """Adds the runs to look at to an argparse parser."""
+    parser.add_argument(
+        "runs", nargs="+", type=Path, metavar="RUN", help="the folder of a run, or of several seeds of one"
+    )
+
+
 def add_config(parser: Any) -> None:
     """Adds the option for schemes of one's own to an argparse parser."""
     parser.add_argument(

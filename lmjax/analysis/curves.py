@@ -8,7 +8,7 @@ import numpy as np
 
 from lmjax import drawing
 from lmjax.analysis import naming
-from lmjax.analysis.command import add_config, add_out, print_table, require_out, run_config, save
+from lmjax.analysis.command import add_config, add_out, add_run_folders, print_table, require_out, run_config, save
 from lmjax.errors import InputError
 
 _MEASURES = {
@@ -75,9 +75,7 @@ def add(commands: Any) -> None:
         help="the learning curves of runs, in one picture",
         description="Draws test error and training loss of runs against the epoch, from their metrics alone.",
     )
-    parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="the folder of a run, or of several seeds of one"
-    )
+    add_run_folders(parser)
     add_config(parser)
     add_out(parser)
     parser.set_defaults(run=_run)

@@ -34,7 +34,7 @@ from flax import nnx
 from jax import lax
 
 from lmjax.analysis import command, refinement_figure
-from lmjax.analysis.runs import add_runs, batches, grouped, measured, normalised, outputs, write_json
+from lmjax.analysis.runs import add_runs, batches, grouped, measured, outputs, write_json
 from lmjax.analysis.walk import advance, require_steps, through
 from lmjax.errors import InputError
 from lmjax.networks import Network, Stack, Stage
@@ -165,7 +165,7 @@ def refinements(
     @jax.jit
     def program(state, pixels):
         network = nnx.merge(graph, state)
-        return [refined(network, normalised(trained, pixels), factor) for factor in factors]
+        return [refined(network, trained.normalised(pixels), factor) for factor in factors]
 
     found = {key: [[] for _ in factors] for key in ("accuracy", "agreement", "features", "logits", "change")}
     itself = factors.index(1)

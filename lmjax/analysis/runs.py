@@ -2,7 +2,6 @@
 
 import argparse
 import dataclasses
-import importlib.metadata
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
@@ -10,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax.sharding import NamedSharding
@@ -18,17 +16,15 @@ from jax.sharding import PartitionSpec as P
 
 from lmjax.analysis import command, naming
 from lmjax.config import to_dict
-from lmjax.data import normalise
 from lmjax.errors import InputError
-from lmjax.training import Checkpoints, Record, Trained, open_run
+from lmjax.training import Checkpoints, Record, Trained, open_run, seeds
 from lmjax.training.console import device, say
+from lmjax.training.run import versions
 
 
 def add_runs(parser: Any, *, images: int, out: str) -> None:
     """Adds the runs, and how to look at them, to an argparse parser."""
-    parser.add_argument(
-        "runs", nargs="+", type=Path, metavar="RUN", help="the folder of a run, or of several seeds of one"
-    )
+    command.add_run_folders(parser)
     parser.add_argument(
         "--at",
         type=_checkpoint,
@@ -158,14 +154,13 @@ def seeds_of(directory: Path) -> list[Path]:
     """
     if Record(directory).started:
         return [directory]
-    seeds = [path.parent for path in directory.glob("seed*/config.json") if path.parent.name[4:].isdecimal()]
-    if not seeds:
+    found = seeds.folders(directory)
+    if not found:
         Record(directory).config()  # says that there is none
-    return sorted(seeds, key=lambda path: int(path.name[4:]))
+    return found
 
 
 def _about(trained: Trained, options: Any, labels: np.ndarray) -> dict[str, Any]:
-    packages = ("jax", "jaxlib", "flax", "numpy")
     return {
         "run": str(trained.record.directory),
         "config": to_dict(trained.config),
@@ -174,7 +169,7 @@ def _about(trained: Trained, options: Any, labels: np.ndarray) -> dict[str, Any]
         "images": len(labels),
         "seed": options.seed,
         "device": device(),
-        "versions": {name: importlib.metadata.version(name) for name in packages},
+        "versions": versions(),
     }
 
 
@@ -197,12 +192,6 @@ def batches(trained: Trained, size: int, *arrays: np.ndarray) -> Iterator[tuple[
         count = len(pieces[0])
         filled = [np.concatenate([piece, np.repeat(piece[:1], size - count, axis=0)]) for piece in pieces]
         yield count, *(jax.device_put(piece, split) for piece in filled)
-
-
-def normalised(trained: Trained, pixels: jax.Array) -> jax.Array:
-    """Pixels, 0 to 255, as the network of the run takes them."""
-    dataset = trained.dataset
-    return normalise(pixels, dataset.mean, dataset.std, jnp.dtype(trained.config.model.dtype))
 
 
 def outputs(options: Any, name: str) -> tuple[Path, Path] | None:

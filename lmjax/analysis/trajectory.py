@@ -21,7 +21,7 @@ import numpy as np
 from flax import nnx
 
 from lmjax.analysis import command, trajectory_figures
-from lmjax.analysis.runs import Measured, add_runs, batches, grouped, measured, normalised, outputs, write_json
+from lmjax.analysis.runs import Measured, add_runs, batches, grouped, measured, outputs, write_json
 from lmjax.analysis.walk import require_steps, walk
 from lmjax.training import Trained
 
@@ -73,7 +73,7 @@ def trajectories(trained: Trained, images: np.ndarray) -> dict[str, dict[str, np
 
     @jax.jit
     def program(state, pixels):
-        walks, _ = walk(nnx.merge(graph, state), normalised(trained, pixels))
+        walks, _ = walk(nnx.merge(graph, state), trained.normalised(pixels))
         return [measures(*each) for each in walks]
 
     parts = [
@@ -107,7 +107,7 @@ def plane(trained: Trained, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
     @jax.jit
     def program(state, pixels):
-        return walk(nnx.merge(graph, state), normalised(trained, pixels))[0][-1].states
+        return walk(nnx.merge(graph, state), trained.normalised(pixels))[0][-1].states
 
     states = np.asarray(program(nnx.to_pure_dict(state), images), np.float64)
     points = states.reshape(len(states) * len(images), -1)

@@ -14,7 +14,7 @@ import numpy as np
 
 from lmjax.config import Config, differences
 from lmjax.errors import InputError
-from lmjax.training import Record
+from lmjax.training import Record, seeds
 
 _METRICS = ("epoch", "train_loss", "test_accuracy", "images_per_second", "wall_seconds")
 _NUMBER = (int, float)
@@ -163,13 +163,13 @@ def _runs_in(directory: Path) -> list[Run]:
         raise InputError(f"{directory}: there is no such folder: give that of a run")
     if Record(directory).started:
         return [_read(directory, directory)]
-    seeds = [path.parent for path in directory.glob("seed*/config.json") if path.parent.name[4:].isdecimal()]
-    if not seeds:
+    found = seeds.folders(directory)
+    if not found:
         raise InputError(
             f"{directory}: holds no run: neither config.json nor seed0/config.json, ...; give the folder of a run, or "
             "of several seeds"
         )
-    return [_read(path, directory) for path in sorted(seeds, key=lambda path: int(path.name[4:]))]
+    return [_read(path, directory) for path in found]
 
 
 def _read(directory: Path, given: Path) -> Run:

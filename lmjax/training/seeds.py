@@ -21,6 +21,12 @@ def of_seed(config: Config, seed: int) -> Config:
     return dataclasses.replace(config, seed=seed, workdir=str(Path(config.workdir, f"seed{seed}")))
 
 
+def folders(directory: Path) -> list[Path]:
+    """The runs of seeds that a folder holds, by increasing seed."""
+    found = [path.parent for path in directory.glob("seed*/config.json") if path.parent.name[4:].isdecimal()]
+    return sorted(found, key=lambda path: int(path.name[4:]))
+
+
 def at_once() -> int:
     """How many runs are best trained at the same time.
 
@@ -88,7 +94,7 @@ def require_seeds(record: Record, config: Config, seeds: list[int], *, resume: s
     directory = record.directory
     if record.started:
         raise InputError(f"{directory} holds a single run, not one of several seeds: choose another --workdir")
-    held = [int(path.parent.name[4:]) for path in directory.glob("seed*/config.json") if path.parent.name[4:].isdigit()]
+    held = [int(path.name[4:]) for path in folders(directory)]
     if held and not resume:
         raise InputError(f"{directory} already holds seeds: go on with them by --resume, or choose another --workdir")
     if resume == "required" and not held:

@@ -53,13 +53,16 @@ class Trained:
         model.eval()
         return model
 
+    def normalised(self, pixels: jax.Array) -> jax.Array:
+        """Pixels, 0 to 255, of any dtype, as the network takes them."""
+        return normalise(pixels, self.dataset.mean, self.dataset.std, jnp.dtype(self.config.model.dtype))
+
     def logits(self, model: nnx.Module, pixels: jax.Array) -> jax.Array:
         """[N, H, W, C] in units of a pixel, 0 to 255, of any dtype -> logits [N, classes], float32.
 
         Differentiable in the pixels, if they are floating-point.
         """
-        dataset = self.dataset
-        return model(normalise(pixels, dataset.mean, dataset.std, jnp.dtype(self.config.model.dtype)))
+        return model(self.normalised(pixels))
 
     def test_batches(self, limit: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The test images in their order, uint8 [N, H, W, C], and their labels, int32 [N].
