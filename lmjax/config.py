@@ -179,6 +179,20 @@ class ModelConfig(_Checked):
         options["stepper"] = None if self.stepper is None else steppers.get(self.stepper)
         return networks.create(options.pop("name"), **options, classes=classes, cin=cin, rngs=rngs)
 
+    def outline(self, *, classes: int, cin: int) -> Any:
+        """The network without its numbers: what it costs may be asked of it, and nothing is allocated.
+
+        Its steps are a loop in its program, so that depth costs nothing either.
+
+        Args:
+            classes: how many logits.
+            cin: channels of the images.
+        """
+        from flax import nnx
+
+        rolled = dataclasses.replace(self, unroll=False)
+        return nnx.eval_shape(lambda: rolled.build(classes=classes, cin=cin, rngs=nnx.Rngs(0)))
+
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig(_Checked):

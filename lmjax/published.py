@@ -188,13 +188,10 @@ def _network(model: ModelConfig) -> ModelConfig:
 
 def cost(table: str, row: Row) -> dict[str, int | None]:
     """{"parameters", "forward_macs", "branch_evaluations"} of a row's network, from its program alone."""
-    from flax import nnx
-
     from lmjax import networks
 
     shape, classes = SHAPES[table]
-    rolled = dataclasses.replace(row.config.model, unroll=False)  # a loop in the program, so that depth costs nothing
-    model = nnx.eval_shape(lambda: rolled.build(classes=classes, cin=shape[-1], rngs=nnx.Rngs(0)))
+    model = row.config.model.outline(classes=classes, cin=shape[-1])
     return {
         "parameters": networks.parameter_count(model),
         "forward_macs": networks.forward_macs(model, shape),

@@ -2,7 +2,7 @@
 
 from lmjax.networks.block import Block, Coefficient
 from lmjax.networks.branches import Activation, Basic, Bottleneck, PoolAndPad, Projection, Symmetric
-from lmjax.networks.cost import branch_evaluations, forward_macs
+from lmjax.networks.cost import branch_evaluations, convolutions, forward_macs
 from lmjax.networks.fractalnet import FractalNet
 from lmjax.networks.named import architecture, create, names
 from lmjax.networks.network import Architecture, Network, coefficients, parameter_count, zero_stability
@@ -29,6 +29,7 @@ __all__ = [
     "architecture",
     "branch_evaluations",
     "coefficients",
+    "convolutions",
     "create",
     "forward_macs",
     "group_batch_norm",

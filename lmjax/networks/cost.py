@@ -1,6 +1,7 @@
 """What a network costs, from its traced program: nothing is allocated or run."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -10,6 +11,8 @@ from flax import nnx
 from lmjax.networks.stage import Stage
 from lmjax.steppers import StepInfo, Stepper
 
+_CONVOLUTION = "conv_general_dilated"
+
 
 def forward_macs(network: nnx.Module, shape: tuple[int, int, int]) -> int:
     """Multiply-accumulate operations of the convolutions and matrix products, of one image in evaluation.
@@ -18,30 +21,52 @@ def forward_macs(network: nnx.Module, shape: tuple[int, int, int]) -> int:
         network: may be abstract, from `nnx.eval_shape`.
         shape: height, width and channels of the image.
     """
-    network = nnx.clone(network)
-    network.eval()
-    graph, state = nnx.split(network)
-    program = jax.make_jaxpr(lambda state, images: nnx.merge(graph, state)(images))(
-        nnx.to_pure_dict(state), jax.ShapeDtypeStruct((1, *shape), jnp.float32)
-    )
-    return _macs(program.jaxpr)
-
-
-def _macs(jaxpr: Any) -> int:
     total = 0
-    for equation in jaxpr.eqns:
-        size = math.prod(equation.outvars[0].aval.shape)
-        if equation.primitive.name == "conv_general_dilated":
+    for equation, times in _forward(network, shape):
+        size = times * math.prod(equation.outvars[0].aval.shape)
+        if equation.primitive.name == _CONVOLUTION:
             kernel = equation.invars[1].aval.shape
             output = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
             total += size * (math.prod(kernel) // output)  # of one output number: size x size x channels of its group
         elif equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             total += size * math.prod(equation.invars[0].aval.shape[i] for i in contracted)
-        else:
-            inner = sum(_macs(x) for x in map(_inner, equation.params.values()) if x is not None)
-            total += inner * equation.params.get("length", 1)  # of a scan
     return total
+
+
+def convolutions(network: nnx.Module, shape: tuple[int, int, int]) -> tuple[int, int]:
+    """How many convolutions one image takes in evaluation, and how many numbers these write.
+
+    What bounds a small network on an accelerator is not the multiplications, but starting programs, some for each
+    convolution, and moving feature maps.
+
+    Args:
+        network: may be abstract, from `nnx.eval_shape`.
+        shape: height, width and channels of the image.
+    """
+    found = [(x, times) for x, times in _forward(network, shape) if x.primitive.name == _CONVOLUTION]
+    written = sum(times * math.prod(equation.outvars[0].aval.shape) for equation, times in found)
+    return sum(times for _, times in found), written
+
+
+def _forward(network: nnx.Module, shape: tuple[int, int, int]) -> Iterator[tuple[Any, int]]:
+    """The operations of one image in evaluation, each with how often it is done."""
+    network = nnx.clone(network)
+    network.eval()
+    graph, state = nnx.split(network)
+    program = jax.make_jaxpr(lambda state, images: nnx.merge(graph, state)(images))(
+        nnx.to_pure_dict(state), jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    )
+    return _operations(program.jaxpr, 1)
+
+
+def _operations(jaxpr: Any, times: int) -> Iterator[tuple[Any, int]]:
+    for equation in jaxpr.eqns:
+        inner = [x for x in map(_inner, equation.params.values()) if x is not None]
+        for program in inner:
+            yield from _operations(program, times * equation.params.get("length", 1))  # of a scan
+        if not inner:
+            yield equation, times
 
 
 def _inner(parameter: Any) -> Any:

@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from flax import nnx
 
 from lmjax import networks, published, steppers
 from lmjax.config import ModelConfig
@@ -67,8 +66,7 @@ def _described(row: Row) -> dict[str, Any]:
 
 @functools.cache
 def _cost(model: ModelConfig, shape: tuple[int, int, int], classes: int) -> tuple[str, int, int]:
-    rolled = dataclasses.replace(model, unroll=False)  # a loop in the program, so that depth costs nothing
-    built = nnx.eval_shape(lambda: rolled.build(classes=classes, cin=shape[-1], rngs=nnx.Rngs(0)))
+    built = model.outline(classes=classes, cin=shape[-1])
     return model.stepper or built.scheme, networks.parameter_count(built), networks.forward_macs(built, shape)
 
 

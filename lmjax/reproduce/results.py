@@ -16,7 +16,7 @@ from lmjax.reproduce.tables import Table
 from lmjax.training import Record
 
 CONFIDENCE = 0.95
-ABOUT = "about.json"  # beside the rows: which table they are of, and what was said of the data
+_ABOUT = "about.json"  # beside the rows
 _FILES = ("config.json", "metrics.jsonl", "summary.json")
 
 
@@ -34,6 +34,38 @@ class Difference:
     count: int
     mean: float
     half_width: float | None
+
+
+def describe(out: Path, table: str, data: str | None, *, default: str) -> None:
+    """Writes into the folder of a table's runs which table they are of, and what to say of their data.
+
+    Args:
+        out: the folder.
+        table: the name of the table.
+        data: what to say; None for what was said before.
+        default: what to say if nothing was.
+
+    Raises:
+        InputError: if it holds the runs of another table.
+    """
+    said = about(out) if (out / _ABOUT).exists() else {"table": table, "data": default}
+    if said["table"] != table:
+        raise InputError(f"{out}: holds the runs of the table {said['table']!r}: choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    (out / _ABOUT).write_text(json.dumps({"table": table, "data": data or said["data"]}, indent=2) + "\n")
+
+
+def about(out: Path) -> dict[str, str]:
+    """{"table", "data"}, as `describe` has written them.
+
+    Raises:
+        InputError: if the folder holds no runs of a table.
+    """
+    try:
+        said = json.loads((out / _ABOUT).read_text())
+        return {"table": said["table"], "data": said["data"]}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{out}: holds no runs of a table ({_ABOUT}: {error})") from error
 
 
 def collect(table: Table, out: Path) -> dict[str, dict[int, dict[str, Any]]]:
@@ -97,5 +129,5 @@ def export(table: Table, out: Path, to: Path) -> int:
             config["data"]["dir"] = None
             (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
             count += 1
-    shutil.copyfile(out / ABOUT, to / ABOUT)
+    shutil.copyfile(out / _ABOUT, to / _ABOUT)
     return count

@@ -37,13 +37,16 @@ def order(table: Table, count: int | None) -> Iterator[tuple[str, int]]:
         yield from ((row, seed) for row in table.rows if seed < wanted[row])
 
 
-def make(table: Table, out: Path, *, count: int | None = None, data: dict[str, str] | None = None) -> None:
+def make(
+    table: Table, out: Path, *, count: int | None = None, at_once: int | None = None, data: dict[str, str] | None = None
+) -> None:
     """Makes all runs of a table that are not there yet, and goes on with those that are not finished.
 
     Args:
         table: the table.
         out: the folder that holds them.
         count: see `order`.
+        at_once: how many runs to make at the same time; None: `lmjax.training.seeds.at_once`.
         data: fields of `DataConfig` to replace, such as its name and folder.
 
     Raises:
@@ -57,7 +60,7 @@ def make(table: Table, out: Path, *, count: int | None = None, data: dict[str, s
             record.require_same(config)
     missing = [(row, config) for row, config in jobs if Record(config.workdir).summary() is None]
     say(f"{len(jobs) - len(missing)} of {len(jobs)} runs are finished")
-    interruption, trainers, number = Interruption(), {}, seeds.at_once()
+    interruption, trainers, number = Interruption(), {}, at_once or seeds.at_once()
     for i in range(0, len(missing), number):
         with contextlib.ExitStack() as stack:
             stories = []

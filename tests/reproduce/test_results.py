@@ -1,8 +1,8 @@
 """A table from its runs to its page, and everything that can go wrong in between."""
 
 import dataclasses
-import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +13,7 @@ from lmjax import InputError
 from lmjax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from lmjax.reproduce import __main__ as command
 from lmjax.reproduce import results, runs, writing
-from lmjax.reproduce.tables import Table, table
+from lmjax.reproduce.tables import Table
 
 ROOT = Path(__file__).parent.parent.parent
 DATA = {"name": "digits"}
@@ -37,7 +37,7 @@ def small():
 def made(small, tmp_path_factory):
     out = tmp_path_factory.mktemp("table")
     runs.make(small, out, data=DATA)
-    (out / results.ABOUT).write_text(json.dumps({"table": "small", "data": "Digits"}))
+    results.describe(out, "small", None, default="Digits")
     return out
 
 
@@ -63,7 +63,7 @@ def test_runs_and_their_table(small, made, capsys):
     test = stats.ttest_rel(lm[:2], euler)
     low, high = test.confidence_interval(0.95)
     assert f"| `lm` minus `euler` | 2 | {(lm[:2] - euler).mean():+.2f} | {low:+.2f} to {high:+.2f} |" in text
-    assert "Digits. 5 runs on" in text
+    assert "Digits; protocol. 5 runs on" in text
 
 
 def test_export_is_read_as_the_runs_are(small, made, tmp_path):
@@ -73,7 +73,7 @@ def test_export_is_read_as_the_runs_are(small, made, tmp_path):
 
 
 def test_a_table_without_runs(small, tmp_path):
-    (tmp_path / results.ABOUT).write_text(json.dumps({"table": "small", "data": "Digits"}))
+    results.describe(tmp_path, "small", None, default="Digits")
     text = writing.markdown(small, tmp_path)
     assert "No run is finished yet" in text
     assert "| `lm` minus `euler` | 0 |" in text
@@ -92,21 +92,46 @@ def test_place_in_a_page(tmp_path):
     page = tmp_path / "page.md"
     rest = "after\n<!-- table b -->\nkept\n<!-- end -->\n"
     page.write_text(f"before\n<!-- table a -->\nold\n<!-- end -->\n{rest}")
-    assert writing.update(page, "a", "new \\1")
+    assert writing.update(page, "table a", "new \\1")
     assert page.read_text() == f"before\n<!-- table a -->\n\nnew \\1\n\n<!-- end -->\n{rest}"
-    assert not writing.update(page, "a", "new \\1")
-    with pytest.raises(InputError, match="no place for this table"):
-        writing.update(page, "c", "")
+    assert not writing.update(page, "table a", "new \\1")
+    with pytest.raises(InputError, match="no place for this: <!-- table c -->"):
+        writing.update(page, "table c", "")
 
 
-@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
-def test_tables_of_the_pages_are_those_of_the_recorded_runs(page):
-    text = (ROOT / page).read_text()
-    for name in re.findall(r"<!-- table (.+) -->", text):
-        assert writing.markdown(table(name), ROOT / "results" / name) in text
+@pytest.mark.parametrize(("page", "places"), [("README.md", 1), ("docs/results.md", 3)])
+def test_the_pages_have_what_the_command_writes(page, places, tmp_path):
+    copy = tmp_path / "page.md"
+    shutil.copy(ROOT / page, copy)
+    found = re.findall(r"<!-- (tables?)(?: (.+))? -->", copy.read_text())
+    assert len(found) == places
+    for kind, name in found:
+        recorded = [name, "--out", str(ROOT / "results" / name), "--only-report"] if kind == "table" else []
+        assert command.main([*recorded, "--page", str(copy)]) == 0
+    assert copy.read_text() == (ROOT / page).read_text()
 
 
-@pytest.mark.parametrize("arguments", [["nothing"], ["small", "--out", "/nowhere/at/all", "--only-report"]])
-def test_mistakes_on_the_command_line(arguments, capsys):
+def test_one_folder_one_table(tmp_path):
+    results.describe(tmp_path, "small", "as JPEG", default="CIFAR-10")
+    results.describe(tmp_path, "small", None, default="CIFAR-10")
+    assert results.about(tmp_path) == {"table": "small", "data": "as JPEG"}
+    results.describe(tmp_path, "small", "as PNG", default="CIFAR-10")
+    assert results.about(tmp_path)["data"] == "as PNG"
+    with pytest.raises(InputError, match="holds the runs of the table 'small'"):
+        results.describe(tmp_path, "depth", None, default="CIFAR-10")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "table 'nothing'"),
+        (["small", "--out", "/nowhere/at/all", "--only-report"], "/nowhere/at/all: holds no runs of a table"),
+        (["small", "--only-report", "--seeds", "3"], "--seeds: is for making runs"),
+        (["--export", "results"], "--export: of which table?"),
+    ],
+)
+def test_mistakes_on_the_command_line(arguments, message, capsys):
     assert command.main(arguments) == 2
-    assert capsys.readouterr().err.startswith("error: ")
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert message in said

@@ -1,13 +1,17 @@
 """What the tables compare is comparable: equal cost, equal recipe, paired seeds."""
 
+import dataclasses
 import functools
+import runpy
+from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from flax import nnx
 
-from lmjax import InputError, networks, published
+from lmjax import InputError, data, networks, published
+from lmjax.reproduce import cost
 from lmjax.reproduce.tables import TABLES, table
 
 
@@ -75,3 +79,30 @@ def test_the_same_seed_draws_the_same_branches():
 
     assert_same("lm", drawn("euler"))  # of one shape throughout
     assert_same("midpoint", [path for path in drawn("euler") if "steps" not in path])  # stem, first steps, head
+
+
+def test_digits_are_those_of_the_configs():
+    path = Path(__file__).parent.parent.parent / "configs" / "digits.py"
+    assert table("digits").rows["lm"] == runpy.run_path(path)["config"]
+
+
+def test_the_images_are_those_that_are_trained_on():
+    wanted = table("digits").images
+    digits = data.load("digits")
+    assert (wanted.shape, wanted.classes, wanted.train) == (digits.shape, len(digits.classes), len(digits.train.labels))
+    for name in ("depth", "deep", "stochastic-depth", "schemes"):
+        assert (table(name).images.shape, table(name).images.classes) == published.SHAPES["cifar10"]
+    small = table("small")
+    assert {config.data.size for config in small.rows.values()} == {small.images.shape[0]}
+
+
+def test_cost_is_bound_by_what_it_says():
+    images = table("depth").images
+    stored = published.CIFAR10["resnet20"].config
+    assert cost.steps(stored, images) == 160 * 390
+    slow, fast = (cost.Accelerator("", bandwidth, 0) for bandwidth in (1e12, 2e12))
+    assert cost.hours(stored, images, slow) == pytest.approx(2 * cost.hours(stored, images, fast))
+    # 19 convolutions of 3 x 3 and 2 in shortcuts, each of 7 kernels, a second apart.
+    assert cost.hours(stored, images, cost.Accelerator("", 1e30, 1.0)) == pytest.approx(160 * 390 * 21 * 7 / 3600)
+    again = dataclasses.replace(stored, model=dataclasses.replace(stored.model, memory="remat"))
+    assert cost.hours(again, images, cost.Accelerator("", 1e30, 1.0)) == pytest.approx(160 * 390 * 21 * 10 / 3600)

@@ -1,0 +1,64 @@
+"""What a table costs: training steps, which are known, and hours of an accelerator, which are estimated."""
+
+import dataclasses
+
+from lmjax import networks
+from lmjax.config import Config
+from lmjax.reproduce.tables import Images, Table
+
+
+@dataclasses.dataclass(frozen=True)
+class Accelerator:
+    """What bounds the training step of a network as small as those of CIFAR: not its multiplications.
+
+    Attributes:
+        name: of one chip.
+        bandwidth: bytes a second that its memory moves.
+        launch: seconds from the start of one kernel to that of the next; 0 where a step is one program.
+    """
+
+    name: str
+    bandwidth: float
+    launch: float
+
+
+# What a copy was measured to move, and what NVIDIA GPUs are reported to need where the host starts every kernel; of the
+# TPU, what Google states.
+ACCELERATORS = (Accelerator("H200", 4.3e12, 4e-6), Accelerator("TPU v5e", 0.82e12, 0.0))
+
+# In a residual branch of two convolutions, each between a normalisation and the next, with one kernel for all that is
+# done number by number: 14 kernels and 31 passes over a feature map forward and backward, 6 and 12 of them forward.
+_KERNELS, _PASSES = 14 / 2, 31 / 2
+_KERNELS_FORWARD, _PASSES_FORWARD = 6 / 2, 12 / 2
+_REACHED = 0.5  # of the bandwidth, in training steps of convolutional networks that were published: 0.4 to 0.7
+
+
+def steps(config: Config, images: Images) -> int:
+    """How many training steps a run makes."""
+    return config.train.epochs * (images.train // config.train.batch_size)
+
+
+def hours(config: Config, images: Images, accelerator: Accelerator) -> float:
+    """An estimate of how long a run takes on one chip, in float32, but for compiling and testing.
+
+    The longer of starting all kernels and of moving all feature maps, from the convolutions of the network and the
+    numbers that these write. A reversible network evaluates its branches once more on the way back.
+    """
+    model = config.model.outline(classes=images.classes, cin=images.shape[-1])
+    count, written = networks.convolutions(model, images.shape)
+    again = config.model.memory != "stored"
+    kernels = count * (_KERNELS + again * _KERNELS_FORWARD)
+    moved = 4 * config.train.batch_size * written * (_PASSES + again * _PASSES_FORWARD)
+    step = max(kernels * accelerator.launch, moved / (_REACHED * accelerator.bandwidth))
+    return steps(config, images) * step / 3600
+
+
+def total(table: Table) -> tuple[int, int, list[float]]:
+    """Of all runs that a table asks for: how many, their training steps, and their hours on each of `ACCELERATORS`."""
+    runs = sum(table.seeds.values())
+    made = sum(count * steps(table.rows[row], table.images) for row, count in table.seeds.items())
+    spent = [
+        sum(count * hours(table.rows[row], table.images, one) for row, count in table.seeds.items())
+        for one in ACCELERATORS
+    ]
+    return runs, made, spent
