@@ -50,8 +50,8 @@ def save_and_wait(self, *arguments, **options):
     save(self, *arguments, **options)
     self.wait()
 
-def after(row, config):
-    say_epoch(row, config)
+def after(row, *others):
+    say_epoch(row, *others)
     if (fault, row["epoch"]) == ("file too large", 2):
         resource.setrlimit(resource.RLIMIT_FSIZE, (400, resource.RLIM_INFINITY))
     if (fault, row["epoch"]) == ("file too large", 3):

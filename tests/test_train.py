@@ -114,7 +114,7 @@ def test_stopped_and_resumed(tmp_path, monkeypatch, capsys, finished, number, co
     """In its second epoch, whose first step is still made; resumed, it ends where it would have."""
     options = ("--workdir", tmp_path / "run", "--resume", "auto")
     with monkeypatch.context() as patch:
-        patch.setattr("lmjax.training.run.say_epoch", lambda row, config: signal.raise_signal(number))
+        patch.setattr("lmjax.training.run.say_epoch", lambda *_: signal.raise_signal(number))
         assert run(*options) == code
     assert "stopped at step 23: --workdir and --resume go on" in capsys.readouterr().out
     assert len(rows(tmp_path / "run")) == 1
@@ -173,7 +173,7 @@ def test_started_again_before_the_first_checkpoint(tmp_path, monkeypatch, capsys
     options = ("--workdir", tmp_path / "run", "--checkpoint.keep-best", "0")
     with monkeypatch.context() as patch:
 
-        def fail(row, config):
+        def fail(*_):
             raise RuntimeError
 
         patch.setattr("lmjax.training.run.say_epoch", fail)

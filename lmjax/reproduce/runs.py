@@ -65,8 +65,10 @@ def make(
         with contextlib.ExitStack() as stack:
             stories = []
             for row, config in missing[i : i + number]:
-                say(f"{row}, seed {config.seed}:")
-                run = Run(config, interruption, resume=Record(config.workdir).started, like=trainers.get(row))
+                name = f"{row}, seed {config.seed}"
+                say(f"{name}:")
+                resume = Record(config.workdir).started
+                run = Run(config, interruption, resume=resume, like=trainers.get(row), name=name)
                 stories.append(run.story())
                 stack.callback(stories[-1].close)
                 trainers[row] = next(stories[-1])

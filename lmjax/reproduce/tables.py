@@ -139,8 +139,8 @@ def _small() -> Table:
     equal = _equal_cost(_scaled_down)
     shallow = {f"{scheme}, 9": _scaled_down("resnet20", scheme) for scheme in ("euler", "lm")}
     return Table(
-        "The same questions, as far as a CPU can ask them: at equal parameters and operations, which scheme is ahead "
-        "after a short training? And does LM with 9 evaluations do what Euler does with 15?",
+        "After a short training: which scheme is ahead at equal parameters and equal operations? And does LM with 9 "
+        "branch evaluations do what Euler does with 15?",
         "all images at 16 x 16 pixels, half the channels, the recipe of LM-ResNet shortened from 160 epochs to 8",
         {**equal, **shallow},
         {name: 5 if name.startswith(("euler", "lm")) else 3 for name in (*equal, *shallow)},

@@ -12,22 +12,54 @@ from lmjax.reproduce.tables import TABLES, Images, Table, table
 
 
 def tables() -> str:
-    """What there is to run, and what that costs, as Markdown. The hours are estimates: see `lmjax.reproduce.cost`."""
+    """What there is to run, what that costs, and what was published of it, as Markdown.
+
+    The hours are estimates: see `lmjax.reproduce.cost`.
+    """
     chips = [f"hours of {accelerator.name}, estimated" for accelerator in cost.ACCELERATORS]
-    lines = [_line("table", "claim", "runs", "training steps", *chips), "|---|---|---|---|---|---|"]
-    for name in TABLES:
-        wanted = table(name)
-        runs, steps, hours = cost.total(wanted)
-        lines.append(_line(f"`{name}`", wanted.claim, str(runs), f"{steps:,}", *map(_hours, hours)))
-    return "\n".join(lines)
+    costs = [_cost(name, table(name)) for name in TABLES]
+    claims = [_claim(name, *pair) for name in TABLES for pair in table(name).pairs]
+    return "\n\n".join(
+        (
+            _lines(["table", "claim", "runs", "training steps", *chips], costs),
+            _lines(
+                ["table", "published", "test error, %", "against", "test error, %", "difference"],
+                [claim for claim in claims if claim],
+            ),
+        )
+    )
 
 
-def _hours(hours: float) -> str:
-    return "under 0.1" if hours < 0.1 else f"{hours:.1f}"
+def _cost(name: str, wanted: Table) -> list[str]:
+    runs, steps, hours = cost.total(wanted)
+    return [
+        f"`{name}`",
+        wanted.claim,
+        f"{runs}",
+        f"{steps:,}",
+        *("under 0.1" if x < 0.1 else f"{x:.1f}" for x in hours),
+    ]
 
 
-def _line(*cells: str) -> str:
-    return f"| {' | '.join(cells)} |"
+def _claim(name: str, row: str, baseline: str) -> list[str] | None:
+    """What was published of a pair, if anything.
+
+    The paper compares with the published errors of the post-activated networks, where pre-activated ones have none.
+    """
+    ours = published.CIFAR10.get(row)
+    known = [x for x in (baseline, f"{baseline}_post") if x in published.CIFAR10 and published.CIFAR10[x].error]
+    if ours is None or ours.error is None or not known:
+        return None
+    theirs = published.CIFAR10[known[0]]
+    difference = f"{ours.error - theirs.error:+.2f}"
+    return [f"`{name}`", f"`{row}`", f"{ours.error:.2f}", f"`{known[0]}`", f"{theirs.error:.2f}", difference]
+
+
+def _lines(header: list[str], rows: list[list[str]]) -> str:
+    """A table in Markdown, without the columns that would be empty."""
+    if rows:
+        header, *rows = zip(*(column for column in zip(header, *rows, strict=True) if any(column[1:])), strict=True)
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
 
 
 def markdown(wanted: Table, out: Path) -> str:
@@ -36,38 +68,36 @@ def markdown(wanted: Table, out: Path) -> str:
     Raises:
         InputError: if the folder holds no runs of a table, or those of another one.
     """
-    about = results.about(out)
     found = results.collect(wanted, out)
-    lines = [
-        wanted.claim,
-        "",
-        f"{about['data']}; {wanted.protocol}. {_made([s for seeds in found.values() for s in seeds.values()])}",
-        "",
-        "| run | network | parameters | multiplications | seeds | test error, % | published, % |",
-        "|---|---|---|---|---|---|---|",
-    ]
-    lines += [_row(row, config, wanted.images, found[row]) for row, config in wanted.rows.items()]
-    lines += [
-        "",
-        "| difference of the test errors from the same seeds | seeds | percentage points | 95% interval |",
-        "|---|---|---|---|",
-    ]
-    lines += [_pair(row, baseline, found) for row, baseline in wanted.pairs]
-    return "\n".join(lines)
+    made = _made([summary for seeds in found.values() for summary in seeds.values()])
+    return "\n\n".join(
+        (
+            wanted.claim,
+            f"{results.about(out)['data']}; {wanted.protocol}. {made}",
+            _lines(
+                ["run", "network", "parameters", "multiplications", "seeds", "test error, %", "published, %"],
+                [_row(row, config, wanted.images, found[row]) for row, config in wanted.rows.items()],
+            ),
+            _lines(
+                ["difference of the test errors from the same seeds", "seeds", "percentage points", "95% interval"],
+                [_pair(row, baseline, found) for row, baseline in wanted.pairs],
+            ),
+        )
+    )
 
 
-def _row(row: str, config: Config, images: Images, summaries: dict[int, dict[str, Any]]) -> str:
+def _row(row: str, config: Config, images: Images, summaries: dict[int, dict[str, Any]]) -> list[str]:
     model = config.model.outline(classes=images.classes, cin=images.shape[-1])
     network = f"{config.model.name}" + (f", width {config.model.width:g}" if config.model.width != 1 else "")
-    return _line(
+    return [
         f"`{row}`",
         network,
         f"{networks.parameter_count(model):,}",
         f"{networks.forward_macs(model, images.shape) / 1e6:.1f} M",
-        str(len(summaries)),
+        f"{len(summaries)}",
         _spread(list(results.errors(summaries).values())),
         _published(config),
-    )
+    ]
 
 
 def _spread(values: list[float]) -> str:
@@ -83,15 +113,14 @@ def _published(config: Config) -> str:
     return f"{found[1].error:g}" if same and found[1].error is not None else ""
 
 
-def _pair(row: str, baseline: str, found: dict[str, dict[int, dict[str, Any]]]) -> str:
+def _pair(row: str, baseline: str, found: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
     difference = results.difference(results.errors(found[row]), results.errors(found[baseline]))
+    name = f"`{row}` minus `{baseline}`"
     if difference is None:
-        cells = ["0", "", ""]
-    else:
-        mean, half = difference.mean, difference.half_width
-        interval = "" if half is None else f"{mean - half:+.2f} to {mean + half:+.2f}"
-        cells = [str(difference.count), f"{mean:+.2f}", interval]
-    return _line(f"`{row}` minus `{baseline}`", *cells)
+        return [name, "0", "", ""]
+    mean, half = difference.mean, difference.half_width
+    interval = "" if half is None else f"{mean - half:+.2f} to {mean + half:+.2f}"
+    return [name, f"{difference.count}", f"{mean:+.2f}", interval]
 
 
 def _made(summaries: list[dict[str, Any]]) -> str:
@@ -104,15 +133,15 @@ def _made(summaries: list[dict[str, Any]]) -> str:
 
 
 def update(page: Path, place: str, text: str) -> bool:
-    """Puts a text where a page has `<!-- PLACE -->`, up to `<!-- end -->`; returns whether that changed the page.
+    """Puts a text between the lines `<!-- PLACE -->` and `<!-- end -->` of a page; returns whether that changed it.
 
     Raises:
         InputError: if the page has no such place.
     """
     before = page.read_text()
-    found = re.compile(rf"(<!-- {re.escape(place)} -->\n).*?(<!-- end -->)", re.DOTALL)
+    found = re.compile(rf"(^<!-- {re.escape(place)} -->\n).*?(^<!-- end -->$)", re.DOTALL | re.MULTILINE)
     if not found.search(before):
-        raise InputError(f"{page}: has no place for this: <!-- {place} --> and <!-- end -->")
+        raise InputError(f"{page}: has no place for this: it needs the lines <!-- {place} --> and <!-- end -->")
     after = found.sub(lambda match: f"{match[1]}\n{text}\n\n{match[2]}", before)
     page.write_text(after)
     return after != before

@@ -30,11 +30,11 @@ def device() -> str:
     return f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"
 
 
-def say_epoch(row: dict, config: Config) -> None:
-    """The line of an epoch."""
+def say_epoch(row: dict, config: Config, name: str) -> None:
+    """The line of an epoch of a run, beside which others may be made."""
     epochs = config.train.epochs
     say(
-        f"seed {config.seed}  epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  "
+        f"{name}  epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  "
         f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.2%}  "
         f"test loss {row['test_loss']:.4f} accuracy {row['test_accuracy']:.2%}  "
         + (f"top-5 {row['test_top5_accuracy']:.2%}  " if "test_top5_accuracy" in row else "")

@@ -52,6 +52,7 @@ class Run:
         like: the trainer of a run that differs in the seed alone: what it has loaded and compiled is used again.
         log: the trackers to tell of it, of `trackers.NAMES`.
         profile: the folder for a trace of some of its steps, "" for one in its own; None for no trace.
+        name: what it is called in what is printed; None for its seed.
     """
 
     def __init__(
@@ -63,10 +64,11 @@ class Run:
         like: Trainer | None = None,
         log: Collection[str] = (),
         profile: str | None = None,
+        name: str | None = None,
     ):
         self.config = config
         self._interruption, self._resume, self._like = interruption, resume, like
-        self._log_to, self._profile = log, profile
+        self._log_to, self._profile, self._name = log, profile, name or f"seed {config.seed}"
         self._began, self._seconds_before = time.perf_counter(), 0.0
 
     def story(self) -> Generator[Any, None, dict]:
@@ -225,7 +227,7 @@ class Run:
         self.record.log(row)
         if self.trackers.wanted:
             self.trackers.log(row | {"zero_stability": trainer.zero_stability()})
-        say_epoch(row, config)
+        say_epoch(row, config, self._name)
         last, in_turn = epoch == config.train.epochs, keep.epochs is not None and epoch % keep.epochs == 0
         if last or in_turn or among_the_best or self._due(trainer.step):
             self._save(row["test_accuracy"])

@@ -91,11 +91,11 @@ def test_runs_of_another_table_are_refused(small, made):
 def test_place_in_a_page(tmp_path):
     page = tmp_path / "page.md"
     rest = "after\n<!-- table b -->\nkept\n<!-- end -->\n"
-    page.write_text(f"before\n<!-- table a -->\nold\n<!-- end -->\n{rest}")
+    page.write_text(f"before `<!-- table a -->`\n<!-- table a -->\nold\n<!-- end -->\n{rest}")
     assert writing.update(page, "table a", "new \\1")
-    assert page.read_text() == f"before\n<!-- table a -->\n\nnew \\1\n\n<!-- end -->\n{rest}"
+    assert page.read_text() == f"before `<!-- table a -->`\n<!-- table a -->\n\nnew \\1\n\n<!-- end -->\n{rest}"
     assert not writing.update(page, "table a", "new \\1")
-    with pytest.raises(InputError, match="no place for this: <!-- table c -->"):
+    with pytest.raises(InputError, match="the lines <!-- table c -->"):
         writing.update(page, "table c", "")
 
 
@@ -103,7 +103,7 @@ def test_place_in_a_page(tmp_path):
 def test_the_pages_have_what_the_command_writes(page, places, tmp_path):
     copy = tmp_path / "page.md"
     shutil.copy(ROOT / page, copy)
-    found = re.findall(r"<!-- (tables?)(?: (.+))? -->", copy.read_text())
+    found = re.findall(r"^<!-- (tables?)(?: (.+))? -->$", copy.read_text(), re.MULTILINE)
     assert len(found) == places
     for kind, name in found:
         recorded = [name, "--out", str(ROOT / "results" / name), "--only-report"] if kind == "table" else []

@@ -77,8 +77,15 @@ def test_the_same_seed_draws_the_same_branches():
         for path in paths:
             np.testing.assert_array_equal(drawn("euler")[path], drawn(row)[path])
 
-    assert_same("lm", drawn("euler"))  # of one shape throughout
-    assert_same("midpoint", [path for path in drawn("euler") if "steps" not in path])  # stem, first steps, head
+    for row in ("lm", "leapfrog"):  # of one shape throughout
+        assert_same(row, drawn("euler"))
+    for row in (
+        "midpoint",
+        "poly(2)",
+        "rk4",
+        "reversible",
+    ):  # stem, the plain steps at the beginnings of the stages, head
+        assert_same(row, [path for path in drawn("euler") if "steps" not in path])
 
 
 def test_digits_are_those_of_the_configs():

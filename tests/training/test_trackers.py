@@ -178,7 +178,7 @@ def test_killed_and_resumed(config, wandb, monkeypatch):
     """After an epoch that no checkpoint holds: it is made once more, and only what is made then is shown."""
     with monkeypatch.context() as patch:
 
-        def killed(row, config):
+        def killed(row, *_):
             if row["epoch"] == 3:
                 raise RuntimeError("killed")
 
