@@ -29,14 +29,17 @@ def main(arguments: list[str] | None = None) -> int:
             return 0
         options.out = options.out or Path("runs", options.table)
         wanted = table(options.table)
+        diverged = []
         if not options.only_report:
             for note in runtime.start():
                 say(note)
-            _make(wanted, options)
+            diverged = _make(wanted, options)
         _write(writing.markdown(wanted, options.out), options.page, f"table {options.table}")
         if options.export:
             count = results.export(wanted, options.out, options.export)
             say(f"\n{count} runs are recorded in {options.export}")
+        if diverged:
+            raise InputError(f"these runs have diverged, and are missing in the table: {'; '.join(diverged)}")
         return 0
     except InputError as error:
         warn(f"error: {error}")
@@ -90,11 +93,11 @@ def _check(options: argparse.Namespace) -> None:
         raise InputError(f"{useless[0]}: is for making runs, and --only-report makes none")
 
 
-def _make(wanted: Table, options: argparse.Namespace) -> None:
+def _make(wanted: Table, options: argparse.Namespace) -> list[str]:
     data = {key: value for key, value in (("name", options.data_name), ("dir", options.data_dir)) if value}
     default = f"Images of {options.data_dir}" if options.data_dir else wanted.images.name
     results.describe(options.out, options.table, options.data_note, default=default)
-    runs.make(wanted, options.out, count=options.seeds, at_once=options.at_once, data=data)
+    return runs.make(wanted, options.out, count=options.seeds, at_once=options.at_once, data=data)
 
 
 if __name__ == "__main__":

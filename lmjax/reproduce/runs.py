@@ -3,13 +3,13 @@
 import contextlib
 import dataclasses
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 from lmjax.config import Config
 from lmjax.reproduce.tables import Table
-from lmjax.training import Interruption, Record, Run, seeds
-from lmjax.training.console import say
+from lmjax.training import Diverged, Interruption, Record, Run, seeds
+from lmjax.training.console import say, warn
 
 
 def folder_of(row: str) -> str:
@@ -39,7 +39,7 @@ def order(table: Table, count: int | None) -> Iterator[tuple[str, int]]:
 
 def make(
     table: Table, out: Path, *, count: int | None = None, at_once: int | None = None, data: dict[str, str] | None = None
-) -> None:
+) -> list[str]:
     """Makes all runs of a table that are not there yet, and goes on with those that are not finished.
 
     Args:
@@ -48,6 +48,9 @@ def make(
         count: see `order`.
         at_once: how many runs to make at the same time; None: `lmjax.training.seeds.at_once`.
         data: fields of `DataConfig` to replace, such as its name and folder.
+
+    Returns:
+        Which runs have diverged, and so are missing: that keeps no other from being made.
 
     Raises:
         InputError: for what the user has to mend.
@@ -59,18 +62,31 @@ def make(
         if record.started:
             record.require_same(config)
     missing = [(row, config) for row, config in jobs if Record(config.workdir).summary() is None]
-    say(f"{len(jobs) - len(missing)} of {len(jobs)} runs are finished")
-    interruption, trainers, number = Interruption(), {}, at_once or seeds.at_once()
-    for i in range(0, len(missing), number):
+    interruption, trainers, diverged = Interruption(), {}, []
+    done, number = len(jobs) - len(missing), at_once or seeds.at_once()
+    for group in (missing[i : i + number] for i in range(0, len(missing), number)):
+        say(f"{done} of {len(jobs)} runs are finished")
         with contextlib.ExitStack() as stack:
-            stories = []
-            for row, config in missing[i : i + number]:
+            stories = {}
+            for row, config in group:
                 name = f"{row}, seed {config.seed}"
                 say(f"{name}:")
                 resume = Record(config.workdir).started
                 run = Run(config, interruption, resume=resume, like=trainers.get(row), name=name)
-                stories.append(run.story())
-                stack.callback(stories[-1].close)
-                trainers[row] = next(stories[-1])
-            seeds.side_by_side(stories)
-        say(f"{len(jobs) - len(missing) + min(i + number, len(missing))} of {len(jobs)} runs are finished")
+                stories[name] = _unless_diverged(name, run.story())
+                stack.callback(stories[name].close)
+                trainers[row] = next(stories[name])
+            ended = dict(zip(stories, seeds.side_by_side(list(stories.values())), strict=True))
+        diverged += [name for name in ended if ended[name] is None]
+        done += sum(summary is not None for summary in ended.values())
+    say(f"{done} of {len(jobs)} runs are finished")
+    return diverged
+
+
+def _unless_diverged(name: str, story: Generator) -> Generator:
+    """A run that returns None if it has diverged, which is to end no other."""
+    try:
+        return (yield from story)
+    except Diverged as error:
+        warn(f"{name}: {error}")
+        return None

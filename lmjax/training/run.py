@@ -42,6 +42,10 @@ class Stopped(Exception):
         self.code = code
 
 
+class Diverged(InputError):
+    """The loss of a run is not finite, and its config does not say to go on after that."""
+
+
 class Run:
     """One run, in the folder that its config names.
 
@@ -81,7 +85,8 @@ class Run:
             The summary.
 
         Raises:
-            InputError: for what the user has to mend. What was trained until then is saved.
+            InputError: for what the user has to mend; a `Diverged`, if it is the loss. What was trained until then is
+                saved.
             Stopped: if it was asked to.
         """
         with contextlib.ExitStack() as self._open:
@@ -241,7 +246,7 @@ class Run:
             saved = checkpoints.latest()
             where = "" if saved is None else f"; the last checkpoint, of step {saved}, is in {checkpoints.directory}"
             cure = f"try a smaller --optimizer.learning-rate than {config.optimizer.learning_rate:g}"
-            raise InputError(f"{error}: {cure}{where}") from error
+            raise Diverged(f"{error}: {cure}{where}") from error
         self._go_on()
         self.trackers.begin(self.record.rows)
         trainer.draw_anew(draws)

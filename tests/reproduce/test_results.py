@@ -66,6 +66,15 @@ def test_runs_and_their_table(small, made, capsys):
     assert "Digits; protocol. 5 runs on" in text
 
 
+def test_a_run_that_diverges_ends_no_other(small, tmp_path, capsys):
+    wild = dataclasses.replace(small.rows["lm"], optimizer=OptimizerConfig(learning_rate=1e30))
+    wanted = dataclasses.replace(small, rows=small.rows | {"lm": wild})
+    for _ in range(2):  # the same command again says the same
+        assert runs.make(wanted, tmp_path, count=1, data=DATA) == ["lm, seed 0"]
+        assert "lm, seed 0: the training loss is" in capsys.readouterr().err
+    assert {row: list(seeds) for row, seeds in results.collect(wanted, tmp_path).items()} == {"euler": [0], "lm": []}
+
+
 def test_export_is_read_as_the_runs_are(small, made, tmp_path):
     assert results.export(small, made, tmp_path / "kept") == 5
     assert writing.markdown(small, tmp_path / "kept") == writing.markdown(small, made)
