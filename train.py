@@ -13,14 +13,9 @@ stopped it with all saved, and 75 when another process of the run is lost. After
 command with --resume auto goes on.
 """
 
-import contextlib
 import dataclasses
 import json
-import os
 import re
-import signal
-import sys
-import threading
 import time
 from collections.abc import Collection
 from datetime import datetime
@@ -33,11 +28,9 @@ from jax.experimental import multihost_utils
 from lmjax import command_line, runtime
 from lmjax.config import Config
 from lmjax.errors import InputError
-from lmjax.training import Interruption, Record, Run, Stopped, open_run, profiling, seeds, trackers
-from lmjax.training.console import say, warn
+from lmjax.training import Interruption, Record, Run, open_run, profiling, program, seeds, trackers
+from lmjax.training.console import say
 from lmjax.training.run import report_broken
-
-LOST = 75  # what sysexits.h calls a temporary failure
 
 
 def train(config: Config, *, resume: str | None = None, log: Collection[str] = (), profile: str | None = None) -> dict:
@@ -119,55 +112,32 @@ def evaluate(config: Config, directory: str, at: str | int = "latest") -> dict:
         return found
 
 
-def leave(*_) -> None:
-    """What Ctrl-C does while there is nothing to save: an exception is lost where it meets a callback of JAX's."""
-    os.write(2, b"interrupted\n")
-    os._exit(128 + signal.SIGINT)
-
-
 def main(arguments: list[str] | None = None) -> int:
-    with contextlib.ExitStack() as stack:
-        ours = threading.current_thread() is threading.main_thread()
-        if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not in a notebook or under nohup
-            signal.signal(signal.SIGINT, leave)
-            stack.callback(signal.signal, signal.SIGINT, signal.default_int_handler)
-        return code_of(arguments)
-
-
-def code_of(arguments: list[str] | None) -> int:
     """Does what the command line says; returns the exit code."""
-    try:
-        config, choices = command_line.parse(arguments, description=__doc__)
-        notes = runtime.start(deterministic=choices.deterministic)
-        if choices.evaluate is not None:
-            say(json.dumps(evaluate(config, choices.evaluate, choices.at), indent=2))
-            return 0
-        for note in notes:
-            say(note)
-        if config.workdir is None:
-            if choices.resume:
-                raise InputError("--resume: give the --workdir of the run to go on with")
-            numbers = [config.seed] if choices.seeds is None else choices.seeds
-            words = [command_line.stem(choices.config), config.model.stepper, f"seed{'-'.join(map(str, numbers))}"]
-            name = re.sub(r"[^\w.]+", "-", "-".join(filter(None, words))) + f"-{time_of_first():%Y%m%d-%H%M%S}"
-            config = dataclasses.replace(config, workdir=str(Path("runs", name)))
-        how = {"resume": choices.resume, "log": choices.log, "profile": choices.profile}
-        if choices.seeds is None:
-            train(config, **how)
-        else:
-            train_seeds(config, choices.seeds, **how)
-        return 0
-    except InputError as error:
-        warn(f"error: {error}")
-        return 2
-    except Stopped as stop:
-        say(str(stop))
-        return stop.code
-    except Exception as error:
-        if not runtime.is_loss_of_another_process(error):
-            raise
-        warn(f"error: another process of this run has ended, or cannot be reached: start all again\n({error})")
-        return LOST
+    return program.run(lambda: work(arguments))
+
+
+def work(arguments: list[str] | None) -> None:
+    """Does what the command line says."""
+    config, choices = command_line.parse(arguments, description=__doc__)
+    notes = runtime.start(deterministic=choices.deterministic)
+    if choices.evaluate is not None:
+        say(json.dumps(evaluate(config, choices.evaluate, choices.at), indent=2))
+        return
+    for note in notes:
+        say(note)
+    if config.workdir is None:
+        if choices.resume:
+            raise InputError("--resume: give the --workdir of the run to go on with")
+        numbers = [config.seed] if choices.seeds is None else choices.seeds
+        words = [command_line.stem(choices.config), config.model.stepper, f"seed{'-'.join(map(str, numbers))}"]
+        name = re.sub(r"[^\w.]+", "-", "-".join(filter(None, words))) + f"-{time_of_first():%Y%m%d-%H%M%S}"
+        config = dataclasses.replace(config, workdir=str(Path("runs", name)))
+    how = {"resume": choices.resume, "log": choices.log, "profile": choices.profile}
+    if choices.seeds is None:
+        train(config, **how)
+    else:
+        train_seeds(config, choices.seeds, **how)
 
 
 def time_of_first() -> datetime:
@@ -176,10 +146,4 @@ def time_of_first() -> datetime:
 
 
 if __name__ == "__main__":
-    code = main()
-    if code > 2 or (code and jax.distributed.is_initialized()):
-        # What was open is closed. In an orderly exit Python would pull away what XLA's threads may still be compiling
-        # with, and a process that has failed would wait for the others to end.
-        sys.stdout.flush(), sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
+    program.end(main())

@@ -2,7 +2,6 @@
 
 import datetime
 import importlib.metadata
-import os
 import platform
 import shlex
 import statistics
@@ -10,13 +9,11 @@ import subprocess
 from collections.abc import Hashable, Iterable
 from pathlib import Path
 
-CORES = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+from lmjax import machine
 
 
 def circumstances(module: str, arguments: list[str], packages: Iterable[str]) -> dict[str, object]:
     """The date, the command, the commit, the machine, and the versions of some packages."""
-    cpu = Path("/proc/cpuinfo")
-    lines = [line for line in cpu.read_text().splitlines() if line.startswith("model name")] if cpu.exists() else []
     git = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         commit = subprocess.run(
@@ -28,7 +25,7 @@ def circumstances(module: str, arguments: list[str], packages: Iterable[str]) ->
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python", "-m", module, *arguments]),
         "commit": commit,
-        "machine": {"cpu": lines[0].split(": ")[1] if lines else platform.processor(), "cores": CORES},
+        "machine": {"cpu": machine.cpu(), "cores": machine.cores()},
         "versions": {"python": platform.python_version()} | {package: _version(package) for package in packages},
     }
 

@@ -8,45 +8,37 @@ python -m lmjax.reproduce small --out results/small --only-report
 """
 
 import argparse
-import sys
 from pathlib import Path
+
+import jax
 
 from lmjax import runtime
 from lmjax.errors import InputError
 from lmjax.reproduce import results, runs, writing
 from lmjax.reproduce.tables import TABLES, Table, table
-from lmjax.training import Stopped
-from lmjax.training.console import say, warn
+from lmjax.training import Stopped, program
+from lmjax.training.console import say
+
+_MOST = 1000  # seeds
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Does what the command line says; returns the exit code, which is that of train.py."""
     options = _parser().parse_args(arguments)
-    try:
-        _check(options)
-        if options.table is None:
-            _write(writing.tables(), options.page, "tables")
-            return 0
-        options.out = options.out or Path("runs", options.table)
-        wanted = table(options.table)
-        diverged = []
-        if not options.only_report:
-            for note in runtime.start():
-                say(note)
-            diverged = _make(wanted, options)
-        _write(writing.markdown(wanted, options.out), options.page, f"table {options.table}")
-        if options.export:
-            count = results.export(wanted, options.out, options.export)
-            say(f"\n{count} runs are recorded in {options.export}")
-        if diverged:
-            raise InputError(f"these runs have diverged, and are missing in the table: {'; '.join(diverged)}")
-        return 0
-    except InputError as error:
-        warn(f"error: {error}")
-        return 2
-    except Stopped as stop:
-        say("stopped, and all is saved: the same command goes on")
-        return stop.code
+    return program.run(lambda: _work(options))
+
+
+def _work(options: argparse.Namespace) -> None:
+    place = _check(options)
+    diverged = []
+    if options.table is not None and not options.only_report:
+        for text in runtime.start():
+            say(text)
+        diverged = _make(table(options.table), options)
+    if jax.process_index() == 0:  # the others have done their part
+        _report(options, place)
+    if diverged:
+        raise InputError(f"these runs have diverged, and are missing in the table: {'; '.join(diverged)}")
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -71,34 +63,57 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text!r}")
+    if not (text.isascii() and text.isdecimal()) or not 1 <= int(text) <= _MOST:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {_MOST:,}, got {text!r}")
     return int(text)
 
 
-def _write(text: str, pages: list[Path], place: str) -> None:
-    for page in pages:
-        writing.update(page, place, text)
-    say(text)
+def _check(options: argparse.Namespace) -> str:
+    """Refuses options that would do nothing, and places where nothing can be put, before hours go into runs.
 
-
-def _check(options: argparse.Namespace) -> None:
-    """Refuses options that would do nothing."""
+    Fills in the folder of the runs, and returns what the place in the pages is called.
+    """
     making = {"--seeds": options.seeds, "--at-once": options.at_once, "--data-name": options.data_name}
     making |= {"--data-dir": options.data_dir, "--data-note": options.data_note}
-    using = {"--out": options.out, "--export": options.export, "--only-report": options.only_report}
-    if options.table is None and (useless := [name for name, value in (making | using).items() if value]):
-        raise InputError(f"{useless[0]}: of which table? Name one: {', '.join(TABLES)}")
-    if options.only_report and (useless := [name for name, value in making.items() if value]):
+    using = {"--out": options.out, "--export": options.export, "--only-report": options.only_report or None}
+    given = [name for name, value in (making | using).items() if value is not None]
+    if options.table is None and given:
+        raise InputError(f"{given[0]}: of which table? Name one: {', '.join(TABLES)}")
+    if options.only_report and (useless := [name for name in making if name in given]):
         raise InputError(f"{useless[0]}: is for making runs, and --only-report makes none")
+    place = "tables"
+    if options.table is not None:
+        wanted, place = table(options.table), f"table {options.table}"
+        options.out = options.out or Path("runs", wanted.folder)
+        if options.data_name and {config.data.name for config in wanted.rows.values()} == {"digits"}:
+            raise InputError(f"--data-name {options.data_name}: this table is about the digits: leave it out")
+        if options.export is not None:
+            results.require_place(options.out, options.export)
+    for page in options.page:
+        writing.require_place(page, place)
+    return place
 
 
 def _make(wanted: Table, options: argparse.Namespace) -> list[str]:
     data = {key: value for key, value in (("name", options.data_name), ("dir", options.data_dir)) if value}
-    default = f"Images of {options.data_dir}" if options.data_dir else wanted.images.name
-    results.describe(options.out, options.table, options.data_note, default=default)
-    return runs.make(wanted, options.out, count=options.seeds, at_once=options.at_once, data=data)
+    results.note(options.out)  # before hours go into runs that cannot be told of
+    if options.data_note and jax.process_index() == 0:
+        results.describe(options.out, options.data_note)
+    try:
+        return runs.make(wanted, options.out, count=options.seeds, at_once=options.at_once, data=data)
+    except Stopped as stop:
+        raise Stopped("stopped, and all is saved: the same command goes on", stop.code) from stop
+
+
+def _report(options: argparse.Namespace, place: str) -> None:
+    text = writing.tables() if options.table is None else writing.markdown(table(options.table), options.out)
+    say(text)
+    for page in options.page:
+        writing.update(page, place, text)
+    if options.export is not None:
+        count = results.export(table(options.table), options.out, options.export)
+        say(f"\n{options.export} holds {count} runs of this table now")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    program.end(main())

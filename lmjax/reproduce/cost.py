@@ -9,28 +9,34 @@ from lmjax.reproduce.tables import Images, Table
 
 @dataclasses.dataclass(frozen=True)
 class Accelerator:
-    """What bounds the training step of a network as small as those of CIFAR: not its multiplications.
+    """What bounds a training step.
 
     Attributes:
         name: of one chip.
+        multiplications: multiply-accumulate operations a second, in what it takes for float32 by default.
         bandwidth: bytes a second that its memory moves.
         launch: seconds from the start of one kernel to that of the next; 0 where a step is one program.
     """
 
     name: str
+    multiplications: float
     bandwidth: float
     launch: float
 
 
-# What a copy was measured to move, and what NVIDIA GPUs are reported to need where the host starts every kernel; of the
-# TPU, what Google states.
-ACCELERATORS = (Accelerator("H200", 4.3e12, 4e-6), Accelerator("TPU v5e", 0.82e12, 0.0))
+ACCELERATORS = (
+    # TensorFloat-32 as NVIDIA states it, a copy as measured, and launches as reported of NVIDIA's GPUs.
+    Accelerator("H200", 494e12 / 2, 4.3e12, 4e-6),
+    # bfloat16 with float32 sums, and the memory, as Google states them.
+    Accelerator("TPU v5e", 197e12 / 2, 0.82e12, 0.0),
+)
+"""The chips that hours are estimated for."""
 
 # In a residual branch of two convolutions, each between a normalisation and the next, with one kernel for all that is
 # done number by number: 14 kernels and 31 passes over a feature map forward and backward, 6 and 12 of them forward.
 _KERNELS, _PASSES = 14 / 2, 31 / 2
 _KERNELS_FORWARD, _PASSES_FORWARD = 6 / 2, 12 / 2
-_REACHED = 0.5  # of the bandwidth, in training steps of convolutional networks that were published: 0.4 to 0.7
+_REACHED = 0.5  # of what the chip can do, in training steps of convolutional networks that were published: 0.4 to 0.7
 
 
 def steps(config: Config, images: Images) -> int:
@@ -39,17 +45,22 @@ def steps(config: Config, images: Images) -> int:
 
 
 def hours(config: Config, images: Images, accelerator: Accelerator) -> float:
-    """An estimate of how long a run takes on one chip, in float32, but for compiling and testing.
+    """A lower bound to plan by, of how long a run takes on one chip, but for compiling and testing. Never measured.
 
-    The longer of starting all kernels and of moving all feature maps, from the convolutions of the network and the
-    numbers that these write. A reversible network evaluates its branches once more on the way back.
+    The longest of starting all kernels, of moving all feature maps, in float32, and of multiplying, three times what
+    the network takes forward. Where activations are not kept, the branches are evaluated once more on the way back.
     """
     model = config.model.outline(classes=images.classes, cin=images.shape[-1])
     count, written = networks.convolutions(model, images.shape)
     again = config.model.memory != "stored"
     kernels = count * (_KERNELS + again * _KERNELS_FORWARD)
     moved = 4 * config.train.batch_size * written * (_PASSES + again * _PASSES_FORWARD)
-    step = max(kernels * accelerator.launch, moved / (_REACHED * accelerator.bandwidth))
+    multiplied = config.train.batch_size * networks.forward_macs(model, images.shape) * (3 + again)
+    step = max(
+        kernels * accelerator.launch,
+        moved / (_REACHED * accelerator.bandwidth),
+        multiplied / (_REACHED * accelerator.multiplications),
+    )
     return steps(config, images) * step / 3600
 
 

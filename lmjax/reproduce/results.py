@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import shutil
 import statistics
 from pathlib import Path
@@ -10,14 +11,14 @@ from typing import Any
 
 from scipy import stats
 
+from lmjax.config import to_dict
 from lmjax.errors import InputError
-from lmjax.reproduce.runs import folder_of
+from lmjax.reproduce.runs import folder_of, place
 from lmjax.reproduce.tables import Table
 from lmjax.training import Record
 
 CONFIDENCE = 0.95
-_ABOUT = "about.json"  # beside the rows
-_FILES = ("config.json", "metrics.jsonl", "summary.json")
+_ABOUT = "about.json"  # beside the rows: what was said of the data
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,59 +37,95 @@ class Difference:
     half_width: float | None
 
 
-def describe(out: Path, table: str, data: str | None, *, default: str) -> None:
-    """Writes into the folder of a table's runs which table they are of, and what to say of their data.
-
-    Args:
-        out: the folder.
-        table: the name of the table.
-        data: what to say; None for what was said before.
-        default: what to say if nothing was.
+def note(out: Path) -> str | None:
+    """What the folder of a table's runs says of their data; None if it says nothing.
 
     Raises:
-        InputError: if it holds the runs of another table.
+        InputError: if that cannot be read.
     """
-    said = about(out) if (out / _ABOUT).exists() else {"table": table, "data": default}
-    if said["table"] != table:
-        raise InputError(f"{out}: holds the runs of the table {said['table']!r}: choose another --out")
-    out.mkdir(parents=True, exist_ok=True)
-    (out / _ABOUT).write_text(json.dumps({"table": table, "data": data or said["data"]}, indent=2) + "\n")
+    path = out / _ABOUT
+    try:
+        said = json.loads(path.read_text())["data"]
+        if not isinstance(said, str):
+            raise ValueError("data is no text")
+        return said
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError as error:
+        raise InputError(f"{out}: is a file, or below one: choose another --out") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: says nothing of the data ({error}): delete it, and give --data-note again"
+        ) from error
 
 
-def about(out: Path) -> dict[str, str]:
-    """{"table", "data"}, as `describe` has written them.
+def describe(out: Path, data: str) -> None:
+    """Has the folder of a table's runs say this of their data.
 
     Raises:
-        InputError: if the folder holds no runs of a table.
+        InputError: if it cannot be written.
     """
     try:
-        said = json.loads((out / _ABOUT).read_text())
-        return {"table": said["table"], "data": said["data"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{out}: holds no runs of a table ({_ABOUT}: {error})") from error
+        out.mkdir(parents=True, exist_ok=True)
+        (out / _ABOUT).write_text(json.dumps({"data": data}, indent=2) + "\n")
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise InputError(f"{out}: cannot be written ({_why(error)})") from error
+
+
+def _why(error: Exception) -> str:
+    return (isinstance(error, OSError) and error.strerror) or str(error)
 
 
 def collect(table: Table, out: Path) -> dict[str, dict[int, dict[str, Any]]]:
     """The summaries of the finished runs of a table, by row and seed.
 
     Raises:
-        InputError: if a run there is not that of the table.
+        InputError: if a run there is not what the table says, or was trained on other images than the rest.
     """
     found: dict[str, dict[int, dict[str, Any]]] = {}
+    images: dict[Path, Any] = {}
     for row, config in table.rows.items():
-        found[row] = {}
-        for path in sorted((out / folder_of(row)).glob("seed*/summary.json"), key=lambda path: _seed(path.parent)):
-            record = Record(path.parent)
-            record.require_same(config, ("model", "optimizer", "train"))
-            found[row][_seed(path.parent)] = record.summary()
+        summaries = {}
+        for folder in (out / folder_of(row)).glob("seed*"):
+            record = Record(folder)
+            if (summary := record.summary()) is None:
+                continue
+            seed, held = _seed(folder), record.config()
+            data = {"name": held.data.name, "dir": held.data.dir}
+            record.require_same(place(config, row, seed, out, data), ("seed", "data", "model", "optimizer", "train"))
+            _require_complete(summary, record.summary_path)
+            images[folder] = held.data.name, summary.get("data")  # an earlier version has not noted it
+            summaries[seed] = summary
+        found[row] = dict(sorted(summaries.items()))
+    _require_one(images)
     return found
 
 
 def _seed(folder: Path) -> int:
-    number = folder.name.removeprefix("seed")
-    if not number.isdecimal():
-        raise InputError(f"{folder}: is not the folder of a seed: move it away")
-    return int(number)
+    if not re.fullmatch(r"seed(0|[1-9]\d*)", folder.name, re.ASCII):
+        raise InputError(f"{folder}: is not what the folder of a seed is called: move it away")
+    return int(folder.name.removeprefix("seed"))
+
+
+def _require_complete(summary: dict[str, Any], path: Path) -> None:
+    versions = summary.get("versions")
+    kinds = {"device": str, "wall_seconds": float}
+    bad = [key for key, kind in kinds.items() if not isinstance(summary.get(key), kind)]
+    if not isinstance(versions, dict) or not {"jax", "python"} <= versions.keys():
+        bad.append("versions")
+    if bad:
+        raise InputError(f"{path}: has no {' and no '.join(bad)}: move its folder away, and make the run again")
+
+
+def _require_one(images: dict[Path, Any]) -> None:
+    """All were trained on the same images, as far as their summaries say."""
+    (first, (name, about)), *others = images.items() or [(None, (None, None))]
+    for folder, (other_name, other) in others:
+        if other_name != name or (None not in (other, about) and other != about):
+            raise InputError(
+                f"{first} and {folder}: were trained on different images: move the runs away that are not on yours"
+            )
+        about = about or other
 
 
 def errors(summaries: dict[int, dict[str, Any]]) -> dict[int, float]:
@@ -113,21 +150,48 @@ def difference(ours: dict[int, float], baseline: dict[int, float]) -> Difference
     return Difference(len(seeds), mean, float(quantile) * std / math.sqrt(len(seeds)))
 
 
-def export(table: Table, out: Path, to: Path) -> int:
-    """Copies what the finished runs have recorded, without checkpoints and pictures; returns how many there are.
+def require_place(out: Path, to: Path) -> None:
+    """Checks that runs can be copied to a folder.
 
-    Where the data lay is left out: that is of one machine.
+    Raises:
+        InputError: if it is that of the runs, or a file.
     """
-    count = 0
+    if to.exists() and not to.is_dir():
+        raise InputError(f"--export {to}: is a file: choose a folder")
+    if out.resolve() in (to.resolve(), *to.resolve().parents):
+        raise InputError(f"--export {to}: holds the runs themselves, or is among them: choose another folder")
+
+
+def export(table: Table, out: Path, to: Path) -> int:
+    """Copies what the finished runs have recorded, without checkpoints and pictures, and beside what is there already.
+
+    Where the runs and their data lay is left out: that is of one machine.
+
+    Returns:
+        How many runs of the table are there then.
+
+    Raises:
+        InputError: if the folder holds other runs, or cannot be written.
+    """
+    require_place(out, to)
+    before = collect(table, to)
+    if any(before.values()) and note(to) != note(out):
+        raise InputError(f"--export {to}: says {note(to)!r} of its data, and {out} says {note(out)!r}: choose another")
     for row, summaries in collect(table, out).items():
         for seed in summaries:
-            source, target = (folder / folder_of(row) / f"seed{seed}" for folder in (out, to))
-            target.mkdir(parents=True, exist_ok=True)
-            for name in _FILES:
-                shutil.copyfile(source / name, target / name)
-            config = json.loads((source / "config.json").read_text())
-            config["data"]["dir"] = None
-            (target / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-            count += 1
-    shutil.copyfile(out / _ABOUT, to / _ABOUT)
-    return count
+            source, target = (Record(folder / folder_of(row) / f"seed{seed}") for folder in (out, to))
+            if (target.directory / "checkpoints").exists():
+                raise InputError(f"--export {target.directory}: is a run itself: choose another folder")
+            source.read_rows()
+            config = dataclasses.replace(source.config(), workdir=None)
+            config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=None))
+            try:
+                target.directory.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(source.metrics_path, target.metrics_path)
+                shutil.copyfile(source.summary_path, target.summary_path)
+                target.config_path.write_text(json.dumps(to_dict(config), indent=2) + "\n")
+            except OSError as error:
+                raise InputError(f"--export {to}: cannot be written ({_why(error)})") from error
+    if (said := note(out)) is not None:
+        describe(to, said)
+    return sum(map(len, collect(table, to).values()))

@@ -5,11 +5,14 @@ import dataclasses
 import re
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 from lmjax.config import Config
+from lmjax.errors import InputError
 from lmjax.reproduce.tables import Table
 from lmjax.training import Diverged, Interruption, Record, Run, seeds
 from lmjax.training.console import say, warn
+from lmjax.training.run import describe
 
 
 def folder_of(row: str) -> str:
@@ -57,11 +60,9 @@ def make(
         Stopped: if it was asked to stop; all is saved.
     """
     jobs = [(row, place(table.rows[row], row, seed, out, data or {})) for row, seed in order(table, count)]
-    for _, config in jobs:  # before hours go into the first
-        record = Record(config.workdir)
-        if record.started:
-            record.require_same(config)
-    missing = [(row, config) for row, config in jobs if Record(config.workdir).summary() is None]
+    summaries = {config.workdir: _look(config) for _, config in jobs}  # before hours go into the first
+    missing = [(row, config) for row, config in jobs if summaries[config.workdir] is None]
+    images = next((s["data"] for s in summaries.values() if s is not None and "data" in s), None)
     interruption, trainers, diverged = Interruption(), {}, []
     done, number = len(jobs) - len(missing), at_once or seeds.at_once()
     for group in (missing[i : i + number] for i in range(0, len(missing), number)):
@@ -76,11 +77,28 @@ def make(
                 stories[name] = _unless_diverged(name, run.story())
                 stack.callback(stories[name].close)
                 trainers[row] = next(stories[name])
+                now = describe(trainers[row].dataset)
+                if images not in (None, now):
+                    raise InputError(f"{out}: its runs were trained on other images: give the same, or another --out")
+                images = now
             ended = dict(zip(stories, seeds.side_by_side(list(stories.values())), strict=True))
         diverged += [name for name in ended if ended[name] is None]
         done += sum(summary is not None for summary in ended.values())
     say(f"{done} of {len(jobs)} runs are finished")
     return diverged
+
+
+def _look(config: Config) -> dict[str, Any] | None:
+    """The summary of a run; None if it is not finished, or not begun."""
+    record = Record(config.workdir)
+    if record.started:
+        record.require_same(config)
+        return record.summary()
+    try:
+        record.require_none()
+    except InputError as error:
+        raise InputError(f"{record.directory}: holds a run without a config.json: move it away") from error
+    return None
 
 
 def _unless_diverged(name: str, story: Generator) -> Generator:

@@ -1,6 +1,6 @@
 """The tables in words and numbers, and where they stand in the documentation."""
 
-import re
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ def tables() -> str:
 
     The hours are estimates: see `lmjax.reproduce.cost`.
     """
-    chips = [f"hours of {accelerator.name}, estimated" for accelerator in cost.ACCELERATORS]
+    chips = [f"hours of {accelerator.name}, at least" for accelerator in cost.ACCELERATORS]
     costs = [_cost(name, table(name)) for name in TABLES]
     claims = [_claim(name, *pair) for name in TABLES for pair in table(name).pairs]
     return "\n\n".join(
@@ -66,14 +66,16 @@ def markdown(wanted: Table, out: Path) -> str:
     """What the finished runs of a table have come to, as Markdown.
 
     Raises:
-        InputError: if the folder holds no runs of a table, or those of another one.
+        InputError: if the folder holds no finished run of the table, or others in their place.
     """
     found = results.collect(wanted, out)
-    made = _made([summary for seeds in found.values() for summary in seeds.values()])
+    summaries = [summary for seeds in found.values() for summary in seeds.values()]
+    if not summaries:
+        raise InputError(f"{out}: holds no finished run of this table")
     return "\n\n".join(
         (
             wanted.claim,
-            f"{results.about(out)['data']}; {wanted.protocol}. {made}",
+            f"{results.note(out) or wanted.images.name}; {wanted.protocol}. {_made(summaries)}",
             _lines(
                 ["run", "network", "parameters", "multiplications", "seeds", "test error, %", "published, %"],
                 [_row(row, config, wanted.images, found[row]) for row, config in wanted.rows.items()],
@@ -124,24 +126,52 @@ def _pair(row: str, baseline: str, found: dict[str, dict[int, dict[str, Any]]]) 
 
 
 def _made(summaries: list[dict[str, Any]]) -> str:
-    if not summaries:
-        return "No run is finished yet."
     devices = sorted({summary["device"] for summary in summaries})
     versions = sorted({f"jax {s['versions']['jax']}, Python {s['versions']['python']}" for s in summaries})
     hours = sum(summary["wall_seconds"] for summary in summaries) / 3600
-    return f"{len(summaries)} runs on {', '.join(devices)} ({'; '.join(versions)}), {hours:.1f} hours of runs in all."
+    count = f"{len(summaries)} run" + "s" * (len(summaries) > 1)
+    return f"{count} on {', '.join(devices)} ({'; '.join(versions)}), whose times add up to {hours:.1f} hours."
 
 
-def update(page: Path, place: str, text: str) -> bool:
-    """Puts a text between the lines `<!-- PLACE -->` and `<!-- end -->` of a page; returns whether that changed it.
+def require_place(page: Path, place: str) -> None:
+    """Checks that a text can be put into a page.
 
     Raises:
-        InputError: if the page has no such place.
+        InputError: if there is no such page, or if it has no such place.
     """
-    before = page.read_text()
-    found = re.compile(rf"(^<!-- {re.escape(place)} -->\n).*?(^<!-- end -->$)", re.DOTALL | re.MULTILINE)
-    if not found.search(before):
-        raise InputError(f"{page}: has no place for this: it needs the lines <!-- {place} --> and <!-- end -->")
-    after = found.sub(lambda match: f"{match[1]}\n{text}\n\n{match[2]}", before)
-    page.write_text(after)
-    return after != before
+    _parts(_read(page), page, place)
+
+
+def update(page: Path, place: str, text: str) -> None:
+    """Puts a text between the lines `<!-- PLACE -->` and `<!-- end -->` of a page.
+
+    Raises:
+        InputError: if there is no such page, if it has no such place, or if it cannot be written.
+    """
+    raw = _read(page)
+    before, after = _parts(raw, page, place)
+    newline = "\r\n" if "\r\n" in raw else "\n"
+    try:
+        page.write_text(f"{before}\n{text}\n\n{after}".replace("\n", newline), newline="")
+    except OSError as error:
+        raise InputError(f"--page {page}: cannot be written ({error.strerror})") from error
+
+
+def _read(page: Path) -> str:
+    try:
+        return page.read_bytes().decode()
+    except OSError as error:
+        raise InputError(f"--page {page}: cannot be read ({error.strerror})") from error
+    except ValueError as error:
+        raise InputError(f"--page {page}: is no text in UTF-8, or no name of a file ({error})") from error
+
+
+def _parts(raw: str, page: Path, place: str) -> tuple[str, str]:
+    """What comes before the text of a place, and what after it, with single newlines."""
+    mark, end = f"<!-- {place} -->", "<!-- end -->"
+    lines = raw.replace("\r\n", "\n").split("\n")
+    marks = [i for i, line in enumerate(lines) if line.startswith("<!-- ")]
+    for i, j in itertools.pairwise(marks):
+        if (lines[i], lines[j]) == (mark, end):
+            return "\n".join(lines[: i + 1]) + "\n", "\n".join(lines[j:])
+    raise InputError(f"--page {page}: has no place for this: it needs the lines {mark} and {end}")

@@ -5,6 +5,7 @@ import sys
 import jax
 import numpy as np
 
+from lmjax import machine
 from lmjax.config import Config
 from lmjax.training.trainer import Trainer
 
@@ -27,7 +28,8 @@ _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) i
 def device() -> str:
     """How many devices of what kind there are."""
     devices = jax.devices()
-    return f"{len(devices)} x {devices[0].device_kind} ({devices[0].platform})"
+    kind, platform = devices[0].device_kind, devices[0].platform
+    return f"{len(devices)} x {kind} ({f'{machine.cpu()}, {machine.cores()} cores' if platform == 'cpu' else platform})"
 
 
 def say_epoch(row: dict, config: Config, name: str) -> None:

@@ -62,7 +62,7 @@ class Record:
         """Raises InputError if the folder holds a run already."""
         if any((self.directory / name).exists() for name in (*_FILES, "checkpoints")):
             raise InputError(
-                f"{self.directory} already holds a run: go on with it by --resume, or choose another --workdir"
+                f"{self.directory} already holds a run: go on with it by --resume, or choose another folder"
             )
 
     def hold(self) -> None:
@@ -79,13 +79,13 @@ class Record:
         except Timeout:
             raise InputError(
                 f"{self.directory}: another run is writing there just now: wait for it, stop it, or choose another "
-                "--workdir"
+                "folder"
             ) from None
         except NotImplementedError:
             self._report(f"{self.directory} is on a file system without locks: see to it that one run alone writes it")
         except (OSError, ValueError) as error:  # ValueError: a name that no file can have
             why = error.strerror if isinstance(error, OSError) else error
-            raise InputError(f"--workdir {self.directory}: cannot be written ({why})") from error
+            raise InputError(f"{self.directory}: cannot be written ({why})") from error
 
     def start(self, config: Config) -> None:
         """Makes the folder and notes the config.
@@ -100,7 +100,7 @@ class Record:
             try:
                 _replace(self.config_path, _json(to_dict(config)))
             except OSError as error:
-                raise InputError(f"--workdir {self.directory}: cannot be written ({error.strerror})") from error
+                raise InputError(f"{self.directory}: cannot be written ({error.strerror})") from error
 
     def config(self) -> Config:
         """The config that the run was started with.
@@ -138,14 +138,15 @@ class Record:
         """
         try:
             summary = json.loads(self.summary_path.read_text())
-            if not isinstance(summary, dict) or not isinstance(summary.get("test_accuracy"), float):
-                raise ValueError("it has no test_accuracy")
+            accuracy = summary.get("test_accuracy") if isinstance(summary, dict) else None
+            if not isinstance(accuracy, float) or not 0 <= accuracy <= 1:
+                raise ValueError("it has no test_accuracy between 0 and 1")
             return summary
         except FileNotFoundError:
             return None
         except (OSError, ValueError, RecursionError) as error:
             raise InputError(
-                f"{self.summary_path}: is not a summary ({error}): delete it, and --resume writes it again"
+                f"{self.summary_path}: is not a summary ({error}): delete it, and going on with the run writes it again"
             ) from error
 
     def read_rows(self) -> list[dict[str, Any]]:
@@ -216,7 +217,7 @@ class Record:
                 _replace(path, _json(summary))
             except OSError as error:
                 raise InputError(
-                    f"{path}: could not be written ({error.strerror}): make room, and --resume writes it"
+                    f"{path}: could not be written ({error.strerror}): make room, and going on with the run writes it"
                 ) from error
 
 

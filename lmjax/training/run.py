@@ -286,6 +286,7 @@ class Run:
             "device": device(),
             "xla_flags": os.environ.get("XLA_FLAGS", ""),
             "versions": versions(),
+            "data": describe(trainer.dataset),
         }
         record.summarise(summary)
         _draw(record, f"{config.model.name}, {trainer.scheme}, {config.data.name}")
@@ -320,6 +321,12 @@ def _train(trainer: Trainer, pause: Callable[[int], bool], profile: Profile | No
 def load_data(config: Config) -> data.Dataset | data.Photographs:
     """The data set of a run."""
     return data.load(config.data.name, directory=config.data.dir, size=config.data.size)
+
+
+def describe(dataset: data.Dataset | data.Photographs) -> dict[str, Any]:
+    """What tells the images of two runs apart, in a few numbers: how many there are, and their mean colour."""
+    found = dataset.describe()
+    return found | {"classes": len(found["classes"])}
 
 
 def require_same_data(dataset: data.Dataset | data.Photographs, before: dict[str, Any], record: Record) -> None:

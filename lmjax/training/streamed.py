@@ -3,7 +3,6 @@
 import collections
 import dataclasses
 import functools
-import os
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -14,6 +13,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from lmjax import machine
 from lmjax.config import Config
 from lmjax.data import Loader, Photographs, Stream, WorkerDied
 
@@ -150,7 +150,7 @@ def _processes_and_threads(workers: int | None, threads: int | None) -> tuple[in
 
     One process serves about four cores; then the interpreter's lock is in the way.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = machine.cores()
     if workers is None:
         workers = cores // 4 if cores > 4 else 0
     if threads is None:

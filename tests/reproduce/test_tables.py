@@ -11,7 +11,7 @@ import pytest
 from flax import nnx
 
 from lmjax import InputError, data, networks, published
-from lmjax.reproduce import cost
+from lmjax.reproduce import cost, runs
 from lmjax.reproduce.tables import TABLES, table
 
 
@@ -60,7 +60,18 @@ def test_schemes_are_compared_at_equal_cost(name):
 def test_published_rows_are_the_published_ones():
     for name in ("depth", "deep", "stochastic-depth"):
         for row, config in table(name).rows.items():
-            assert config == published.CIFAR10[row].config
+            same, comma, epochs = row.partition(", ")
+            assert config.model == published.CIFAR10[same].config.model
+            assert (config == published.CIFAR10[same].config) == (not comma)
+            assert not comma or epochs == f"{config.train.epochs} epochs"
+
+
+def test_tables_that_share_a_folder_share_their_rows():
+    places = {}
+    for name in TABLES:
+        for row, config in table(name).rows.items():
+            folder = table(name).folder, runs.folder_of(row)
+            assert places.setdefault(folder, (row, config)) == (row, config)
 
 
 @pytest.mark.slow
@@ -107,9 +118,17 @@ def test_cost_is_bound_by_what_it_says():
     images = table("depth").images
     stored = published.CIFAR10["resnet20"].config
     assert cost.steps(stored, images) == 160 * 390
-    slow, fast = (cost.Accelerator("", bandwidth, 0) for bandwidth in (1e12, 2e12))
-    assert cost.hours(stored, images, slow) == pytest.approx(2 * cost.hours(stored, images, fast))
-    # 19 convolutions of 3 x 3 and 2 in shortcuts, each of 7 kernels, a second apart.
-    assert cost.hours(stored, images, cost.Accelerator("", 1e30, 1.0)) == pytest.approx(160 * 390 * 21 * 7 / 3600)
+
+    def seconds(config, **bounds):
+        chip = cost.Accelerator("", **{"multiplications": 1e30, "bandwidth": 1e30, "launch": 0.0} | bounds)
+        return cost.hours(config, images, chip) * 3600 / (160 * 390)
+
     again = dataclasses.replace(stored, model=dataclasses.replace(stored.model, memory="remat"))
-    assert cost.hours(again, images, cost.Accelerator("", 1e30, 1.0)) == pytest.approx(160 * 390 * 21 * 10 / 3600)
+    # 19 convolutions of 3 x 3 and 2 in shortcuts, each of 7 kernels, and of 3 more that are done again, a second apart.
+    assert seconds(stored, launch=1.0) == pytest.approx(21 * 7)
+    assert seconds(again, launch=1.0) == pytest.approx(21 * 10)
+    # 40.8 million multiplications, three times; half of what the chip can do.
+    assert seconds(stored, multiplications=128 * 40.8e6 * 2) == pytest.approx(3, rel=0.01)
+    assert seconds(again, multiplications=128 * 40.8e6 * 2) == pytest.approx(4, rel=0.01)
+    # 31 passes over the maps of 9 branches of 86,016 numbers in all, but for the stem and the shortcuts.
+    assert seconds(stored, bandwidth=128 * 4 * 86_016 * 2) == pytest.approx(31, rel=0.2)

@@ -108,7 +108,7 @@ def test_summary_that_is_none(record, text):
     assert record.summary() == {"test_accuracy": 0.5}
     record.summary_path.write_text(text)
     with pytest.raises(
-        InputError, match=r"summary\.json: is not a summary .*: delete it, and --resume writes it again"
+        InputError, match=r"summary\.json: is not a summary .*: delete it, and going on with the run writes it again"
     ):
         record.summary()
 
