@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
         prog="python -m lmjax.reproduce", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("table", nargs="?", metavar="TABLE", help=", ".join(TABLES))
-    parser.add_argument("--out", type=Path, metavar="DIR", help="the folder of the runs; runs/TABLE if it is left out")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the folder of the runs; below runs/ if it is left out")
     parser.add_argument("--seeds", type=_count, metavar="N", help="from 0 to N - 1, instead of what the table asks for")
     parser.add_argument(
         "--at-once", type=_count, metavar="N", help="runs at a time; two on a CPU, one on other devices"

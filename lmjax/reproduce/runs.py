@@ -63,7 +63,7 @@ def make(
     summaries = {config.workdir: _look(config) for _, config in jobs}  # before hours go into the first
     missing = [(row, config) for row, config in jobs if summaries[config.workdir] is None]
     images = next((s["data"] for s in summaries.values() if s is not None and "data" in s), None)
-    interruption, trainers, diverged = Interruption(), {}, []
+    interruption, trainers, datasets, diverged = Interruption(), {}, {}, []
     done, number = len(jobs) - len(missing), at_once or seeds.at_once()
     for group in (missing[i : i + number] for i in range(0, len(missing), number)):
         say(f"{done} of {len(jobs)} runs are finished")
@@ -73,10 +73,12 @@ def make(
                 name = f"{row}, seed {config.seed}"
                 say(f"{name}:")
                 resume = Record(config.workdir).started
-                run = Run(config, interruption, resume=resume, like=trainers.get(row), name=name)
+                like, source = trainers.get(row), (config.data.name, config.data.dir, config.data.size)
+                run = Run(config, interruption, resume=resume, like=like, dataset=datasets.get(source), name=name)
                 stories[name] = _unless_diverged(name, run.story())
                 stack.callback(stories[name].close)
                 trainers[row] = next(stories[name])
+                datasets[source] = trainers[row].dataset
                 now = describe(trainers[row].dataset)
                 if images not in (None, now):
                     raise InputError(f"{out}: its runs were trained on other images: give the same, or another --out")

@@ -54,6 +54,7 @@ class Run:
         interruption: what may ask it to stop.
         resume: go on with the one in its folder.
         like: the trainer of a run that differs in the seed alone: what it has loaded and compiled is used again.
+        dataset: what `load_data` gives, if it is loaded already.
         log: the trackers to tell of it, of `trackers.NAMES`.
         profile: the folder for a trace of some of its steps, "" for one in its own; None for no trace.
         name: what it is called in what is printed; None for its seed.
@@ -66,12 +67,13 @@ class Run:
         *,
         resume: bool = False,
         like: Trainer | None = None,
+        dataset: data.Dataset | data.Photographs | None = None,
         log: Collection[str] = (),
         profile: str | None = None,
         name: str | None = None,
     ):
         self.config = config
-        self._interruption, self._resume, self._like = interruption, resume, like
+        self._interruption, self._resume, self._like, self._dataset = interruption, resume, like, dataset
         self._log_to, self._profile, self._name = log, profile, name or f"seed {config.seed}"
         self._began, self._seconds_before = time.perf_counter(), 0.0
 
@@ -111,7 +113,11 @@ class Run:
         if self._resume:
             record.hold()
         like = self._like
-        self.trainer = trainer = Trainer(config, load_data(config)) if like is None else like.reseeded(config.seed)
+        if like is None:
+            self.trainer = Trainer(config, load_data(config) if self._dataset is None else self._dataset)
+        else:
+            self.trainer = like.reseeded(config.seed)
+        trainer = self.trainer
         dataset = trainer.dataset
         say(f"{config.model.name}, {trainer.scheme}: {trainer.parameters:,} parameters on {device()}")
         say(f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} test images")
