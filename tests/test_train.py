@@ -25,7 +25,7 @@ ROOT = Path(__file__).parent.parent
 SMALL = ["--model.name", "resnet14", "--model.width", "0.25", "--train.epochs", "2"]
 SUMMARY = {
     "test_accuracy", "test_loss", "parameters", "zero_stability", "epochs", "steps", "seed", "images_per_second",
-    "wall_seconds", "compile_seconds", "device", "xla_flags", "versions",
+    "wall_seconds", "compile_seconds", "device", "xla_flags", "versions", "data",
 }  # fmt: skip
 
 
@@ -67,6 +67,9 @@ def test_what_a_run_leaves(finished):
     assert summary["steps"] == 2 * (1437 // 64)
     assert summary["parameters"] == 11_281
     assert summary["versions"]["lmjax"] == lmjax.__version__
+    assert {key: summary["data"][key] for key in ("classes", "training_images")} == {
+        "classes": 10, "training_images": 1437,
+    }  # fmt: skip
     assert 0 < summary["compile_seconds"] < summary["wall_seconds"]
     first, last = rows(finished)
     assert last["test_accuracy"] == summary["test_accuracy"]
@@ -493,7 +496,7 @@ def test_help_lists_every_key(capsys):
         (["--resume"], "give the --workdir"),
         (["--resume", "automatic"], "--resume: takes auto or nothing, got 'automatic'"),
         (["--resume", "--workdir", "/nowhere"], "/nowhere holds no run"),
-        (["--workdir", "/proc/run"], "--workdir /proc/run: cannot be written"),
+        (["--workdir", "/proc/run"], "/proc/run: cannot be written"),
         (["--optimizer.learning-rate", "1e30"], r"the training loss is nan at step \d+: try a smaller"),
         (["--train.batch-size", "100"], "100 cannot be split evenly over 8 devices"),
     ],
