@@ -143,6 +143,7 @@ def test_stopped_in_an_evaluation(tmp_path, monkeypatch, finished):
     assert without_times(tmp_path / "run") == without_times(finished)
 
 
+@pytest.mark.slow
 def test_stopped_in_the_evaluation_of_what_turns_out_to_be_the_best(tmp_path, monkeypatch, capsys):
     options = ("--train.epochs", "3", "--workdir", tmp_path / "run")
     evaluate, accuracies = Trainer.evaluate, {22: 0.1, 44: 0.9, 66: 0.2}
@@ -172,6 +173,7 @@ def test_evaluating_touches_nothing(finished):
     part.rmdir()
 
 
+@pytest.mark.slow
 def test_started_again_before_the_first_checkpoint(tmp_path, monkeypatch, capsys):
     options = ("--workdir", tmp_path / "run", "--checkpoint.keep-best", "0")
     with monkeypatch.context() as patch:
@@ -189,6 +191,7 @@ def test_started_again_before_the_first_checkpoint(tmp_path, monkeypatch, capsys
     assert [row["epoch"] for row in rows(tmp_path / "run")] == [1, 2]
 
 
+@pytest.mark.slow
 def test_data_that_changed_in_between(tmp_path, capsys):
     images = paint(tmp_path / "images", size=(4, 4))
     options = ("--data.name", "folder", "--data.dir", images, "--train.batch-size", "16", "--workdir", tmp_path / "run")
@@ -254,10 +257,10 @@ def largest(checkpoint):
     ("where", "harm"),
     [
         ("network", flip),
-        ("network", truncate),
+        pytest.param("network", truncate, marks=pytest.mark.slow),
         ("training", Path.unlink),
-        ("about", flip),
-        ("metrics", truncate),
+        pytest.param("about", flip, marks=pytest.mark.slow),
+        pytest.param("metrics", truncate, marks=pytest.mark.slow),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
@@ -345,7 +348,9 @@ def test_any_checkpoint_can_be_evaluated(finished, capsys):
     assert "no checkpoint of step 23; there are 22, 44" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("rest", ['{"epoch": 2, "ste', "\x00\x00", "nonsense\n"])
+@pytest.mark.parametrize(
+    "rest", ['{"epoch": 2, "ste', *(pytest.param(rest, marks=pytest.mark.slow) for rest in ("\x00\x00", "nonsense\n"))]
+)
 def test_metrics_cut_short_by_a_crash_are_mended_without_duplicates(copy, finished, rest):
     shutil.rmtree(copy / "checkpoints" / "44")
     with (copy / "metrics.jsonl").open("a") as file:

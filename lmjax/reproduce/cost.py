@@ -1,9 +1,10 @@
 """What a table costs: training steps, which are known, and hours of an accelerator, which are estimated."""
 
 import dataclasses
+import functools
 
 from lmjax import networks
-from lmjax.config import Config
+from lmjax.config import Config, ModelConfig
 from lmjax.reproduce.tables import Images, Table
 
 
@@ -50,18 +51,23 @@ def hours(config: Config, images: Images, accelerator: Accelerator) -> float:
     The longest of starting all kernels, of moving all feature maps, in float32, and of multiplying, three times what
     the network takes forward. Where activations are not kept, the branches are evaluated once more on the way back.
     """
-    model = config.model.outline(classes=images.classes, cin=images.shape[-1])
-    count, written = networks.convolutions(model, images.shape)
+    count, written, macs = _counted(config.model, images)
     again = config.model.memory != "stored"
     kernels = count * (_KERNELS + again * _KERNELS_FORWARD)
     moved = 4 * config.train.batch_size * written * (_PASSES + again * _PASSES_FORWARD)
-    multiplied = config.train.batch_size * networks.forward_macs(model, images.shape) * (3 + again)
+    multiplied = config.train.batch_size * macs * (3 + again)
     step = max(
         kernels * accelerator.launch,
         moved / (_REACHED * accelerator.bandwidth),
         multiplied / (_REACHED * accelerator.multiplications),
     )
     return steps(config, images) * step / 3600
+
+
+@functools.cache  # tables share rows, and each is asked for on several chips
+def _counted(model: ModelConfig, images: Images) -> tuple[int, int, int]:
+    network = model.outline(classes=images.classes, cin=images.shape[-1])
+    return *networks.convolutions(network, images.shape), networks.forward_macs(network, images.shape)
 
 
 def total(table: Table) -> tuple[int, int, list[float]]:

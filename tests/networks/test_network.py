@@ -146,8 +146,14 @@ def test_the_abstraction_costs_nothing():
     assert str(ours) == str(by_hand)
 
 
+ONE_OF_A_KIND = ("backward_euler", "euler", "leapfrog", "lm", "midpoint", "poly", "reversible")
+
+
 @pytest.mark.versions
-@pytest.mark.parametrize("name", steppers.names())
+@pytest.mark.parametrize(
+    "name",
+    [name if name in ONE_OF_A_KIND else pytest.param(name, marks=pytest.mark.slow) for name in steppers.names()],
+)
 def test_every_stepper_makes_a_network(name):
     model = small(steppers.get(name), name="resnet14")
     value, gradient, _ = loss_gradient_statistics(model)

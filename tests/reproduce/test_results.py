@@ -74,6 +74,7 @@ def test_runs_and_their_table(small, made, capsys):
     assert "Digits; protocol. 5 runs on" in text
 
 
+@pytest.mark.slow
 def test_a_run_that_diverges_ends_no_other(small, tmp_path, capsys):
     wild = dataclasses.replace(small.rows["lm"], optimizer=OptimizerConfig(learning_rate=1e30))
     wanted = dataclasses.replace(small, rows=small.rows | {"lm": wild})
