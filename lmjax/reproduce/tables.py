@@ -49,7 +49,7 @@ class Table:
     images: Images = Images("CIFAR-10", (32, 32, 3), 10, 50_000)
 
 
-_BRANCHES = "15 evaluations of residual branches, each of one of its own"
+_BRANCHES = "15 evaluations of residual branches, each of one of its own; in reversible more, of half the channels"
 
 
 def _published(*names: str) -> dict[str, Config]:
@@ -157,7 +157,7 @@ def _small() -> Table:
     return Table(
         "After a short training: which scheme is ahead at equal parameters and equal operations? And does LM with 9 "
         "branch evaluations do what Euler does with 15?",
-        f"{_BRANCHES} (9 in the last two rows); images of 16 x 16 pixels, half the channels, the recipe of LM-ResNet "
+        f"{_BRANCHES}; 9 in the last two rows; images of 16 x 16 pixels, half the channels, the recipe of LM-ResNet "
         "shortened from 160 epochs to 8",
         {**equal, **shallow},
         {name: 5 if name.startswith(("euler", "lm")) else 3 for name in (*equal, *shallow)},
