@@ -98,7 +98,7 @@ def _make(wanted: Table, options: argparse.Namespace) -> list[str]:
     data = {key: value for key, value in (("name", options.data_name), ("dir", options.data_dir)) if value}
     results.note(options.out)  # before hours go into runs that cannot be told of
     if options.data_note and jax.process_index() == 0:
-        results.describe(options.out, options.data_note)
+        results.write_note(options.out, options.data_note)
     try:
         return runs.make(wanted, options.out, count=options.seeds, at_once=options.at_once, data=data)
     except Stopped as stop:

@@ -59,7 +59,7 @@ def note(out: Path) -> str | None:
         ) from error
 
 
-def describe(out: Path, data: str) -> None:
+def write_note(out: Path, data: str) -> None:
     """Has the folder of a table's runs say this of their data.
 
     Raises:
@@ -193,5 +193,5 @@ def export(table: Table, out: Path, to: Path) -> int:
             except OSError as error:
                 raise InputError(f"--export {to}: cannot be written ({_why(error)})") from error
     if (said := note(out)) is not None:
-        describe(to, said)
+        write_note(to, said)
     return sum(map(len, collect(table, to).values()))

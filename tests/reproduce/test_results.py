@@ -113,7 +113,7 @@ def test_export_goes_over_nothing_else(small, made, tmp_path):
     refused(copy, "is a run itself")
     kept = tmp_path / "kept"
     results.export(small, made, kept)
-    results.describe(kept, "As JPEG")
+    results.write_note(kept, "As JPEG")
     refused(kept, "says 'As JPEG' of its data")
     (kept / "about.json").unlink()
     change(kept / "lm" / "seed1" / "config.json", lambda held: held["train"].update(epochs=2))
@@ -247,7 +247,7 @@ def test_what_is_said_of_the_data(small, made, tmp_path):
     out = tmp_path / "runs"
     shutil.copytree(made, out)
     assert "Digits; protocol. 5 runs" in writing.markdown(small, out)
-    results.describe(out, "Digits as JPEG")
+    results.write_note(out, "Digits as JPEG")
     assert "Digits as JPEG; protocol. 5 runs" in writing.markdown(small, out)
     (out / "about.json").write_text("{}")
     with pytest.raises(InputError, match=r"about\.json: says nothing of the data .*: delete it"):
