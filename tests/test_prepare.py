@@ -20,6 +20,7 @@ from PIL import Image
 import train as training
 from lmjax.data import prepared
 from lmjax.prepare import imagenet, main, validation
+from tests.data.photos import write_folder
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
@@ -258,6 +259,38 @@ def test_data_dir_that_cannot_be_written_to(run, tmp_path, build, below):
     assert (status, err) == (2, f"error: --data-dir {tmp_path / below}: cannot be written to\n")
 
 
+@pytest.mark.parametrize("to", ["victim", "nowhere"])
+def test_nothing_is_put_through_a_link(run, tmp_path, build, to):
+    build(MAKE)
+    (tmp_path / "data").mkdir()
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "data" / "imagenet2012").symlink_to(tmp_path / to)
+    status, _, err = run()
+    assert os.listdir(tmp_path / "victim") == []
+    assert not (tmp_path / "nowhere").exists()
+    assert os.listdir(tmp_path / "data") == ["imagenet2012"]
+    assert status == 2
+    assert f"error: {tmp_path / 'data' / 'imagenet2012'}: is a link, and nothing is written through one" in err
+
+
+@pytest.mark.parametrize(
+    ("command", "option"),
+    [
+        ("imagenet2012 --archives gs://bucket/x --data-dir data", "--archives gs:/"),
+        ("imagenet2012 --archives archives --data-dir s3://bucket/x", "--data-dir s3:/"),
+        ("sort-validation --images gs://bucket/x", "--images gs:/"),
+        ("resize --images gs://bucket/x --to small", "--images gs:/"),
+        ("resize --images photos --to gs://bucket/x", "--to gs:/"),
+    ],
+)
+def test_other_stores_are_refused(tmp_path, monkeypatch, capsys, command, option):
+    monkeypatch.chdir(tmp_path)
+    write_folder(tmp_path / "photos", train=3, val=3)
+    assert main(command.split()) == 2
+    assert re.match(f"error: {option}bucket/x: .*// is not supported: name a folder", capsys.readouterr().err)
+    assert os.listdir(tmp_path) == ["photos"]
+
+
 def test_arguments_that_are_missing(capsys):
     for arguments in ([], ["imagenet2012"], ["imagenet2013"]):
         with pytest.raises(SystemExit, match="2"):
@@ -388,6 +421,25 @@ def test_what_is_not_understood_is_left_alone(flat, capsys, stranger):
     assert err.startswith(f"error: {flat}")
     assert "nothing was moved" in err
     assert sorted(flat.rglob("*")) == before
+
+
+def test_images_are_not_moved_through_a_link(flat, tmp_path, capsys):
+    (tmp_path / "victim").mkdir()
+    (flat / OFFICIAL[2]).symlink_to(tmp_path / "victim")
+    before = sorted(flat.rglob("*"))
+    status = sort(flat)
+    assert os.listdir(tmp_path / "victim") == []
+    assert sorted(flat.rglob("*")) == before
+    assert status == 2
+    assert f"error: {flat / OFFICIAL[2]}: is a link" in capsys.readouterr().err
+
+
+def test_a_link_to_nothing_is_not_replaced(flat, capsys):
+    (flat / OFFICIAL[2]).mkdir()
+    (link := flat / OFFICIAL[2] / "ILSVRC2012_val_00000002.JPEG").symlink_to("nowhere")
+    assert sort(flat) == 2
+    assert f"is also {link}: delete one of them; nothing was moved" in capsys.readouterr().err
+    assert os.readlink(link) == "nowhere"
 
 
 def test_nothing_to_sort(tmp_path, capsys):

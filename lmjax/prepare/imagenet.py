@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from lmjax import files
 from lmjax.data import prepared
 from lmjax.errors import InputError
 
@@ -44,7 +45,7 @@ tfds.builder("imagenet2012", data_dir=directory).download_and_prepare(
 
 
 def add(commands: Any) -> None:
-    """Adds the command to those of an argparse parser."""
+    """Add the command to those of an argparse parser."""
     parser = commands.add_parser(
         "imagenet2012",
         help="prepare ImageNet from ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar",
@@ -53,11 +54,16 @@ def add(commands: Any) -> None:
     parser.add_argument("--archives", type=Path, required=True, metavar="DIR", help="where the archives are")
     parser.add_argument("--data-dir", type=Path, required=True, metavar="DIR", help="where to put imagenet2012/")
     parser.add_argument("--check", action="store_true", help="only say what is needed and what is there")
-    parser.set_defaults(run=lambda options: prepare(options.archives, options.data_dir, check=options.check))
+    parser.set_defaults(run=_run)
+
+
+def _run(options: Any) -> None:
+    archives, data_dir = files.local(options.archives, "--archives"), files.local(options.data_dir, "--data-dir")
+    prepare(archives, data_dir, check=options.check)
 
 
 def prepare(archives: Path, data_dir: Path, *, check: bool = False) -> None:
-    """Prepares ImageNet, after saying what that needs and what of it is there.
+    """Prepare ImageNet, after saying what that needs and what of it is there.
 
     Args:
         archives: the folder with the official archives of the training and the validation images.
@@ -78,6 +84,7 @@ def prepare(archives: Path, data_dir: Path, *, check: bool = False) -> None:
         _say(f"{done}: is prepared already, with {len(found.train):,} training and {len(found.test):,} test images")
         _say_how_to_train(data_dir)
         return
+    files.inside(data_dir, "imagenet2012")  # found out before all the work
     problems = _plan(archives, data_dir)
     if problems:
         raise InputError("; ".join(problems))
@@ -101,7 +108,7 @@ def prepare(archives: Path, data_dir: Path, *, check: bool = False) -> None:
                     f"is left in {data_dir}"
                 )
             found = prepared.load(version)
-            target = data_dir / "imagenet2012" / version.name
+            target = files.inside(data_dir, "imagenet2012", version.name)
             try:
                 target.parent.mkdir(exist_ok=True)
                 version.rename(target)

@@ -4,18 +4,19 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from lmjax import files
 from lmjax.data import load_photographs
 from lmjax.data.resize import count, resize
 
 
 def add(commands: Any) -> None:
-    """Adds the command to those of an argparse parser."""
+    """Add the command to those of an argparse parser."""
     parser = commands.add_parser(
         "resize",
         help="write a smaller copy of a set of photographs",
         description="Writes a folder train/<class>/, val/<class>/ in which no image is larger than it needs to be. It "
         "decodes faster and trains a little differently, since small crops are scaled up. Can be interrupted "
-        "and run again, and then brings the copy up to date.",
+        "and run again; a copy that is finished is left as it is.",
     )
     parser.add_argument("--images", type=Path, required=True, metavar="DIR", help="what --data.dir would be")
     parser.add_argument("--to", type=Path, required=True, metavar="DIR", help="the folder to write")
@@ -28,8 +29,8 @@ def add(commands: Any) -> None:
 
 
 def _run(options: Any) -> None:
-    photographs = load_photographs(options.images, options.shorter_side)
-    target = options.to.expanduser()
+    images, target = files.local(options.images, "--images"), files.local(options.to, "--to").expanduser()
+    photographs = load_photographs(images, options.shorter_side)
     total = len(photographs.train) + len(photographs.test)
     print(f"{photographs.name}: {total:,} images, to {target}", flush=True)
     with _Progress(total) as progress:
@@ -37,7 +38,9 @@ def _run(options: Any) -> None:
             photographs, target, options.shorter_side, quality=options.quality, skip=options.on_error == "skip",
             progress=progress,
         )  # fmt: skip
-    for problem in left_out:
+    if left_out is None:
+        print(f"{target}: was finished before, and is left as it is")
+    for problem in left_out or ():
         print(f"left out: {problem}", file=sys.stderr)
     print(f"{count(target):,} images are in {target}: train with --data.dir {target}")
 

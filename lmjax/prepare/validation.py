@@ -2,17 +2,19 @@
 
 import collections
 import importlib.resources
+import os
 import re
 from pathlib import Path
 from typing import Any
 
+from lmjax import files
 from lmjax.errors import InputError, optional_import
 
 _IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
 
 
 def add(commands: Any) -> None:
-    """Adds the command to those of an argparse parser."""
+    """Add the command to those of an argparse parser."""
     parser = commands.add_parser(
         "sort-validation",
         help="sort ImageNet's validation images into a folder for each class",
@@ -20,18 +22,18 @@ def add(commands: Any) -> None:
         "Can be interrupted and run again.",
     )
     parser.add_argument("--images", type=Path, required=True, metavar="DIR/val", help="the folder of the images")
-    parser.set_defaults(run=lambda options: sort(options.images))
+    parser.set_defaults(run=lambda options: sort(files.local(options.images, "--images")))
 
 
 def sort(folder: Path) -> None:
-    """Sorts ImageNet's validation images, or any of them, into folders named after their classes.
+    """Sort ImageNet's validation images, or any of them, into folders named after their classes.
 
     Args:
         folder: holds the images, or those that an earlier run has not yet sorted.
 
     Raises:
         InputError: before anything is moved, if there is anything else in the folder that is not hidden, or an image in
-            the wrong place.
+            the wrong place, or if the folder of a class is a link.
     """
     folder = folder.expanduser()
     if not folder.is_dir():
@@ -49,14 +51,13 @@ def sort(folder: Path) -> None:
                     f"ILSVRC2012_val_{len(labels):08}.JPEG): nothing was moved"
                 )
             label = labels[int(match[1]) - 1]
-            target = folder / label / image.name
             if sorted_before and path.name != label:
                 raise InputError(f"{image}: its class is {label}: nothing was moved")
-            if not sorted_before and target.exists():
-                raise InputError(f"{image}: is also {target}: delete one of them; nothing was moved")
             counts[label] += 1
             if not sorted_before:
-                moves[image] = target
+                moves[image] = target = files.inside(folder, label) / image.name
+                if os.path.lexists(target):
+                    raise InputError(f"{image}: is also {target}: delete one of them; nothing was moved")
     if not counts:
         raise InputError(f"{folder}: holds no images")
     try:

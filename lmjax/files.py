@@ -1,0 +1,109 @@
+"""Local files: names that come from elsewhere, and writing that a crash or a power cut leaves whole."""
+
+import errno
+import os
+import re
+import secrets
+from pathlib import Path
+from typing import BinaryIO
+
+from lmjax.errors import InputError
+
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a path of pathlib has lost the second slash; C:/ is no scheme
+_NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}  # file systems that cannot sync, mostly folders
+
+
+def local(place: str | Path, option: str) -> Path:
+    """The path that an option gives.
+
+    Raises:
+        InputError: if it is the address of another store, as "gs://bucket/run".
+    """
+    if found := _SCHEME.match(str(place)):
+        scheme = found[0][:-2]
+        raise InputError(
+            f"{option} {place}: {scheme}:// is not supported: name a folder of this machine, and copy from or to the "
+            "other place"
+        )
+    return Path(place)
+
+
+def inside(root: Path, *names: str) -> Path:
+    """The path of names, one a level, that a file or a data set has given, below a folder.
+
+    Raises:
+        InputError: if a name is more than a name ("../x", "/x"), is hidden or empty, or is a link there: what is
+            written to the path would then be elsewhere.
+    """
+    path = root
+    for name in names:
+        if not name or name.startswith(".") or re.search(r"[/\\\x00]", name):
+            raise InputError(f"{name!r} cannot be the name of a file or a folder in {root}: rename it at its source")
+        path = path / name
+        if path.is_symlink():
+            raise InputError(
+                f"{path}: is a link, and nothing is written through one: delete it, or name another folder"
+            )
+    return path
+
+
+def write(path: Path, content: str | bytes, *, durable: bool = True) -> None:
+    """Write a file whole: whatever happens in between, it is either the old one or the new one.
+
+    A link of its name is replaced, not followed.
+
+    Args:
+        path: of the file, in a folder that is there.
+        content: text is encoded as UTF-8.
+        durable: return only when it has reached the disk. Otherwise a power cut may leave an empty file.
+    """
+    part = path.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        with part.open("xb") as file:
+            file.write(content.encode() if isinstance(content, str) else content)
+            if durable:
+                _bring(file)
+        os.replace(part, path)
+    except BaseException:
+        part.unlink(missing_ok=True)
+        raise
+    if durable:
+        sync(path.parent)
+
+
+def append(path: Path, text: str) -> None:
+    """Add text to the end of a file, which is made if it is not there, and bring it to the disk."""
+    with path.open("ab") as file:
+        file.write(text.encode())
+        _bring(file)
+    sync(path.parent)
+
+
+def make_folder(path: Path) -> None:
+    """Make a folder and those above it, so that they outlive a power cut."""
+    made = [each for each in (path, *path.parents) if not each.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    for each in made:
+        sync(each.parent)
+
+
+def sync(path: Path) -> None:
+    """Bring a file to the disk; or the names in a folder, without what the files hold."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        _sync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _bring(file: BinaryIO) -> None:
+    file.flush()
+    _sync(file.fileno())
+
+
+def _sync(descriptor: int) -> None:
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _NO_SYNC:
+            raise
