@@ -1,6 +1,8 @@
 """Data sets that tensorflow-datasets (TFDS) has prepared: their images, undecoded and without TensorFlow.
 
-Of the formats that TFDS writes, it reads array_record without TensorFlow itself. tfrecord, which it writes unless told
+What describes a data set is read here, as data: TFDS itself imports whatever Python module features.json names.
+
+Of the formats that TFDS writes, array_record has a reader of its own. tfrecord, which TFDS writes unless told
 otherwise, is read here: every record of a file stands between its length (u64) with a checksum (u32) and a checksum of
 its own (u32).
 """
@@ -9,11 +11,12 @@ import bisect
 import concurrent.futures
 import dataclasses
 import itertools
+import json
 import os
 import re
 import threading
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -21,6 +24,8 @@ from lmjax.errors import InputError, optional_import
 
 _INFO = "dataset_info.json"  # the last file that TFDS writes
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
+_IMAGE = "tensorflow_datasets.core.features.image_feature.Image"
+_LABEL = "tensorflow_datasets.core.features.class_label_feature.ClassLabel"
 
 
 def find(name: str | None, directory: Path) -> Path | None:
@@ -64,8 +69,10 @@ class Records:
     Threads may share it. Pickled, it takes along where its records are, but no open file.
 
     Args:
-        builder: of TFDS, for a directory in the array_record or the tfrecord format.
-        split: its name.
+        directory, split: what it reads.
+        files, lengths: the split's, and how many records each of them has.
+        classes: how many there are.
+        file_format: "array_record" or "tfrecord".
 
     Attributes:
         directory, split: what it reads.
@@ -75,66 +82,66 @@ class Records:
         InputError: here, or where an image is read, naming a file that is missing, cut short or damaged.
     """
 
-    def __init__(self, builder: Any, split: str):
-        from tensorflow_datasets import decode
+    def __init__(
+        self, directory: Path, split: str, files: list[str], lengths: list[int], classes: int, file_format: str
+    ):
+        self.directory, self.split, self.files = os.fspath(directory), split, files
+        self._classes, self._ends = classes, list(itertools.accumulate(lengths))
+        if file_format == "array_record":
+            from array_record.python.array_record_data_source import ArrayRecordDataSource
 
-        info = builder.info.splits[split]
-        self._classes = builder.info.features["label"].num_classes
-        self.directory, self.split = os.fspath(builder.data_dir), split
-        self.files = [os.fspath(path) for path in info.filepaths]
-        self._ends = list(itertools.accumulate(info.shard_lengths))
-        undecoded = {"image": decode.SkipDecoding()}
-        if builder.info.file_format.value == "array_record":
-            _parallel(_check_array_record, self.files, info.shard_lengths)
-            self._examples = builder.as_data_source(split, decoders=undecoded)
+            _parallel(_check_array_record, files, lengths)
+            # In a path alone, brackets could mean a part of a file.
+            shards = zip(files, lengths, strict=True)
+            whole = [SimpleNamespace(filename=file, skip=0, take=n, examples_in_shard=n) for file, n in shards]
+            self._records = ArrayRecordDataSource(whole)
         else:
-            self._examples = _TFRecords(self.files, info.shard_lengths, builder.info.features, undecoded)
+            self._records = _TFRecords(files, lengths)
 
     def __len__(self) -> int:
         return self._ends[-1]
 
     def __getitem__(self, i: int) -> tuple[bytes, int]:
         """The content of an image file, and its label."""
-        example = self._example(i)
-        return example["image"], int(example["label"])
+        return self._read(i)[:2]
 
     def place(self, i: int) -> str:
         """What to call image i in a message: the name that its record may have, and where that is."""
         try:
-            name = self._example(i).get("file_name")
+            name = "".join(filter(str.isprintable, self._read(i)[2]))
         except InputError:  # the message is about something else
-            name = None
-        name = name.decode(errors="replace") if isinstance(name, bytes) else ""
+            name = ""
         return f"{self.directory}: image {i}{name and f' ({name})'} of the split {self.split!r}"
 
-    def _example(self, i: int) -> dict[str, Any]:
+    def _read(self, i: int) -> tuple[bytes, int, str]:
+        from tensorflow_datasets.proto import tf_example_pb2
+
         if not 0 <= i < len(self):
             raise IndexError(i)
         file = self.files[bisect.bisect_right(self._ends, i)]
         try:
-            example = self._examples[i]
+            values = tf_example_pb2.Example.FromString(self._records[i]).features.feature
         except Exception as error:  # a broken file makes the readers of others raise whatever they stumble over
             raise _unreadable(file, error) from error
-        image, label = example["image"], example["label"]
-        if not isinstance(image, bytes):
+        images, labels = values["image"].bytes_list.value, values["label"].int64_list.value
+        if len(images) != 1:
             raise _unreadable(file, f"record {i} of the split {self.split!r} holds no image")
+        label = labels[0] if len(labels) == 1 else None
         if label is None or not 0 <= label < self._classes:  # one out of range would train a wrong class, or none
             classes = f"there are {self._classes} classes, numbered from 0"
             raise _unreadable(file, f"record {i} of the split {self.split!r} has the label {label}, and {classes}")
-        return example
+        return images[0], label, b"".join(values["file_name"].bytes_list.value).decode(errors="replace")
 
 
 class _TFRecords:
-    """The examples in files of the tfrecord format, by their number.
+    """The records in files of the tfrecord format, by their number.
 
     Args:
         files, lengths: and how many records each of them has.
-        features: what TFDS parses a record with.
-        decoders: what it decodes the features with.
     """
 
-    def __init__(self, files: list[str], lengths: list[int], features: Any, decoders: dict[str, Any]):
-        self._files, self._features, self._decoders = files, features, decoders
+    def __init__(self, files: list[str], lengths: list[int]):
+        self._files = files
         # One array for all files: each adds where its records begin, and where the last one ends.
         self._offsets = np.concatenate(_parallel(_index, files, lengths))
         self._firsts = [0, *itertools.accumulate(lengths)]
@@ -144,12 +151,10 @@ class _TFRecords:
         self._open: dict[int, int] = {}
         self._lock = threading.Lock()
 
-    def __getitem__(self, i: int) -> dict[str, Any]:
+    def __getitem__(self, i: int) -> bytes:
         file = bisect.bisect_right(self._firsts, i) - 1
         begin, end = map(int, self._offsets[i + file : i + file + 2])
-        return self._features.deserialize_example_np(
-            os.pread(self._descriptor(file), end - begin - 16, begin + 12), decoders=self._decoders
-        )
+        return os.pread(self._descriptor(file), end - begin - 16, begin + 12)
 
     def _descriptor(self, file: int) -> int:
         if file not in self._open:
@@ -240,41 +245,91 @@ def load(directory: Path) -> Prepared:
         InputError: if TFDS is not installed, or the directory is not whole, in a format that needs TensorFlow, or holds
             something else than images with one label each.
     """
-    tfds = optional_import(
+    optional_import(
         "tensorflow_datasets", package="tensorflow-datasets", purpose=f"reading {directory}, prepared by it,"
     )
     again = "prepare the data set again, or name another data.dir"
     try:
-        builder = tfds.builder_from_directory(directory)
-        features, splits = dict(builder.info.features), builder.info.splits
-        files = {split: len(splits[split].filepaths) for split in splits}
-    except Exception as error:  # of json, protobuf or TFDS
-        reason = " ".join(str(error).split())  # some say it in several lines
+        info = json.loads((directory / _INFO).read_text("utf-8"))
+        name, file_format = info["name"], info.get("fileFormat") or "tfrecord"
+        splits = {split["name"]: _shards(directory, name, file_format, split) for split in info.get("splits", [])}
+        _, features = _feature(json.loads((directory / "features.json").read_text("utf-8")))
+        features = features.get("features", features)
+        if not all(map(str.isprintable, (name, file_format, *splits, *features))):
+            raise ValueError("a name in it cannot be printed")
+        kinds = {key: _feature(features[key]) for key in ("image", "label") if key in features}
+        if [kind for kind, _ in kinds.values()] != [_IMAGE, _LABEL]:
+            raise InputError(f"{directory}: holds no images with one label each; {name} has {', '.join(features)}")
+        (_, image), (_, label) = kinds.values()
+        dtype, count = image["dtype"], int(label.get("numClasses") or label["num_classes"])
+        classes = _class_names(directory / "label.labels.txt", count)
+    except InputError:
+        raise
+    except Exception as error:  # whatever else the files hold than they should
+        reason = " ".join(f"{type(error).__name__}: {error}".split())  # some say it in several lines
         raise InputError(f"{directory}: is only half prepared, or damaged ({reason}): {again}") from error
-    image, label = features.get("image"), features.get("label")
-    if not (isinstance(image, tfds.features.Image) and isinstance(label, tfds.features.ClassLabel)):
-        raise InputError(f"{directory}: holds no images with one label each; {builder.name} has {', '.join(features)}")
-    if len(label.names) != label.num_classes:
-        raise InputError(f"{directory}: has names for {len(label.names)} of its {label.num_classes} classes: {again}")
-    if image.np_dtype != np.uint8:
-        raise InputError(f"{directory}: its images are {np.dtype(image.np_dtype)}, not of 8 bits")
+    if len(classes) != count:
+        raise InputError(f"{directory}: has names for {len(classes)} of its {count} classes: {again}")
+    if dtype != "uint8":
+        raise InputError(f"{directory}: its images are {dtype!r}, not of 8 bits")
     tests = [split for split in ("validation", "test") if split in splits]
     if "train" not in splits or not tests:
         raise InputError(
             f"{directory}: holds only the splits {', '.join(splits) or '(none)'}; needed are train, and validation or "
             f"test: {again}"
         )
-    if builder.info.file_format.value not in ("array_record", "tfrecord"):
+    if file_format not in ("array_record", "tfrecord"):
         raise InputError(
-            f"{directory}: the format {builder.info.file_format.value} cannot be read here: prepare {builder.name} "
-            "again with file_format='array_record'"
+            f"{directory}: the format {file_format} cannot be read here: prepare {name} again with "
+            "file_format='array_record'"
         )
-    for split in ("train", tests[0]):
-        if not splits[split].num_examples:
+    used = {split: splits[split] for split in ("train", tests[0])}
+    for split, (_, lengths) in used.items():
+        if not sum(lengths):
             raise InputError(f"{directory}: the split {split!r} is empty: {again}")
     # The readers close none of them, and ImageNet has more than a thousand.
-    allow_open_files(files["train"] + files[tests[0]])
-    return Prepared(builder.name, tuple(label.names), Records(builder, "train"), Records(builder, tests[0]))
+    allow_open_files(sum(len(files) for files, _ in used.values()))
+    train, test = (Records(directory, split, *shards, count, file_format) for split, shards in used.items())
+    return Prepared(name, classes, train, test)
+
+
+def _shards(directory: Path, name: str, file_format: str, split: dict) -> tuple[list[str], list[int]]:
+    """The files of a split, all of them directly in the data set's folder, and how many records each of them has."""
+    lengths = [int(length) for length in split.get("shardLengths", [])]
+    if any(length < 0 for length in lengths):
+        raise ValueError(f"{min(lengths)} records")
+    digits = max(5, len(str(len(lengths))))
+    file = split.get("filepathTemplate") or "{DATASET}-{SPLIT}.{FILEFORMAT}-{SHARD_X_OF_Y}"
+    for variable, value in (
+        ("DATASET", name),
+        ("SPLIT", split["name"]),
+        ("FILEFORMAT", file_format),
+        ("SHARD_X_OF_Y", "{SHARD_INDEX}-of-{NUM_SHARDS}"),
+        ("NUM_SHARDS", f"{len(lengths):0{digits}}"),
+    ):
+        file = file.replace(f"{{{variable}}}", value)
+    if "/" in file or not file.isprintable():
+        raise ValueError(f"{file!r} is no file directly in it")
+    files = [file.replace("{SHARD_INDEX}", f"{i:0{digits}}") for i in range(len(lengths))]
+    return [os.fspath(directory / file) for file in files], lengths
+
+
+def _feature(feature: dict) -> tuple[str, dict]:
+    """The class of a feature and what else features.json says of it, in any of the forms that TFDS has written."""
+    if "type" in feature:  # older; a message of protobuf may be text in it
+        content = feature["content"]
+        return feature["type"], json.loads(content) if isinstance(content, str) else content
+    (content,) = (value for value in feature.values() if isinstance(value, dict))
+    return feature.get("pythonClassName") or feature["python_class_name"], content
+
+
+def _class_names(file: Path, count: int) -> tuple[str, ...]:
+    """The names of the classes; their numbers if there is no file of names."""
+    if file.exists():
+        return tuple(line.strip() for line in file.read_text("utf-8").split("\n") if line.strip())
+    if count > 10**6:
+        raise ValueError(f"{count} classes without names")
+    return tuple(map(str, range(count)))
 
 
 def allow_open_files(files: int) -> None:

@@ -1,11 +1,13 @@
 """Reading what tensorflow-datasets has prepared, in both formats, whole and broken, from threads and processes."""
 
 import concurrent.futures
+import json
 import multiprocessing
 import pickle
 import re
 import resource
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -131,6 +133,61 @@ def test_nothing_and_several_found(tmp_path):
     assert prepared.find("b", tmp_path) == tmp_path / "b" / "1.0.0"
 
 
+@pytest.mark.parametrize("below", ["lr=[0.1] (a)", "a[0:1]", "a@2", "gs:", "~", "*{SPLIT}%20"])
+def test_path_is_taken_as_it_is(directory, tmp_path, monkeypatch, below):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "imagenet2012").rename(tmp_path / below)
+    found = prepared.load(Path(below, "5.1.0"))
+    assert [found.train[i] for i in range(15)] == content(SPLITS["train"])
+
+
+def rewrite(file, place, value):
+    """Puts another value into a JSON file, at a place of several keys."""
+    table = inner = json.loads(file.read_text())
+    for key in place[:-1]:
+        inner = inner[key]
+    inner[place[-1]] = value
+    file.write_text(json.dumps(table))
+
+
+def test_names_of_files_may_follow_another_template(directory):
+    for file in directory.glob("*-train.*"):
+        shard = int(file.name[-14:-9])
+        file.rename(directory / f"train_{shard:05}_of_00002_imagenet2012.data")
+    template = "{SPLIT}_{SHARD_INDEX}_of_{NUM_SHARDS}_{DATASET}.data"
+    rewrite(directory / "dataset_info.json", ("splits", 0, "filepathTemplate"), template)
+    assert prepared.load(directory).train[9] == content(RECORDS)[9]
+
+
+@pytest.mark.parametrize("template", ["../{SPLIT}-{SHARD_X_OF_Y}", "/{SPLIT}", "x/{SPLIT}", "{SPLIT}\0", "{SPLIT}\n"])
+def test_files_elsewhere_are_refused(directory, template):
+    rewrite(directory / "dataset_info.json", ("splits", 0, "filepathTemplate"), template)
+    with pytest.raises(InputError, match=r"damaged \(ValueError: .*train.* is no file directly in it"):
+        prepared.load(directory)
+    rewrite(directory / "dataset_info.json", ("splits", 0, "filepathTemplate"), "{DATASET}-{SPLIT}")
+    rewrite(directory / "dataset_info.json", ("name",), "../x")
+    with pytest.raises(InputError, match="is no file directly in it"):
+        prepared.load(directory)
+
+
+def test_names_of_classes(directory):
+    names = directory / "label.labels.txt"
+    names.write_bytes("\u00e9t\u00e9\r\n\nhiver\n".encode())
+    assert prepared.load(directory).classes == ("\u00e9t\u00e9", "hiver")
+    names.write_bytes(b"\xff\n")
+    with pytest.raises(InputError, match="damaged"):
+        prepared.load(directory)
+    names.write_text("one\n")
+    with pytest.raises(InputError, match="has names for 1 of its 2 classes"):
+        prepared.load(directory)
+    names.unlink()
+    assert prepared.load(directory).classes == ("0", "1")
+    count = ("featuresDict", "features", "label", "classLabel", "numClasses")
+    rewrite(directory / "features.json", count, "9999999999")
+    with pytest.raises(InputError, match="9999999999 classes without names"):
+        prepared.load(directory)
+
+
 def second_file(directory):
     (file,) = directory.glob("*-train.*-00001-of-00002")
     return file
@@ -200,7 +257,7 @@ def test_split_that_is_missing(tmp_path, kept, message):
         ({"image": tfds.features.Image(), "label": tfds.features.Scalar(np.int64)}, "no images with one label each"),
         (
             {"image": tfds.features.Image(dtype=np.uint16), "label": tfds.features.ClassLabel(num_classes=2)},
-            "uint16, not of 8 bits",
+            "'uint16', not of 8 bits",
         ),
     ],
 )
