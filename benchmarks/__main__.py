@@ -23,12 +23,14 @@ from pathlib import Path
 from benchmarks.report import circumstances, line
 from benchmarks.row import Plan, Row, lacks
 from benchmarks.rows import SUITES
+from lmjax import output
 from lmjax.errors import unknown
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "torchvision", "diffrax")
 WIDTH = 66
 
 
+@output.lossy()
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parse(arguments)

@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks import readers
 from benchmarks.report import circumstances, compare, extremes, line, median
-from lmjax import machine
+from lmjax import machine, output
 from lmjax.data.crops import random_box
 from lmjax.data.decode import DECODERS, BrokenImage
 from lmjax.errors import InputError, optional_import
@@ -198,6 +198,7 @@ def check(folder: str, plan: Plan) -> int:
     return len(photos.paths)
 
 
+@output.lossy()
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog="python -m benchmarks.input_pipeline", description=__doc__.splitlines()[0])

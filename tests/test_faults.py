@@ -228,12 +228,10 @@ def wait_for(text, output, processes, seconds=120):
         time.sleep(0.1)
 
 
-BOTH = pytest.mark.parametrize(
-    "number", [signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)], ids=["SIGTERM", "SIGINT"]
-)
+TERM, INT = signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)
 
 
-@BOTH
+@pytest.mark.parametrize("number", [TERM, INT, signal.SIGHUP], ids=["SIGTERM", "SIGINT", "SIGHUP"])
 def test_stopped_by_a_signal_within_seconds(cache, tmp_path, undisturbed, number):
     process = start(cache, tmp_path / "run", tmp_path / "said.txt", "--train.epochs", 1000)
     wait_for("epoch    2/1000", tmp_path / "said.txt", [process])
@@ -245,6 +243,40 @@ def test_stopped_by_a_signal_within_seconds(cache, tmp_path, undisturbed, number
     step = int(said.split("stopped at step ")[1].split(":")[0])
     assert (tmp_path / "run" / "checkpoints" / str(step)).is_dir()
     assert "Traceback" not in said
+
+
+@pytest.mark.parametrize("lost", ["full", pytest.param("closed", marks=pytest.mark.slow)])
+def test_output_that_cannot_be_written(cache, tmp_path, undisturbed, lost):
+    """On a full disk, or to descriptors that are closed and may become those of a file."""
+    where = {"full": ">/dev/full 2>/dev/full", "closed": "<&- >&- 2>&-"}[lost]
+    result = run(cache, "--workdir", tmp_path / "run", prefix=["sh", "-c", f'exec "$@" {where}', "sh"])
+    assert result.returncode == 0
+    assert rows(tmp_path / "run") == rows(undisturbed)
+    assert max(int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir()) == 44
+
+
+@pytest.mark.parametrize("lost", ["reader", "terminal"])
+def test_nobody_reads_any_more(cache, tmp_path, undisturbed, lost):
+    """As with `| tee log` and Ctrl-C, which ends tee as well; or when a terminal is gone, with its bar."""
+    ours, theirs = os.pipe() if lost == "reader" else os.openpty()
+    command = [sys.executable, "train.py", *SMALL, "--workdir", str(tmp_path / "run"), "--train.epochs", "1000"]
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(cache), stdout=theirs, stderr=theirs)
+    os.close(theirs)
+    try:
+        said = b""
+        while b"epoch    1/1000" not in said:
+            said += os.read(ours, 65536)
+        os.close(ours)
+        before = len(rows(tmp_path / "run"))
+        while len(rows(tmp_path / "run")) < before + 2:
+            assert process.poll() is None
+            time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(timeout=60) == 130
+    finally:
+        process.kill()
+    assert rows(tmp_path / "run")[before]["epoch"] == before + 1
+    assert list((tmp_path / "run" / "checkpoints").glob("[0-9]*"))
 
 
 def test_second_ctrl_c_ends_at_once(cache, tmp_path):
@@ -269,10 +301,10 @@ def test_second_ctrl_c_ends_at_once(cache, tmp_path):
 
 
 @pytest.mark.versions
-@BOTH
+@pytest.mark.parametrize("number", [TERM, INT], ids=["SIGTERM", "SIGINT"])
 def test_two_processes_stop_at_the_same_step_and_go_on(cache, tmp_path, number):
     """The signal reaches the second alone."""
-    workdir = tmp_path / "run"
+    workdir = tmp_path / "lr=[0.1]"  # which some readers take for a pattern
     processes, outputs = start_two(cache, workdir, tmp_path, "--train.epochs", 300, "--checkpoint.keep-best", 0)
     try:
         wait_for("epoch   1/300", outputs[0], processes)

@@ -6,12 +6,12 @@ against parameters, and what the networks are wrong about.
 
 import argparse
 import contextlib
-import os
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lmjax import command_line, runtime
+from lmjax import command_line, files, output, runtime
 from lmjax.errors import InputError, optional_import, unknown
 from lmjax.report.page import page
 from lmjax.report.runs import Row, read
@@ -45,28 +45,25 @@ def write(
         InputError: naming the folder that is not that of a run, the file in it that cannot be read, or a row that is
             none; if matplotlib is missing, or the report cannot be written.
     """
-    out = Path(out)
-    part = out.with_name(f"{out.name}.part") if out.name else out
-    _require_place(out, part)
+    out = files.local(out, "--out")
+    _require_place(out)
     optional_import("matplotlib", package="matplotlib", purpose="a report")
     rows = read(directories)
     shown, without = _with_images(rows, images, images_of)
     text = page(rows, images=shown, without=without, data_dir=data_dir)
     with _failure_is_named(out):
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, out)
+        files.write(out, text)
     return out
 
 
-def _require_place(out: Path, part: Path) -> None:
-    """Checks, before the networks are evaluated, that the file can be written: by trying."""
+def _require_place(out: Path) -> None:
+    """Check, before the networks are evaluated, that the file can be written."""
     with _failure_is_named(out):
         if out.is_dir():
             raise InputError(f"--out {out}: is a folder: name a file in it")
         if not out.parent.is_dir():
             raise InputError(f"--out {out}: there is no folder {out.parent}: make it first")
-        part.touch()
-        part.unlink()
+        tempfile.TemporaryFile(dir=out.parent).close()
 
 
 @contextlib.contextmanager
@@ -101,6 +98,7 @@ def _with_images(rows: list[Row], images: bool, wanted: Sequence[str] | None) ->
     )
 
 
+@output.lossy()
 def main(arguments: list[str] | None = None) -> int:
     """Writes a report; prints an `InputError` without a traceback."""
     parser = argparse.ArgumentParser(

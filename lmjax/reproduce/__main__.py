@@ -12,7 +12,7 @@ from pathlib import Path
 
 import jax
 
-from lmjax import runtime
+from lmjax import files, output, runtime
 from lmjax.errors import InputError
 from lmjax.reproduce import results, runs, writing
 from lmjax.reproduce.tables import TABLES, Table, table
@@ -22,6 +22,7 @@ from lmjax.training.console import say
 _MOST = 1000  # seeds
 
 
+@output.lossy()
 def main(arguments: list[str] | None = None) -> int:
     """Does what the command line says; returns the exit code, which is that of train.py."""
     options = _parser().parse_args(arguments)
@@ -81,6 +82,9 @@ def _check(options: argparse.Namespace) -> str:
         raise InputError(f"{given[0]}: of which table? Name one: {', '.join(TABLES)}")
     if options.only_report and (useless := [name for name in making if name in given]):
         raise InputError(f"{useless[0]}: is for making runs, and --only-report makes none")
+    for name in ("--out", "--export"):
+        if using[name] is not None:
+            files.local(using[name], name)
     place = "tables"
     if options.table is not None:
         wanted, place = table(options.table), f"table {options.table}"

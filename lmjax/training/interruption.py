@@ -1,4 +1,4 @@
-"""Being asked to stop: Ctrl-C, and the notice that a cluster gives before it takes a machine away."""
+"""Being asked to stop: Ctrl-C, the notice that a cluster gives before it takes a machine away, a lost connection."""
 
 import os
 import signal
@@ -7,9 +7,11 @@ from types import FrameType
 import jax
 from jax.experimental import multihost_utils
 
+from lmjax import output
+
 
 class Interruption:
-    """While this is entered, SIGINT and SIGTERM ask a run to stop where it can go on from; call it to know.
+    """While this is entered, SIGINT, SIGTERM and SIGHUP ask a run to stop where it can go on from; call it to know.
 
     A second SIGINT ends the process at once. Of several processes, each has to ask at the same points of the run: they
     are told to stop at the same one of them, whichever of them the signal has reached (the preemption service of
@@ -28,7 +30,7 @@ class Interruption:
 
     @property
     def exit_code(self) -> int:
-        """What a shell expects of a process that the signal has ended: 130 or 143."""
+        """What a shell expects of a process that the signal has ended: 130, 143, or 129 after SIGHUP."""
         return 128 + (self.signal or signal.SIGTERM)
 
     def __call__(self) -> bool:
@@ -48,8 +50,8 @@ class Interruption:
         self._depth += 1
         if self._depth == 1:
             # What `jax.distributed` has installed for SIGTERM is its service, which tells the others.
-            wanted = [signal.SIGINT] if self._distributed else [signal.SIGINT, signal.SIGTERM]
-            for number in wanted:
+            wanted = [signal.SIGINT, getattr(signal, "SIGHUP", None), None if self._distributed else signal.SIGTERM]
+            for number in filter(None, wanted):  # Windows has no SIGHUP
                 if signal.getsignal(number) is signal.SIG_IGN:  # as nohup and shells in scripts want it
                     continue
                 try:
@@ -68,9 +70,9 @@ class Interruption:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._received is None:
             self._received = signal.Signals(number)
-            os.write(2, b"\ninterrupted: saving (Ctrl-C ends it at once)\n")
+            output.tell("\ninterrupted: saving (Ctrl-C ends it at once)\n")
             if self._distributed:
                 os.kill(os.getpid(), signal.SIGTERM)
         elif number == signal.SIGINT:
-            os.write(2, b"interrupted again: what has not been saved is lost\n")
+            output.tell("interrupted again: what has not been saved is lost\n")
             os._exit(128 + number)

@@ -10,7 +10,7 @@ from typing import NoReturn
 
 import jax
 
-from lmjax import runtime
+from lmjax import output, runtime
 from lmjax.errors import InputError
 from lmjax.training.console import say, warn
 from lmjax.training.run import Stopped
@@ -25,7 +25,7 @@ def run(work: Callable[[], None]) -> int:
         What to end with: 0; 2 after an `InputError`, which is printed without a traceback; 128 + the number of the
         signal after `Stopped`; 75 if another process of the run is lost.
     """
-    with contextlib.ExitStack() as stack:
+    with output.lossy(), contextlib.ExitStack() as stack:
         ours = threading.current_thread() is threading.main_thread()
         if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not in a notebook or under nohup
             signal.signal(signal.SIGINT, _leave)
@@ -35,7 +35,7 @@ def run(work: Callable[[], None]) -> int:
 
 def _leave(*_) -> None:
     """What Ctrl-C does while there is nothing to save: an exception is lost where it meets a callback of JAX's."""
-    os.write(2, b"interrupted\n")
+    output.tell("interrupted\n")
     os._exit(128 + signal.SIGINT)
 
 
@@ -61,6 +61,5 @@ def end(code: int) -> NoReturn:
     if code > 2 or (code and jax.distributed.is_initialized()):
         # What was open is closed. In an orderly exit Python would pull away what XLA's threads may still be compiling
         # with, and a process that has failed would wait for the others to end.
-        sys.stdout.flush(), sys.stderr.flush()
-        os._exit(code)
+        os._exit(code)  # what was printed is written: `run` has seen to it
     sys.exit(code)

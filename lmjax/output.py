@@ -1,0 +1,65 @@
+"""The standard streams of a program, which go on when what they write cannot be written."""
+
+import contextlib
+import io
+import os
+import sys
+from collections.abc import Iterator
+
+
+class _Lossy(io.FileIO):
+    """A file that loses what cannot be written: on a full disk, to a reader or a terminal that is gone."""
+
+    def write(self, data: bytes) -> int:
+        with contextlib.suppress(OSError):
+            return super().write(data) or len(data)  # None: it is not read fast enough, and does not wait
+        return len(data)
+
+
+@contextlib.contextmanager
+def lossy() -> Iterator[None]:
+    """While this is entered, no print, bar, warning or help fails: a run is worth more than what it says.
+
+    Characters that the encoding of a stream lacks are escaped. Streams that were replaced before, as in a notebook, are
+    left alone.
+    """
+    with contextlib.ExitStack() as stack:
+        for descriptor, name in enumerate(("stdin", "stdout", "stderr")):
+            with contextlib.suppress(OSError):
+                _keep_open(descriptor)
+            stream = getattr(sys, name)
+            if descriptor and stream is getattr(sys, f"__{name}__"):
+                setattr(sys, name, _like(stream, descriptor))
+                stack.callback(setattr, sys, name, stream)
+                stack.callback(getattr(sys, name).flush)
+        yield
+
+
+def tell(text: str) -> None:
+    """Write a line to the standard error from a handler of signals, where `print` may already be at work."""
+    with contextlib.suppress(OSError):
+        os.write(2, text.encode())
+
+
+def _keep_open(descriptor: int) -> None:
+    """Open a descriptor that was closed: the next file would get its number, and be written over by what is printed."""
+    try:
+        os.fstat(descriptor)
+    except OSError:
+        null = os.open(os.devnull, os.O_RDWR)
+        if null != descriptor:
+            os.dup2(null, descriptor)
+            os.close(null)
+
+
+def _like(stream: io.TextIOWrapper | None, descriptor: int) -> io.TextIOWrapper:
+    """A text stream to the same place that loses what cannot be written; None was closed when Python started."""
+    if stream is None:
+        return open(os.devnull, "w", encoding="utf-8", errors="backslashreplace")
+    with contextlib.suppress(OSError):
+        stream.flush()
+    file = _Lossy(descriptor, "w", closefd=False)
+    return io.TextIOWrapper(
+        file if stream.write_through else io.BufferedWriter(file), encoding=stream.encoding, errors="backslashreplace",
+        line_buffering=stream.line_buffering, write_through=stream.write_through,
+    )  # fmt: skip

@@ -1,0 +1,75 @@
+"""What programs print: a stream that cannot be written ends none of them."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lmjax import output
+
+ROOT = Path(__file__).parent.parent
+COMMANDS = ["train.py --help", "-m lmjax.analysis order euler rk4", "-m lmjax.report --help", "-m lmjax.prepare --help"]
+SAYS = """
+import sys, warnings
+from tqdm import tqdm
+from lmjax import output
+with output.lossy():
+    for i in tqdm(range(3)):
+        print("±", i, "x" * 100_000, flush=True)
+        warnings.warn("careful")
+    print("last", file=sys.stderr)
+    output.tell("signal")
+open(sys.argv[1], "w").write("done")
+"""
+
+
+def sh(redirection, *command):
+    script = f'"$@" {redirection}'
+    return subprocess.run(
+        ["bash", "-c", script, "bash", sys.executable, *command], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_command_ends_well_on_a_full_disk(command):
+    result = sh(">/dev/full", *command.split())
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_help_to_a_reader_that_leaves():
+    result = sh("| head -n 1; exit ${PIPESTATUS[0]}", "train.py", "--help")
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("usage: train.py")
+
+
+def test_error_that_cannot_be_written():
+    assert sh("2>/dev/full", "-m", "lmjax.report", "none").returncode == 2
+    assert sh("2>&-", "-m", "lmjax.analysis", "coefficients", "none").returncode == 2
+
+
+@pytest.mark.parametrize("where", ["&>/dev/full", "<&- >&- 2>&-", "2>&1 | head -n 1"])
+def test_everything_that_prints(tmp_path, where):
+    result = sh(where, "-c", SAYS, str(tmp_path / "file"))
+    assert (result.returncode, result.stderr) == (0, "")
+    assert (tmp_path / "file").read_text() == "done"
+
+
+def test_other_encodings_are_escaped(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONIOENCODING", "ascii")
+    result = sh("", "-c", SAYS, str(tmp_path / "file"))
+    assert result.stdout.startswith(r"\xb1 0")
+    assert "last\nsignal" in result.stderr
+
+
+def test_streams_are_put_back_and_others_left_alone(capsys):
+    ours = sys.stdout
+    with output.lossy():
+        assert sys.stdout is ours
+        print("seen")
+    assert capsys.readouterr().out == "seen\n"
+    with capsys.disabled():
+        before = sys.stdout, sys.stderr
+        with output.lossy():
+            assert (sys.stdout is before[0]) == (before[0] is not sys.__stdout__)
+        assert (sys.stdout, sys.stderr) == before
