@@ -8,9 +8,9 @@ python train.py --config configs/digits.py --workdir runs/a --resume auto
 python train.py --config configs/digits.py --evaluate runs/a
 python train.py --config configs/digits.py --log tensorboard wandb --profile
 
-It ends with 0 when the run is finished, 2 when there is a mistake to mend, 130 or 143 when SIGINT or SIGTERM has
-stopped it with all saved, and 75 when another process of the run is lost. After everything but 0 and 2, the same
-command with --resume auto goes on.
+It ends with 0 when the run is finished, 2 when there is a mistake to mend, 130, 143 or 129 when SIGINT, SIGTERM or
+SIGHUP has stopped it with all saved, and 75 when another process of the run is lost. After everything but 0 and 2, the
+same command with --resume auto goes on.
 """
 
 import dataclasses
@@ -31,6 +31,7 @@ from lmjax.errors import InputError
 from lmjax.training import Interruption, Record, Run, open_run, profiling, program, seeds, trackers
 from lmjax.training.console import say
 from lmjax.training.run import report_broken
+from lmjax.training.trained import require_own_checkpoint
 
 
 def train(config: Config, *, resume: str | None = None, log: Collection[str] = (), profile: str | None = None) -> dict:
@@ -59,6 +60,7 @@ def finished(config: Config) -> dict | None:
     record.require_same(config)
     summary = record.summary()
     if summary is not None:
+        require_own_checkpoint(record)
         say(f"{record.directory} is finished: test accuracy {summary['test_accuracy']:.2%}")
     return summary
 

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 
 import jax.numpy as jnp
 
-from lmjax import steppers
+from lmjax import files, steppers
 from lmjax.errors import InputError
 
 
@@ -100,6 +100,8 @@ class DataConfig(_Checked):
 
     def check(self):
         streamed = self.name == "imagenet"
+        if self.dir is not None:
+            files.local(self.dir, "data.dir:")
         _require(self.pad >= 0, "data.pad", "0 or more pixels", self.pad)
         _require(self.dir is None or self.name != "digits", "data.dir", "left out for the digits", self.dir)
         _require(self.size is None or 1 <= self.size <= 65535, "data.size", "from 1 to 65535 pixels", self.size)
@@ -355,6 +357,8 @@ class Config(_Checked):
     """Where the run is written; None makes a new folder below runs/."""
 
     def check(self):
+        if self.workdir is not None:
+            files.local(self.workdir, "workdir:")
         _require(0 <= self.seed < 2**32, "seed", "from 0 to 2**32 - 1", self.seed)
         steps = self.train.steps_per_dispatch
         _require(

@@ -19,7 +19,7 @@ import lmjax
 import train
 from lmjax import command_line, steppers
 from lmjax.training import Checkpoints, Trainer, integrity
-from lmjax.training.run import _position, require_same_data
+from lmjax.training.run import _position, load_data, require_same_data
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--model.name", "resnet14", "--model.width", "0.25", "--train.epochs", "2"]
@@ -260,7 +260,6 @@ def largest(checkpoint):
         pytest.param("network", truncate, marks=pytest.mark.slow),
         ("training", Path.unlink),
         pytest.param("about", flip, marks=pytest.mark.slow),
-        pytest.param("metrics", truncate, marks=pytest.mark.slow),
     ],
     ids=lambda value: getattr(value, "__name__", value),
 )
@@ -281,25 +280,72 @@ def test_damaged_checkpoint_is_named_and_the_one_before_is_used(copy, finished, 
     assert without_times(copy) == without_times(finished)
 
 
-@pytest.mark.parametrize("harm", ["no sums", "empty sums", "nested sums", "empty folder"])
-def test_checkpoints_of_which_nothing_can_be_known_are_set_aside(finished, tmp_path, harm):
+@pytest.mark.parametrize("sums", [None, "", "{}", '{"about/metadata": 1}', "[" * 100_000], ids=range(5))
+@pytest.mark.parametrize("harm", [None, "about", "network"])
+def test_checkpoint_without_sums_is_tried(finished, state, tmp_path, sums, harm):
+    """And if it cannot be read, the one before is used."""
     shutil.copytree(finished / "checkpoints", tmp_path / "c")
     (tmp_path / "c" / "²").mkdir()
-    sums = tmp_path / "c" / "44" / "checksums.json"
-    if harm == "no sums":
-        sums.unlink()
-    if harm == "empty sums":
-        sums.write_text("{}")
-    if harm == "nested sums":
-        sums.write_text("[" * 100_000)
-    if harm == "empty folder":
-        shutil.rmtree(tmp_path / "c" / "44")
-        (tmp_path / "c" / "44").mkdir()
+    place = tmp_path / "c" / "44"
+    (place / "checksums.json").unlink()
+    if sums is not None:
+        (place / "checksums.json").write_text(sums)
+    if harm == "about":
+        (place / "about" / "metadata").write_text("")
+    if harm == "network":
+        truncate(place / "network" / "manifest.ocdbt")
     said = []
     with Checkpoints(tmp_path / "c", report=said.append) as checkpoints:
-        assert checkpoints.latest() == 22
-        assert checkpoints.set_aside() == ["damaged-44"]
-    assert "checksums.json" in said[0] or "is not in" in said[0]
+        assert checkpoints.latest() == 44
+        assert int(checkpoints.restore(state)[0].step) == (22 if harm else 44)
+        assert checkpoints.set_aside() == (["damaged-44"] if harm else [])
+    assert said[0] == f"{place}: checksums.json is missing or cut short: it is tried as it is"
+    assert said[1:] == [f"{place}: cannot be read: it is left out, and set aside as damaged-44"] * (harm is not None)
+
+
+def test_folder_that_is_no_checkpoint_is_not_taken_for_one(finished, state, tmp_path):
+    """Nor is it deleted, when it is the oldest."""
+    shutil.copytree(finished / "checkpoints", tmp_path / "c")
+    for name in ("3", "2023"):
+        (tmp_path / "c" / name).mkdir()
+        (tmp_path / "c" / name / "holiday.jpg").write_text("x")
+    with Checkpoints(tmp_path / "c", keep_last=1) as checkpoints:
+        assert checkpoints.steps() == [22, 44]
+        checkpoints.save(state._replace(step=state.step + 50), {})
+    assert (tmp_path / "c" / "damaged-3" / "holiday.jpg").exists()
+    assert (tmp_path / "c" / "damaged-2023" / "holiday.jpg").exists()
+
+
+@pytest.fixture(scope="module")
+def state(finished):
+    config = command_line.load(finished / "config.json")
+    return Trainer(config, load_data(config)).state
+
+
+@pytest.mark.parametrize("ended", [False, True], ids=["going on", "ended"])
+def test_checkpoints_of_another_run(copy, finished, capsys, ended):
+    """Moved there, or left where the config was changed: the numbers of one are not given for those of the other."""
+    if ended:
+        shutil.copy(finished / "summary.json", copy)
+    for step in ("22", "44"):
+        about = copy / "checkpoints" / step / "about" / "metadata"
+        other = read(about)
+        other["config"]["seed"] = 1
+        about.write_text(json.dumps(other))
+        integrity.seal(copy / "checkpoints" / step)
+    said = "the checkpoint of step 44 is of another run, with seed 1 (here 0): put back what was changed in config.json"
+    for arguments in (["--evaluate", copy], ["--workdir", copy, "--resume"]):
+        assert run(*arguments) == 2
+        assert said in capsys.readouterr().err
+    assert (copy / "summary.json").exists() == ended
+
+
+def test_config_that_was_changed_after_the_end(copy, finished, capsys):
+    shutil.copy(finished / "summary.json", copy)
+    config = read(copy / "config.json")
+    (copy / "config.json").write_text(json.dumps(config | {"seed": 1}))
+    assert run("--workdir", copy, "--resume", "--seed", "1") == 2
+    assert "is of another run, with seed 0 (here 1)" in capsys.readouterr().err
 
 
 def test_all_checkpoints_are_damaged(copy, capsys):
@@ -307,7 +353,8 @@ def test_all_checkpoints_are_damaged(copy, capsys):
         flip(largest(copy / "checkpoints" / step))
     for _ in range(2):  # the second time they are set aside already
         assert run("--workdir", copy, "--resume", "auto") == 2
-        assert "all checkpoints are damaged (damaged-22, damaged-44): restore one" in capsys.readouterr().err
+        said = "holds no checkpoint that is whole (damaged-22, damaged-44): restore one from a copy, or start a new run"
+        assert said in capsys.readouterr().err
     assert len(rows(copy)) == 2
     assert run("--evaluate", copy) == 2
     assert "holds no checkpoint" in capsys.readouterr().err

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from lmjax import command_line, drawing
+from lmjax import command_line, drawing, files
 from lmjax.analysis.scheme import Scheme, schemes
 from lmjax.errors import InputError
 
@@ -74,6 +74,7 @@ def require_out(path: Path | None) -> None:
     """
     if path is None:
         return
+    files.local(path, "--out")
     formats = drawing.figure(1, 1, purpose="drawing").canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in formats:
         raise InputError(f"--out {path}: is no picture: end it in one of {', '.join('.' + name for name in formats)}")

@@ -14,6 +14,7 @@ from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from lmjax import files
 from lmjax.analysis import command, naming
 from lmjax.config import to_dict
 from lmjax.errors import InputError
@@ -220,7 +221,7 @@ def write_json(path: Path, results: list[Measured], **others: Any) -> None:
     """
     runs = [{"label": result.label, **result.about, **plain(result.values)} for result in results]
     try:
-        path.write_text(json.dumps({"runs": runs, **plain(others)}, indent=2, allow_nan=False) + "\n")
+        files.write(path, json.dumps({"runs": runs, **plain(others)}, indent=2, allow_nan=False) + "\n")
     except OSError as error:
         raise InputError(f"--out {path}: cannot be written ({error.strerror})") from error
     say(f"numbers: {path}")

@@ -4,13 +4,13 @@ import dataclasses
 import json
 import math
 import re
-import shutil
 import statistics
 from pathlib import Path
 from typing import Any
 
 from scipy import stats
 
+from lmjax import files
 from lmjax.config import to_dict
 from lmjax.errors import InputError
 from lmjax.reproduce.runs import folder_of, place
@@ -66,8 +66,8 @@ def write_note(out: Path, data: str) -> None:
         InputError: if it cannot be written.
     """
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / _ABOUT).write_text(json.dumps({"data": data}, indent=2) + "\n")
+        files.make_folder(out)
+        files.write(out / _ABOUT, json.dumps({"data": data}, indent=2) + "\n")
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
         raise InputError(f"{out}: cannot be written ({_why(error)})") from error
 
@@ -186,10 +186,10 @@ def export(table: Table, out: Path, to: Path) -> int:
             config = dataclasses.replace(source.config(), workdir=None)
             config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=None))
             try:
-                target.directory.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(source.metrics_path, target.metrics_path)
-                shutil.copyfile(source.summary_path, target.summary_path)
-                target.config_path.write_text(json.dumps(to_dict(config), indent=2) + "\n")
+                files.make_folder(target.directory)
+                files.write(target.metrics_path, source.metrics_path.read_bytes())
+                files.write(target.summary_path, source.summary_path.read_bytes())
+                files.write(target.config_path, json.dumps(to_dict(config), indent=2) + "\n")
             except OSError as error:
                 raise InputError(f"--export {to}: cannot be written ({_why(error)})") from error
     if (said := note(out)) is not None:

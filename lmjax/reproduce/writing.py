@@ -4,7 +4,7 @@ import itertools
 from pathlib import Path
 from typing import Any
 
-from lmjax import networks, published
+from lmjax import files, networks, published
 from lmjax.config import Config
 from lmjax.errors import InputError
 from lmjax.reproduce import cost, results
@@ -152,7 +152,7 @@ def update(page: Path, place: str, text: str) -> None:
     before, after = _parts(raw, page, place)
     newline = "\r\n" if "\r\n" in raw else "\n"
     try:
-        page.write_text(f"{before}\n{text}\n\n{after}".replace("\n", newline), newline="")
+        files.write(page, f"{before}\n{text}\n\n{after}".replace("\n", newline))
     except OSError as error:
         raise InputError(f"--page {page}: cannot be written ({error.strerror})") from error
 

@@ -1,18 +1,20 @@
 """Checkpoints of a run, on Orbax."""
 
 import contextlib
+import json
 import os
 import re
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
-from orbax.checkpoint import checkpoint_managers as policies
 
+from lmjax import files
 from lmjax.errors import InputError
 from lmjax.training import integrity
 from lmjax.training.console import warn
@@ -20,14 +22,21 @@ from lmjax.training.step import TrainState
 
 _METRIC = "test_accuracy"
 _DISCARDED = "discarded"
+_DESCRIPTORS = Path("/proc/self/fd")
+
+
+class _Unreadable(InputError):
+    """A checkpoint that is damaged, or of which nothing says that it is not."""
 
 
 class Checkpoints:
     """The checkpoints of one run. Writing goes on in the background; a checkpoint appears, and disappears, as a whole.
 
-    Each is sealed with the sums of its files, which are compared before it is read. A checkpoint that cannot be written
-    ends nothing: it is reported, and those before it stay. The disk needs room for two more than are kept: the one that
-    is being written, and the one that it replaces.
+    Each is sealed with the sums of its files, which are compared before it is read; one without sums is tried as it is.
+    It has reached the disk before it gets its name, and its name has before an older one is removed: a power cut leaves
+    the newest or the one before. The first of a run is read back at once. A checkpoint that cannot be written ends
+    nothing: it is reported, and those before it stay. The disk needs room for two more than are kept: the one that is
+    being written, and the one that it replaces.
 
     Args:
         directory: where they are; made if it is not there.
@@ -48,23 +57,27 @@ class Checkpoints:
         read_only: bool = False,
         report: Callable[[str], None] = warn,
     ):
-        # Orbax needs an absolute path, and would otherwise fail later, in its own thread.
         self.directory = Path(directory).absolute()
         if read_only and not self.directory.is_dir():
             raise InputError(f"{self.directory}: holds no checkpoint")
         self._report = report
         self._saving: int | None = None
+        self._accuracies: dict[int, float | None] = {}
+        self._keep_last, self._keep_best = keep_last, keep_best
+        self._damaged: dict[int, str] = {}
         self._writes, self._failed = not read_only, False
         if self._writes and jax.process_index() == 0:
             try:
-                self.directory.mkdir(parents=True, exist_ok=True)
+                files.make_folder(self.directory)
             except OSError as error:
                 raise InputError(f"{self.directory}: cannot be made a folder ({error.strerror})") from error
-        self._leave_out_damaged()
+        if not self._writes or jax.process_index() == 0:  # of those that write, one decides for all
+            self._leave_out_damaged()
+        if self._writes:
+            multihost_utils.sync_global_devices("damaged checkpoints are set aside")
         self._tidy()
         options = ocp.CheckpointManagerOptions(
-            preservation_policy=policies.AnyPreservationPolicy([policies.LatestN(keep_last), *_best(keep_best)]),
-            best_fn=None if read_only else _metric,
+            preservation_policy=self,
             read_only=read_only,
             create=not read_only,
             cleanup_tmp_directories=not read_only,
@@ -77,33 +90,37 @@ class Checkpoints:
             "training": ocp.StandardCheckpointHandler(),
             "about": ocp.JsonCheckpointHandler(),
         }
+        self._path = _PlainPath(self.directory)
         try:
-            self._manager = _Manager(self.directory, options=options, item_handlers=handlers)
+            self._manager = _Manager(self._path.path, options=options, item_handlers=handlers)
         except (OSError, ValueError) as error:
             raise InputError(f"{self.directory}: cannot be used ({_reason(error)})") from error
 
     def _leave_out_damaged(self):
-        """Finds the checkpoints that are damaged, before Orbax reads any, and gives them other names."""
-        self._damaged: dict[int, str] = {}
-        if not self._writes or jax.process_index() == 0:  # of those that write, one decides for all
-            steps = [
-                int(path.name) for path in self.directory.glob("*") if path.name.isascii() and path.name.isdecimal()
-            ]
-            found = {step: integrity.damage(self.directory / str(step)) for step in sorted(steps)}
-            # A run that is going on may have removed one meanwhile.
-            self._damaged = {step: wrong for step, wrong in found.items() if wrong and self._has(step)}
-        for step, wrong in self._damaged.items():
+        """Find the checkpoints that are damaged, before Orbax reads any."""
+        steps = [int(path.name) for path in self.directory.glob("*") if path.name.isascii() and path.name.isdecimal()]
+        for step in sorted(steps):
             path = self.directory / str(step)
-            if not self._writes:
-                self._report(f"{path}: {wrong}: it is left out")
-                continue
-            names = (f"damaged-{step}" + (f"-{n}" if n else "") for n in range(10_000))
-            aside = next(path.with_name(name) for name in names if not path.with_name(name).exists())
-            path.rename(aside)
-            self._report(f"{path}: {wrong}: it is left out, and set aside as {aside.name}")
-        if self._writes:
-            self._damaged = {}
-            multihost_utils.sync_global_devices("damaged checkpoints are set aside")
+            wrong, judged = integrity.damage(path), integrity.sums(path) is not None
+            if not judged:
+                wrong = None if _about(path).is_file() else "is no checkpoint"
+            # A run that is going on may have removed one meanwhile.
+            if wrong and self._has(step):
+                self._leave_out(step, wrong)
+            elif not judged and self._has(step):
+                self._report(f"{path}: {integrity.NAME} is missing or cut short: it is tried as it is")
+
+    def _leave_out(self, step, wrong):
+        """Do not use a checkpoint any more, and give it another name if that is ours to do."""
+        path = self.directory / str(step)
+        if not self._writes:
+            self._damaged[step] = wrong
+            self._report(f"{path}: {wrong}: it is left out")
+            return
+        names = (f"damaged-{step}" + (f"-{n}" if n else "") for n in range(10_000))
+        aside = next(path.with_name(name) for name in names if not path.with_name(name).exists())
+        path.rename(aside)
+        self._report(f"{path}: {wrong}: it is left out, and set aside as {aside.name}")
 
     def _has(self, step):
         return (self.directory / str(step)).exists()
@@ -118,6 +135,7 @@ class Checkpoints:
         """Waits until everything is written, or has turned out to be impossible to write."""
         self.wait()
         self._manager.close()
+        self._path.close()
         self._tidy()
 
     def wait(self) -> None:
@@ -131,9 +149,22 @@ class Checkpoints:
 
     def best(self) -> int | None:
         """The step of the checkpoint with the highest test accuracy after an epoch; None if there is none."""
-        accuracies = {step: self.about(step).get(_METRIC) for step in self.steps()}
-        found = [(accuracy, step) for step, accuracy in accuracies.items() if accuracy is not None]
-        return max(found)[1] if found else None
+        return max(self._best_of(self.steps(), 1), default=None)
+
+    def _best_of(self, steps, count):
+        """The steps, of these, with the highest accuracies, so many of them at most."""
+        for step in steps:
+            if step not in self._accuracies:
+                with contextlib.suppress(InputError):
+                    self._accuracies[step] = self.about(step).get(_METRIC)
+        found = sorted((accuracy, step) for step in steps if (accuracy := self._accuracies.get(step)) is not None)
+        return {step for _, step in found[::-1][:count]}
+
+    def should_preserve(self, checkpoints: Sequence[Any], *, context: Any) -> list[bool]:
+        """Tell Orbax which checkpoints to keep; one of them is just being saved."""
+        steps = [checkpoint.step for checkpoint in checkpoints]
+        kept = {*steps[-self._keep_last :], *self._best_of(steps, self._keep_best)}
+        return [step in kept for step in steps]
 
     def steps(self) -> list[int]:
         """The steps of all checkpoints that are not damaged, increasing."""
@@ -158,6 +189,7 @@ class Checkpoints:
         """
         self.wait()
         self._tidy()
+        first = not self.steps()
         network, training = _items(state)
         metrics = {} if test_accuracy is None else {_METRIC: test_accuracy}
         step = int(state.step)
@@ -167,7 +199,7 @@ class Checkpoints:
             if not metrics or _METRIC in self.about(step) or len(self.steps()) == 1:
                 return
             self._manager.delete(step)
-        self._saving = step
+        self._saving, self._accuracies[step] = step, test_accuracy
         saved = True
         # Of several processes, one that goes on alone would wait for ever for the others, who wait for it in Orbax.
         alone = jax.process_count() == 1
@@ -179,10 +211,26 @@ class Checkpoints:
                     training=ocp.args.StandardSave(training),
                     about=ocp.args.JsonSave(about | metrics),
                 ),
-                metrics=metrics or None,
             )
         if not saved:
             raise InputError(f"{self.directory}: holds later checkpoints, up to step {self.latest()}, of another run")
+        if first:
+            self._read_back(state)
+
+    def _read_back(self, state):
+        """Raise InputError if a checkpoint that was written cannot be read, or is of other numbers."""
+        self.wait()
+        if not self.steps():
+            return  # that it could not be written is reported
+        try:
+            restored, _ = self._restore(state, int(state.step))
+            if not all(map(_same, jax.tree.leaves(state), jax.tree.leaves(restored))):
+                raise InputError("it holds other numbers")
+        except InputError as error:
+            raise InputError(
+                f"{self.directory}: the first checkpoint was written, but cannot be read back ({error}): choose "
+                "another --workdir"
+            ) from error
 
     def _seal(self) -> None:
         """Called in the background when all files of a checkpoint are written, before it gets its name."""
@@ -232,12 +280,9 @@ class Checkpoints:
         Raises:
             InputError: if there is no such checkpoint.
         """
-        steps = self.steps()
-        if not steps:
-            broken = f": {', '.join(map(str, self._damaged))} cannot be read" if self._damaged else ""
-            raise InputError(f"{self.directory}: holds no checkpoint{broken}")
+        latest, steps = self._require(None), self.steps()
         if which == "latest":
-            return steps[-1]
+            return latest
         step = self.best() if which == "best" else int(which)
         if step is None:
             raise InputError(f"{self.directory}: none of the checkpoints was made after an evaluation: name a step")
@@ -253,7 +298,7 @@ class Checkpoints:
         """
         step = self._require(step)
         with self._must_be_readable(step):
-            about = self._manager.restore(step, args=ocp.args.Composite(about=ocp.args.JsonRestore())).about
+            about = json.loads(_about(self.directory / str(step)).read_text(encoding="utf-8"))
             if not isinstance(about, dict):
                 raise ValueError("about is no table")
             return about
@@ -261,7 +306,9 @@ class Checkpoints:
     def _require(self, step):
         step = self.latest() if step is None else step
         if step is None:
-            raise InputError(f"{self.directory}: holds no checkpoint")
+            damaged = [*map(str, self._damaged), *self.set_aside()]
+            why = f" that is whole ({', '.join(damaged)}): restore one from a copy, or start a new run"
+            raise InputError(f"{self.directory}: holds no checkpoint{why if damaged else ''}")
         return step
 
     @contextlib.contextmanager
@@ -276,13 +323,12 @@ class Checkpoints:
                 raise InputError(
                     f"{path}: the run that is going on there has removed it meanwhile: try again"
                 ) from error
-            if integrity.damage(path) is None:
-                taken = "\\" in path.as_posix()
-                cure = "rename the folder: tensorstore takes its backslash for a slash" if taken else "keep it"
+            if integrity.sums(path) is not None and integrity.damage(path) is None:
                 raise InputError(
-                    f"{path}: this checkpoint cannot be read here, though its sums are right ({_reason(error)}): {cure}"
+                    f"{path}: this checkpoint cannot be read here, though its sums are right ({_reason(error)}): keep "
+                    "it"
                 ) from error
-            raise InputError(
+            raise _Unreadable(
                 f"{path}: this checkpoint cannot be read: delete it, and the one before is used, if there is one"
             ) from error
 
@@ -303,13 +349,26 @@ class Checkpoints:
 
         Args:
             like: a state of the same shapes, dtypes and structure.
-            step: of the checkpoint; None is the newest.
+            step: of the checkpoint; None is the newest that can be read.
             network_only: leave the optimiser as it is in `like`, so that only the network needs to be the same.
 
         Raises:
             InputError: if there is none, if it is of another network, or if it cannot be read.
         """
-        step = self._require(step)
+        while True:
+            chosen = self._require(step)
+            try:
+                return self._restore(like, chosen, network_only=network_only)
+            except _Unreadable:
+                if step is not None:
+                    raise
+            # All processes have read the same, and find the same.
+            if not self._writes or jax.process_index() == 0:
+                self._leave_out(chosen, "cannot be read")
+            multihost_utils.sync_global_devices(f"the checkpoint of step {chosen} is left out")
+            self._manager.reload()
+
+    def _restore(self, like, step, *, network_only=False):
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _items(like))
         wanted = {"network": abstract[0]} if network_only else dict(zip(("network", "training"), abstract, strict=True))
         items = {name: ocp.args.StandardRestore(target) for name, target in wanted.items()}
@@ -327,15 +386,51 @@ class _Manager(ocp.CheckpointManager):
         # Orbax asks for its log alone, with numbers of its own, between which the next one of ours may be missed.
         return False
 
+    def _finalize_checkpoint(self, step: int) -> None:
+        """Called in the background when a checkpoint has its name, and before older ones are removed."""
+        super()._finalize_checkpoint(step)
+        if jax.process_index() == 0:
+            folder = Path(self.directory, str(step))
+            for path in (*filter(Path.is_file, folder.iterdir()), folder, folder.parent):
+                files.sync(path)
 
-def _best(count: int) -> list[policies.PreservationPolicy]:
-    if not count:
-        return []
-    return [policies.BestN(get_metric_fn=_metric, n=count, keep_checkpoints_without_metrics=False)]
+
+class _PlainPath:
+    """A path to a folder that Orbax and TensorStore take as it is.
+
+    They read patterns, escapes, addresses and Unicode into one, and then write what they do not find again: what is
+    not of plain characters is given to them as a descriptor of the open folder.
+
+    Raises:
+        InputError: where the system has no such paths.
+    """
+
+    def __init__(self, folder: Path):
+        self.path, self._descriptor = folder, None
+        if re.fullmatch(r"[\w./-]+", str(folder), re.ASCII):
+            return
+        if not _DESCRIPTORS.is_dir():
+            raise InputError(
+                f"{folder}: on this system, the path of checkpoints can only have ASCII letters, digits and _ . - in "
+                "it: choose another --workdir"
+            )
+        self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        self.path = _DESCRIPTORS / str(self._descriptor)
+
+    def close(self) -> None:
+        if self._descriptor is not None:
+            os.close(self._descriptor)
 
 
-def _metric(metrics: dict[str, float]) -> float:
-    return metrics[_METRIC]
+def _about(folder: Path) -> Path:
+    """The file in which Orbax's handler keeps the plain data of a checkpoint."""
+    return folder / "about" / "metadata"
+
+
+def _same(a: jax.Array, b: jax.Array) -> bool:
+    """Whether two arrays are the same bit for bit, as far as this process has them."""
+    pairs = zip(a.addressable_shards, b.addressable_shards, strict=True)
+    return all(np.asarray(x.data).tobytes() == np.asarray(y.data).tobytes() for x, y in pairs)
 
 
 def _reason(error: Exception) -> str:

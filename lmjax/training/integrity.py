@@ -8,40 +8,46 @@ import hashlib
 import json
 from pathlib import Path
 
+from lmjax import files
+
 NAME = "checksums.json"
 
 
 def seal(directory: Path) -> None:
-    """Lists the files that are in the folders of a folder now, with their sums.
+    """List the files that are in the folders of a folder now, with their sums, and bring all of it to the disk.
 
     Files of the folder itself are left out: Orbax notes there later when it was done.
     """
-    sums = {name: _sum(directory / name) for name in sorted(_files(directory))}
-    (directory / NAME).write_text(json.dumps(sums, indent=0))
+    files.write(directory / NAME, json.dumps({name: _sum(directory / name) for name in _listed(directory)}, indent=0))
+    for path in directory.rglob("*"):
+        files.sync(path)
+
+
+def sums(directory: Path) -> dict[str, str] | None:
+    """The sums that lie in a folder; None if they are missing or cut short, so that nothing can be judged by them."""
+    try:
+        found = json.loads((directory / NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return None
+    whole = isinstance(found, dict) and found and all(isinstance(value, str) for value in found.values())
+    return found if whole else None
 
 
 def damage(directory: Path) -> str | None:
-    """What is wrong with the files of a folder that was sealed; None if nothing is."""
+    """Name a file of a folder that is not what was written; None if there is none, or nothing to compare with."""
     try:
-        sums = dict(json.loads((directory / NAME).read_text()))
-        for name, expected in sums.items():
+        for name, expected in (sums(directory) or {}).items():
             if not (directory / name).is_file():
                 return f"{name} is missing"
             if _sum(directory / name) != expected:
                 return f"{name} is not what was written"
-        if unlisted := sorted(_files(directory) - sums.keys()):
-            return f"{unlisted[0]} is not in {NAME}"
-        return None if sums else f"{NAME} is empty"
-    except FileNotFoundError:
-        return f"{NAME} is missing"
     except OSError as error:
         return f"{error.filename} cannot be read ({error.strerror})"
-    except (ValueError, TypeError, RecursionError):
-        return f"{NAME} is not what was written"
+    return None
 
 
-def _files(directory: Path) -> set[str]:
-    return {path.relative_to(directory).as_posix() for path in directory.glob("*/**/*") if path.is_file()}
+def _listed(directory: Path) -> list[str]:
+    return sorted(path.relative_to(directory).as_posix() for path in directory.glob("*/**/*") if path.is_file())
 
 
 def _sum(path: Path) -> str:

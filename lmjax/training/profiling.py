@@ -9,6 +9,7 @@ from pathlib import Path
 
 import jax
 
+from lmjax import files
 from lmjax.errors import InputError
 from lmjax.training.console import say, warn
 from lmjax.training.trainer import Trainer
@@ -26,7 +27,7 @@ def require(directory: str | Path) -> None:
     Raises:
         InputError: if it, or what it would be made in, is a file or cannot be written.
     """
-    path = Path(directory).absolute()
+    path = files.local(directory, "--profile").absolute()
     try:
         there = next(place for place in (path, *path.parents) if place.exists())
         if not there.is_dir():

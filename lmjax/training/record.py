@@ -2,13 +2,13 @@
 
 import contextlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
+from lmjax import files
 from lmjax.config import Config, differences, from_dict, to_dict
 from lmjax.errors import InputError
 from lmjax.training.console import warn
@@ -34,7 +34,7 @@ class Record:
         writes: bool = True,
         report: Callable[[str], None] = warn,
     ):
-        self.directory = Path(directory)
+        self.directory = files.local(directory, "the folder of a run:")
         self.writes = writes
         self.config_path, self.metrics_path, self.summary_path = (self.directory / name for name in _FILES)
         self.rows: list[dict[str, Any]] = []
@@ -74,7 +74,7 @@ class Record:
         if not self.writes:
             return
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
+            files.make_folder(self.directory)
             self._lock.acquire(timeout=0)
         except Timeout:
             raise InputError(
@@ -98,7 +98,7 @@ class Record:
             self.hold()
             self.require_none()  # of two that start at once, one gets the folder
             try:
-                _replace(self.config_path, _json(to_dict(config)))
+                files.write(self.config_path, _json(to_dict(config)))
             except OSError as error:
                 raise InputError(f"{self.directory}: cannot be written ({error.strerror})") from error
 
@@ -128,6 +128,26 @@ class Record:
             said = ", ".join(f"{key} {theirs!r} (now {ours!r})" for key, (theirs, ours) in different.items())
             raise InputError(
                 f"{self.directory} holds another run, with {said}: give the same values, or choose another folder"
+            )
+
+    def require_own(self, about: dict[str, Any], step: int) -> None:
+        """Checks that a checkpoint, of which this is kept with it, is of the run in this folder.
+
+        Raises:
+            InputError: naming every key of its config that differs, with both values.
+        """
+        try:
+            different = differences(from_dict(about["config"]), self.config())
+        except (KeyError, InputError) as error:
+            raise InputError(
+                f"{self.directory}: the checkpoint of step {step} is of another version of lmjax ({error}): start a "
+                "new run"
+            ) from error
+        if different:
+            said = ", ".join(f"{key} {theirs!r} (here {ours!r})" for key, (theirs, ours) in different.items())
+            raise InputError(
+                f"{self.directory}: the checkpoint of step {step} is of another run, with {said}: put back what was "
+                f"changed in {self.config_path.name} or moved into this folder"
             )
 
     def summary(self) -> dict[str, Any] | None:
@@ -180,8 +200,8 @@ class Record:
         if self._behind:
             self.rewrite(self.rows)
         elif self.writes:
-            with self._failure_is_reported(), self.metrics_path.open("a") as file:
-                file.write(_line(row))
+            with self._failure_is_reported():
+                files.append(self.metrics_path, _line(row))
 
     def rewrite(self, rows: list[dict[str, Any]]) -> None:
         """Makes metrics.jsonl consist of these rows: those of the checkpoint that a run goes on from.
@@ -191,7 +211,7 @@ class Record:
         self.rows = list(rows)
         if self.writes:
             with self._failure_is_reported():
-                _replace(self.metrics_path, "".join(map(_line, rows)))
+                files.write(self.metrics_path, "".join(map(_line, rows)))
 
     @contextlib.contextmanager
     def _failure_is_reported(self):
@@ -212,9 +232,9 @@ class Record:
             path = self.metrics_path
             try:
                 if self._behind:
-                    _replace(path, "".join(map(_line, self.rows)))
+                    files.write(path, "".join(map(_line, self.rows)))
                 path = self.summary_path
-                _replace(path, _json(summary))
+                files.write(path, _json(summary))
             except OSError as error:
                 raise InputError(
                     f"{path}: could not be written ({error.strerror}): make room, and going on with the run writes it"
@@ -234,17 +254,3 @@ def _json(values: dict[str, Any]) -> str:
 
 def _line(row: dict[str, Any]) -> str:
     return json.dumps(row) + "\n"
-
-
-def _replace(path: Path, text: str) -> None:
-    """Writes a file so that it is either the old one or the new one, whatever happens in between."""
-    part = path.with_name(path.name + ".part")
-    try:
-        with part.open("w") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())  # or a power cut could leave the new name with nothing behind it
-        os.replace(part, path)
-    except OSError:
-        part.unlink(missing_ok=True)
-        raise

@@ -141,12 +141,7 @@ class Run:
     def _go_on(self) -> float:
         """Brings everything to where the newest checkpoint has left it; returns the seconds until then."""
         trainer, checkpoints, record = self.trainer, self.checkpoints, self.record
-        if checkpoints.latest() is None:
-            if aside := checkpoints.set_aside():
-                raise InputError(
-                    f"{checkpoints.directory}: all checkpoints are damaged ({', '.join(aside)}): restore one from a "
-                    "copy, or start a new run"
-                )
+        if checkpoints.latest() is None and not checkpoints.set_aside():
             trainer.restart()
             again = ""
             if record.metrics_path.exists():
@@ -155,6 +150,7 @@ class Run:
             say(f"there is no checkpoint yet: starting again{again}")
             return 0.0
         trainer.state, about = checkpoints.restore(trainer.state)
+        record.require_own(about, trainer.step)
         try:
             rows, tally, draws, seconds = _position(about, trainer.step, trainer.steps_per_epoch)
             require_same_data(trainer.dataset, about["data"], record)

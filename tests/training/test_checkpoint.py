@@ -4,10 +4,12 @@ import dataclasses
 
 import chex
 import jax
+import jax.numpy as jnp
 import pytest
 
 from lmjax import InputError
-from lmjax.training import Checkpoints, Trainer, data_mesh
+from lmjax.training import Checkpoints, Trainer, data_mesh, integrity
+from lmjax.training.step import TrainState
 
 ONE = data_mesh(jax.devices()[:1])
 
@@ -134,25 +136,78 @@ def test_no_checkpoint(tmp_path, config, digits):
         checkpoints.restore(Trainer(config, digits, ONE).state)
 
 
-@pytest.mark.parametrize(
-    ("folder", "said"),
-    [
-        ("c", r"\(Out of memory\): keep it"),
-        (r"c$\frac$", r"\(NOT_FOUND: .*\.\.\.\): rename the folder: tensorstore takes its backslash for a slash"),
-    ],
-)
-def test_what_is_whole_is_not_called_damaged(tmp_path, config, digits, monkeypatch, folder, said):
-    trainer, place = Trainer(config, digits, ONE), tmp_path / folder
-    with Checkpoints(place) as checkpoints:
+def test_what_is_whole_is_not_called_damaged(tmp_path, config, digits, monkeypatch):
+    trainer = Trainer(config, digits, ONE)
+    with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(trainer.state, {})
-    with Checkpoints(place, read_only=True) as checkpoints:
-        if folder == "c":
-            monkeypatch.setattr(checkpoints._manager, "restore", fail)
-        with pytest.raises(InputError, match=f"this checkpoint cannot be read here, though its sums are right {said}$"):
+    with Checkpoints(tmp_path, read_only=True) as checkpoints:
+        monkeypatch.setattr(checkpoints._manager, "restore", fail)
+        said = r"this checkpoint cannot be read here, though its sums are right \(Out of memory\): keep it$"
+        with pytest.raises(InputError, match=said):
             checkpoints.restore(trainer.state)
-        (place / "0" / "about" / "metadata").write_text("")
+        (tmp_path / "0" / "about" / "metadata").write_text("")
         with pytest.raises(InputError, match="this checkpoint cannot be read: delete it, and the one before is used"):
+            checkpoints.restore(trainer.state, 0)
+        with pytest.raises(InputError, match=r"holds no checkpoint that is whole \(0\)"):
             checkpoints.restore(trainer.state)
+
+
+NAMES = [
+    "lr=[0.1]", "[2026] project/run", "a*", "a?b", "{a,b}", "a%20b", "a%2Fb", "a#b", r"c$\frac$", "größe", "e\u0301",
+    "a b", "~", "$HOME", "'\"", "\n", "\udcff\udcfe", "a:b", "file:", "@x", "a~",
+]  # fmt: skip
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("name", NAMES, ids=ascii)
+def test_name_that_some_reader_interprets(tmp_path, name):
+    """Whatever a folder is called, what is written there can be read, there and after a move."""
+    try:
+        (tmp_path / name).mkdir(parents=True)
+    except OSError:
+        pytest.skip("no folder can have this name here")
+    state = TrainState(jnp.int32(1), {"a": jnp.arange(5.0)}, {}, {"momentum": jnp.ones(3)})
+    with Checkpoints(tmp_path / name / "checkpoints") as checkpoints:
+        checkpoints.save(state, {"classes": [name]}, test_accuracy=0.5)
+    (tmp_path / name / "checkpoints").rename(tmp_path / "moved")
+    for place in (tmp_path / "moved", tmp_path / name / "checkpoints"):
+        with Checkpoints(place, read_only=True) as checkpoints:
+            found, about = checkpoints.restore(state)
+        chex.assert_trees_all_equal(found, state)
+        assert about == {"classes": [name], "test_accuracy": 0.5}
+        place.rename(tmp_path / name / "checkpoints")
+
+
+def test_first_checkpoint_is_read_back(tmp_path, config, digits, monkeypatch):
+    """Before hours of training rely on a disk, or on a saver, that does not give back what it was given."""
+    trainer = Trainer(config, digits, ONE)
+    seal = integrity.seal
+
+    def lose_a_file(folder):
+        (folder / "network" / "manifest.ocdbt").unlink()
+        seal(folder)
+
+    monkeypatch.setattr(integrity, "seal", lose_a_file)
+    with Checkpoints(tmp_path) as checkpoints, pytest.raises(InputError, match="was written, but cannot be read back"):
+        checkpoints.save(trainer.state, {})
+    monkeypatch.undo()
+    restore = Checkpoints._restore
+
+    def other_numbers(self, like, step):
+        state, about = restore(self, like, step)
+        return state._replace(params=jax.tree.map(lambda x: x + 1, state.params)), about
+
+    monkeypatch.setattr(Checkpoints, "_restore", other_numbers)
+    with Checkpoints(tmp_path / "b") as checkpoints, pytest.raises(InputError, match=r"\(it holds other numbers\)"):
+        checkpoints.save(trainer.state, {})
+
+
+@pytest.mark.parametrize("name", ["lr=[0.1]", "größe"])
+def test_name_that_cannot_be_hidden_is_refused(tmp_path, name, monkeypatch):
+    """Where a system has no paths for open folders: before anything is trained."""
+    monkeypatch.setattr("lmjax.training.checkpoint._DESCRIPTORS", tmp_path / "none")
+    with pytest.raises(InputError, match=r"can only have ASCII letters, digits and _ \. - in it: choose another"):
+        Checkpoints(tmp_path / name)
 
 
 def fail(*_, **__):

@@ -5,6 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
+from lmjax import files
 from lmjax.config import Config, to_dict
 from lmjax.errors import optional_import
 from lmjax.training.trackers.tracker import histograms, scalars
@@ -81,9 +82,7 @@ class WeightsAndBiases:
         self._write_down()
 
     def _write_down(self) -> None:
-        part = self._note.with_name(self._note.name + ".part")
-        part.write_text(json.dumps({"id": self._run.id, "step": self._told}) + "\n")
-        os.replace(part, self._note)
+        files.write(self._note, json.dumps({"id": self._run.id, "step": self._told}) + "\n")
 
 
 def _wandb() -> Any:

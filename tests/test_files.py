@@ -1,0 +1,103 @@
+"""Files and names: what is written is whole, and where it was meant to be."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+import train
+from lmjax import InputError, files
+from lmjax.analysis.__main__ import main as analysis
+from lmjax.prepare import main as prepare
+from lmjax.report import main as report
+from lmjax.reproduce.__main__ import main as reproduce
+
+ROOT = Path(__file__).parent.parent
+DIGITS = ["--config", str(ROOT / "configs" / "digits.py")]
+
+
+@pytest.mark.parametrize(
+    ("program", "arguments"),
+    [
+        (train.main, [*DIGITS, "--workdir", "gs://b/x"]),
+        (train.main, [*DIGITS, "--workdir", "s3://b/x", "--resume"]),
+        (train.main, [*DIGITS, "--evaluate", "gs://b/x"]),
+        (train.main, [*DIGITS, "--profile", "gs://b/x"]),
+        (train.main, [*DIGITS, "--data.name", "cifar10", "--data.dir", "gs://b/x"]),
+        (prepare, ["resize", "--images", "gs://b/x", "--to", "there"]),
+        (prepare, ["resize", "--images", ".", "--to", "gs://b/x"]),
+        (prepare, ["imagenet2012", "--archives", ".", "--data-dir", "gs://b/x"]),
+        (prepare, ["sort-validation", "--images", "gs://b/x"]),
+        (report, [".", "--out", "gs://b/x.html"]),
+        (analysis, ["order", "euler", "--out", "gs://b/x.png"]),
+        (reproduce, ["digits", "--out", "gs://b/x"]),
+        (reproduce, ["digits", "--export", "gs://b/x"]),
+        (reproduce, ["digits", "--data-dir", "gs://b/x"]),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value)[-40:] if isinstance(value, list) else "",
+)
+def test_addresses_are_refused_before_anything_is_written(tmp_path, monkeypatch, capsys, program, arguments):
+    monkeypatch.chdir(tmp_path)
+    try:
+        code = program(arguments)
+    except SystemExit as end:
+        code = end.code
+    assert code == 2
+    said = " ".join(capsys.readouterr().err.replace("│", " ").split())
+    assert ":// is not supported: name a folder of this machine" in said, said
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_address():
+    for place in ("a:b", "C:/x", "./gs", "x//y", "a b:/c"):
+        assert files.local(place, "--to") == Path(place)
+
+
+@pytest.mark.parametrize("name", ["", ".", "..", "../x", "/x", "a/b", "a\\b", ".hidden", "a\0b"])
+def test_names_that_would_lead_elsewhere(tmp_path, name):
+    with pytest.raises(InputError, match="cannot be the name of a file or a folder"):
+        files.inside(tmp_path, "train", name)
+
+
+def test_links_are_not_gone_through(tmp_path):
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "train").symlink_to(tmp_path / "victim")
+    with pytest.raises(InputError, match="is a link"):
+        files.inside(tmp_path, "train", "cat")
+    assert files.inside(tmp_path, "victim", "cat") == tmp_path / "victim" / "cat"
+
+
+@pytest.mark.parametrize("durable", [True, False])
+def test_writing_replaces_a_link_and_spares_what_is_behind_it(tmp_path, durable):
+    victim, place = tmp_path / "victim", tmp_path / "file"
+    victim.write_text("theirs")
+    place.symlink_to(victim)
+    files.write(place, "ours ±", durable=durable)
+    assert place.read_bytes() == "ours ±".encode()
+    assert not place.is_symlink()
+    assert victim.read_text() == "theirs"
+    assert {path.name for path in tmp_path.iterdir()} == {"victim", "file"}
+
+
+def test_writing_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
+    place = tmp_path / "file"
+    place.write_text("old")
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space"):
+        files.write(place, "new")
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [("file", "old")]
+
+
+def test_file_systems_that_cannot_sync(tmp_path, monkeypatch):
+    def impossible(*_):
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", impossible)
+    files.make_folder(tmp_path / "a" / "b")
+    files.append(tmp_path / "a" / "b" / "file", "one\n")
+    files.append(tmp_path / "a" / "b" / "file", "two\n")
+    assert (tmp_path / "a" / "b" / "file").read_text() == "one\ntwo\n"
