@@ -165,7 +165,7 @@ class ModelConfig(_Checked):
         _require(self.width > 0, "model.width", "positive", self.width)
         if self.stepper is not None:
             steppers.get(self.stepper)
-            object.__setattr__(self, "stepper", steppers.normalise(self.stepper))
+            object.__setattr__(self, "stepper", steppers.normalize(self.stepper))
 
     def build(self, *, classes: int, cin: int, rngs: Any) -> Any:
         """The network, from `lmjax.networks.create`.

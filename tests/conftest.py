@@ -16,8 +16,8 @@ import pytest
 from filelock import FileLock
 
 import train
+from lmjax import steppers
 from lmjax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
-from lmjax.steppers import catalogue
 
 # A shell ignores it for what runs in its background, tests included, and so would the processes that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -47,7 +47,7 @@ def x64():
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
     """What a test registers is gone after it."""
-    monkeypatch.setattr(catalogue, "_catalogue", dict(catalogue._catalogue))
+    monkeypatch.setattr(steppers.registry, "_makers", dict(steppers.registry._makers))
 
 
 @pytest.fixture(scope="session")

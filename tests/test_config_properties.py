@@ -15,6 +15,7 @@ from lmjax.command_line import override
 from lmjax.config import _PLACES, Config, differences, flatten, from_dict, to_dict
 from lmjax.networks.named import architecture
 from lmjax.steppers import Stepper
+from tests.steppers.schemes import WRAPPERS
 
 pytestmark = pytest.mark.versions
 check = settings(derandomize=True, deadline=None, max_examples=100)
@@ -172,7 +173,7 @@ def test_a_changed_key_is_the_difference_unless_it_is_a_place(key):
 # What an expression is made of, and what a program would be made of.
 pieces = [
     *steppers.names(),
-    *steppers.wrappers(),
+    *WRAPPERS,
     *"()[]{},.=-+*:'\"\\ \n#;",
     "1",
     "0.5",

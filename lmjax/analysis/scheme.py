@@ -53,7 +53,7 @@ def _scheme(name: str, k: float | None) -> Scheme:
         if size != 1:
             raise InputError(f"--k {k:g}: {stepper.name} has {size} coefficients a step, not one: leave it out")
         coef = jax.tree.map(lambda x: np.full_like(x, k), coef)
-    return labelled(stepper.name if size == 1 else steppers.normalise(name), stepper, coef)
+    return labelled(stepper.name if size == 1 else steppers.normalize(name), stepper, coef)
 
 
 def labelled(label: str, stepper: Stepper, coef: Any) -> Scheme:

@@ -4,8 +4,7 @@ steppers.lm().step((f,), u, previous, k)      # one LM step, in any model of you
 lmjax.odeint(steppers.rk4(), F, u0, t1=1.0, steps=100)
 """
 
-from lmjax.steppers.base import Branch, State, StepInfo, Stepper, combine
-from lmjax.steppers.catalogue import get, names, normalise, register, wrappers
+from lmjax.steppers.base import Branch, State, StepInfo, Stepper, combine, register, registry
 from lmjax.steppers.coupled import hamiltonian, reversible
 from lmjax.steppers.multistep import (
     adams_bashforth,
@@ -21,6 +20,8 @@ from lmjax.steppers.multistep import (
 from lmjax.steppers.one_step import backward_euler, euler, fractal, poly, way
 from lmjax.steppers.runge_kutta import Tableau, heun, midpoint, rk4, runge_kutta
 from lmjax.steppers.stochastic import noise, scaled, shake_shake, stochastic_depth
+
+get, names, normalize = registry.get, registry.plain, registry.normalize
 
 __all__ = [
     "Branch",
@@ -45,9 +46,10 @@ __all__ = [
     "momentum",
     "names",
     "noise",
-    "normalise",
+    "normalize",
     "poly",
     "register",
+    "registry",
     "reversible",
     "rk4",
     "runge_kutta",
@@ -56,6 +58,5 @@ __all__ = [
     "stochastic_depth",
     "verlet",
     "way",
-    "wrappers",
     "zero_stability",
 ]

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from lmjax.errors import InputError
+from lmjax.registry import Registry
 
 State = Any  # a pytree of floating-point (or complex) arrays
 Branch = Callable[[State], State]
@@ -134,6 +135,10 @@ class Stepper:
 
     def __deepcopy__(self, memo: dict) -> "Stepper":
         return self  # static, and compared by identity: a copied network is the same program
+
+
+registry = Registry("stepper", Stepper, example="lm(-0.5, -0.5)")
+register = registry.register
 
 
 def combine(*terms: tuple[Any, State]) -> State:

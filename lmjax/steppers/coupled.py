@@ -2,9 +2,10 @@
 
 import functools
 
-from lmjax.steppers.base import Stepper, combine
+from lmjax.steppers.base import Stepper, combine, register
 
 
+@register
 @functools.cache
 def reversible() -> Stepper:
     """x+ = x + f(y), y+ = y + g(x+): RevNet's additive coupling (Gomez et al. 2017), semi-implicit (symplectic) Euler.
@@ -16,6 +17,7 @@ def reversible() -> Stepper:
     return _coupled("reversible", 1)
 
 
+@register
 @functools.cache
 def hamiltonian() -> Stepper:
     """x+ = x + f(y), y+ = y - g(x+): symplectic Euler for x' = F(y), y' = -G(x) (Chang et al. 2018).

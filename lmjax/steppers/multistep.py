@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax.errors import InputError, unknown
-from lmjax.steppers.base import Stepper, combine
+from lmjax.steppers.base import Stepper, combine, register
 
 
+@register
 @functools.cache
 def lm(low: float = -0.1, high: float = 0.0, *, per_channel: bool = False) -> Stepper:
     """u[n+1] = (1 - k) u[n] + k u[n-1] + f(u[n]) with trainable k: LM-ResNet (Lu et al. 2018, the LM-architecture).
@@ -51,6 +52,7 @@ def lm(low: float = -0.1, high: float = 0.0, *, per_channel: bool = False) -> St
     )
 
 
+@register
 @functools.cache
 def leapfrog() -> Stepper:
     """u[n+1] = u[n-1] + f(u[n]): the explicit two-step midpoint rule, LM with k = 1.
@@ -73,6 +75,7 @@ def leapfrog() -> Stepper:
     )  # fmt: skip
 
 
+@register
 @functools.cache
 def verlet() -> Stepper:
     """u[n+1] = 2 u[n] - u[n-1] + f(u[n]): Stormer-Verlet (Verlet 1967), LM with k = -1.
@@ -95,6 +98,7 @@ def verlet() -> Stepper:
     )  # fmt: skip
 
 
+@register
 @functools.cache
 def momentum(gamma: float = 0.9) -> Stepper:
     """v+ = gamma v + (1 - gamma) f(u), u+ = u + v+, from v = 0: Momentum ResNet (Sander et al. 2021).
@@ -125,6 +129,7 @@ def momentum(gamma: float = 0.9) -> Stepper:
     )  # fmt: skip
 
 
+@register
 @functools.cache
 def dense(steps: int | None = None) -> Stepper:
     """u[n+1] = sum_j k[j] u[n-j] / sum_j k[j] + f(u[n]) over all earlier states: the authors' DenseResNet.
@@ -164,6 +169,7 @@ def _no_steps(fs, u, memory, coef):
     raise InputError("dense: over how many states is not decided: use dense(steps)")
 
 
+@register
 def linear_multistep(
     a: Sequence[Real], b: Sequence[Real], *, trainable: bool = False, name: str | None = None
 ) -> Stepper:
@@ -188,6 +194,7 @@ def linear_multistep(
     return _linear_multistep(tuple(map(float, a)), tuple(map(float, b)), trainable, name)
 
 
+@register
 def learned_multistep(steps: int = 3) -> Stepper:
     """`linear_multistep` over so many steps with all weights trainable, starting from Euler."""
     if not isinstance(steps, int) or not 1 <= steps <= 1000:
@@ -293,6 +300,7 @@ _ADAMS_BASHFORTH = {
 }
 
 
+@register
 @functools.cache
 def adams_bashforth(order: int = 2) -> Stepper:
     """The explicit Adams method of the given order, 1 to 4 (Bashforth and Adams 1883): u+ = u + sum_j b[j] f(u[n-j]).

@@ -8,9 +8,10 @@ from jax import lax
 from jax.scipy.sparse.linalg import gmres
 
 from lmjax.errors import InputError
-from lmjax.steppers.base import Stepper, combine
+from lmjax.steppers.base import Stepper, combine, register
 
 
+@register
 @functools.cache
 def euler() -> Stepper:
     """Forward Euler, u[n+1] = u[n] + f(u[n]): the residual network (He et al. 2016).
@@ -25,6 +26,7 @@ def euler() -> Stepper:
     return Stepper("euler", step)
 
 
+@register
 @functools.cache
 def poly(degree: int = 2, *, drop: float = 0.0, scale: float = 1.0) -> Stepper:
     """u[n+1] = u + f(u) + f(f(u)) + ... up to `degree` applications: PolyNet (Zhang et al. 2017).
@@ -53,6 +55,7 @@ def poly(degree: int = 2, *, drop: float = 0.0, scale: float = 1.0) -> Stepper:
     return _sum_of_paths(f"poly{degree}", degree, paths, drop, scale)
 
 
+@register
 @functools.cache
 def way(count: int = 2, *, drop: float = 0.0, scale: float = 1.0) -> Stepper:
     """u[n+1] = u + f1(u) + f2(u) + ...: the 2-way and 3-way modules of PolyNet (Zhang et al. 2017).
@@ -93,6 +96,7 @@ def _sum_of_paths(name, stages, paths, drop, scale, damping=1.0):
     )
 
 
+@register
 @functools.cache
 def backward_euler(iterations: int = 3, tolerance: float | None = None) -> Stepper:
     """Backward Euler, u[n+1] = u[n] + f(u[n+1]), by Picard iteration v <- u[n] + f(v) from v = u[n].
@@ -177,6 +181,7 @@ def _norm(u):
     return jnp.sqrt(sum(squares))
 
 
+@register
 @functools.cache
 def fractal(columns: int = 2, half_steps: bool = True) -> Stepper:
     """FractalNet's expansion rule (Larsson et al. 2017) as a scheme.

@@ -6,7 +6,7 @@ import math
 from numbers import Real
 
 from lmjax.errors import InputError
-from lmjax.steppers.base import Stepper, combine
+from lmjax.steppers.base import Stepper, combine, register
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,12 +115,14 @@ def runge_kutta(tableau: Tableau) -> Stepper:
     return Stepper(tableau.name, step, stages=len(b), order=tableau.order)
 
 
+@register
 @functools.cache
 def midpoint() -> Stepper:
     """The explicit midpoint method, u+ = u + f(u + f(u)/2) (Runge 1895). Order 2, two branches."""
     return runge_kutta(Tableau("midpoint", a=((), (1 / 2,)), b=(0, 1), c=(0, 1 / 2), order=2))
 
 
+@register
 @functools.cache
 def heun() -> Stepper:
     """Heun's method, the explicit trapezoidal rule: u+ = u + (k1 + k2)/2 with k1 = f(u), k2 = f(u + k1) (Heun 1900).
@@ -130,6 +132,7 @@ def heun() -> Stepper:
     return runge_kutta(Tableau("heun", a=((), (1,)), b=(1 / 2, 1 / 2), c=(0, 1), order=2))
 
 
+@register
 @functools.cache
 def rk4() -> Stepper:
     """The classical Runge-Kutta method (Kutta 1901). Order 4, four branches."""

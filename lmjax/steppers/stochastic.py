@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from lmjax.errors import InputError
-from lmjax.steppers.base import Branch, State, StepInfo, Stepper, combine
+from lmjax.steppers.base import Branch, State, StepInfo, Stepper, combine, register
 from lmjax.steppers.one_step import euler
 
 
@@ -63,6 +63,7 @@ def _per(sample: bool, x: jax.Array) -> tuple[int, ...]:
     return (x.shape[0],) + (1,) * (x.ndim - 1) if sample else ()
 
 
+@register
 @functools.cache
 def scaled(stepper: Stepper, first: float = 1.0, last: float = 0.7) -> Stepper:
     """f -> s f, with s falling linearly from `first` at the first step of the network to `last` at the last one.
@@ -81,6 +82,7 @@ def scaled(stepper: Stepper, first: float = 1.0, last: float = 0.7) -> Stepper:
     return _wrapped("scaled", stepper, lambda inner: _around_branches(inner, perturb))
 
 
+@register
 @functools.cache
 def stochastic_depth(
     stepper: Stepper,
@@ -133,6 +135,7 @@ def stochastic_depth(
     return _wrapped("stochastic_depth", stepper, lambda inner: _around_branches(inner, perturb), random=True)
 
 
+@register
 @functools.cache
 def shake_shake(
     stepper: Stepper,
@@ -189,6 +192,7 @@ def shake_shake(
     )  # fmt: skip
 
 
+@register
 @functools.cache
 def noise(stepper: Stepper, sigma: float = 0.001, *, distribution: Literal["normal", "uniform"] = "normal") -> Stepper:
     """u[n+1] -> u[n+1] + xi after each step of training: noise injection (Lu et al. 2018).

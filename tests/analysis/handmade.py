@@ -22,7 +22,7 @@ def write_run(directory, stepper, epochs, *, seed=0):
 OWN_SCHEME = """
 from lmjax import steppers
 
-steppers.register("own_euler", steppers.euler)
+steppers.register(lambda: steppers.euler(), name="own_euler")
 """
 
 

@@ -141,7 +141,7 @@ def ralston():
         return combine((1, u), (1 / 4, k1), (3 / 4, k2)), memory
     return Stepper("ralston", step, stages=2, order=2)
 
-steppers.register("ralston", ralston)
+steppers.register(ralston)
 """
 
 

@@ -6,6 +6,7 @@ import re
 
 import pytest
 
+import lmjax
 from lmjax import InputError, recipes, report
 from lmjax.config import Config, DataConfig, ModelConfig, TrainConfig
 from lmjax.published import CIFAR10
@@ -13,7 +14,6 @@ from lmjax.report import columns, network
 from lmjax.report.markup import Markup, element
 from lmjax.report.runs import read
 from lmjax.report.style import STYLE
-from lmjax.steppers import catalogue
 from tests.report.handmade import make_run
 
 CONFIG = Config(DataConfig("digits", pad=1, flip=False), ModelConfig("resnet14", "lm"), train=TrainConfig(epochs=3))
@@ -202,9 +202,9 @@ def test_the_place_is_checked_before_the_work(out, said, tmp_path, monkeypatch, 
 
 @pytest.mark.parametrize("row", ["", ":paced"])
 def test_schemes_of_a_file_of_ones_own(row, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(catalogue, "_catalogue", dict(catalogue._catalogue))
+    monkeypatch.setattr(lmjax.steppers.registry, "_makers", dict(lmjax.steppers.registry._makers))
     run, out, file = make_run(tmp_path / "run", CONFIG), tmp_path / "x.html", tmp_path / "paced.py"
-    file.write_text("from lmjax import steppers\n\nsteppers.register('paced', lambda: steppers.get('lm'))\n")
+    file.write_text("from lmjax import steppers\n\nsteppers.register(lambda: steppers.get('lm'), name='paced')\n")
     text = (run / "config.json").read_text()
     (run / "config.json").write_text(text.replace('"stepper": "lm"', '"stepper": "paced"'))
     command = [str(run), "--out", str(out), "--no-images"]

@@ -83,3 +83,6 @@ def solution(field, t1):
         lambda t, u: np.asarray(field(jnp.asarray(u))), (0, t1), START, method="DOP853", rtol=1e-13, atol=1e-14
     )
     return found.y[:, -1]
+
+
+WRAPPERS = ("scaled", "stochastic_depth", "shake_shake", "noise")

@@ -9,6 +9,7 @@ import pytest
 
 from lmjax import InputError, odeint, steppers
 from lmjax.steppers import Tableau
+from tests.steppers.schemes import WRAPPERS
 
 pytestmark = pytest.mark.versions
 
@@ -128,15 +129,15 @@ def test_copies_are_the_same_scheme():
 def test_register_adds_a_name():
     for version in ("first", "second"):  # again, as when a cell of a notebook is run twice
         stepper = steppers.Stepper(version, lambda fs, u, memory, coef: (u, memory))
-        steppers.register("mine-test", lambda stepper=stepper: stepper)
+        steppers.register(lambda stepper=stepper: stepper, name="mine-test")
         assert steppers.get("mine_test").name == version
     with pytest.raises(InputError, match="lmjax has a stepper named 'lm'"):
-        steppers.register("lm", lambda: stepper)
-    with pytest.raises(InputError, match="lmjax has a stepper named 'stochastic-depth'"):
-        steppers.register("stochastic-depth", lambda: stepper)
+        steppers.register(lambda: stepper, name="lm")
+    with pytest.raises(InputError, match="lmjax has a stepper named 'stochastic_depth'"):
+        steppers.register(lambda: stepper, name="stochastic-depth")
     for no_name in ("my stepper", "2step", "lm(3)", ""):
-        with pytest.raises(InputError, match=re.escape(f"register: {no_name!r} is no name")):
-            steppers.register(no_name, lambda: stepper)
+        with pytest.raises(InputError, match=re.escape(f"stepper {no_name!r}: is no name")):
+            steppers.register(lambda: stepper, name=no_name)
 
 
 def test_registered_names_may_take_arguments():
@@ -144,7 +145,7 @@ def test_registered_names_may_take_arguments():
     def make(rate, *, name="mine"):
         return steppers.Stepper(f"{name}{rate:g}", lambda fs, u, memory, coef: (u, memory))
 
-    steppers.register("with-a-rate", make)
+    assert steppers.register(name="with-a-rate")(make) is make
     assert steppers.get("with_a_rate(-0.5)").name == "mine-0.5"
     assert steppers.get("with-a-rate(2, name='yours')") is make(2, name="yours")
     assert steppers.get("noise(with-a-rate(3))").name == "noise(mine3)"
@@ -220,9 +221,9 @@ def test_wrong_calls_are_named(call, message):
 
 
 def test_names_and_wrappers_are_those_that_get_knows():
-    assert set(steppers.wrappers()) == {"scaled", "stochastic_depth", "shake_shake", "noise"}
-    assert not set(steppers.wrappers()) & set(steppers.names())
-    for wrapper in steppers.wrappers():
+    assert set(WRAPPERS) == {"scaled", "stochastic_depth", "shake_shake", "noise"}
+    assert not set(WRAPPERS) & set(steppers.names())
+    for wrapper in WRAPPERS:
         wrapped = steppers.get(f"{wrapper}(lm)")
         assert wrapped.name == f"{wrapper}(lm)"
         assert wrapped.informed

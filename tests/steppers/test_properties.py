@@ -10,7 +10,7 @@ from jax.test_util import check_grads
 
 from lmjax import odeint, steppers
 from lmjax.steppers import StepInfo
-from tests.steppers.schemes import SCHEMES, START, pendulum
+from tests.steppers.schemes import SCHEMES, START, WRAPPERS, pendulum
 
 ids = [scheme.id for scheme in SCHEMES]
 for_any_shape = [scheme for scheme in SCHEMES if scheme.stepper.name != "lm_per_channel"]
@@ -215,7 +215,7 @@ def test_the_round_trip_of_momentum_loses_digits_by_that(gamma):
 def test_lm_has_no_inverse():
     # Undoing a step divides by k, about -0.05: in 64 steps the rounding error would grow by 1e65 or more.
     assert steppers.lm().inverse is None
-    for wrapper in steppers.wrappers():
+    for wrapper in WRAPPERS:
         assert steppers.get(f"{wrapper}(lm)").inverse is None
 
 

@@ -12,6 +12,7 @@ from scipy.stats import kstest
 
 from lmjax import InputError, steppers
 from lmjax.steppers import StepInfo, noise, scaled, shake_shake, stochastic_depth
+from tests.steppers.schemes import WRAPPERS
 
 COUNT = 20_000  # keys; a moment may miss its value by five standard errors
 KEY = jax.random.key(20)
@@ -431,7 +432,7 @@ def test_the_starter_is_euler_wrapped_alike(call):
         np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("wrapper", steppers.wrappers())
+@pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_a_wrapper_keeps_what_it_does_not_change(wrapper):
     for name in ("euler", "lm", "adams_bashforth(3)", "rk4", "reversible", "momentum"):
         inner, wrapped = steppers.get(name), steppers.get(f"{wrapper}({name})")
@@ -442,7 +443,7 @@ def test_a_wrapper_keeps_what_it_does_not_change(wrapper):
     assert steppers.get(f"scaled({wrapper}(lm))").random == (wrapper != "scaled")  # randomness within stays known
 
 
-@pytest.mark.parametrize("wrapper", steppers.wrappers())
+@pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_a_wrapped_scheme_over_a_stage(wrapper):
     whole = steppers.get(f"{wrapper}(dense)")
     over, expected = whole.over(4), steppers.get(f"{wrapper}(dense(4))")

@@ -36,7 +36,7 @@ def faulty(probability):
     return Stepper("faulty", step, informed=True, random=True)
 
 
-steppers.register("faulty", faulty)
+steppers.register(faulty)
 
 
 @pytest.fixture

@@ -1,0 +1,101 @@
+"""Parts by name: what is registered can be called, listed and is documented; what is not is named."""
+
+import re
+from typing import Literal
+
+import pytest
+
+from lmjax import InputError, registry, steppers
+from lmjax.__main__ import main
+from lmjax.registry import Registry
+from tests.documentation import text
+
+
+@pytest.fixture
+def shapes(monkeypatch):
+    monkeypatch.setattr(registry, "KINDS", dict(registry.KINDS))
+    shapes = Registry("shape", dict, example="box(3)")
+
+    @shapes.register
+    def box(side: int, *, color: Literal["red", "dark_blue"] | None = "red") -> dict:
+        """A box.
+
+        Not of the summary.
+        """
+        return {"box": side, "color": color}
+
+    @shapes.register
+    def stack(*parts: dict, gap: float = 0.5) -> dict:
+        return {"stack": parts, "gap": gap}
+
+    shapes.register(lambda: {}, name="no-thing")
+    return shapes
+
+
+@pytest.mark.parametrize(
+    ("call", "part"),
+    [
+        ("box(3)", {"box": 3, "color": "red"}),
+        ("box(side=3, color=dark-blue)", {"box": 3, "color": "dark_blue"}),
+        ("box(3, color='dark_blue')", {"box": 3, "color": "dark_blue"}),
+        ("box(3, color=None)", {"box": 3, "color": None}),
+        ("no_thing", {}),
+        ("no-thing()", {}),
+        ("stack", {"stack": (), "gap": 0.5}),
+        ("stack(no-thing, box(1), gap=2)", {"stack": ({}, {"box": 1, "color": "red"}), "gap": 2}),
+    ],
+)
+def test_calls(shapes, call, part):
+    assert shapes.get(call) == part
+    assert shapes.get(shapes.normalize(call)) == part
+    assert shapes.normalize(shapes.normalize(call)) == shapes.normalize(call)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        ("bok(3)", "unknown shape 'bok': did you mean 'box'? known: box, no_thing, stack"),
+        ("box", "shape 'box': missing a required argument: 'side'; box takes (side, *, color='red')"),
+        ("box(2.5)", "shape 'box(2.5)': side of box must be a whole number, got 2.5"),
+        ("box(3, color='green')", "color of box must be 'red' or 'dark_blue' or None, got 'green'"),
+        ("box(3, color=green)", "unknown shape 'green'"),
+        ("stack(3)", "parts of stack must be a shape, got 3"),
+        ("lm", "unknown shape 'lm': known: box, no_thing, stack ('lm' is a stepper)"),
+        ("box(3).x", "shape 'box(3).x': give a name such as box, or a call such as box(3)"),
+    ],
+)
+def test_what_is_wrong_is_named(shapes, call, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        shapes.get(call)
+
+
+def test_parts_of_lmjax_cannot_be_replaced_and_ones_own_can(shapes):
+    shapes.register(lambda: {"new": True}, name="box")
+    assert shapes.get("box") == {"new": True}
+    with pytest.raises(InputError, match="lmjax has a stepper named 'lm': choose another name"):
+        steppers.register(lambda: None, name="lm")
+
+
+def test_what_a_part_says_of_itself(shapes):
+    box, stack, nothing = shapes.describe()
+    assert box == ("box", "(side, *, color='red')", "A box.")
+    assert stack == ("stack", "(*parts, gap=0.5)", "")
+    assert nothing.name == "no_thing"
+    assert shapes.names() == ("box", "stack", "no_thing")
+    assert shapes.plain() == ("stack", "no_thing")
+
+
+@pytest.mark.parametrize("kind", registry.KINDS)
+def test_every_part_is_listed_and_documented(kind, capsys):
+    assert main(["list", kind]) == 0
+    listed = re.findall(r"^  (\w+)\((.*)\)\n      (.+)$", capsys.readouterr().out, re.MULTILINE)
+    parts = registry.KINDS[kind]
+    ours = [name for name in parts.names() if parts.maker(name).__module__.startswith("lmjax.")]
+    assert {name for name, _, _ in listed} >= {*ours}, "every one has a docstring"
+    documented = set(re.findall(r"^::: lmjax\.[\w.]+\.(\w+)$", text(f"docs/api/{kind}.md"), re.MULTILINE))
+    assert {*ours} <= documented
+
+
+def test_unknown_kind(capsys):
+    assert main(["list", "stepper"]) == 2
+    assert "unknown kind 'stepper': did you mean 'steppers'" in capsys.readouterr().err
