@@ -23,7 +23,7 @@ from pathlib import Path
 from benchmarks.report import circumstances, line
 from benchmarks.row import Plan, Row, lacks
 from benchmarks.rows import SUITES
-from lmjax import output
+from lmjax import files, output
 from lmjax.errors import unknown
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "torchvision", "diffrax")
@@ -147,10 +147,8 @@ def show(row: Row, figure: dict) -> None:
 
 def write(path: Path, found: dict) -> None:
     """Whole or not at all: whoever ends the run while it writes loses nothing."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".part")
-    temporary.write_text(json.dumps(found, indent=1) + "\n")
-    temporary.replace(path)
+    files.make_folder(path.parent)
+    files.write(path, json.dumps(found, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,10 @@ _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}  # file systems that cann
 def local(place: str | Path, option: str) -> Path:
     """The path that an option gives.
 
+    Args:
+        place: the path, as it was given.
+        option: how the message begins: "--out", "data.dir:".
+
     Raises:
         InputError: if it is the address of another store, as "gs://bucket/run".
     """
@@ -89,7 +93,10 @@ def make_folder(path: Path) -> None:
 
 def sync(path: Path) -> None:
     """Bring a file to the disk; or the names in a folder, without what the files hold."""
-    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except PermissionError:  # a folder that may be written and not read; on Windows, every folder
+        return
     try:
         _sync(descriptor)
     finally:

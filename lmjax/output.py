@@ -12,13 +12,13 @@ class _Lossy(io.FileIO):
 
     def write(self, data: bytes) -> int:
         with contextlib.suppress(OSError):
-            return super().write(data) or len(data)  # None: it is not read fast enough, and does not wait
+            return super().write(data) or len(data)  # None: the reader is too slow, and the stream does not block
         return len(data)
 
 
 @contextlib.contextmanager
 def lossy() -> Iterator[None]:
-    """While this is entered, no print, bar, warning or help fails: a run is worth more than what it says.
+    """Inside it, nothing that is printed can end the program: what cannot be written is lost.
 
     Characters that the encoding of a stream lacks are escaped. Streams that were replaced before, as in a notebook, are
     left alone.

@@ -27,6 +27,7 @@ DIGITS = ["--config", str(ROOT / "configs" / "digits.py")]
         (prepare, ["resize", "--images", "gs://b/x", "--to", "there"]),
         (prepare, ["resize", "--images", ".", "--to", "gs://b/x"]),
         (prepare, ["imagenet2012", "--archives", ".", "--data-dir", "gs://b/x"]),
+        (prepare, ["imagenet2012", "--archives", "gs://b/x", "--data-dir", "."]),
         (prepare, ["sort-validation", "--images", "gs://b/x"]),
         (report, [".", "--out", "gs://b/x.html"]),
         (analysis, ["order", "euler", "--out", "gs://b/x.png"]),

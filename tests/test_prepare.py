@@ -20,7 +20,6 @@ from PIL import Image
 import train as training
 from lmjax.data import prepared
 from lmjax.prepare import imagenet, main, validation
-from tests.data.photos import write_folder
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
@@ -271,24 +270,6 @@ def test_nothing_is_put_through_a_link(run, tmp_path, build, to):
     assert os.listdir(tmp_path / "data") == ["imagenet2012"]
     assert status == 2
     assert f"error: {tmp_path / 'data' / 'imagenet2012'}: is a link, and nothing is written through one" in err
-
-
-@pytest.mark.parametrize(
-    ("command", "option"),
-    [
-        ("imagenet2012 --archives gs://bucket/x --data-dir data", "--archives gs:/"),
-        ("imagenet2012 --archives archives --data-dir s3://bucket/x", "--data-dir s3:/"),
-        ("sort-validation --images gs://bucket/x", "--images gs:/"),
-        ("resize --images gs://bucket/x --to small", "--images gs:/"),
-        ("resize --images photos --to gs://bucket/x", "--to gs:/"),
-    ],
-)
-def test_other_stores_are_refused(tmp_path, monkeypatch, capsys, command, option):
-    monkeypatch.chdir(tmp_path)
-    write_folder(tmp_path / "photos", train=3, val=3)
-    assert main(command.split()) == 2
-    assert re.match(f"error: {option}bucket/x: .*// is not supported: name a folder", capsys.readouterr().err)
-    assert os.listdir(tmp_path) == ["photos"]
 
 
 def test_arguments_that_are_missing(capsys):

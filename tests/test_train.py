@@ -333,7 +333,7 @@ def test_checkpoints_of_another_run(copy, finished, capsys, ended):
         other["config"]["seed"] = 1
         about.write_text(json.dumps(other))
         integrity.seal(copy / "checkpoints" / step)
-    said = "the checkpoint of step 44 is of another run, with seed 1 (here 0): put back what was changed in config.json"
+    said = "the checkpoint of step 44 is of another run, with seed 1 (here 0): restore config.json, or move"
     for arguments in (["--evaluate", copy], ["--workdir", copy, "--resume"]):
         assert run(*arguments) == 2
         assert said in capsys.readouterr().err

@@ -1,6 +1,7 @@
 """Data sets that tensorflow-datasets (TFDS) has prepared: their images, undecoded and without TensorFlow.
 
-What describes a data set is read here, as data: TFDS itself imports whatever Python module features.json names.
+The files that describe a data set are read here, as data: TFDS itself would import the Python modules that
+features.json names.
 
 Of the formats that TFDS writes, array_record has a reader of its own. tfrecord, which TFDS writes unless told
 otherwise, is read here: every record of a file stands between its length (u64) with a checksum (u32) and a checksum of
@@ -69,14 +70,11 @@ class Records:
     Threads may share it. Pickled, it takes along where its records are, but no open file.
 
     Args:
-        directory, split: what it reads.
-        files, lengths: the split's, and how many records each of them has.
-        classes: how many there are.
+        directory, split: the folder of the data set, and the name of the split; also attributes.
+        files: the paths of its files; also an attribute.
+        lengths: the number of records in each file.
+        classes: the number of classes.
         file_format: "array_record" or "tfrecord".
-
-    Attributes:
-        directory, split: what it reads.
-        files: those that hold its records.
 
     Raises:
         InputError: here, or where an image is read, naming a file that is missing, cut short or damaged.

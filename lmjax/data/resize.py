@@ -169,7 +169,10 @@ def _compare(folders: Iterable[tuple[Path, set[str], Iterable[str]]]) -> None:
         lost += [folder / name for name in sorted(expected - {*found})]
     for paths, problem in (
         (strangers, "not in the photographs (any more): delete it from the copy, and run the same command again"),
-        (lost, "lost, to the same name in other letters perhaps (a, A): name a folder on another file system"),
+        (
+            lost,
+            "missing after it was written; perhaps the file system takes a and A for the same name: use another one",
+        ),
     ):
         if paths:
             more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
@@ -196,7 +199,8 @@ def _write(folder, source: Source, index: int, classes, changed: float | None, s
         data, label = source[index]
     path = folder / classes[label] / _name(source, index)
     if not _is_whole(path, changed):
-        data = source[index][0] if data is None else data
+        if data is None:
+            data, _ = source[index]
         files.write(path, _smaller(data, shorter_side, quality), durable=False)
     return label
 
@@ -221,7 +225,10 @@ def _changed(file: str) -> float:
 
 
 def _is_whole(path: Path, changed: float) -> bool:
-    """Whether a copy is there, newer than its original, and not what a power cut may leave: empty, or zeros."""
+    """True if a copy is there, is not older than its original, and begins and ends as a JPEG file does.
+
+    A power cut may leave an empty file, or zeros.
+    """
     try:
         status = path.lstat()
         if not stat.S_ISREG(status.st_mode) or status.st_size < 4 or status.st_mtime_ns < changed:

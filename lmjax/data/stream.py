@@ -226,7 +226,7 @@ class Reader(Iterator[dict[str, np.ndarray]]):
 
         def start(iterator):
             if hasattr(signal, "pthread_sigmask"):  # not on Windows
-                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
+                signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
             try:
                 first.put((next(iterator), None))
             except BaseException as error:
@@ -266,8 +266,9 @@ def _follow(parent: int, *_: int) -> None:
 
     A terminal, or a cluster, sends them to all processes, but only that one knows how far the run may still go.
     """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        if number := getattr(signal, name, None):
+            signal.signal(number, signal.SIG_IGN)
 
     def watch():
         while os.getppid() == parent:

@@ -40,8 +40,9 @@ def _run(options: Any) -> None:
         )  # fmt: skip
     if left_out is None:
         print(f"{target}: was finished before, and is left as it is")
-    for problem in left_out or ():
-        print(f"left out: {problem}", file=sys.stderr)
+    else:
+        for problem in left_out:
+            print(f"left out: {problem}", file=sys.stderr)
     print(f"{count(target):,} images are in {target}: train with --data.dir {target}")
 
 

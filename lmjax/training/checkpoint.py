@@ -26,17 +26,17 @@ _DESCRIPTORS = Path("/proc/self/fd")
 
 
 class _Unreadable(InputError):
-    """A checkpoint that is damaged, or of which nothing says that it is not."""
+    """A checkpoint that cannot be read, and whose sums are missing or do not match."""
 
 
 class Checkpoints:
     """The checkpoints of one run. Writing goes on in the background; a checkpoint appears, and disappears, as a whole.
 
     Each is sealed with the sums of its files, which are compared before it is read; one without sums is tried as it is.
-    It has reached the disk before it gets its name, and its name has before an older one is removed: a power cut leaves
-    the newest or the one before. The first of a run is read back at once. A checkpoint that cannot be written ends
-    nothing: it is reported, and those before it stay. The disk needs room for two more than are kept: the one that is
-    being written, and the one that it replaces.
+    All its files are on the disk before it gets its name, and the name is on the disk before an older checkpoint is
+    removed: a power cut leaves the newest or the one before. The first of a run is read back at once. A checkpoint that
+    cannot be written ends nothing: it is reported, and those before it stay. The disk needs room for two more than are
+    kept: the one that is being written, and the one that it replaces.
 
     Args:
         directory: where they are; made if it is not there.
@@ -98,16 +98,17 @@ class Checkpoints:
 
     def _leave_out_damaged(self):
         """Find the checkpoints that are damaged, before Orbax reads any."""
-        steps = [int(path.name) for path in self.directory.glob("*") if path.name.isascii() and path.name.isdecimal()]
-        for step in sorted(steps):
+        for step in _steps(self.directory):
             path = self.directory / str(step)
-            wrong, judged = integrity.damage(path), integrity.sums(path) is not None
-            if not judged:
+            sums = integrity.sums(path)
+            if sums is not None:
+                wrong = integrity.damage(path, sums)
+            else:
                 wrong = None if _about(path).is_file() else "is no checkpoint"
             # A run that is going on may have removed one meanwhile.
             if wrong and self._has(step):
                 self._leave_out(step, wrong)
-            elif not judged and self._has(step):
+            elif sums is None and self._has(step):
                 self._report(f"{path}: {integrity.NAME} is missing or cut short: it is tried as it is")
 
     def _leave_out(self, step, wrong):
@@ -185,7 +186,8 @@ class Checkpoints:
             test_accuracy: of the state, if it is known: then it may be kept as one of the best.
 
         Raises:
-            InputError: if the folder holds later checkpoints, which are of another run.
+            InputError: if the folder holds later checkpoints, which are of another run, or if this is the first one,
+                and what is read back is not what was written.
         """
         self.wait()
         self._tidy()
@@ -218,19 +220,20 @@ class Checkpoints:
             self._read_back(state)
 
     def _read_back(self, state):
-        """Raise InputError if a checkpoint that was written cannot be read, or is of other numbers."""
+        """Raise InputError if the checkpoint that was just saved cannot be read, or holds other numbers."""
         self.wait()
         if not self.steps():
             return  # that it could not be written is reported
         try:
             restored, _ = self._restore(state, int(state.step))
-            if not all(map(_same, jax.tree.leaves(state), jax.tree.leaves(restored))):
-                raise InputError("it holds other numbers")
+            why = None if all(map(_same, jax.tree.leaves(state), jax.tree.leaves(restored))) else "other numbers"
         except InputError as error:
+            why = _reason(error.__cause__ or error)
+        if why:
             raise InputError(
-                f"{self.directory}: the first checkpoint was written, but cannot be read back ({error}): choose "
+                f"{self.directory}: the first checkpoint was written, and is not what is read back ({why}): choose "
                 "another --workdir"
-            ) from error
+            )
 
     def _seal(self) -> None:
         """Called in the background when all files of a checkpoint are written, before it gets its name."""
@@ -323,7 +326,8 @@ class Checkpoints:
                 raise InputError(
                     f"{path}: the run that is going on there has removed it meanwhile: try again"
                 ) from error
-            if integrity.sums(path) is not None and integrity.damage(path) is None:
+            sums = integrity.sums(path)
+            if sums is not None and integrity.damage(path, sums) is None:
                 raise InputError(
                     f"{path}: this checkpoint cannot be read here, though its sums are right ({_reason(error)}): keep "
                     "it"
@@ -355,14 +359,17 @@ class Checkpoints:
         Raises:
             InputError: if there is none, if it is of another network, or if it cannot be read.
         """
+        if step is not None:
+            return self._restore(like, step, network_only=network_only)
         while True:
-            chosen = self._require(step)
+            chosen = self._require(None)
             try:
-                return self._restore(like, chosen, network_only=network_only)
+                found = self._restore(like, chosen, network_only=network_only)
             except _Unreadable:
-                if step is not None:
-                    raise
-            # All processes have read the same, and find the same.
+                found = None
+            # Of parameters that are divided over the devices, each process reads its own.
+            if np.all(multihost_utils.process_allgather(np.bool_(found is not None))):
+                return found
             if not self._writes or jax.process_index() == 0:
                 self._leave_out(chosen, "cannot be read")
             multihost_utils.sync_global_devices(f"the checkpoint of step {chosen} is left out")
@@ -396,10 +403,11 @@ class _Manager(ocp.CheckpointManager):
 
 
 class _PlainPath:
-    """A path to a folder that Orbax and TensorStore take as it is.
+    r"""A path to a folder that Orbax and TensorStore take as it is.
 
-    They read patterns, escapes, addresses and Unicode into one, and then write what they do not find again: what is
-    not of plain characters is given to them as a descriptor of the open folder.
+    They interpret some characters of a path ([, *, %, \\, letters that are not ASCII), and may not find what they have
+    written. A path with other characters than ASCII letters, digits and _ . / - is replaced by /proc/self/fd/N, with N
+    the descriptor of the open folder.
 
     Raises:
         InputError: where the system has no such paths.
@@ -427,8 +435,21 @@ def _about(folder: Path) -> Path:
     return folder / "about" / "metadata"
 
 
+def _steps(directory: Path) -> list[int]:
+    """The steps of the checkpoints in a folder, increasing."""
+    return sorted(int(path.name) for path in directory.glob("*") if path.name.isascii() and path.name.isdecimal())
+
+
+def newest_about(directory: Path) -> tuple[int, dict[str, Any]] | None:
+    """The step of the newest checkpoint that says something of itself, and that; None if there is none."""
+    for step in reversed(_steps(directory)):
+        with contextlib.suppress(OSError, ValueError, RecursionError):
+            return step, json.loads(_about(directory / str(step)).read_text(encoding="utf-8"))
+    return None
+
+
 def _same(a: jax.Array, b: jax.Array) -> bool:
-    """Whether two arrays are the same bit for bit, as far as this process has them."""
+    """True if two arrays have the same bits, as far as this process has them."""
     pairs = zip(a.addressable_shards, b.addressable_shards, strict=True)
     return all(np.asarray(x.data).tobytes() == np.asarray(y.data).tobytes() for x, y in pairs)
 

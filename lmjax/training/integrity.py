@@ -1,4 +1,4 @@
-"""Whether files are still what was written: a list of their SHA-256 sums that lies beside them.
+"""SHA-256 sums of files, kept beside them, which show if a file has changed.
 
 Orbax finds many damaged files by itself, but not all: of single bits flipped in the files that hold the arrays, one in
 eight gave other numbers without an error.
@@ -18,8 +18,10 @@ def seal(directory: Path) -> None:
 
     Files of the folder itself are left out: Orbax notes there later when it was done.
     """
-    files.write(directory / NAME, json.dumps({name: _sum(directory / name) for name in _listed(directory)}, indent=0))
-    for path in directory.rglob("*"):
+    paths = sorted(directory.glob("*/**/*"))
+    found = {path.relative_to(directory).as_posix(): _sum(path) for path in paths if path.is_file()}
+    files.write(directory / NAME, json.dumps(found, indent=0), durable=False)
+    for path in (*directory.rglob("*"), directory):
         files.sync(path)
 
 
@@ -33,10 +35,10 @@ def sums(directory: Path) -> dict[str, str] | None:
     return found if whole else None
 
 
-def damage(directory: Path) -> str | None:
-    """Name a file of a folder that is not what was written; None if there is none, or nothing to compare with."""
+def damage(directory: Path, sums: dict[str, str]) -> str | None:
+    """The first difference from the sums, in words; None if there is none."""
     try:
-        for name, expected in (sums(directory) or {}).items():
+        for name, expected in sums.items():
             if not (directory / name).is_file():
                 return f"{name} is missing"
             if _sum(directory / name) != expected:
@@ -44,10 +46,6 @@ def damage(directory: Path) -> str | None:
     except OSError as error:
         return f"{error.filename} cannot be read ({error.strerror})"
     return None
-
-
-def _listed(directory: Path) -> list[str]:
-    return sorted(path.relative_to(directory).as_posix() for path in directory.glob("*/**/*") if path.is_file())
 
 
 def _sum(path: Path) -> str:

@@ -61,5 +61,5 @@ def end(code: int) -> NoReturn:
     if code > 2 or (code and jax.distributed.is_initialized()):
         # What was open is closed. In an orderly exit Python would pull away what XLA's threads may still be compiling
         # with, and a process that has failed would wait for the others to end.
-        os._exit(code)  # what was printed is written: `run` has seen to it
+        os._exit(code)
     sys.exit(code)

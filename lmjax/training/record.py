@@ -11,6 +11,7 @@ from filelock import FileLock, Timeout
 from lmjax import files
 from lmjax.config import Config, differences, from_dict, to_dict
 from lmjax.errors import InputError
+from lmjax.training.checkpoint import newest_about
 from lmjax.training.console import warn
 
 _FILES = ("config.json", "metrics.jsonl", "summary.json")
@@ -34,7 +35,7 @@ class Record:
         writes: bool = True,
         report: Callable[[str], None] = warn,
     ):
-        self.directory = files.local(directory, "the folder of a run:")
+        self.directory = files.local(directory, "folder of the run:")
         self.writes = writes
         self.config_path, self.metrics_path, self.summary_path = (self.directory / name for name in _FILES)
         self.rows: list[dict[str, Any]] = []
@@ -125,29 +126,35 @@ class Record:
         """
         different = differences(self.config(), config, sections)
         if different:
-            said = ", ".join(f"{key} {theirs!r} (now {ours!r})" for key, (theirs, ours) in different.items())
             raise InputError(
-                f"{self.directory} holds another run, with {said}: give the same values, or choose another folder"
+                f"{self.directory} holds another run, with {_told(different, 'now')}: give the same values, or choose "
+                "another folder"
             )
+        if found := newest_about(self.directory / "checkpoints"):
+            self.require_own(*found)
 
-    def require_own(self, about: dict[str, Any], step: int) -> None:
-        """Checks that a checkpoint, of which this is kept with it, is of the run in this folder.
+    def require_own(self, step: int, about: dict[str, Any]) -> None:
+        """Check that a checkpoint belongs to the run in this folder.
+
+        Args:
+            step: of the checkpoint.
+            about: what was kept with it.
 
         Raises:
             InputError: naming every key of its config that differs, with both values.
         """
+        ours = self.config()
         try:
-            different = differences(from_dict(about["config"]), self.config())
-        except (KeyError, InputError) as error:
+            different = differences(from_dict(about["config"]), ours)
+        except (KeyError, TypeError, InputError) as error:
             raise InputError(
                 f"{self.directory}: the checkpoint of step {step} is of another version of lmjax ({error}): start a "
                 "new run"
             ) from error
         if different:
-            said = ", ".join(f"{key} {theirs!r} (here {ours!r})" for key, (theirs, ours) in different.items())
             raise InputError(
-                f"{self.directory}: the checkpoint of step {step} is of another run, with {said}: put back what was "
-                f"changed in {self.config_path.name} or moved into this folder"
+                f"{self.directory}: the checkpoint of step {step} is of another run, with {_told(different, 'here')}: "
+                f"restore {self.config_path.name}, or move the checkpoint to the folder of its own run"
             )
 
     def summary(self) -> dict[str, Any] | None:
@@ -239,6 +246,11 @@ class Record:
                 raise InputError(
                     f"{path}: could not be written ({error.strerror}): make room, and going on with the run writes it"
                 ) from error
+
+
+def _told(different: dict[str, tuple[Any, Any]], now: str) -> str:
+    """Keys with their values there and here, for a message."""
+    return ", ".join(f"{key} {theirs!r} ({now} {ours!r})" for key, (theirs, ours) in different.items())
 
 
 def _cure(error: Exception) -> str:

@@ -150,7 +150,7 @@ class Run:
             say(f"there is no checkpoint yet: starting again{again}")
             return 0.0
         trainer.state, about = checkpoints.restore(trainer.state)
-        record.require_own(about, trainer.step)
+        record.require_own(trainer.step, about)
         try:
             rows, tally, draws, seconds = _position(about, trainer.step, trainer.steps_per_epoch)
             require_same_data(trainer.dataset, about["data"], record)

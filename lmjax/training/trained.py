@@ -129,7 +129,7 @@ def open_run(
         dataset = load_data(config)
         step = checkpoints.choose(at)
         about = checkpoints.about(step)
-        record.require_own(about, step)
+        record.require_own(step, about)
         trained_on = about["data"]
         if trained_on["classes"] != list(dataset.classes):
             raise InputError(f"{record.directory}: {_other_classes(trained_on['classes'], dataset.classes)}")
@@ -141,18 +141,6 @@ def open_run(
         with Trainer(config, dataclasses.replace(dataset, mean=mean, std=std)) as trainer:
             trainer.state, _ = checkpoints.restore(trainer.state, step, network_only=True)
             yield Trained(record, config, step, trainer)
-
-
-def require_own_checkpoint(record: Record) -> None:
-    """Check that the newest checkpoint of a run that has ended, if it was kept, is of that run.
-
-    Raises:
-        InputError: if it is of another one.
-    """
-    if (record.directory / "checkpoints").is_dir():
-        with Checkpoints(record.directory / "checkpoints", read_only=True) as checkpoints:
-            if (step := checkpoints.latest()) is not None:
-                record.require_own(checkpoints.about(step), step)
 
 
 def _other_classes(trained_on: list[str], now: tuple[str, ...]) -> str:

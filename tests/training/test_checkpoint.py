@@ -188,7 +188,10 @@ def test_first_checkpoint_is_read_back(tmp_path, config, digits, monkeypatch):
         seal(folder)
 
     monkeypatch.setattr(integrity, "seal", lose_a_file)
-    with Checkpoints(tmp_path) as checkpoints, pytest.raises(InputError, match="was written, but cannot be read back"):
+    with (
+        Checkpoints(tmp_path) as checkpoints,
+        pytest.raises(InputError, match="is not what is read back"),
+    ):
         checkpoints.save(trainer.state, {})
     monkeypatch.undo()
     restore = Checkpoints._restore
@@ -198,7 +201,7 @@ def test_first_checkpoint_is_read_back(tmp_path, config, digits, monkeypatch):
         return state._replace(params=jax.tree.map(lambda x: x + 1, state.params)), about
 
     monkeypatch.setattr(Checkpoints, "_restore", other_numbers)
-    with Checkpoints(tmp_path / "b") as checkpoints, pytest.raises(InputError, match=r"\(it holds other numbers\)"):
+    with Checkpoints(tmp_path / "b") as checkpoints, pytest.raises(InputError, match=r"\(other numbers\)"):
         checkpoints.save(trainer.state, {})
 
 
