@@ -1,7 +1,10 @@
 """What all pictures have in common."""
 
+import io
+from pathlib import Path
 from typing import Any
 
+from lmjax import files
 from lmjax.errors import optional_import
 
 # The one of Okabe and Ito (2008), which colour-blind readers can tell apart, without its yellow, too pale for a line.
@@ -21,6 +24,13 @@ def figure(width: float, height: float, *, purpose: str = "drawing") -> Any:
     """
     module = optional_import("matplotlib.figure", package="matplotlib", purpose=purpose)
     return module.Figure(figsize=(width, height), layout="constrained")
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a picture in the format of its ending; a link of its name is replaced, not followed."""
+    content = io.BytesIO()
+    figure.savefig(content, format=path.suffix[1:], dpi=150)
+    files.write(path, content.getvalue())
 
 
 def open_frame(axes: Any) -> None:

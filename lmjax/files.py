@@ -54,17 +54,22 @@ def inside(root: Path, *names: str) -> Path:
 def write(path: Path, content: str | bytes, *, durable: bool = True) -> None:
     """Write a file whole: whatever happens in between, it is either the old one or the new one.
 
-    A link of its name is replaced, not followed.
+    A link of its name is replaced, not followed; a device or a pipe, such as /dev/stdout, is written to.
 
     Args:
         path: of the file, in a folder that is there.
-        content: text is encoded as UTF-8.
+        content: text is encoded as UTF-8; what cannot be, of a name that is no text, is escaped.
         durable: return only when it has reached the disk. Otherwise a power cut may leave an empty file.
     """
+    data = content.encode(errors="backslashreplace") if isinstance(content, str) else content
+    if os.path.exists(path) and not os.path.isfile(path):
+        with path.open("wb") as file:
+            file.write(data)
+        return
     part = path.with_name(f".{secrets.token_hex(8)}.part")
     try:
         with part.open("xb") as file:
-            file.write(content.encode() if isinstance(content, str) else content)
+            file.write(data)
             if durable:
                 _bring(file)
         os.replace(part, path)

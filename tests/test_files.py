@@ -80,6 +80,14 @@ def test_writing_replaces_a_link_and_spares_what_is_behind_it(tmp_path, durable)
     assert {path.name for path in tmp_path.iterdir()} == {"victim", "file"}
 
 
+def test_pipes_are_written_to(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    files.write(tmp_path / "pipe", "told \udcff")
+    assert os.read(reader, 100) == b"told \\udcff"
+    assert not (tmp_path / "pipe").is_file()
+
+
 def test_writing_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
     place = tmp_path / "file"
     place.write_text("old")

@@ -322,6 +322,52 @@ def state(finished):
     return Trainer(config, load_data(config)).state
 
 
+@pytest.mark.parametrize("change", [{"seed": 1}, {"test_accuracy": 0.123}, {"test_loss": None}], ids=str)
+def test_summary_of_another_run(copy, finished, capsys, change):
+    summary = read(finished / "summary.json") | change
+    (copy / "summary.json").write_text(json.dumps(summary))
+    assert run("--workdir", copy, "--resume", "auto") == 2
+    assert "summary.json: is not a summary (" in capsys.readouterr().err
+
+
+def test_link_and_parent_in_the_path(tmp_path):
+    """What the system takes "link/.." for, every writer does."""
+    (tmp_path / "real" / "deep").mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "deep")
+    assert run("--workdir", f"{tmp_path}/link/../w", "--train.epochs", 1) == 0
+    assert run("--evaluate", tmp_path / "real" / "w") == 0
+    assert not (tmp_path / "w").exists()
+
+
+def test_links_in_the_folder_of_a_run_are_not_written_through(copy, tmp_path):
+    victim, trash = tmp_path / "victim", tmp_path / "trash"
+    victim.write_text("theirs")
+    trash.mkdir()
+    for name in ("learning_curves.png", "coefficients.png", "metrics.jsonl"):
+        (copy / name).unlink(missing_ok=True)
+        (copy / name).symlink_to(victim)
+    (copy / "checkpoints" / "discarded").symlink_to(trash)
+    assert run("--workdir", copy, "--resume") == 0
+    assert victim.read_text() == "theirs"
+    assert not list(trash.iterdir())
+    assert not (copy / "learning_curves.png").is_symlink()
+
+
+def test_checkpoint_that_does_not_say_its_data(copy, capsys):
+    about = copy / "checkpoints" / "44" / "about" / "metadata"
+    for data in (None, 4, {}):
+        about.write_text(json.dumps(read(about) | {"data": data}))
+        integrity.seal(copy / "checkpoints" / "44")
+        assert run("--evaluate", copy) == 2
+        assert "does not say what data it was trained on" in capsys.readouterr().err
+
+
+def test_names_longer_than_a_file_can_have(capsys):
+    for options in (["--workdir"], ["--resume", "auto", "--workdir"], ["--evaluate"]):
+        assert run(*options, "a" * 300) == 2
+        assert capsys.readouterr().err.startswith("error: ")
+
+
 @pytest.mark.parametrize("ended", [False, True], ids=["going on", "ended"])
 def test_checkpoints_of_another_run(copy, finished, capsys, ended):
     """Moved there, or left where the config was changed: the numbers of one are not given for those of the other."""

@@ -75,6 +75,8 @@ def require_out(path: Path | None) -> None:
     if path is None:
         return
     files.local(path, "--out")
+    if path.stem in ("config", "metrics", "summary") and (path.parent / "config.json").exists():
+        raise InputError(f"--out {path}: would take the place of what the run in {path.parent} has recorded: rename it")
     formats = drawing.figure(1, 1, purpose="drawing").canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in formats:
         raise InputError(f"--out {path}: is no picture: end it in one of {', '.join('.' + name for name in formats)}")
@@ -91,7 +93,7 @@ def save(figure: Any, path: Path) -> None:
         InputError: if it cannot be written.
     """
     try:
-        figure.savefig(path, dpi=150)
+        drawing.save(figure, path)
     except OSError as error:
         raise InputError(f"--out {path}: cannot be written ({error.strerror})") from error
     print(f"\npicture: {path}")

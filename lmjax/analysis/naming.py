@@ -21,10 +21,12 @@ def labels(names: Sequence[str], folders: Sequence[Path]) -> list[str]:
     for name, folder in zip(names, folders, strict=True):
         places[name][folder] = None
     suffixes = {name: dict(zip(theirs, distinct(list(theirs)), strict=True)) for name, theirs in places.items()}
-    return [
+    found = [
         name if len(suffixes[name]) == 1 else f"{name} ({suffixes[name][folder]})"
         for name, folder in zip(names, folders, strict=True)
     ]
+    # Matplotlib takes what is between two $ for a formula, and cannot draw what is no text.
+    return [label.encode(errors="backslashreplace").decode().replace("$", r"\$") for label in found]
 
 
 def distinct(folders: Sequence[Path]) -> list[str]:

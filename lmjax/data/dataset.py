@@ -1,6 +1,7 @@
 """What a data set is, once it is in memory."""
 
 import dataclasses
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -67,13 +68,18 @@ class Dataset:
     def describe(self) -> dict[str, Any]:
         """What a network trained on it depends on, as plain data, to be kept with a checkpoint."""
         return {
-            "classes": list(self.classes),
+            "classes": utf8(self.classes),
             "shape": list(self.shape),
             "training_images": len(self.train),
             "test_images": len(self.test),
             "mean": self.mean.tolist(),
             "std": self.std.tolist(),
         }
+
+
+def utf8(names: Iterable[str]) -> list[str]:
+    """Names of folders as UTF-8 has them, whatever the locale."""
+    return [name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape") for name in names]
 
 
 def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from lmjax.data import prepared
+from lmjax.data.dataset import utf8
 from lmjax.data.folder import Files, class_names, require_directory, split_folder
 from lmjax.data.stream import Source
 from lmjax.errors import InputError
@@ -56,7 +57,7 @@ class Photographs:
     def describe(self) -> dict[str, Any]:
         """What a network trained on it depends on, as plain data, to be kept with a checkpoint."""
         return {
-            "classes": list(self.classes),
+            "classes": utf8(self.classes),
             "shape": list(self.shape),
             "training_images": len(self.train),
             "test_images": len(self.test),

@@ -60,6 +60,8 @@ def resize(
         f"--shorter-side {shorter_side}: {photographs.directory} is a smaller copy itself, of {photographs.resized} "
         "pixels: make this one from the originals",
     )
+    source = Path(photographs.directory)
+    _require(source not in target.resolve().parents, f"--to {target}: lies in the photographs themselves, {source}")
     classes = photographs.classes
     _require(len(set(classes)) == len(classes), f"{photographs.name}: several classes have the same name: rename them")
     splits = {"train": photographs.train, "val": photographs.test}

@@ -179,7 +179,8 @@ def export(table: Table, out: Path, to: Path) -> int:
         raise InputError(f"--export {to}: says {note(to)!r} of its data, and {out} says {note(out)!r}: choose another")
     for row, summaries in collect(table, out).items():
         for seed in summaries:
-            source, target = (Record(folder / folder_of(row) / f"seed{seed}") for folder in (out, to))
+            source = Record(out / folder_of(row) / f"seed{seed}")
+            target = Record(files.inside(to, folder_of(row), f"seed{seed}"))
             if (target.directory / "checkpoints").exists():
                 raise InputError(f"--export {target.directory}: is a run itself: choose another folder")
             source.read_rows()

@@ -57,8 +57,9 @@ class Checkpoints:
         read_only: bool = False,
         report: Callable[[str], None] = warn,
     ):
-        self.directory = Path(directory).absolute()
-        if read_only and not self.directory.is_dir():
+        # Absolute, which Orbax needs, and without links: of "link/.." it and TensorStore think differently.
+        self.directory = Path(os.path.realpath(directory))
+        if read_only and not os.path.isdir(self.directory):
             raise InputError(f"{self.directory}: holds no checkpoint")
         self._report = report
         self._saving: int | None = None
@@ -248,7 +249,10 @@ class Checkpoints:
             # Once more later, since Orbax does not wait for those of its threads that have not failed yet.
             names += ["*.orbax-checkpoint-tmp*"] if self._failed else []
             for path in (path for name in names for path in self.directory.glob(name)):
-                shutil.rmtree(path, ignore_errors=True) if path.is_dir() else path.unlink()
+                if path.is_dir() and not path.is_symlink():
+                    shutil.rmtree(path, ignore_errors=True)
+                else:
+                    path.unlink()
 
     @contextlib.contextmanager
     def _failure_is_reported(self, step):
@@ -402,6 +406,24 @@ class _Manager(ocp.CheckpointManager):
                 files.sync(path)
 
 
+def require_possible(directory: Path) -> None:
+    """Check that checkpoints can be written below a folder of this name, which need not be there yet.
+
+    Raises:
+        InputError: if its name has characters that some reader interprets, and the system has no paths for open
+            folders.
+    """
+    if not _is_plain(directory) and not os.path.isdir(_DESCRIPTORS):
+        raise InputError(
+            f"{directory}: on this system, the path of checkpoints can only have ASCII letters, digits and _ . - in "
+            "it: choose another --workdir"
+        )
+
+
+def _is_plain(folder: Path) -> bool:
+    return re.fullmatch(r"[\w./-]+", os.path.realpath(folder), re.ASCII) is not None
+
+
 class _PlainPath:
     r"""A path to a folder that Orbax and TensorStore take as it is.
 
@@ -414,14 +436,10 @@ class _PlainPath:
     """
 
     def __init__(self, folder: Path):
+        require_possible(folder)
         self.path, self._descriptor = folder, None
-        if re.fullmatch(r"[\w./-]+", str(folder), re.ASCII):
+        if _is_plain(folder):
             return
-        if not _DESCRIPTORS.is_dir():
-            raise InputError(
-                f"{folder}: on this system, the path of checkpoints can only have ASCII letters, digits and _ . - in "
-                "it: choose another --workdir"
-            )
         self._descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
         self.path = _DESCRIPTORS / str(self._descriptor)
 

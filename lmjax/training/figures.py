@@ -41,7 +41,7 @@ def learning_curves(rows: list[dict[str, Any]], path: Path, title: str) -> None:
         xytext=(4, 0), textcoords="offset points", va="center", color=_TEST,
     )  # fmt: skip
     figure.suptitle(title)
-    figure.savefig(path, dpi=150)
+    drawing.save(figure, path)
 
 
 def coefficients(values: dict[str, list], path: Path, title: str) -> None:
@@ -62,7 +62,7 @@ def coefficients(values: dict[str, list], path: Path, title: str) -> None:
     if len(lines) > 1:
         axes.legend(frameon=False, ncols=2)
     axes.set_title(title, pad=18)
-    figure.savefig(path, dpi=150)
+    drawing.save(figure, path)
 
 
 def by_kind(values: dict[str, Any]) -> dict[str, dict[str, np.ndarray]]:

@@ -28,6 +28,8 @@ def require(directory: str | Path) -> None:
         InputError: if it, or what it would be made in, is a file or cannot be written.
     """
     path = files.local(directory, "--profile").absolute()
+    if not str(path).isprintable():
+        raise InputError(f"--profile {directory}: the profiler cannot write to a name like this: choose another place")
     try:
         there = next(place for place in (path, *path.parents) if place.exists())
         if not there.is_dir():

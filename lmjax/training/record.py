@@ -2,6 +2,8 @@
 
 import contextlib
 import json
+import math
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -57,11 +59,11 @@ class Record:
     @property
     def started(self) -> bool:
         """Whether the folder holds a run."""
-        return self.config_path.exists()
+        return os.path.exists(self.config_path)  # unlike Path's, it takes any text for a name
 
     def require_none(self) -> None:
         """Raises InputError if the folder holds a run already."""
-        if any((self.directory / name).exists() for name in (*_FILES, "checkpoints")):
+        if any(os.path.lexists(self.directory / name) for name in (*_FILES, "checkpoints")):
             raise InputError(
                 f"{self.directory} already holds a run: go on with it by --resume, or choose another folder"
             )
@@ -112,7 +114,8 @@ class Record:
         try:
             return from_dict(json.loads(self.config_path.read_text()))
         except OSError as error:
-            seeds = sorted(path.parent.name for path in self.directory.glob(f"seed*/{self.config_path.name}"))
+            places = self.directory.glob(f"seed*/{self.config_path.name}") if os.path.isdir(self.directory) else ()
+            seeds = sorted(path.parent.name for path in places)
             several = f", but those of several seeds: add --seeds, or name one ({', '.join(seeds)})" if seeds else ""
             raise InputError(f"{self.directory} holds no run (no {self.config_path.name}){several}") from error
         except (ValueError, RecursionError) as error:  # no text, no JSON, or JSON that is no config
@@ -168,6 +171,7 @@ class Record:
             accuracy = summary.get("test_accuracy") if isinstance(summary, dict) else None
             if not isinstance(accuracy, float) or not 0 <= accuracy <= 1:
                 raise ValueError("it has no test_accuracy between 0 and 1")
+            self._require_own_numbers(summary)
             return summary
         except FileNotFoundError:
             return None
@@ -175,6 +179,19 @@ class Record:
             raise InputError(
                 f"{self.summary_path}: is not a summary ({error}): delete it, and going on with the run writes it again"
             ) from error
+
+    def _require_own_numbers(self, summary):
+        """Raise ValueError for the summary of another run."""
+        for key, value in summary.items():
+            if key.startswith("test_") and not (isinstance(value, (int, float)) and math.isfinite(value)):
+                raise ValueError(f"{key} is {value!r}, and no number")
+        seed = self.config().seed
+        if summary.get("seed", seed) != seed:
+            raise ValueError(f"it is of seed {summary['seed']}, and the run of seed {seed}")
+        found = newest_about(self.directory / "checkpoints")
+        rows = found[1].get("rows") if found and isinstance(found[1], dict) else None
+        if rows and summary.get("steps") == found[0] and rows[-1].get("test_accuracy") != summary["test_accuracy"]:
+            raise ValueError("its test_accuracy is not that of the last checkpoint")
 
     def read_rows(self) -> list[dict[str, Any]]:
         """The rows of metrics.jsonl, one an epoch; a last line that a crash has cut short is left out.

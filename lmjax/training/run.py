@@ -20,7 +20,7 @@ from lmjax import data
 from lmjax.config import Config, to_dict
 from lmjax.errors import InputError
 from lmjax.training import figures
-from lmjax.training.checkpoint import Checkpoints
+from lmjax.training.checkpoint import Checkpoints, require_possible
 from lmjax.training.console import ProgressBar, device, say, say_epoch, say_stability, warn
 from lmjax.training.interruption import Interruption
 from lmjax.training.profiling import Profile
@@ -108,6 +108,7 @@ class Run:
         config = self.config
         self.record = record = Record(config.workdir, writes=jax.process_index() == 0)
         record.require_same(config) if self._resume else record.require_none()
+        require_possible(record.directory)
         multihost_utils.sync_global_devices("all have looked at the folder")  # and only now may one write to it
         self._open.enter_context(record)
         if self._resume:

@@ -111,7 +111,8 @@ def require_seeds(record: Record, config: Config, seeds: list[int], *, resume: s
 def together(summaries: dict[int, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     """{"mean", "std", "values"} of everything about the test images, over the seeds."""
     results = {}
-    for key in [key for key in next(iter(summaries.values())) if key.startswith("test_")]:
+    shared = set.intersection(*(set(summary) for summary in summaries.values()))
+    for key in [key for key in next(iter(summaries.values())) if key.startswith("test_") and key in shared]:
         values = [summary[key] for summary in summaries.values()]
         # Of a sample: over n - 1, as is due where a few seeds stand for all.
         std = statistics.stdev(values) if len(values) > 1 else None

@@ -130,11 +130,18 @@ def open_run(
         step = checkpoints.choose(at)
         about = checkpoints.about(step)
         record.require_own(step, about)
-        trained_on = about["data"]
-        if trained_on["classes"] != list(dataset.classes):
-            raise InputError(f"{record.directory}: {_other_classes(trained_on['classes'], dataset.classes)}")
-        mean, std = np.float32(trained_on["mean"]), np.float32(trained_on["std"])
         now = dataset.describe()
+        try:
+            trained_on = about["data"]
+            mean, std = np.float32(trained_on["mean"]), np.float32(trained_on["std"])
+            different = _other_classes(trained_on["classes"], now["classes"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InputError(
+                f"{record.directory}: the checkpoint of step {step} does not say what data it was trained on ({error}"
+                "): evaluate another one"
+            ) from error
+        if different:
+            raise InputError(f"{record.directory}: {different}")
         for key in ("shape", "resized"):
             if now.get(key) != trained_on.get(key):
                 warn(f"note: {key} was {trained_on.get(key)} in training, and is {now.get(key)} here")
@@ -143,8 +150,10 @@ def open_run(
             yield Trained(record, config, step, trainer)
 
 
-def _other_classes(trained_on: list[str], now: tuple[str, ...]) -> str:
-    """What to say where they differ: a few of them, for there may be a thousand."""
+def _other_classes(trained_on: list[str], now: list[str]) -> str:
+    """The difference between the classes, in words: a few of them, for there may be a thousand. "" if there is none."""
+    if trained_on == now:
+        return ""
     parts = [f"was trained on {len(trained_on)} classes, and here are {len(now)}"]
     for names, others, what in ((trained_on, now, "missing here"), (now, trained_on, "new")):
         if different := sorted(set(names) - set(others)):
