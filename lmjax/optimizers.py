@@ -167,13 +167,16 @@ def _matrices(params: Any) -> Any:
 def _each_step(rule: optax.GradientTransformation) -> optax.GradientTransformation:
     """The rule, one without a state, for each step of a stack alone."""
 
-    def one(path, update, param):
-        function = lambda update, param: rule.update(update, optax.EmptyState(), param)[0]  # noqa: E731
+    def one(update, param):
+        return rule.update(update, optax.EmptyState(), param)[0]
+
+    def each(path, update, param):
+        function = one
         for _ in range(_stacked(path)):
             function = jax.vmap(function)
         return function(update, param)
 
-    return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(one, updates, params))
+    return optax.stateless(lambda updates, params: jax.tree_util.tree_map_with_path(each, updates, params))
 
 
 def _adam(name: str, b1: float, b2: float, eps: float) -> optax.GradientTransformation:
