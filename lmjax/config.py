@@ -362,10 +362,10 @@ class Config(_Checked):
 
 # Where the keys of earlier versions are now.
 _MOVED = {
-    "optimizer.momentum": 'an argument of optimizer.name, as in "sgd(momentum=0.9)"',
-    "optimizer.nesterov": 'an argument of optimizer.name, as in "sgd(momentum=0.9, nesterov=True)"',
-    "optimizer.milestones": 'arguments of optimizer.schedule, as in "steps(0.5, 0.75)"',
-    "optimizer.drop": 'an argument of optimizer.schedule, as in "steps(0.5, 0.75, drop=0.1)"',
+    "optimizer.momentum": 'optimizer.name, as in "sgd(momentum=0.9)"',
+    "optimizer.nesterov": 'optimizer.name, as in "sgd(momentum=0.9, nesterov=True)"',
+    "optimizer.milestones": 'optimizer.schedule, as in "steps(0.5, 0.75)"',
+    "optimizer.drop": 'optimizer.schedule, as in "steps(0.5, 0.75, drop=0.1)"',
     "optimizer.train_coefficients": "optimizer.coefficient_rate, which is 0 for false",
 }
 
@@ -413,7 +413,7 @@ def _build(cls, values, prefix):
     for key, value in values.items():
         if key not in hints:
             if prefix + key in _MOVED:
-                raise InputError(f"config: {prefix + key} is now {_MOVED[prefix + key]}")
+                raise InputError(f"config: {prefix + key} is now part of {_MOVED[prefix + key]}")
             close = difflib.get_close_matches(key, hints, n=1)
             raise InputError(
                 f"config: unknown key {_short(prefix + key)}"

@@ -80,7 +80,7 @@ def test_round_trip_through_json():
         (lambda: OptimizerConfig(coefficient_bounds=["a"]), "coefficient_bounds: must be of type float, got 'a'"),
         (
             lambda: from_dict({"optimizer": {"nesterov": True}}),
-            'optimizer.nesterov is now an argument of optimizer.name, as in "sgd(momentum=0.9, nesterov=True)"',
+            'optimizer.nesterov is now part of optimizer.name, as in "sgd(momentum=0.9, nesterov=True)"',
         ),
         (lambda: from_dict({"modle": {}}), "unknown key 'modle': did you mean 'model'?"),
         (lambda: from_dict({"model": {"stp": 1}}), "unknown key 'model.stp'"),
