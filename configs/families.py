@@ -14,7 +14,7 @@ def digits(name: str = "resnet20", stepper: str | None = None, *, learning_rate:
     return Config(
         data=DataConfig(name="digits", pad=1, flip=False),
         model=ModelConfig(name, stepper, **model),
-        optimizer=OptimizerConfig(learning_rate=learning_rate, milestones=()),
+        optimizer=OptimizerConfig(learning_rate=learning_rate, schedule="constant"),
         train=TrainConfig(epochs=1, batch_size=16),
     )
 

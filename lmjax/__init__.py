@@ -12,9 +12,21 @@ from lmjax.integrate import odeint
 
 __version__ = "0.1.0"
 
-__all__ = ["InputError", "__version__", "config", "data", "networks", "odeint", "recipes", "steppers", "training"]
+__all__ = [
+    "InputError",
+    "__version__",
+    "config",
+    "data",
+    "networks",
+    "odeint",
+    "optimizers",
+    "recipes",
+    "schedules",
+    "steppers",
+    "training",
+]
 
-_LATER = ("config", "data", "networks", "recipes", "training")
+_LATER = ("config", "data", "networks", "optimizers", "recipes", "schedules", "training")
 
 
 def __getattr__(name: str):

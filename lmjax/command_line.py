@@ -123,19 +123,15 @@ def override(config: Config, arguments: Sequence[str]) -> Config:
     """The config with keys replaced, e.g. by ["--model.stepper", "euler", "--train.epochs", "5"].
 
     Raises:
-        InputError: for a value that will not do, and for milestones where the learning rate has none.
+        InputError: for a value that will not do.
         SystemExit: for a key that is unknown or ill-typed.
     """
     if not arguments:
         return config
     tyro = optional_import("tyro", package="tyro", purpose="changing a config from the command line")
-    config = tyro.cli(
+    return tyro.cli(
         Config, prog="train.py --config FILE", description="Keys of the config:", default=config, args=arguments
     )
-    # Those of a recipe may stay, so that `--optimizer.schedule cosine` is all that one has to write.
-    if config.optimizer.schedule == "cosine" and any(re.match(r"--optimizer\.milestones\b", a) for a in arguments):
-        raise InputError("optimizer.milestones: schedule cosine has none: leave them out")
-    return config
 
 
 def load(place: str | Path) -> Config:

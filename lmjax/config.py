@@ -2,7 +2,6 @@
 
 import dataclasses
 import difflib
-import itertools
 import sys
 import types
 import typing
@@ -10,7 +9,7 @@ from typing import Any, ClassVar, Literal
 
 import jax.numpy as jnp
 
-from lmjax import files, steppers
+from lmjax import files, optimizers, schedules, steppers
 from lmjax.errors import InputError
 
 
@@ -198,75 +197,69 @@ class ModelConfig(_Checked):
 
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig(_Checked):
-    """Stochastic gradient descent with momentum, and the learning rate's course."""
+    """The update rule, the learning rate and its course, and the weight decay."""
 
     prefix: ClassVar[str] = "optimizer."
 
+    name: str = "sgd(momentum=0.9)"
+    """sgd, adamw, lamb, lion, muon, ..., or a call such as "adamw(b2=0.95)"; see lmjax.optimizers."""
     learning_rate: float = 0.1
     """At the start, or after the warm-up."""
     reference_batch_size: int | None = None
-    """The learning rate is meant for so many images a step, and is multiplied by train.batch_size /
-    reference_batch_size (the linear scaling rule); None: it is taken as it is."""
-    schedule: Literal["steps", "cosine"] = "steps"
-    """The learning rate falls at the milestones, or like half a cosine to 0 over the run."""
-    milestones: tuple[float, ...] = (0.5, 0.75)
-    """When the learning rate falls, as fractions of the run: they move along when train.epochs is changed. Those of a
-    recipe do not apply under schedule cosine, and cannot be given with it on the command line."""
-    drop: float = 0.1
-    """By what factor it falls at each milestone; not with schedule cosine."""
+    """The learning rate is meant for so many images an update, and is multiplied by train.batch_size *
+    accumulate_steps / reference_batch_size (the linear scaling rule); None: it is taken as it is."""
+    schedule: str = "steps(0.5, 0.75, drop=0.1)"
+    """The course of the learning rate: constant, steps, cosine, linear or wsd. Its times are fractions of the run, and
+    move along when train.epochs is changed; see lmjax.schedules."""
     warmup_epochs: float = 0.0
-    """Over so many epochs at the start, the schedule is multiplied by a ramp that rises linearly, step by step, to 1.
-    Epochs, not a fraction of the run: they do not move along when train.epochs is changed."""
-    momentum: float = 0.9
-    """0 for none."""
-    nesterov: bool = False
-    """Nesterov's form of the momentum."""
+    """Over so many epochs at the start, the schedule is multiplied by a ramp that rises linearly, update by update, to
+    1. Epochs, not a fraction of the run: they do not move along when train.epochs is changed."""
     weight_decay: float = 1e-4
-    """Added to the gradient as weight_decay * parameter, biases and normalisation included."""
+    """Added to the gradient (sgd, adam, rmsprop) or to the update (the others) as weight_decay * parameter."""
+    decay: Literal["all", "kernels"] = "all"
+    """What decays: all but the coefficients of the scheme; or kernels alone, without biases and normalization."""
     decay_coefficients: bool = False
     """Decay the trainable coefficients of the scheme (k of LM), too."""
-    train_coefficients: bool = True
-    """False keeps them at their initial values: --model.stepper "lm(-0.5, -0.5)" then fixes k at -0.5."""
+    coefficient_rate: float = 1.0
+    """Multiplies the learning rate of the coefficients. 0 keeps them at their initial values: --model.stepper "lm(-0.5,
+    -0.5)" then fixes k at -0.5."""
     coefficient_bounds: tuple[float, ...] | None = None
     """Two numbers between which the coefficients are kept after each update, e.g. -1 1; None: not at all."""
+    clip_norm: float | None = None
+    """Shorten the gradient, over all parameters, to this norm where it is longer; None: not at all."""
+    accumulate_steps: int = 1
+    """Make one update from the mean gradient of so many steps, as from a batch so many times larger (but each step has
+    batch statistics of its own). Steps at the end of the run that do not make one update are lost."""
 
     def chosen_for_coefficients(self) -> list[str]:
         """The options set that only matter where the scheme has trainable coefficients."""
         options = {
             "decay_coefficients": self.decay_coefficients,
-            "train_coefficients": not self.train_coefficients,
+            "coefficient_rate": self.coefficient_rate != 1,
             "coefficient_bounds": self.coefficient_bounds is not None,
         }
         return [name for name, chosen in options.items() if chosen]
 
     def check(self):
+        for key, room in (("name", optimizers), ("schedule", schedules)):
+            room.get(getattr(self, key))
+            object.__setattr__(self, key, room.normalize(getattr(self, key)))
         _require(self.learning_rate > 0, "optimizer.learning_rate", "positive", self.learning_rate)
-        _require(
-            all(0 < m < 1 for m in self.milestones) and all(a < b for a, b in itertools.pairwise(self.milestones)),
-            "optimizer.milestones", "increasing fractions between 0 and 1", self.milestones,
-        )  # fmt: skip
-        _require(self.drop > 0, "optimizer.drop", "positive", self.drop)
-        # A recipe's milestones differ from the default, so that only the command line can tell who has set them.
-        default = OptimizerConfig.drop
-        _require(
-            self.schedule == "steps" or self.drop == default, "optimizer.drop",
-            f"left at {default} with schedule {self.schedule}", self.drop,
-        )  # fmt: skip
-        images = self.reference_batch_size
+        images, clip = self.reference_batch_size, self.clip_norm
         _require(images is None or images >= 1, "optimizer.reference_batch_size", "at least 1", images)
-        _require(self.warmup_epochs >= 0, "optimizer.warmup_epochs", "0 or more", self.warmup_epochs)
-        _require(0 <= self.momentum < 1, "optimizer.momentum", "at least 0 and less than 1", self.momentum)
-        _require(self.momentum > 0 or not self.nesterov, "optimizer.nesterov", "off without momentum", self.nesterov)
-        _require(self.weight_decay >= 0, "optimizer.weight_decay", "0 or more", self.weight_decay)
+        for key in ("warmup_epochs", "weight_decay", "coefficient_rate"):
+            _require(getattr(self, key) >= 0, f"optimizer.{key}", "0 or more", getattr(self, key))
         bounds = self.coefficient_bounds
         _require(
             bounds is None or (len(bounds) == 2 and bounds[0] < bounds[1]), "optimizer.coefficient_bounds",
             "two increasing numbers", bounds,
         )  # fmt: skip
         _require(
-            self.train_coefficients or not (self.decay_coefficients or bounds), "optimizer.train_coefficients",
-            "on where the coefficients are decayed or bounded", self.train_coefficients,
+            self.coefficient_rate > 0 or not (self.decay_coefficients or bounds), "optimizer.coefficient_rate",
+            "positive where the coefficients are decayed or bounded", self.coefficient_rate,
         )  # fmt: skip
+        _require(clip is None or clip > 0, "optimizer.clip_norm", "positive", clip)
+        _require(self.accumulate_steps >= 1, "optimizer.accumulate_steps", "at least 1", self.accumulate_steps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -367,6 +360,15 @@ class Config(_Checked):
         )  # fmt: skip
 
 
+# Where the keys of earlier versions are now.
+_MOVED = {
+    "optimizer.momentum": 'optimizer.name, as in "sgd(momentum=0.9)"',
+    "optimizer.nesterov": 'optimizer.name, as in "sgd(momentum=0.9, nesterov=True)"',
+    "optimizer.milestones": 'optimizer.schedule, as in "steps(0.5, 0.75)"',
+    "optimizer.drop": 'optimizer.schedule, as in "steps(0.5, 0.75, drop=0.1)"',
+    "optimizer.train_coefficients": "optimizer.coefficient_rate, which is 0 for false",
+}
+
 # What may differ between a checkpoint and the run that goes on from it: where things are, not what they are.
 _PLACES = (
     "workdir",
@@ -410,6 +412,8 @@ def _build(cls, values, prefix):
     arguments = {}
     for key, value in values.items():
         if key not in hints:
+            if prefix + key in _MOVED:
+                raise InputError(f"config: {prefix + key} is now part of {_MOVED[prefix + key]}")
             close = difflib.get_close_matches(key, hints, n=1)
             raise InputError(
                 f"config: unknown key {_short(prefix + key)}"

@@ -66,7 +66,7 @@ def test_the_optimiser_is_as_many_operations_at_any_depth(images):
         )
         optimizer = Trainer(config, images, data_mesh(jax.devices()[:1]))
         params, state = optimizer.state.params, optimizer.state.optimizer
-        program = jax.make_jaxpr(optimizer.programs.optimizer.update)(params, state, params)
+        program = jax.make_jaxpr(optimizer.programs.optimizer.update)(params, state, params, step=0)
         counts.append((len(jax.tree.leaves(params)), len(program.eqns)))
     assert counts[0] == counts[1]
 

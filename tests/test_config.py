@@ -11,7 +11,11 @@ from lmjax.config import Config, DataConfig, ModelConfig, OptimizerConfig, Train
 
 
 def test_round_trip_through_json():
-    config = Config(optimizer=OptimizerConfig(milestones=(0.1, 0.2)), data=DataConfig(name="folder", size=3), seed=5)
+    config = Config(
+        optimizer=OptimizerConfig(schedule="steps(0.1, 0.2)", coefficient_bounds=(-1, 1)),
+        data=DataConfig(name="folder", size=3),
+        seed=5,
+    )
     assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
 
 
@@ -41,29 +45,43 @@ def test_round_trip_through_json():
             lambda: OptimizerConfig(learning_rate=float("nan")),
             "optimizer.learning_rate: must be a finite number, got nan",
         ),
-        (lambda: OptimizerConfig(milestones=(80, 120)), "optimizer.milestones: must be increasing fractions"),
-        (lambda: OptimizerConfig(schedule="linear"), "optimizer.schedule: must be one of steps, cosine, got 'linear'"),
-        (
-            lambda: OptimizerConfig(schedule="cosine", drop=0.2),
-            "optimizer.drop: must be left at 0.1 with schedule cosine, got 0.2",
-        ),
+        (lambda: OptimizerConfig("adamm"), "unknown optimizer 'adamm': did you mean 'adam' or 'adamw'"),
+        (lambda: OptimizerConfig("cosine"), "unknown optimizer 'cosine': "),
+        (lambda: OptimizerConfig("cosine"), "('cosine' is a schedule)"),
+        (lambda: OptimizerConfig("adamw(b3=1)"), "got an unexpected keyword argument 'b3'; adamw takes (b1=0.9, "),
+        (lambda: OptimizerConfig("adamw(b1=1)"), "adamw: b1 must be at least 0 and less than 1, got 1"),
+        (lambda: OptimizerConfig("lamb(eps=0)"), "lamb: eps must be positive, got 0"),
+        (lambda: OptimizerConfig("muon('a')"), "beta of muon must be a finite number, got 'a'"),
+        (lambda: OptimizerConfig(clip_norm=0), "optimizer.clip_norm: must be positive, got 0.0"),
+        (lambda: OptimizerConfig(accumulate_steps=0), "optimizer.accumulate_steps: must be at least 1, got 0"),
+        (lambda: OptimizerConfig(decay="some"), "optimizer.decay: must be one of all, kernels, got 'some'"),
+        (lambda: OptimizerConfig(schedule="liner"), "unknown schedule 'liner': did you mean 'linear'"),
+        (lambda: OptimizerConfig(schedule="steps(80, 120)"), "steps: milestones must be increasing fractions"),
+        (lambda: OptimizerConfig(schedule="steps"), "steps: give the milestones, as in steps(0.5, 0.75), or choose"),
+        (lambda: OptimizerConfig(schedule="steps(0.5, drop=0)"), "steps: drop must be positive, got 0"),
+        (lambda: OptimizerConfig(schedule="cosine(drop=0.2)"), "got an unexpected keyword argument 'drop'"),
+        (lambda: OptimizerConfig(schedule="wsd(1.5)"), "wsd: decay must be from 0 to 1, got 1.5"),
         (lambda: OptimizerConfig(warmup_epochs=-1), "optimizer.warmup_epochs: must be 0 or more, got -1.0"),
         (lambda: OptimizerConfig(reference_batch_size=0), "optimizer.reference_batch_size: must be at least 1, got 0"),
         (lambda: ModelConfig(zero_init=1), "model.zero_init: must be of type bool, got 1"),
-        (lambda: OptimizerConfig(momentum=1.0), "optimizer.momentum: must be at least 0 and less than 1"),
-        (lambda: OptimizerConfig(momentum=0, nesterov=True), "optimizer.nesterov: must be off without momentum"),
+        (lambda: OptimizerConfig("sgd(1.0)"), "sgd: momentum must be at least 0 and less than 1"),
+        (lambda: OptimizerConfig("sgd(0, nesterov=True)"), "sgd: nesterov must be off without momentum"),
         (lambda: OptimizerConfig(coefficient_bounds=(1, -1)), "coefficient_bounds: must be two increasing numbers"),
         (
-            lambda: OptimizerConfig(train_coefficients=False, decay_coefficients=True),
-            "train_coefficients: must be on where the coefficients are decayed or bounded",
+            lambda: OptimizerConfig(coefficient_rate=0, decay_coefficients=True),
+            "coefficient_rate: must be positive where the coefficients are decayed or bounded",
         ),
         (lambda: TrainConfig(epochs=0), "train.epochs: must be at least 1"),
         (lambda: Config(seed=-1), "seed: must be from 0"),
         (lambda: TrainConfig(epochs="3"), "train.epochs: must be of type int, got '3'"),
         (lambda: TrainConfig(epochs=3.0), "train.epochs: must be of type int, got 3.0"),
         (lambda: ModelConfig(stepper=steppers.lm()), "model.stepper: must be of type str, got Stepper(lm)"),
-        (lambda: OptimizerConfig(milestones=(0.5, 0.5)), "optimizer.milestones: must be increasing fractions"),
-        (lambda: OptimizerConfig(milestones=["a"]), "optimizer.milestones: must be of type float, got 'a'"),
+        (lambda: OptimizerConfig(schedule="steps(0.5, 0.5)"), "steps: milestones must be increasing fractions"),
+        (lambda: OptimizerConfig(coefficient_bounds=["a"]), "coefficient_bounds: must be of type float, got 'a'"),
+        (
+            lambda: from_dict({"optimizer": {"nesterov": True}}),
+            'optimizer.nesterov is now part of optimizer.name, as in "sgd(momentum=0.9, nesterov=True)"',
+        ),
         (lambda: from_dict({"modle": {}}), "unknown key 'modle': did you mean 'model'?"),
         (lambda: from_dict({"model": {"stp": 1}}), "unknown key 'model.stp'"),
         (lambda: from_dict({"model": {"steper": "lm"}}), "unknown key 'model.steper': did you mean 'model.stepper'?"),
@@ -79,7 +97,8 @@ def test_what_is_wrong_is_named(make, message):
 
 
 def test_equal_configs_are_equal_however_written():
-    assert OptimizerConfig(milestones=[0.5, 0.75], learning_rate=1) == OptimizerConfig(learning_rate=1.0)
+    assert OptimizerConfig(coefficient_bounds=[-1, 1]) == OptimizerConfig(coefficient_bounds=(-1.0, 1.0))
+    assert OptimizerConfig(" sgd( momentum = 0.9 )", learning_rate=1) == OptimizerConfig(learning_rate=1.0)
     assert ModelConfig(stepper="adams-bashforth(2)") == ModelConfig(stepper="adams_bashforth(2)")
 
 

@@ -10,7 +10,7 @@ from flax import nnx
 from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
-from lmjax import InputError, networks, steppers
+from lmjax import InputError, networks, optimizers, schedules, steppers
 from lmjax.command_line import override
 from lmjax.config import _PLACES, Config, differences, flatten, from_dict, to_dict
 from lmjax.networks.named import architecture
@@ -51,7 +51,9 @@ def fitting(hint):
         bool: st.booleans(),
         int: st.integers(0, 8) | st.integers(0, 300) | st.integers(-(2**31), 2**31),
         float: st.floats(0, 1) | st.floats(allow_nan=False, allow_infinity=False),
-        str: any_text | st.sampled_from(steppers.names()),
+        str: st.one_of(
+            any_text, *(st.sampled_from(room.registry.plain()) for room in (steppers, optimizers, schedules))
+        ),
     }[hint]
 
 

@@ -56,8 +56,9 @@ def test_every_row_of_the_papers_tables_is_there():
 def test_recipes(table, key, epochs, batch, milestones, decay):
     config = TABLES[table][key].config
     assert (config.train.epochs, config.train.batch_size) == (epochs, batch)
-    assert config.optimizer.milestones == pytest.approx([m / epochs for m in milestones])
-    assert (config.optimizer.weight_decay, config.optimizer.drop, config.optimizer.momentum) == (decay, 0.1, 0.9)
+    fractions = ", ".join(repr(m / epochs) for m in milestones)
+    assert config.optimizer.schedule == f"steps({fractions}, drop=0.1)"
+    assert (config.optimizer.name, config.optimizer.weight_decay) == ("sgd(momentum=0.9)", decay)
     assert config.optimizer.learning_rate == (0.02 if "fractalnet" in key else 0.1)
     if table != "imagenet":
         assert (config.data.name, config.data.pad, config.data.padding, config.data.flip) == (table, 4, "zero", True)

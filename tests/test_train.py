@@ -543,7 +543,8 @@ def test_every_stepper_trains_on_digits(tmp_path, name):
 
 def test_bfloat16_and_the_other_options(tmp_path):
     options = ("--model.dtype", "bfloat16", "--model.boundary", "step", "--model.memory", "remat")
-    assert run(*options, "--optimizer.nesterov", "--data.padding", "reflect", "--workdir", tmp_path / "run") == 0
+    options += ("--optimizer.name", "sgd(nesterov=True)")
+    assert run(*options, "--data.padding", "reflect", "--workdir", tmp_path / "run") == 0
     assert rows(tmp_path / "run")[1]["train_loss"] < rows(tmp_path / "run")[0]["train_loss"]
 
 
@@ -573,10 +574,9 @@ def test_help_lists_every_key(capsys):
         (["--trian.epochs", "3"], "--train.epochs"),
         (["--train.epochs", "many"], "many"),
         (["--optimizer.learning-rate", "-1"], "optimizer.learning_rate: must be positive, got -1"),
-        (
-            ["--optimizer.schedule", "cosine", "--optimizer.milestones", "0.5"],
-            "optimizer.milestones: schedule cosine has none: leave them out",
-        ),
+        (["--optimizer.name", "adam_w"], "unknown optimizer 'adam_w': did you mean 'adamw'"),
+        (["--optimizer.schedule", "cosin"], "unknown schedule 'cosin': did you mean 'cosine'"),
+        (["--optimizer.accumulate-steps", "99"], "optimizer.accumulate_steps: must be at most the"),
         (["--optimizer.warmup-epochs", "3"], "optimizer.warmup_epochs: 3 is more than the run has"),
         (["--model.branch", "symmetric", "--model.zero-init"], "zero_init: a branch Symmetric that starts at zero"),
         (["--model.name", "revnet38"], "on the command line --model.stepper None"),
@@ -614,7 +614,7 @@ def test_mistakes_end_with_one_clear_message(arguments, message, capsys, tmp_pat
     assert "Traceback" not in captured.err
 
 
-def test_cosine_instead_of_a_recipes_milestones():
+def test_cosine_instead_of_a_recipes_steps():
     """All of a row but the course of its learning rate, which alone need be given."""
     arguments = ["--config", "configs/imagenet.py:resnet50", "--optimizer.schedule", "cosine"]
     config, _ = command_line.parse(arguments, description="")

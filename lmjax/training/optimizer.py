@@ -1,4 +1,4 @@
-"""The optimiser of a run, as an optax transformation."""
+"""The optimizer of a run, as an optax transformation."""
 
 from typing import Any
 
@@ -6,17 +6,19 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from lmjax import optimizers, schedules
 from lmjax.config import OptimizerConfig
 from lmjax.errors import InputError
 
 
 def learning_rate(config: OptimizerConfig, *, steps_per_epoch: int, epochs: int, batch_size: int) -> optax.Schedule:
-    """The learning rate of step t = 0, 1, ..., T - 1 of a run: scale * schedule(t) * ramp(t).
+    """The learning rate of step t = 0, 1, ... of a run: scale * schedule(n) * ramp(n), n = t // accumulate_steps.
 
-    - schedule: `steps` multiplies the rate by `drop` at each milestone; `cosine` is rate * (1 + cos(pi t / T)) / 2
-      (Loshchilov and Hutter 2017, without restarts).
-    - ramp: min(1, (t + 1) / W), W the steps of `warmup_epochs` (Goyal et al. 2017).
-    - scale: batch size / `reference_batch_size` (the linear scaling rule, ibid.).
+    n counts updates: with accumulate_steps, all is as in a run of batches so many times larger.
+
+    - schedule: one of `lmjax.schedules`, over all updates of the run.
+    - ramp: min(1, (n + 1) / W), W the updates of `warmup_epochs` (Goyal et al. 2017).
+    - scale: images an update / `reference_batch_size` (the linear scaling rule, ibid.).
 
     Args:
         config: the rate and its course.
@@ -27,73 +29,82 @@ def learning_rate(config: OptimizerConfig, *, steps_per_epoch: int, epochs: int,
         A function of the step, which may be traced.
 
     Raises:
-        InputError: if the warm-up is longer than the run.
+        InputError: if the warm-up is longer than the run, or the run too short for an update.
     """
     if config.warmup_epochs > epochs:
         raise InputError(
             f"optimizer.warmup_epochs: {config.warmup_epochs:g} is more than the run has (train.epochs {epochs}): "
             "choose a shorter warm-up or a longer run"
         )
-    steps = steps_per_epoch * epochs
-    rate = config.learning_rate * (batch_size / (config.reference_batch_size or batch_size))
-    if config.schedule == "cosine":
-        schedule = optax.cosine_decay_schedule(rate, steps)
-    else:
-        schedule = optax.piecewise_constant_schedule(rate, _drops(config, steps))
-    warmup = round(config.warmup_epochs * steps_per_epoch)
-    if warmup == 0:
-        return schedule
-    return lambda step: schedule(step) * jnp.minimum(1.0, (step + 1) / warmup)
+    together, steps = config.accumulate_steps, steps_per_epoch * epochs
+    if together > steps:
+        raise InputError(f"optimizer.accumulate_steps: must be at most the {steps} steps of the run, got {together}")
+    images = batch_size * together
+    rate = config.learning_rate * (images / (config.reference_batch_size or images))
+    schedule = schedules.get(config.schedule)(rate, steps // together)
+    warmup = round(config.warmup_epochs * steps_per_epoch / together)
+
+    def of_update(n):
+        return schedule(n) * jnp.minimum(1.0, (n + 1) / warmup) if warmup else schedule(n)
+
+    return of_update if together == 1 else lambda step: of_update(step // together)
 
 
-def _drops(config: OptimizerConfig, steps: int) -> dict[int, float]:
-    """The steps at which the rate falls, and by what factor."""
-    drops = {}
-    for fraction in config.milestones:
-        step = max(1, round(fraction * steps))  # never before the first step
-        drops[step] = drops.get(step, 1.0) * config.drop  # in a very short run two may meet
-    return drops
+def create_optimizer(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformationExtraArgs:
+    """All that is done to gradients: accumulate, clip, `lmjax.optimizers`' rule with weight decay, the rate.
 
-
-def create_optimizer(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformation:
-    """SGD with momentum; the weight decay is part of the gradient (as in He et al. 2016), not decoupled from it.
-
-    The coefficients of the scheme may be decayed with the weights, kept as they are, or kept within bounds.
+    The coefficients of the scheme may have another rate, be decayed with the weights, or be kept within bounds.
 
     Args:
         config: all but the learning rate.
         rate: that, from `learning_rate`.
+
+    Returns:
+        A transformation whose `update` is also given `step=`, that of the run. No state counts steps for the rate: an
+        update that is left out leaves no trace, and the rate goes on.
     """
+    rule = optimizers.get(config.name)
     parts = [
-        optax.add_decayed_weights(config.weight_decay, mask=None if config.decay_coefficients else _weights),
-        optax.sgd(rate, momentum=config.momentum or None, nesterov=config.nesterov),
+        optax.identity() if config.clip_norm is None else optax.clip_by_global_norm(config.clip_norm),
+        rule.before,
+        optax.add_decayed_weights(config.weight_decay, mask=lambda params: _decayed(config, params)),
+        rule.after,
+        _scale_by_rate(rate),
     ]
-    if not config.train_coefficients:
-        parts.append(optax.masked(optax.set_to_zero(), _coefficients))
+    if config.coefficient_rate != 1:
+        parts.append(optax.masked(optax.scale(config.coefficient_rate), optimizers.coefficients))
     if config.coefficient_bounds is not None:
-        parts.append(optax.masked(_keep_between(*config.coefficient_bounds), _coefficients))
-    return optax.chain(*parts)
+        parts.append(optax.masked(_keep_between(*config.coefficient_bounds), optimizers.coefficients))
+    optimizer = optax.chain(*parts)
+    if config.accumulate_steps > 1:
+        several = optax.MultiSteps(optimizer, config.accumulate_steps)
+        optimizer = optax.GradientTransformationExtraArgs(several.init, several.update)
+    return optimizer
+
+
+def _scale_by_rate(rate: optax.Schedule) -> optax.GradientTransformationExtraArgs:
+    """Multiply updates by minus the rate of the step that `update` is given."""
+
+    def update(updates, state, params=None, *, step, **_):
+        size = -rate(step)
+        return jax.tree.map(lambda u: jnp.asarray(size, u.dtype) * u, updates), state
+
+    return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
+
+
+def _decayed(config: OptimizerConfig, params: Any) -> Any:
+    """True for the parameters that decay."""
+
+    def decays(coefficient, kernel):
+        return config.decay_coefficients if coefficient else kernel or config.decay == "all"
+
+    return jax.tree.map(decays, optimizers.coefficients(params), optimizers.kernels(params))
 
 
 def _keep_between(low: float, high: float) -> optax.GradientTransformation:
-    """Shortens updates so that the parameters end between the bounds."""
+    """Shorten updates so that the parameters end between the bounds."""
 
     def update(updates, params):
         return jax.tree.map(lambda u, p: jnp.clip(p + u, low, high) - p, updates, params)
 
     return optax.stateless(update)
-
-
-def _coefficients(params: Any) -> Any:
-    """True for the scheme's coefficients.
-
-    They are told by name: by shape they cannot be, since the variables of a stage are stacked.
-    """
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: any(getattr(entry, "key", None) == "coefficients" for entry in path), params
-    )
-
-
-def _weights(params: Any) -> Any:
-    """True for every other parameter."""
-    return jax.tree.map(lambda coefficient: not coefficient, _coefficients(params))

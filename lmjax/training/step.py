@@ -47,7 +47,7 @@ class Programs:
         graph: the static part of the network, from `nnx.split`.
         random: whether the network draws random numbers in training.
         feed: where batches come from.
-        optimizer: what turns gradients into updates.
+        optimizer: what turns gradients into updates, from `create_optimizer`.
         mean, std: to normalise pixels with.
         dtype: of the normalised images.
         label_smoothing: share of each target that is spread evenly over all classes.
@@ -60,7 +60,7 @@ class Programs:
     graph: nnx.GraphDef
     random: bool
     feed: Feed
-    optimizer: optax.GradientTransformation
+    optimizer: optax.GradientTransformationExtraArgs
     mean: Any
     std: Any
     dtype: Any
@@ -104,14 +104,14 @@ class Programs:
             return self._loss(logits, targets), (logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
         (value, (logits, statistics)), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
-        updates, optimizer = self.optimizer.update(gradient, state.optimizer, state.params)
+        updates, optimizer = self.optimizer.update(gradient, state.optimizer, state.params, step=state.step)
         params = optax.apply_updates(state.params, updates)
         accuracy = jnp.mean(jnp.argmax(logits, -1) == targets)
         average = self._averaged(state, {"params": params, "statistics": statistics})
         new = TrainState(state.step + 1, params, statistics, optimizer, average)
         if self.skip_non_finite:
             finite = jnp.isfinite(optax.tree.norm(gradient)) & jnp.isfinite(value)
-            new = jax.tree.map(functools.partial(_unless_counting, finite), new, state)
+            new = jax.tree.map(functools.partial(jnp.where, finite), new, state._replace(step=new.step))
             value = jnp.where(finite, value, jnp.nan)
         return new, {"loss": value, "accuracy": accuracy}
 
@@ -154,8 +154,3 @@ class Programs:
             _, best = lax.top_k(logits, 5)
             sums["correct5"] = jnp.sum(counts & jnp.any(best == targets[:, None], -1))
         return sums
-
-
-def _unless_counting(condition, new, old):
-    """`new` where the condition holds, else `old`; but what counts steps goes on, the learning rate with it."""
-    return new if jnp.issubdtype(new.dtype, jnp.integer) else jnp.where(condition, new, old)

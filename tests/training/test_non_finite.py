@@ -80,9 +80,7 @@ def test_skip_leaves_out_what_cannot_be_used(config, digits):
         assert after.step == now + 1
         if not np.isfinite(metrics["loss"][0]):
             skipped += 1
-            chex.assert_trees_all_equal((before.params, before.statistics), (after.params, after.statistics))
-        counts = [x for x in jax.tree.leaves(after.optimizer) if np.issubdtype(x.dtype, np.integer)]
-        assert all(count == now + 1 for count in counts), "the learning rate goes on"
+            chex.assert_trees_all_equal(before._replace(step=now + 1), after)
     assert 0 < skipped < 5
     row = Trainer(config, digits, ONE).train_epoch()
     assert row["skipped_steps"] == skipped

@@ -1,17 +1,22 @@
-"""The learning rate of every step, and that the optimiser and the trainer follow it."""
+"""The rules and courses by name, and that the trainer follows them."""
 
+import dataclasses
+import re
+
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 
-from lmjax import InputError
-from lmjax.config import OptimizerConfig
-from lmjax.training import Trainer, create_optimizer, data_mesh, learning_rate
+from lmjax import InputError, optimizers, schedules
+from lmjax.config import Config, OptimizerConfig
+from lmjax.training import Checkpoints, Trainer, create_optimizer, data_mesh, learning_rate
 from tests.training.test_trainer import changed
 
 pytestmark = pytest.mark.versions
+ONE = data_mesh(jax.devices()[:1])
 
 
 def schedule(steps_per_epoch=10, epochs=4, batch_size=128, **options):
@@ -30,12 +35,12 @@ def cosine(steps):
 
 def test_steps_fall_at_their_milestones():
     np.testing.assert_allclose(rates(), [1.0] * 20 + [0.1] * 10 + [0.01] * 10, rtol=1e-6)
-    np.testing.assert_allclose(rates(milestones=(0.25,), drop=0.5), [1.0] * 10 + [0.5] * 30, rtol=1e-6)
-    np.testing.assert_allclose(rates(milestones=()), np.ones(40), rtol=0)
+    np.testing.assert_allclose(rates(schedule="steps(0.25, drop=0.5)"), [1.0] * 10 + [0.5] * 30, rtol=1e-6)
+    np.testing.assert_allclose(rates(schedule="constant"), np.ones(40), rtol=0)
 
 
 def test_drops_that_meet_in_a_short_run():
-    np.testing.assert_allclose(rates(1, 2, milestones=(0.5, 0.6)), [1.0, 0.01], rtol=1e-6)
+    np.testing.assert_allclose(rates(1, 2, schedule="steps(0.5, 0.6)"), [1.0, 0.01], rtol=1e-6)
     np.testing.assert_allclose(rates(1, 1), [1.0], rtol=0)
 
 
@@ -48,6 +53,24 @@ def test_cosine_falls_to_zero_over_the_run():
     assert float(schedule(schedule="cosine")(40)) == pytest.approx(0, abs=1e-7)
 
 
+@pytest.mark.parametrize(
+    ("call", "expected"),
+    [
+        ("constant", [2, 2, 2, 2, 2]),
+        ("steps(0.25, 0.75, drop=0.5)", [2, 1, 1, 0.5, 0.5]),
+        ("cosine(final=0.5)", [2, 1.5 + 0.5**1.5, 1.5, 1.5 - 0.5**1.5, 1]),
+        ("linear", [2, 1.5, 1, 0.5, 0]),
+        ("linear(0.5)", [2, 1.75, 1.5, 1.25, 1]),
+        ("wsd(decay=0.5)", [2, 2, 2, 1, 0]),
+        ("wsd(1, final=0.5)", [2, 1.75, 1.5, 1.25, 1]),
+        ("wsd(0)", [2, 2, 2, 2, 0]),
+    ],
+)
+def test_courses_at_the_quarters_of_a_run(call, expected):
+    course = schedules.get(call)(2.0, 400)
+    np.testing.assert_allclose([course(n) for n in (0, 100, 200, 300, 400)], expected, atol=1e-6)
+
+
 def test_warmup_is_a_ramp_that_multiplies_the_schedule():
     ramp = np.minimum(1, np.arange(1, 41) / 5)
     found = rates(warmup_epochs=0.5)
@@ -55,12 +78,12 @@ def test_warmup_is_a_ramp_that_multiplies_the_schedule():
     np.testing.assert_allclose(found, ramp * rates(), rtol=1e-6)
     np.testing.assert_allclose(rates(warmup_epochs=0.5, schedule="cosine"), ramp * cosine(40), atol=1e-6)
     # A milestone within it takes effect, too.
-    early = rates(warmup_epochs=2.0, milestones=(0.25,))
+    early = rates(warmup_epochs=2.0, schedule="steps(0.25)")
     np.testing.assert_allclose(early[[0, 9, 10, 19, 20]], [0.05, 0.5, 0.055, 0.1, 0.1], rtol=1e-5)
 
 
 def test_warmup_as_long_as_the_run_and_longer():
-    np.testing.assert_allclose(rates(5, 2, warmup_epochs=2.0, milestones=()), np.arange(1, 11) / 10, rtol=1e-6)
+    np.testing.assert_allclose(rates(5, 2, warmup_epochs=2.0, schedule="constant"), np.arange(1, 11) / 10, rtol=1e-6)
     with pytest.raises(InputError, match=r"optimizer.warmup_epochs: 2.5 is more than the run has \(train.epochs 2\)"):
         schedule(5, 2, warmup_epochs=2.5)
 
@@ -81,12 +104,12 @@ def test_the_step_may_be_traced(options):
 
 def test_the_optimizer_follows_the_schedule():
     options = {"schedule": "cosine", "warmup_epochs": 0.5, "batch_size": 64, "reference_batch_size": 32}
-    config = OptimizerConfig(learning_rate=1.0, momentum=0.0, weight_decay=0.0)
+    config = OptimizerConfig("sgd(0)", 1.0, weight_decay=0.0)
     optimizer = create_optimizer(config, schedule(2, 4, **options))
     params = {"w": jnp.zeros(3)}
     state, gradient = optimizer.init(params), {"w": jnp.array([1.0, -2.0, 0.5])}
-    for rate in rates(2, 4, **options):
-        updates, state = jax.jit(optimizer.update)(gradient, state, params)
+    for step, rate in enumerate(rates(2, 4, **options)):
+        updates, state = jax.jit(optimizer.update)(gradient, state, params, step=step)
         np.testing.assert_allclose(updates["w"], -rate * gradient["w"], rtol=1e-5)
         params = optax.apply_updates(params, updates)
     np.testing.assert_allclose(params["w"], -2 * cosine(8).sum() * gradient["w"], rtol=1e-5)
@@ -95,6 +118,250 @@ def test_the_optimizer_follows_the_schedule():
 def test_the_trainer_says_how_long_an_epoch_is_and_how_large_a_batch(config, digits):
     """Five batches of 64 an epoch, three epochs."""
     options = {"schedule": "cosine", "warmup_epochs": 2.0, "reference_batch_size": 32}
-    trainer = Trainer(changed(config, optimizer=options), digits, data_mesh(jax.devices()[:1]))
+    trainer = Trainer(changed(config, optimizer=options), digits, ONE)
     found = [float(trainer.learning_rate(step)) for step in range(15)]
     np.testing.assert_allclose(found, 0.1 * np.minimum(1, np.arange(1, 16) / 10) * cosine(15), rtol=1e-4, atol=1e-8)
+
+
+W = np.float32([[3, 1, -2], [0.5, 2, 1]])
+K = np.random.default_rng(0).normal(size=(2, 3, 3, 2, 4)).astype(np.float32)  # of two steps, each [18, 4] as a matrix
+PARAMS = {
+    "steps": {
+        "item": {
+            "conv": {"kernel": K, "bias": np.ones((2, 4), np.float32)},
+            "coefficients": [np.float32([-0.1, 0.4])],
+        },
+    },
+    "head": {"kernel": W, "bias": np.float32([1, 0, 2])},
+}
+GRADIENTS = [jax.tree.map(lambda x, n=n: np.cos(n + np.arange(x.size, dtype=np.float32)).reshape(x.shape), PARAMS)
+             for n in (1, 2)]  # fmt: skip
+
+
+def updated(optimizer, params=PARAMS, gradients=GRADIENTS, **step):
+    """The parameters after some updates."""
+    state, update = optimizer.init(params), jax.jit(optimizer.update)
+    for n, gradient in enumerate(gradients):
+        if step:
+            step["step"] = n
+        updates, state = update(gradient, state, params, **step)
+        params = optax.apply_updates(params, updates)
+    return params
+
+
+def ours(gradients=GRADIENTS, **options):
+    config = OptimizerConfig(**{"learning_rate": 0.1, "schedule": "constant", "weight_decay": 0.0} | options)
+    rate = learning_rate(config, steps_per_epoch=10, epochs=10, batch_size=8)
+    return updated(create_optimizer(config, rate), gradients=gradients, step=0)
+
+
+@pytest.mark.parametrize(
+    ("call", "theirs"),
+    [
+        ("sgd", optax.chain(optax.add_decayed_weights(0.01), optax.sgd(0.1, 0.9))),
+        ("sgd(0.5, nesterov=True)", optax.chain(optax.add_decayed_weights(0.01), optax.sgd(0.1, 0.5, nesterov=True))),
+        ("rmsprop(0.9)", optax.chain(optax.add_decayed_weights(0.01), optax.rmsprop(0.1, 0.9))),
+        ("rmsprop(momentum=0.8)", optax.chain(optax.add_decayed_weights(0.01), optax.rmsprop(0.1, 0.99, momentum=0.8))),
+        ("adam(0.8)", optax.chain(optax.add_decayed_weights(0.01), optax.adam(0.1, 0.8))),
+        ("adamw(b2=0.95)", optax.adamw(0.1, b2=0.95, weight_decay=0.01)),
+        ("lion(b2=0.9)", optax.lion(0.1, b2=0.9, weight_decay=0.01)),
+    ],
+)
+def test_rules_are_those_of_optax(call, theirs):
+    found = ours(name=call, weight_decay=0.01, decay_coefficients=True)
+    chex.assert_trees_all_close(found, updated(theirs), rtol=1e-5, atol=1e-6)
+
+
+def of_step(tree, n):
+    return jax.tree.map(lambda x: x[n], tree["steps"]["item"])
+
+
+@pytest.mark.parametrize("n", [0, 1])
+def test_lamb_and_muon_treat_each_step_as_a_layer_of_its_own(n):
+    """What is stacked, against optax on the kernels and the rest of one step alone."""
+    params, gradients = of_step(PARAMS, n), [of_step(g, n) for g in GRADIENTS]
+    kernel, gradient = params["conv"]["kernel"], [g["conv"]["kernel"] for g in gradients]
+    adam = updated(optax.adamw(0.1, weight_decay=0.01), params, gradients)
+
+    found = of_step(ours(name="lamb(eps=1e-8)", weight_decay=0.01, decay_coefficients=True), n)
+    lamb = updated(optax.lamb(0.1, eps=1e-8, weight_decay=0.01), kernel, gradient)
+    np.testing.assert_allclose(found["conv"]["kernel"], lamb, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(found["conv"]["bias"], adam["conv"]["bias"], rtol=1e-5)
+    np.testing.assert_allclose(found["coefficients"], adam["coefficients"], rtol=1e-5)
+
+    found = of_step(ours(name="muon", weight_decay=0.01, decay_coefficients=True), n)
+    rule = optax.contrib.muon(0.1, weight_decay=0.01, consistent_rms=0.2)
+    muon = updated(rule, kernel.reshape(18, 4), [g.reshape(18, 4) for g in gradient])
+    np.testing.assert_allclose(found["conv"]["kernel"].reshape(18, 4), muon, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(found["conv"]["bias"], adam["conv"]["bias"], rtol=1e-5)
+    np.testing.assert_allclose(found["coefficients"], adam["coefficients"], rtol=1e-5)
+
+
+def test_updates_of_muon_are_orthogonal():
+    draws = np.random.default_rng(1)
+    gradient = jax.tree.map(lambda x: draws.normal(size=x.shape).astype(np.float32), PARAMS)
+    found = ours([gradient], name="muon(rms=1)", learning_rate=1.0)
+    moved = jax.tree.map(lambda a, b: a - b, found, PARAMS)
+    for matrix in (*moved["steps"]["item"]["conv"]["kernel"].reshape(2, 18, 4), moved["head"]["kernel"]):
+        values = np.linalg.svd(matrix / np.sqrt(max(matrix.shape)), compute_uv=False)
+        assert ((values > 0.6) & (values < 1.3)).all(), values  # as near to 1 as five iterations come
+
+
+def test_what_decays():
+    """Without gradients, whatever decays shrinks to 0.9 of itself."""
+    nothing = [jax.tree.map(np.zeros_like, PARAMS)]
+
+    def decayed(**options):
+        found = ours(nothing, name="adamw", weight_decay=1.0, **options)
+        ratios = jax.tree.map(lambda a, b: float((np.sum(a) / np.sum(b)).round(4)), found, PARAMS)
+        item, head = ratios["steps"]["item"], ratios["head"]
+        assert head["kernel"] == item["conv"]["kernel"] == pytest.approx(0.9)
+        assert head["bias"] == item["conv"]["bias"]
+        return head["bias"] < 1, item["coefficients"][0] < 1
+
+    assert decayed() == (True, False)
+    assert decayed(decay="kernels") == (False, False)
+    assert decayed(decay_coefficients=True) == (True, True)
+    assert decayed(decay="kernels", decay_coefficients=True) == (False, True)
+
+
+def test_every_parameter_of_a_network_is_what_it_is_called(config, digits):
+    params = Trainer(config, digits, ONE).state.params
+    flat = jax.tree_util.tree_flatten_with_path(params)[0]
+    kinds = zip(
+        flat, jax.tree.leaves(optimizers.kernels(params)), jax.tree.leaves(optimizers.coefficients(params)), strict=True
+    )
+    for (path, _), kernel, coefficient in kinds:
+        name = jax.tree_util.keystr(path)
+        assert kernel == name.endswith("['kernel']"), name
+        assert coefficient == ("coefficients" in name), name
+        assert kernel or coefficient or name.endswith(("['bias']", "['scale']")), name
+
+
+def test_gradients_are_clipped_by_the_norm_of_all():
+    norm = float(optax.tree.norm(GRADIENTS[0]))
+    options = {"name": "sgd(0)", "weight_decay": 0.01}
+    half = [jax.tree.map(lambda g: g / 2, GRADIENTS[0])]
+    chex.assert_trees_all_close(ours(GRADIENTS[:1], clip_norm=norm / 2, **options), ours(half, **options), rtol=1e-5)
+    chex.assert_trees_all_equal(ours(clip_norm=10 * norm, **options), ours(**options))
+
+
+@pytest.mark.parametrize("call", ["sgd", "adamw", "muon"])
+def test_the_rate_of_the_coefficients(call):
+    fast, plain, fixed = (ours(name=call, coefficient_rate=rate) for rate in (3, 1, 0))
+    k = PARAMS["steps"]["item"]["coefficients"][0]
+    moved = [tree["steps"]["item"].pop("coefficients")[0] - k for tree in (fast, plain, fixed)]
+    np.testing.assert_allclose(moved[0], 3 * moved[1], rtol=1e-5)
+    assert (np.abs(moved[1]) > 1e-3).all()
+    assert (moved[2] == 0).all()
+    chex.assert_trees_all_equal(fast, plain, fixed)
+
+
+@pytest.mark.parametrize("call", ["sgd", "adamw"])
+def test_accumulated_gradients_are_those_of_a_larger_batch(call):
+    mean = [jax.tree.map(lambda a, b: (a + b) / 2, *GRADIENTS)] * 2
+    options = {"name": call, "weight_decay": 0.01, "clip_norm": 1.0, "schedule": "linear"}
+    found = ours(GRADIENTS * 2 + GRADIENTS[:1], accumulate_steps=2, **options)  # the last one makes no update
+    # Half as many updates in the run, of which each has the rate of the larger batch.
+    config = OptimizerConfig(learning_rate=0.1, **options)
+    rate = learning_rate(config, steps_per_epoch=5, epochs=10, batch_size=16)
+    chex.assert_trees_all_close(found, updated(create_optimizer(config, rate), gradients=mean, step=0), rtol=1e-5)
+
+
+def test_rates_of_accumulated_updates():
+    options = {"schedule": "linear", "warmup_epochs": 1.0, "reference_batch_size": 512}
+    np.testing.assert_allclose(
+        rates(accumulate_steps=4, batch_size=128, **options),
+        np.repeat(rates(5, 2, **options | {"warmup_epochs": 0.5, "reference_batch_size": None}), 4),
+        rtol=1e-6,
+    )
+    with pytest.raises(InputError, match="accumulate_steps: must be at most the 40 steps of the run, got 41"):
+        rates(accumulate_steps=41)
+
+
+RULES = ["sgd", "rmsprop(momentum=0.5)", "adam", "adamw", "lamb", "lion", "muon"]
+RUNS = [
+    pytest.param(rule, marks=[] if rule == "muon" else pytest.mark.slow) for rule in RULES
+]  # which has most to keep
+
+
+def test_every_rule_is_tested():
+    ours = [
+        name for name in optimizers.registry.names() if optimizers.registry.maker(name).__module__ == "lmjax.optimizers"
+    ]
+    assert {re.match(r"\w+", rule)[0] for rule in RULES} == {*ours}
+
+
+@pytest.mark.parametrize("call", RUNS)
+def test_a_run_of_every_rule_goes_on_from_its_checkpoint(call, tmp_path, config, digits):
+    """Stopped in the middle of an accumulation, thrown away, and brought back from a file: the same bits."""
+    options = {"name": call, "learning_rate": 0.003, "accumulate_steps": 2, "clip_norm": 1.0}
+    whole = Trainer(changed(config, optimizer=options), digits, ONE)
+    part = whole.reseeded(config.seed)
+    before = jax.device_get(whole.state.params)
+    expected = whole.train_epoch()
+    assert any(
+        (a != b).any() for a, b in zip(*map(jax.tree.leaves, (before, jax.device_get(whole.state.params))), strict=True)
+    )
+    part.train_epoch(pause=lambda step: step == 3)
+    tally = dataclasses.asdict(part.tally)
+    with Checkpoints(tmp_path) as checkpoints:
+        checkpoints.save(part.state, {"tally": tally})
+    part.restart()
+    with Checkpoints(tmp_path) as checkpoints:
+        part.state, about = checkpoints.restore(part.state)
+    part.tally = type(part.tally)(**about["tally"])
+    assert part.train_epoch()["train_loss"] == expected["train_loss"]
+    chex.assert_trees_all_equal(part.state, whole.state)
+    # Step 4, the last of the epoch, belongs to the third update.
+    assert expected["learning_rate"] == float(whole.learning_rate(4)) == float(whole.learning_rate(5))
+
+
+@pytest.mark.parametrize("call", ["adamw", "lamb", "muon"])
+@pytest.mark.slow
+def test_divided_over_devices(call, config, digits):
+    wide = changed(
+        config, model={"width": 1.0}, optimizer={"name": call, "learning_rate": 0.002}, train={"batch_size": 320}
+    )
+    whole, divided = (
+        Trainer(changed(wide, train={"shard_parameters": split}), digits, data_mesh()) for split in (False, True)
+    )
+    layouts = jax.tree.map(lambda x: x.sharding, divided.state)
+    losses = [(trainer.train_epoch()["train_loss"], trainer.evaluate()["test_loss"]) for trainer in (whole, divided)]
+    np.testing.assert_allclose(*losses, rtol=1e-3)
+    assert jax.tree.map(lambda x: x.sharding, divided.state) == layouts
+
+
+def test_an_update_left_out_leaves_no_trace(config, digits):
+    """An infinite weight makes every gradient one that is left out, of whichever optimizer, accumulated or not."""
+    options = {"name": "adamw", "accumulate_steps": 2}
+    trainer = Trainer(changed(config, optimizer=options, train={"on_nan": "skip"}), digits, ONE)
+    state = trainer.state
+    params = state.params | {"head": jax.tree.map(lambda x: x * np.inf, state.params["head"])}
+    trainer.state = trainer.place(jax.device_get(state._replace(params=params)))
+    before = jax.device_get(trainer.state)
+    assert trainer.train_epoch()["skipped_steps"] == 5
+    chex.assert_trees_all_equal(jax.device_get(trainer.state), before._replace(step=np.int32(5)))
+
+
+def test_an_optimizer_and_a_schedule_of_ones_own():
+    @optimizers.register
+    def half(share: float = 0.5) -> optax.GradientTransformation:
+        return optax.scale(share)
+
+    @schedules.register
+    def parabola() -> schedules.Course:
+        return lambda rate, updates: lambda n: rate * (1 - n / updates) ** 2
+
+    chex.assert_trees_all_equal(ours(name="half(0.25)"), ours(name="sgd(0)", learning_rate=0.025))
+    np.testing.assert_allclose(rates(schedule="parabola"), (1 - np.arange(40) / 40) ** 2, rtol=1e-6)
+    assert Config(optimizer=OptimizerConfig("half( 1 )", schedule="parabola")).optimizer.name == "half(1)"
+
+
+def test_ones_own_that_gives_something_else():
+    optimizers.register(lambda: optax.constant_schedule(1.0), name="wrong")
+    schedules.register(lambda: 3, name="wrong")
+    with pytest.raises(InputError, match="optimizer 'wrong': its function must return an optax"):
+        OptimizerConfig("wrong")
+    with pytest.raises(InputError, match=r"schedule 'wrong': its function must return a function of .*, not int"):
+        OptimizerConfig(schedule="wrong")

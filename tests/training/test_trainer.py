@@ -91,7 +91,7 @@ def test_how_an_epoch_is_portioned(config, digits):
 def test_one_step_against_numpy_sgd(config, digits):
     """The first two updates, from gradients taken outside the trainer, by the textbook's SGD with momentum."""
     batch = dataclasses.replace(digits, train=Split(digits.train.images[:64], digits.train.labels[:64]))
-    config = changed(config, data={"pad": 0}, optimizer={"weight_decay": 0.01, "milestones": ()})
+    config = changed(config, data={"pad": 0}, optimizer={"weight_decay": 0.01, "schedule": "constant"})
     trainer = Trainer(config, batch, ONE)
     params, statistics = jax.tree.map(jnp.copy, (trainer.state.params, trainer.state.statistics))
     graph = trainer.programs.graph
@@ -170,7 +170,7 @@ def test_progress_adds_up(config, digits):
 def test_k_is_decayed_only_when_asked(config, digits):
     """A huge decay, and a learning rate too small for gradients to matter."""
     for decay, moved in ((False, False), (True, True)):
-        optimizer = OptimizerConfig(learning_rate=1e-4, momentum=0, weight_decay=1e3, decay_coefficients=decay)
+        optimizer = OptimizerConfig("sgd(0)", 1e-4, weight_decay=1e3, decay_coefficients=decay)
         trainer = Trainer(dataclasses.replace(config, optimizer=optimizer), digits, ONE)
         before = trainer.coefficients()["stage3"]
         kernel = float(jnp.abs(trainer.state.params["stem"]["conv"]["kernel"]).max())
@@ -182,7 +182,7 @@ def test_k_is_decayed_only_when_asked(config, digits):
 
 @pytest.mark.slow
 def test_k_can_be_fixed(config, digits):
-    fixed = {"optimizer": {"train_coefficients": False}, "model": {"stepper": "lm(-0.5, -0.5)"}}
+    fixed = {"optimizer": {"coefficient_rate": 0}, "model": {"stepper": "lm(-0.5, -0.5)"}}
     trainer = Trainer(changed(config, **fixed), digits, ONE)
     kernel = trainer.state.params["stem"]["conv"]["kernel"].copy()
     trainer.train_epoch()
@@ -206,7 +206,7 @@ def test_k_can_be_kept_within_bounds(config, digits):
 
 
 def test_options_for_coefficients_need_some(config, digits):
-    for option in ({"train_coefficients": False}, {"coefficient_bounds": (-1, 1)}, {"decay_coefficients": True}):
+    for option in ({"coefficient_rate": 0.5}, {"coefficient_bounds": (-1, 1)}, {"decay_coefficients": True}):
         with pytest.raises(InputError, match=f"optimizer.{next(iter(option))}: euler has no coefficients"):
             Trainer(changed(config, model={"stepper": "euler"}, optimizer=option), digits, ONE)
 
