@@ -21,7 +21,12 @@ from lmjax.steppers.one_step import backward_euler, euler, fractal, poly, way
 from lmjax.steppers.runge_kutta import Tableau, heun, midpoint, rk4, runge_kutta
 from lmjax.steppers.stochastic import noise, scaled, shake_shake, stochastic_depth
 
-get, names, normalize = registry.get, registry.plain, registry.normalize
+get = registry.get
+"""The stepper of a name or a call: see `lmjax.registry.Registry.get`."""
+names = registry.plain
+"""The names that are a stepper by themselves, without arguments."""
+normalize = registry.normalize
+"""The one way to write a name or a call."""
 
 __all__ = [
     "Branch",

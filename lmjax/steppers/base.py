@@ -138,7 +138,9 @@ class Stepper:
 
 
 registry = Registry("stepper", Stepper, example="lm(-0.5, -0.5)")
+"""All steppers by name."""
 register = registry.register
+"""Add a stepper: the decorator of the function that makes it; see `lmjax.registry.Registry.register`."""
 
 
 def combine(*terms: tuple[Any, State]) -> State:
