@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from lmjax import networks, output, registry, steppers  # noqa: F401  each registers its parts
+from lmjax import data, networks, output, registry, steppers  # noqa: F401  each registers its parts
 from lmjax.errors import unknown
 
 
