@@ -104,7 +104,7 @@ def torch_loader(name: str, folder: str, limit: int, *, size: int, batch: int, s
         steps = [transforms.Resize(round(size * 256 / 224)), transforms.CenterCrop(size)]
     else:
         torch.manual_seed(seed)
-        steps = [transforms.RandomResizedCrop(size), transforms.RandomHorizontalFlip()]
+        steps = [transforms.RandomResizedCrop(size)]  # lmjax flips on the device
     if name == "torch uint8":
         steps.append(transforms.PILToTensor())
     else:

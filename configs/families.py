@@ -12,7 +12,7 @@ from lmjax.config import Config, DataConfig, ModelConfig, OptimizerConfig, Train
 
 def digits(name: str = "resnet20", stepper: str | None = None, *, learning_rate: float = 0.05, **model) -> Config:
     return Config(
-        data=DataConfig(name="digits", pad=1, flip=False),
+        data=DataConfig(name="digits", augment=("crop(1)",)),
         model=ModelConfig(name, stepper, **model),
         optimizer=OptimizerConfig(learning_rate=learning_rate, schedule="constant"),
         train=TrainConfig(epochs=1, batch_size=16),

@@ -11,7 +11,7 @@ are quoted from memory and have not been checked against the papers again. None 
 
 A larger batch scales the learning rate: --train.batch-size 1024 --optimizer.warmup-epochs 5. Other options of later
 recipes: --optimizer.schedule cosine, --train.label-smoothing 0.1, --train.average 0.9999, --model.zero-init,
---data.min-area 0.25.
+--data.augment "crop_area(0.25)" flip.
 """
 
 from lmjax.published import IMAGENET as rows

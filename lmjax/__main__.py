@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from lmjax import networks, optimizers, output, registry, schedules, steppers  # noqa: F401  each registers its parts
+from lmjax import data, networks, optimizers, output, registry, schedules, steppers  # noqa: F401  each registers its parts
 from lmjax.errors import unknown
 
 

@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import jax.numpy as jnp
 
 from lmjax import files, optimizers, schedules, steppers
+from lmjax.data.augment import augmentations, parse
 from lmjax.errors import InputError
 
 
@@ -77,14 +78,12 @@ class DataConfig(_Checked):
     size: int | None = None
     """Side in pixels to which the images of a folder are brought (None takes them as they are), and to which the crops
     of imagenet are scaled."""
-    pad: int = 4
-    """Random crops after padding by so many pixels on every side; 0 turns them off. For what is in memory."""
-    padding: Literal["zero", "reflect"] = "zero"
-    """What to pad with: black, or the mirrored image."""
-    flip: bool = True
-    """Mirror half of the training images left to right."""
-    min_area: float = 0.08
-    """Of imagenet: random crops take between this share of a photograph and all of it."""
+    augment: tuple[str, ...] = ("default",)
+    """Done to the training images, in this order, as in --data.augment "crop(4)" flip "cutout(8)" "mixup(0.2)"; see
+    `python -m lmjax list augmentations`. "default" alone is "crop(4)" "flip" for what is in memory, "crop_area(0.08)"
+    "flip" for imagenet; "none" alone, or nothing at all, is none. Where labels are mixed, the loss is the cross-entropy
+    with the mixture, and the training accuracy counts the label with the larger share. An evaluation has none of this.
+    """
     decoder: Literal["pillow", "turbo"] = "pillow"
     """Of imagenet, for random crops: Pillow, whose pixels are those of the usual recipes; or libjpeg-turbo with OpenCV,
     which is faster and not antialiased. An evaluation always uses Pillow."""
@@ -101,26 +100,27 @@ class DataConfig(_Checked):
         streamed = self.name == "imagenet"
         if self.dir is not None:
             files.local(self.dir, "data.dir:")
-        _require(self.pad >= 0, "data.pad", "0 or more pixels", self.pad)
         _require(self.dir is None or self.name != "digits", "data.dir", "left out for the digits", self.dir)
         _require(self.size is None or 1 <= self.size <= 65535, "data.size", "from 1 to 65535 pixels", self.size)
         _require(
             self.size is None or streamed or self.name == "folder", "data.size",
             "left out unless data.name is folder or imagenet", self.size,
         )  # fmt: skip
-        _require(0 < self.min_area <= 1, "data.min_area", "more than 0 and at most 1", self.min_area)
         _require(self.workers is None or self.workers >= 0, "data.workers", "0 or more", self.workers)
         _require(self.threads is None or self.threads >= 1, "data.threads", "at least 1", self.threads)
         if streamed:
             _require(self.size is not None, "data.size", "given for imagenet (224)", self.size)
-            _require(self.pad == 0, "data.pad", "0 for imagenet, which is cropped at random sizes", self.pad)
         else:
             for field in dataclasses.fields(self):
-                if field.name in ("min_area", "decoder", "on_error", "workers", "threads"):
+                if field.name in ("decoder", "on_error", "workers", "threads"):
                     value = getattr(self, field.name)
                     _require(
                         value == field.default, f"data.{field.name}", "left out unless data.name is imagenet", value
                     )
+        words = {("default",): ("crop_area(0.08)" if streamed else "crop(4)", "flip"), ("none",): ()}
+        augment = tuple(map(augmentations.normalize, words.get(self.augment, self.augment)))
+        parse(augment, streamed=streamed)
+        object.__setattr__(self, "augment", augment)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -61,7 +61,7 @@ def runs(tmp_path_factory, compilation_cache):
     with FileLock(root / ".made"):
         for name in ("lm", "euler"):
             config = Config(
-                data=DataConfig(name="digits", pad=1, flip=False),
+                data=DataConfig(name="digits", augment=("crop(1)",)),
                 model=ModelConfig("resnet14", name, width=0.25),
                 optimizer=OptimizerConfig(learning_rate=0.05),
                 train=TrainConfig(epochs=2, batch_size=64, eval_batch_size=72),

@@ -29,7 +29,7 @@ def images():
 def lowered(images, platform, **model):
     """The program of a training step, as it is given to XLA for a platform."""
     config = Config(
-        data=DataConfig(pad=1), model=ModelConfig(**{"name": "resnet20", "width": 0.25, **model}),
+        data=DataConfig(augment=("crop(1)", "flip")), model=ModelConfig(**{"name": "resnet20", "width": 0.25, **model}),
         train=TrainConfig(batch_size=BATCH),
     )  # fmt: skip
     trainer = Trainer(config, images, data_mesh(jax.devices()[:1]))

@@ -26,8 +26,28 @@ def test_round_trip_through_json():
             lambda: DataConfig(name="mnist"),
             "data.name: must be one of digits, cifar10, cifar100, folder, imagenet, got 'mnist'",
         ),
-        (lambda: DataConfig(padding="edge"), "data.padding: must be one of zero, reflect"),
-        (lambda: DataConfig(pad=-1), "data.pad: must be 0 or more"),
+        (lambda: DataConfig(augment=("crop(4, padding=edge)",)), "unknown augmentation 'edge'"),
+        (lambda: DataConfig(augment=("crop(-1)",)), "crop: pad must be 0 or more"),
+        (lambda: DataConfig(augment=("flop",)), "unknown augmentation 'flop': did you mean 'flip'"),
+        (lambda: DataConfig(augment=("flip", "none")), "unknown augmentation 'none'"),
+        (lambda: DataConfig(augment=("lm",)), "('lm' is a stepper)"),
+        (lambda: DataConfig(augment="flip"), "data.augment: must be several values, got 'flip'"),
+        (
+            lambda: DataConfig(augment=("crop_area",)),
+            "data.augment: crop_area is for photographs: images in memory have",
+        ),
+        (
+            lambda: DataConfig("imagenet", size=9, augment=("crop(4)",)),
+            "data.augment: crop(4) is for images in memory: photographs have crop_area(0.08)",
+        ),
+        (
+            lambda: DataConfig("imagenet", size=9, augment=("flip", "crop_area")),
+            "data.augment: crop_area is done while decoding: let it come first, and once",
+        ),
+        (
+            lambda: DataConfig(augment=("mixup(0.2)", "flip")),
+            "data.augment: mixup(0.2) mixes images: let flip come before it",
+        ),
         (lambda: DataConfig(dir="here"), "data.dir: must be left out for the digits, got 'here'"),
         (lambda: DataConfig(size=32), "data.size: must be left out unless data.name is folder"),
         (lambda: ModelConfig(stepper="eular"), "unknown stepper 'eular': did you mean 'euler'"),
@@ -105,6 +125,8 @@ def test_equal_configs_are_equal_however_written():
 def test_differences_leave_out_places():
     a = Config(workdir="a")
     a = dataclasses.replace(a, data=DataConfig(name="cifar10"))
-    b = dataclasses.replace(a, workdir="b", seed=1, data=DataConfig(name="cifar10", dir="elsewhere", pad=2))
-    assert differences(a, b) == {"data.pad": (4, 2), "seed": (0, 1)}
-    assert differences(a, b, ("data",)) == {"data.pad": (4, 2)}
+    b = dataclasses.replace(
+        a, workdir="b", seed=1, data=DataConfig(name="cifar10", dir="elsewhere", augment=("crop(2)", "flip"))
+    )
+    assert differences(a, b) == {"data.augment": (("crop(4)", "flip"), ("crop(2)", "flip")), "seed": (0, 1)}
+    assert differences(a, b, ("data",)).keys() == {"data.augment"}

@@ -79,7 +79,7 @@ changes = st.sampled_from(KEYS).flatmap(lambda key: st.tuples(st.just(key), fitt
 ONES = [
     Config(),
     from_dict({"data": {"name": "folder"}}),
-    from_dict({"data": {"name": "imagenet", "size": 9, "pad": 0}}),
+    from_dict({"data": {"name": "imagenet", "size": 9}}),
 ]
 
 

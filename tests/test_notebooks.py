@@ -85,7 +85,7 @@ def test_colab(tmp_path, monkeypatch, repository, again):
     (tmp_path / "content" / "sample_data").mkdir(parents=True)
     settings = {
         "REPOSITORY": repository.as_uri(), "CODE": tmp_path / "content" / "lmjax", "WORKDIR": tmp_path / "drive",
-        "OPTIONS": f"--data.name digits --data.pad 1 --data.no-flip {SMALL}", "ANY_BACKEND": 1,
+        "OPTIONS": f"--data.name digits --data.augment crop(1) {SMALL}", "ANY_BACKEND": 1,
     }  # fmt: skip
     outputs = execute("colab_tpu", tmp_path / "content" / "sample_data", tmp_path, monkeypatch, **settings)
     assert "nothing, all is here" in printed(outputs, "install")

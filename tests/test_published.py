@@ -61,7 +61,7 @@ def test_recipes(table, key, epochs, batch, milestones, decay):
     assert (config.optimizer.name, config.optimizer.weight_decay) == ("sgd(momentum=0.9)", decay)
     assert config.optimizer.learning_rate == (0.02 if "fractalnet" in key else 0.1)
     if table != "imagenet":
-        assert (config.data.name, config.data.pad, config.data.padding, config.data.flip) == (table, 4, "zero", True)
+        assert (config.data.name, config.data.augment) == (table, ("crop(4)", "flip"))
 
 
 @pytest.mark.parametrize(

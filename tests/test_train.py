@@ -543,8 +543,8 @@ def test_every_stepper_trains_on_digits(tmp_path, name):
 
 def test_bfloat16_and_the_other_options(tmp_path):
     options = ("--model.dtype", "bfloat16", "--model.boundary", "step", "--model.memory", "remat")
-    options += ("--optimizer.name", "sgd(nesterov=True)")
-    assert run(*options, "--data.padding", "reflect", "--workdir", tmp_path / "run") == 0
+    options += ("--optimizer.name", "sgd(nesterov=True)", "--data.augment", "crop(4, padding=reflect)", "flip")
+    assert run(*options, "--workdir", tmp_path / "run") == 0
     assert rows(tmp_path / "run")[1]["train_loss"] < rows(tmp_path / "run")[0]["train_loss"]
 
 

@@ -2,7 +2,18 @@
 
 from pathlib import Path
 
-from lmjax.data.augment import crop_and_flip, epoch_order, normalise
+from lmjax.data import trivial  # noqa: F401  registers itself
+from lmjax.data.augment import (
+    Area,
+    Augmentation,
+    Geometry,
+    Mixing,
+    Pipeline,
+    Pixels,
+    augmentations,
+    epoch_order,
+    normalise,
+)
 from lmjax.data.cifar import ARCHIVES, load_cifar
 from lmjax.data.dataset import Dataset, Split
 from lmjax.data.digits import load_digits
@@ -12,16 +23,22 @@ from lmjax.data.stream import Loader, Reader, Source, Stream, WorkerDied
 from lmjax.errors import InputError, unknown
 
 __all__ = [
+    "Area",
+    "Augmentation",
     "Dataset",
     "Files",
+    "Geometry",
     "Loader",
+    "Mixing",
     "Photographs",
+    "Pipeline",
+    "Pixels",
     "Reader",
     "Source",
     "Split",
     "Stream",
     "WorkerDied",
-    "crop_and_flip",
+    "augmentations",
     "epoch_order",
     "load",
     "load_cifar",

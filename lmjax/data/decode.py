@@ -62,12 +62,11 @@ class PillowImage:
         """All of it, uint8 [height, width, 3]."""
         return np.asarray(self._rgb())
 
-    def crop(self, box: Box, size: int, *, mirror: bool = False) -> np.ndarray:
-        """A box scaled to uint8 [size, size, 3], mirrored left to right if asked. Nothing outside of it counts."""
+    def crop(self, box: Box, size: int) -> np.ndarray:
+        """A box scaled to uint8 [size, size, 3]. Nothing outside of it counts."""
         left, top, width, height = box
         cut = self._rgb().crop((left, top, left + width, top + height))
-        scaled = cut.resize((size, size), Image.Resampling.BILINEAR)
-        return np.asarray(scaled.transpose(Image.Transpose.FLIP_LEFT_RIGHT) if mirror else scaled)
+        return np.asarray(cut.resize((size, size), Image.Resampling.BILINEAR))
 
     def centre(self, size: int, shorter: int) -> np.ndarray:
         """Scaled so that the shorter side is `shorter`, and the middle cut out: uint8 [size, size, 3]."""
@@ -112,14 +111,13 @@ class TurboImage:
             self._other = PillowImage(self._data)
             return self._other.whole()
 
-    def crop(self, box: Box, size: int, *, mirror: bool = False) -> np.ndarray:
+    def crop(self, box: Box, size: int) -> np.ndarray:
         pixels = self._pixels(min(box.width, box.height) / size)
         x, y = pixels.shape[1] / self.size[0], pixels.shape[0] / self.size[1]
         left, top = int(box.left * x), int(box.top * y)
         right, bottom = math.ceil((box.left + box.width) * x), math.ceil((box.top + box.height) * y)
         # Not antialiased, which the half-size decoding keeps within bounds: averaging would take half of the gain.
-        scaled = self._cv2.resize(pixels[top:bottom, left:right], (size, size), interpolation=self._cv2.INTER_LINEAR)
-        return self._cv2.flip(scaled, 1) if mirror else scaled
+        return self._cv2.resize(pixels[top:bottom, left:right], (size, size), interpolation=self._cv2.INTER_LINEAR)
 
 
 @functools.cache

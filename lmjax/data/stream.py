@@ -50,8 +50,7 @@ class Loader:
         source: the images.
         size: pixels of a side of the result.
         decoder: of random crops, "pillow" or "turbo".
-        min_area: smallest share of the image that a random crop takes; None: the middle of the image, for evaluation.
-        flip: mirror half of the random crops left to right.
+        min_area: smallest share of the image that a random crop takes; None: the middle of the image.
         skip: replace what cannot be decoded by the next image that can, instead of stopping. In an evaluation it is
             left out.
     """
@@ -60,19 +59,18 @@ class Loader:
     size: int
     decoder: str = "pillow"
     min_area: float | None = None
-    flip: bool = True
     skip: bool = False
 
     def random(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
-        """Image `index`, cropped at random."""
-        mirror = self.flip and bool(rng.random() < 0.5)
+        """Image `index`, cropped at random, or its middle."""
 
         def crop(image):
-            return image.crop(random_box(rng, *image.size, self.min_area), self.size, mirror=mirror)
+            return image.crop(random_box(rng, *image.size, self.min_area), self.size)
 
+        cut, decode = (self._middle, PillowImage) if self.min_area is None else (crop, DECODERS[self.decoder])
         tries = min(len(self.source), 100)
         for offset in range(tries):
-            found = self._load((index + offset) % len(self.source), crop, DECODERS[self.decoder])
+            found = self._load((index + offset) % len(self.source), cut, decode)
             if found is not None:
                 return found | {"broken": np.int64(index if offset else -1)}
         others = f"neither this image nor the {tries - 1} after it can be decoded"
@@ -83,13 +81,15 @@ class Loader:
 
         Behind the last image there are black ones with the label -1, which fill the last batch.
         """
-        shorter = round(self.size * 256 / 224)
         inside = index < len(self.source)
-        found = self._load(index, lambda image: image.centre(self.size, shorter), PillowImage) if inside else None
+        found = self._load(index, self._middle, PillowImage) if inside else None
         if found is None:
             found = {"image": np.zeros((self.size, self.size, 3), np.uint8), "label": np.int32(-1)}
             return found | {"broken": np.int64(index if inside else -1)}
         return found | {"broken": np.int64(-1)}
+
+    def _middle(self, image):
+        return image.centre(self.size, round(self.size * 256 / 224))
 
     def _load(self, index, cut, decode):
         try:

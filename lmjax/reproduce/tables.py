@@ -79,7 +79,7 @@ def _scaled_down(name: str, scheme: str) -> Config:
     config = recipes.lm("cifar10", ModelConfig(name, scheme, width=0.5))
     return dataclasses.replace(
         config,
-        data=dataclasses.replace(config.data, name="folder", size=16, pad=2),
+        data=dataclasses.replace(config.data, name="folder", size=16, augment=("crop(2)", "flip")),
         train=dataclasses.replace(config.train, epochs=8),
     )
 
@@ -169,7 +169,7 @@ def _small() -> Table:
 
 def _digits() -> Table:
     config = Config(
-        data=DataConfig("digits", pad=1, flip=False),  # a mirrored digit is another digit, or none
+        data=DataConfig("digits", augment=("crop(1)",)),  # a mirrored digit is another digit, or none
         model=ModelConfig("resnet20"),
         train=TrainConfig(epochs=15, batch_size=64),
     )

@@ -42,7 +42,10 @@ class Feed(Protocol):
         ...
 
     def train_batch(self, key: jax.Array, step: jax.Array, arrays: Any) -> tuple[jax.Array, jax.Array]:
-        """Inside a program: uint8 [B, H, W, C] and int32 [B], the augmented images of a step and their labels."""
+        """Inside a program: uint8 [B, H, W, C] and int32 [B], the augmented images of a step and their labels.
+
+        With a mixture float32 [B, H, W, C] and float32 [B, classes], the shares of the labels.
+        """
         ...
 
     def test_batch(self, arrays: Any) -> tuple[jax.Array, jax.Array]:

@@ -12,8 +12,7 @@ from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lmjax.config import Config
-from lmjax.data import Dataset, crop_and_flip, epoch_order
-from lmjax.errors import InputError
+from lmjax.data import Dataset, Pipeline, epoch_order
 
 
 class Resident:
@@ -22,14 +21,8 @@ class Resident:
     longest = None
 
     def __init__(self, config: Config, dataset: Dataset, mesh: Mesh, test_batch: int):
-        options = config.data
-        if options.padding == "reflect" and options.pad >= min(dataset.shape[:2]):
-            raise InputError(
-                f"data.pad: {options.pad} pixels cannot be reflected in images of {dataset.shape[:2]}: "
-                "choose a smaller one, or --data.padding zero"
-            )
-        self._crop_and_flip = functools.partial(
-            crop_and_flip, pad=options.pad, padding=options.padding, flip=options.flip
+        self._augment = Pipeline(
+            config.data.augment, shape=dataset.shape, classes=len(dataset.classes), mean=dataset.mean
         )
         self.steps_per_epoch = len(dataset.train) // config.train.batch_size
         size = len(dataset.test)
@@ -63,8 +56,8 @@ class Resident:
     def train_batch(self, key: jax.Array, step: jax.Array, arrays: Any) -> tuple[jax.Array, jax.Array]:
         order, images, labels = arrays
         index = order[step % self.steps_per_epoch]
-        picked = self._crop_and_flip(key, images, index)
-        return lax.with_sharding_constraint(picked, self._split), labels[index]
+        split = functools.partial(lax.with_sharding_constraint, shardings=self._split)
+        return self._augment(key, images, labels, index, split)
 
     def test_batch(self, arrays: Any) -> tuple[jax.Array, jax.Array]:
         images, labels, start = arrays

@@ -106,7 +106,8 @@ class Programs:
         (value, (logits, statistics)), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
         updates, optimizer = self.optimizer.update(gradient, state.optimizer, state.params, step=state.step)
         params = optax.apply_updates(state.params, updates)
-        accuracy = jnp.mean(jnp.argmax(logits, -1) == targets)
+        labels = targets if targets.ndim == 1 else jnp.argmax(targets, -1)  # of a mixture, that of the largest share
+        accuracy = jnp.mean(jnp.argmax(logits, -1) == labels)
         average = self._averaged(state, {"params": params, "statistics": statistics})
         new = TrainState(state.step + 1, params, statistics, optimizer, average)
         if self.skip_non_finite:
@@ -116,10 +117,10 @@ class Programs:
         return new, {"loss": value, "accuracy": accuracy}
 
     def _loss(self, logits, targets):
-        if not self.label_smoothing:
+        if targets.ndim == 1 and not self.label_smoothing:
             return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
-        smooth = optax.smooth_labels(jax.nn.one_hot(targets, logits.shape[-1]), self.label_smoothing)
-        return optax.softmax_cross_entropy(logits, smooth).mean()
+        shares = jax.nn.one_hot(targets, logits.shape[-1]) if targets.ndim == 1 else targets
+        return optax.softmax_cross_entropy(logits, optax.smooth_labels(shares, self.label_smoothing)).mean()
 
     def _averaged(self, state, new):
         if self.average is None:

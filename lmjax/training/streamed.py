@@ -15,7 +15,7 @@ from jax.sharding import PartitionSpec as P
 
 from lmjax import machine
 from lmjax.config import Config
-from lmjax.data import Loader, Photographs, Stream, WorkerDied
+from lmjax.data import Loader, Photographs, Pipeline, Stream, WorkerDied
 
 _RESTARTS = 3  # of processes that have died, in a run: what kills them may not be chance
 
@@ -38,7 +38,10 @@ class Streamed:
         def channel(loader, batch, seed):
             return _Channel(loader, batch, seed, NamedSharding(mesh, P("data")), *processes_and_threads)
 
-        train = loader(dataset.train, min_area=options.min_area, flip=options.flip)
+        self._augment = Pipeline(
+            options.augment, shape=dataset.shape, classes=len(dataset.classes), mean=dataset.mean, streamed=True
+        )
+        train = loader(dataset.train, min_area=self._augment.min_area)
         self._train = channel(train, config.train.batch_size, config.seed)
         self._test = channel(loader(dataset.test), test_batch, None)
         self.steps_per_epoch = len(self._train.stream)
@@ -54,7 +57,7 @@ class Streamed:
         return self._test.batches(start, count)
 
     def train_batch(self, key: jax.Array, step: jax.Array, arrays: Any) -> tuple[jax.Array, jax.Array]:
-        return arrays
+        return self._augment(key, *arrays)
 
     def test_batch(self, arrays: Any) -> tuple[jax.Array, jax.Array]:
         return arrays

@@ -50,7 +50,6 @@ def test_a_crop_is_cut_out_and_then_scaled(box):
     crop = PillowImage(data).crop(box, 64)
     assert crop.dtype == np.uint8
     assert np.abs(crop - expected).max() <= 1  # Pillow rounds twice
-    np.testing.assert_array_equal(PillowImage(data).crop(box, 64, mirror=True), crop[:, ::-1])
 
 
 @pytest.mark.parametrize("size", [(300, 240), (240, 300), (256, 256), (50, 40)])
@@ -75,7 +74,6 @@ def test_turbo_is_close_to_pillow(size, out):
         # Where half-size decoding does not help, bilinear interpolation takes some pixels instead of their mean.
         assert np.abs(ours - theirs).mean() < 12
         assert np.abs(ours.mean((0, 1)) - theirs.mean((0, 1))).max() < 2
-        np.testing.assert_array_equal(turbo.crop(box, out, mirror=True), ours[:, ::-1])
 
 
 def test_turbo_decodes_fewer_pixels_where_that_is_enough():

@@ -90,21 +90,13 @@ def test_the_same_image_is_cropped_otherwise_in_every_epoch(files):
     assert len(crops) == 8
 
 
-def test_half_of_the_crops_are_mirrored(files):
-    mirrored = 0
+def test_crops_are_random_boxes_or_without_an_area_the_middle(files):
     for index in range(len(files)):
-        rng = np.random.default_rng(index)
-        mirror = bool(rng.random() < 0.5)
-        image = PillowImage(files[index][0])
-        expected = image.crop(random_box(rng, *image.size, 0.2), 8, mirror=mirror)
+        rng, image = np.random.default_rng(index), PillowImage(files[index][0])
         drawn = Loader(files, 8, min_area=0.2).random(index, np.random.default_rng(index))
-        np.testing.assert_array_equal(drawn["image"], expected)
-        mirrored += mirror
-        rng = np.random.default_rng(index)
-        expected = image.crop(random_box(rng, *image.size, 0.2), 8)
-        drawn = Loader(files, 8, min_area=0.2, flip=False).random(index, np.random.default_rng(index))
-        np.testing.assert_array_equal(drawn["image"], expected)
-    assert 15 <= mirrored <= 38
+        np.testing.assert_array_equal(drawn["image"], image.crop(random_box(rng, *image.size, 0.2), 8))
+        middle = Loader(files, 8, "turbo")
+        np.testing.assert_array_equal(middle.random(index, rng)["image"], middle.middle(index)["image"])
 
 
 def test_processes_share_a_batch_without_overlap(loader):

@@ -39,7 +39,7 @@ def place(runs, tmp_path_factory):
     root = tmp_path_factory.mktemp("report")
     evil = "<img src=x onerror=\"document.title='evil'\">"
     digits = Config(
-        DataConfig("digits", pad=1, flip=False), ModelConfig("resnet14", "rk4"), train=TrainConfig(epochs=3)
+        DataConfig("digits", augment=("crop(1)",)), ModelConfig("resnet14", "rk4"), train=TrainConfig(epochs=3)
     )
     long = dataclasses.replace(digits, model=ModelConfig("resnet14", "heun"))
     made = [

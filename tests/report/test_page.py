@@ -16,7 +16,7 @@ from lmjax.report.runs import read
 from lmjax.report.style import STYLE
 from tests.report.handmade import make_run
 
-CONFIG = Config(DataConfig("digits", pad=1, flip=False), ModelConfig("resnet14", "lm"), train=TrainConfig(epochs=3))
+CONFIG = Config(DataConfig("digits", augment=("crop(1)",)), ModelConfig("resnet14", "lm"), train=TrainConfig(epochs=3))
 
 
 class Page(html.parser.HTMLParser):

@@ -13,7 +13,7 @@ from lmjax.report.runs import read
 from lmjax.report.series import looks
 from tests.report.handmade import make_run
 
-CONFIG = Config(DataConfig("digits", pad=1, flip=False), ModelConfig("resnet14", "lm"), train=TrainConfig(epochs=3))
+CONFIG = Config(DataConfig("digits", augment=("crop(1)",)), ModelConfig("resnet14", "lm"), train=TrainConfig(epochs=3))
 
 
 def rows_of(tmp_path, models, **options):

@@ -10,7 +10,7 @@ from lmjax.config import Config, DataConfig, ModelConfig, TrainConfig
 from lmjax.report.runs import read
 from tests.report.handmade import make_run
 
-CONFIG = Config(DataConfig("digits", pad=1, flip=False), ModelConfig("resnet14", "lm"), train=TrainConfig(epochs=3))
+CONFIG = Config(DataConfig("digits", augment=("crop(1)",)), ModelConfig("resnet14", "lm"), train=TrainConfig(epochs=3))
 
 
 def seeded(seed, **model):

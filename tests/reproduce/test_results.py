@@ -24,7 +24,7 @@ DATA = {"name": "digits"}
 def small():
     def row(scheme):
         return Config(
-            data=DataConfig(pad=1, flip=False),
+            data=DataConfig(augment=("crop(1)",)),
             model=ModelConfig("resnet14", scheme, width=0.25),
             optimizer=OptimizerConfig(learning_rate=0.05),
             train=TrainConfig(epochs=1, batch_size=128),
@@ -130,7 +130,7 @@ def change(path, how):
     ("where", "how", "message"),
     [
         ("lm/seed1/config.json", lambda held: held.update(seed=7), "seed 7"),
-        ("lm/seed1/config.json", lambda held: held["data"].update(flip=True), r"data\.flip"),
+        ("lm/seed1/config.json", lambda held: held["data"].update(augment=["flip"]), r"data\.augment"),
         ("lm/seed1/config.json", lambda held: held["data"].update(name="folder"), "trained on different images"),
         ("lm/seed1/summary.json", lambda held: held["data"].update(training_images=7), "trained on different images"),
         ("lm/seed1/summary.json", lambda held: held.update(test_accuracy=float("nan")), "no test_accuracy"),

@@ -23,7 +23,7 @@ def digits() -> Dataset:
 @pytest.fixture
 def config() -> Config:
     return Config(
-        data=DataConfig(name="digits", pad=1, flip=False),
+        data=DataConfig(name="digits", augment=("crop(1)",)),
         model=ModelConfig(name="resnet14", stepper="lm", width=0.25),
         optimizer=OptimizerConfig(learning_rate=0.05),
         train=TrainConfig(epochs=3, batch_size=64, eval_batch_size=32),

@@ -16,7 +16,7 @@ STEPS, SEEDS = 200, (0, 1, 2)
 def curves(stepper, dtype):
     """The losses [seeds, steps] of narrow ResNets on the digits, and the types of all numbers that are trained."""
     config = Config(
-        data=DataConfig(name="digits", pad=1, flip=False),
+        data=DataConfig(name="digits", augment=("crop(1)",)),
         model=ModelConfig(name="resnet20", stepper=stepper, width=0.25, dtype=dtype),
         optimizer=OptimizerConfig(learning_rate=0.05),
         train=TrainConfig(epochs=15, batch_size=64),

@@ -42,7 +42,7 @@ steppers.register(faulty)
 @pytest.fixture
 def config(tmp_path):
     return Config(
-        data=DataConfig(pad=1, flip=False),
+        data=DataConfig(augment=("crop(1)",)),
         model=ModelConfig("resnet14", "faulty(0.04)", width=0.25),
         optimizer=OptimizerConfig(learning_rate=0.05),
         train=TrainConfig(epochs=3, batch_size=128),

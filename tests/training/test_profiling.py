@@ -18,7 +18,9 @@ from lmjax.training.profiling import Profile, window
 
 ONE = data_mesh(jax.devices()[:1])
 CONFIG = Config(
-    data=DataConfig(pad=1), model=ModelConfig("resnet14", "lm", width=0.25), train=TrainConfig(epochs=2, batch_size=64)
+    data=DataConfig(augment=("crop(1)", "flip")),
+    model=ModelConfig("resnet14", "lm", width=0.25),
+    train=TrainConfig(epochs=2, batch_size=64),
 )
 
 

@@ -51,12 +51,20 @@ def test_data_on_the_device(tmp_path, config, digits, model):
 
 
 @pytest.mark.versions
+def test_augmentation_is_repeated(tmp_path, config, digits):
+    """Mixtures, too; and the loss of a mixture is the mixture of the losses."""
+    augment = ("crop(1)", "cutout(2)", "erase(0.25)", "mixup(0.2)", "cutmix(1.0)")
+    config = changed(config, model={"stepper": "euler"}, data={"augment": augment})
+    require_same(config, digits, tmp_path)
+
+
+@pytest.mark.versions
 @pytest.mark.slow
 def test_photographs(tmp_path, config):
     pytest.importorskip("grain")
     photographs = load("imagenet", directory=write_folder(tmp_path / "photos", train=50, val=21), size=16)
     config = Config(
-        data=DataConfig("imagenet", size=16, pad=0, min_area=0.3, workers=0),
+        data=DataConfig("imagenet", size=16, augment=("crop_area(0.3)", "flip"), workers=0),
         model=ModelConfig("resnet14", "stochastic_depth(lm, 0.5)", width=0.25),
         train=dataclasses.replace(config.train, epochs=1, batch_size=16, eval_batch_size=16),
     )
@@ -67,7 +75,7 @@ def test_photographs_go_on_after_a_pause_without_being_read_again(tmp_path, conf
     pytest.importorskip("grain")
     photographs = load("imagenet", directory=write_folder(tmp_path, train=50, val=21), size=16)
     config = Config(
-        data=DataConfig("imagenet", size=16, pad=0, workers=0), model=config.model,
+        data=DataConfig("imagenet", size=16, workers=0), model=config.model,
         train=dataclasses.replace(config.train, epochs=1, batch_size=16, eval_batch_size=16),
     )  # fmt: skip
     with Trainer(config, photographs, ONE) as trainer:

@@ -29,7 +29,7 @@ def photographs(tmp_path_factory):
 @pytest.fixture
 def config():
     return Config(
-        data=DataConfig("imagenet", size=16, pad=0, min_area=0.3, workers=0),
+        data=DataConfig("imagenet", size=16, augment=("crop_area(0.3)", "flip"), workers=0),
         model=ModelConfig("resnet14", "lm", width=0.25),
         optimizer=OptimizerConfig(learning_rate=0.02),
         train=TrainConfig(epochs=2, batch_size=16, eval_batch_size=16),

@@ -27,7 +27,7 @@ TENSORBOARD = pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None
 
 
 CONFIG = Config(
-    data=DataConfig(pad=1, flip=False),
+    data=DataConfig(augment=("crop(1)",)),
     model=ModelConfig("resnet14", "lm", width=0.25),
     optimizer=OptimizerConfig(learning_rate=0.05),
     train=TrainConfig(epochs=3, batch_size=64, on_nan="rollback"),

@@ -91,7 +91,7 @@ def test_how_an_epoch_is_portioned(config, digits):
 def test_one_step_against_numpy_sgd(config, digits):
     """The first two updates, from gradients taken outside the trainer, by the textbook's SGD with momentum."""
     batch = dataclasses.replace(digits, train=Split(digits.train.images[:64], digits.train.labels[:64]))
-    config = changed(config, data={"pad": 0}, optimizer={"weight_decay": 0.01, "schedule": "constant"})
+    config = changed(config, data={"augment": ()}, optimizer={"weight_decay": 0.01, "schedule": "constant"})
     trainer = Trainer(config, batch, ONE)
     params, statistics = jax.tree.map(jnp.copy, (trainer.state.params, trainer.state.statistics))
     graph = trainer.programs.graph
@@ -212,8 +212,8 @@ def test_options_for_coefficients_need_some(config, digits):
 
 
 def test_reflection_needs_something_to_reflect(config, digits):
-    with pytest.raises(InputError, match="8 pixels cannot be reflected"):
-        Trainer(changed(config, data={"padding": "reflect", "pad": 8}), digits, ONE)
+    with pytest.raises(InputError, match=r"crop\(8, padding=reflect\) needs images of 9 pixels a side or more, got 8"):
+        Trainer(changed(config, data={"augment": ("crop(8, padding=reflect)",)}), digits, ONE)
 
 
 @pytest.mark.versions
@@ -233,12 +233,33 @@ def test_label_smoothing_is_the_cross_entropy_of_softened_targets(config, digits
     config = changed(config, train={"batch_size": 320})
     plain, smooth = (Trainer(changed(config, train={"label_smoothing": e}), digits, ONE) for e in (0.0, 0.1))
     model = smooth.model
-    logits = model(normalise(_first_batch(smooth), digits.mean, digits.std))
+    logits = model(normalise(_first_batch(smooth)[0], digits.mean, digits.std))
     log_p = np.asarray(jax.nn.log_softmax(logits), np.float64)
     targets = np.asarray(digits.train.labels)[_first_order(smooth)]
     expected = -(0.9 * log_p[np.arange(320), targets] + 0.1 * log_p.mean(-1)).mean()
     assert smooth.train_epoch()["train_loss"] == pytest.approx(expected, rel=1e-5)
     assert plain.train_epoch()["train_loss"] == pytest.approx(-log_p[np.arange(320), targets].mean(), rel=1e-5)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+@pytest.mark.parametrize("text", ["mixup(1.0)", "cutmix(1.0)"])
+def test_loss_of_a_mixture_and_the_accuracy_by_its_larger_share(config, digits, text, smoothing):
+    config = changed(config, data={"augment": (text,)}, train={"batch_size": 320, "label_smoothing": smoothing})
+    trainer = Trainer(config, digits, ONE)
+    images, targets = map(np.asarray, _first_batch(trainer))
+    own = np.asarray(digits.train.labels)[_first_order(trainer)]
+    other = np.roll(own, 1)
+    (share,) = {targets[i, own[i]].item() for i in np.flatnonzero(own != other)}
+    assert 0.02 < share < 0.98
+    logits = trainer.model(normalise(images, digits.mean, digits.std))
+    log_p = np.asarray(jax.nn.log_softmax(logits), np.float64)
+    mixed = share * log_p[np.arange(320), own] + (1 - share) * log_p[np.arange(320), other]
+    metrics = trainer.train_epoch()
+    assert metrics["train_loss"] == pytest.approx(
+        -((1 - smoothing) * mixed + smoothing * log_p.mean(-1)).mean(), rel=1e-5
+    )
+    right = np.asarray(logits.argmax(-1)) == (own if share > 0.5 else other)
+    assert metrics["train_accuracy"] == pytest.approx(right.mean(), abs=1e-6)
 
 
 def _first_order(trainer):
@@ -249,7 +270,7 @@ def _first_order(trainer):
 def _first_batch(trainer):
     arrays = next(iter(trainer.feed.train_arrays(0, [1])))
     key = jax.random.fold_in(jax.random.key(trainer.config.seed), 0)
-    return trainer.feed.train_batch(key, jnp.int32(0), arrays)[0]
+    return trainer.feed.train_batch(key, jnp.int32(0), arrays)
 
 
 def test_the_average_is_evaluated_saved_and_gone_on_with(config, digits, tmp_path):

@@ -93,7 +93,7 @@ def test_two_processes_read_disjoint_shares_whose_union_is_the_data_set(config, 
     root = write_folder(tmp_path, train=40, val=40, classes=40)
     config = dataclasses.replace(
         config,
-        data=dataclasses.replace(config.data, name="imagenet", dir=str(root), size=16, pad=0, workers=1),
+        data=dataclasses.replace(config.data, name="imagenet", dir=str(root), size=16, augment=("default",), workers=1),
         train=dataclasses.replace(config.train, batch_size=40, eval_batch_size=16),
     )
     first, second = in_two_processes(config)
