@@ -227,9 +227,8 @@ def _linear_multistep(a, b, trainable, name):
     def coef(key, channels):
         return jnp.array(a, jnp.float32), jnp.array(b, jnp.float32)
 
-    back = max(len(a), len(b)) - 1
-    known = _multistep(weights, order=_order(a, b), steps_back=back, earlier=(True, False))
-    name = name or f"linear_multistep{back + 1}"
+    known = _multistep(weights, order=_order(a, b), steps_back=max(len(a), len(b)) - 1, earlier=(True, False))
+    name = name or f"linear_multistep{max(len(a), len(b))}"
     return Stepper(name, step, init=init, coef=coef if trainable else None, known=known)
 
 
@@ -269,8 +268,7 @@ def zero_stability(stepper: Stepper, coef: Any) -> np.ndarray:
     if known.characteristic is None:
         return np.full((), 1.0 if known.steps_back == 0 else np.nan)
     c = np.asarray(known.characteristic(coef), np.float64)
-    rows = c.reshape(-1, c.shape[-1])
-    return np.array([_margin(row) for row in rows]).reshape(c.shape[:-1])
+    return np.array([_margin(row) for row in c.reshape(-1, c.shape[-1])]).reshape(c.shape[:-1])
 
 
 def _margin(polynomial: np.ndarray) -> float:

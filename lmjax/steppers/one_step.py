@@ -30,8 +30,7 @@ def euler() -> Stepper:
 def over_stage(stepper: Stepper, depth: int) -> tuple[Stepper, Stepper]:
     """The schemes of a network's stage of so many steps: that of the first one, for a single field, and of the others.
 
-    They are `euler` and the scheme itself; of a scheme over a whole stage (`dense`), the one over so many steps. What a
-    wrapper does it does to both.
+    They are `euler` and the scheme itself, or the one over so many steps (`dense`); a wrapper wraps both.
     """
     return (euler(), stepper) if stepper.over is None else stepper.over(depth)
 
@@ -223,5 +222,5 @@ def fractal(columns: int = 2, half_steps: bool = True) -> Stepper:
         return expand(u, columns, 1), history
 
     name = f"fractal{columns}" if half_steps else f"fractal{columns}_full_steps"
-    known = Facts(order=1 if half_steps or columns == 1 else 0)
+    known = Facts(order=int(half_steps or columns == 1))
     return Stepper(name, step, evaluations=2**columns - 1, reads=(0,) * columns, known=known)

@@ -163,7 +163,7 @@ def test_poly_is_the_truncated_neumann_series_of_backward_euler():
 
 def test_fractal_is_consistent_only_with_half_steps():
     full = steppers.fractal(2, half_steps=False)
-    assert full.order == 0
+    assert full.known.order == 0
     errors = [np.linalg.norm(odeint(full, linear, START, t1=1.0, steps=n) - solution(linear, 1.0)) for n in (200, 400)]
     assert np.log2(errors[0] / errors[1]) == pytest.approx(0, abs=0.1)
     # It runs half as fast again: the mean of a path of two steps and a path of one.
