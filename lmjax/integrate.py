@@ -55,40 +55,41 @@ def odeint(
         raise InputError(f"odeint: {stepper.name} has coefficients to choose: give coef, e.g. coef=-0.1 for lm")
     if stepper.coef is None and coef is not None:
         raise InputError(f"odeint: {stepper.name} has no coefficients, got coef={coef!r}")
-    if start is not None and (start.history or start.parts > 1 or start.coef is not None):
+    if start is not None and (start.known.steps_back != 0 or start.parts > 1 or start.coef is not None):
         raise InputError(
             f"odeint: start must be a one-step scheme for one field, without coefficients; got {start.name}"
         )
     if isinstance(field, list):
         field = tuple(field)
-    if isinstance(field, tuple) and len(field) != stepper.stages:
-        raise InputError(f"odeint: {stepper.name} takes {stepper.stages} fields, one a branch, got {len(field)}")
+    if isinstance(field, tuple) and len(field) != stepper.evaluations:
+        raise InputError(f"odeint: {stepper.name} takes {stepper.evaluations} fields, one a branch, got {len(field)}")
     if stepper.parts > 1 and not isinstance(field, tuple):
-        raise InputError(f"odeint: {stepper.name} takes a tuple of {stepper.stages} fields, one a branch, got one")
+        raise InputError(f"odeint: {stepper.name} takes a tuple of {stepper.evaluations} fields, one a branch, got one")
 
-    if isinstance(stepper.damping(coef), float) and stepper.damping(coef) == 0:
+    damping = stepper.known.damping(coef)
+    if isinstance(damping, float) and damping == 0:
         raise InputError(f"odeint: {stepper.name} integrates u'' = F(u), not u' = F(u)")
 
     h = t1 / steps
-    fields = field if isinstance(field, tuple) else (field,) * stepper.stages
-    fs = tuple(_increment(F, h * stepper.damping(coef)) for F in fields)
+    fields = field if isinstance(field, tuple) else (field,) * stepper.evaluations
+    fs = tuple(_increment(F, h * damping) for F in fields)
     u = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), u0)
-    memory = stepper.init(u)
+    history = stepper.init(u)
 
-    startup = 0 if start is None else min(stepper.history, steps)
+    startup = 0 if start is None else min(stepper.known.steps_back, steps)
 
     def info(n):
         return StepInfo(None, n, steps)  # without a key: odeint is deterministic
 
     for n in range(startup):
-        # The memory of a step does not depend on where the step arrives, so it comes from the scheme itself.
-        _, memory = stepper.step(fs, u, memory, coef, info(n))
-        u, _ = start.step((_increment(fields[0], h),) * start.stages, u, (), None)
+        # The history after a step does not depend on where the step arrives, so it comes from the scheme itself.
+        _, history = stepper.step(fs, u, history, coef, info(n))
+        u, _ = start.step((_increment(fields[0], h),) * start.evaluations, u, (), None)
 
     def step(carry, n):
         return stepper.step(fs, *carry, coef, info(n)), None
 
-    (u, _), _ = lax.scan(step, (u, memory), jnp.arange(startup, steps))
+    (u, _), _ = lax.scan(step, (u, history), jnp.arange(startup, steps))
     return u
 
 

@@ -39,7 +39,7 @@ def reversible_scan(
         stepper: a scheme with an `inverse` that evaluates every branch once.
         branches: one an evaluation, `branch(variables, given, u) -> (increment, output)`: pure, and the same both
             times. Outputs, such as running statistics, are those of the forward pass, and carry no gradient.
-        state: (u, memory) before the first step.
+        state: (u, history) before the first step.
         variables: what to differentiate by, with a leading axis, the step.
         given: what else a step needs, with the same leading axis, e.g. its number; not differentiated.
         coef: the coefficients of a step, from its variables.
@@ -47,7 +47,7 @@ def reversible_scan(
         unroll: see `jax.lax.scan`.
 
     Returns:
-        (u, memory) after the last step, and a tuple of the branches' outputs, with a leading axis.
+        (u, history) after the last step, and a tuple of the branches' outputs, with a leading axis.
 
     Raises:
         InputError: if the scheme has no inverse, or one that evaluates a branch another number of times than once.

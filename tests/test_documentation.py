@@ -69,9 +69,9 @@ def test_table_of_schemes():
     assert {row[0].strip("`") for row in rows} == {n for n in steppers.names() if n != "mine_test"}
     for kind, _, _, branches, order, trained, inverse in rows:
         stepper = steppers.get(kind.strip("`"))
-        stepper = stepper if stepper.over is None else stepper.over(2)
-        assert int(branches) == stepper.stages, kind
-        assert order in (str(stepper.order), "" if kind == "`dense`" else None), kind
+        _, stepper = steppers.over_stage(stepper, 2)
+        assert int(branches) == stepper.evaluations, kind
+        assert order in (str(stepper.known.order), "" if kind == "`dense`" else None), kind
         assert bool(trained) == (stepper.coef is not None), kind
         assert bool(inverse) == (stepper.inverse is not None), kind
 

@@ -41,7 +41,7 @@ def branch(i):
 
 
 def rebuilt(stepper, weights, u, **options):
-    branches = [branch(i) for i in range(stepper.stages)]
+    branches = [branch(i) for i in range(stepper.evaluations)]
     return reversible_scan(stepper, branches, (u, stepper.init(u)), weights, jnp.arange(STEPS), info=info, **options)
 
 
@@ -57,8 +57,8 @@ def stored(stepper, weights, u):
 
             return evaluate
 
-        state = stepper.step(tuple(f(i) for i in range(stepper.stages)), *state, None, info(n))
-        outputs.append([seen[i] for i in range(stepper.stages)])
+        state = stepper.step(tuple(f(i) for i in range(stepper.evaluations)), *state, None, info(n))
+        outputs.append([seen[i] for i in range(stepper.evaluations)])
     return state, tuple(jnp.stack(column) for column in zip(*outputs, strict=True))
 
 
@@ -68,7 +68,7 @@ def stored(stepper, weights, u):
 @pytest.mark.parametrize("name", INVERTIBLE)
 def test_values_outputs_and_gradients_are_those_of_storing(name, unroll):
     stepper = steppers.get(name)
-    weights = jax.random.normal(jax.random.key(0), (STEPS, stepper.stages, 4, 4), jnp.float64) * 0.3
+    weights = jax.random.normal(jax.random.key(0), (STEPS, stepper.evaluations, 4, 4), jnp.float64) * 0.3
     u = start(stepper, jnp.float64)
 
     def loss(run, weights, u):
@@ -122,25 +122,25 @@ def test_each_branch_is_evaluated_once_more_and_no_oftener():
         return sum(map(jnp.sum, rebuilt(stepper, weights, u)[0][0]))
 
     program = str(jax.make_jaxpr(jax.grad(loss))(weights))
-    assert program.count(" tanh ") == 2 * stepper.stages  # in the bodies of two loops
+    assert program.count(" tanh ") == 2 * stepper.evaluations  # in the bodies of two loops
 
 
 @pytest.mark.parametrize("name", ["euler", "lm", "rk4", "noise(lm, 0.1)"])
 def test_schemes_without_an_inverse_are_refused(name):
     stepper = steppers.get(name)
     with pytest.raises(InputError, match="cannot be undone"):
-        rebuilt(stepper, jnp.ones((STEPS, stepper.stages, 4, 4)), start(stepper))
+        rebuilt(stepper, jnp.ones((STEPS, stepper.evaluations, 4, 4)), start(stepper))
 
 
 def test_an_inverse_must_evaluate_each_branch_once():
-    def step(fs, u, memory, coef):
-        return steppers.combine((1, u), (1, fs[0](u))), memory
+    def step(fs, u, history, coef):
+        return steppers.combine((1, u), (1, fs[0](u))), history
 
-    def twice(fs, u, memory, coef):
-        return steppers.combine((1, u), (-1, fs[0](fs[0](u)))), memory
+    def twice(fs, u, history, coef):
+        return steppers.combine((1, u), (-1, fs[0](fs[0](u)))), history
 
-    def never(fs, u, memory, coef):
-        return u, memory
+    def never(fs, u, history, coef):
+        return u, history
 
     for inverse, message in ((twice, "more than once"), (never, "does not evaluate every branch")):
         stepper = Stepper("odd", step, inverse=inverse)

@@ -7,7 +7,7 @@ Everything about schemes is pure numerics: it takes a stepper, its coefficients,
 """
 
 from lmjax.analysis.amplification import amplification_matrix, parasitic_roots, principal_root, roots
-from lmjax.analysis.coefficients import draw_coefficients, zero_stable_range
+from lmjax.analysis.coefficients import draw_coefficients
 from lmjax.analysis.learned import Learned, read_learned
 from lmjax.analysis.modified_equation import friction_and_mass, modified_rate, rate_order
 from lmjax.analysis.modified_equation_figures import draw_friction_and_mass, draw_rates
@@ -50,5 +50,4 @@ __all__ = [
     "roots",
     "schemes",
     "spectral_radius",
-    "zero_stable_range",
 ]

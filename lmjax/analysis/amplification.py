@@ -20,9 +20,9 @@ _PIECE = 1024  # how many z are done at once: the program is compiled for so man
 def amplification_matrix(
     stepper: Stepper, z: ArrayLike, coef: Any = None, *, damped: bool = True, info: StepInfo = _FIRST
 ) -> np.ndarray:
-    """The matrix M(z) of one step on u' = lambda u, z = h lambda: it maps (u, memory) to the next (u, memory).
+    """The matrix M(z) of one step on u' = lambda u, z = h lambda: it maps (u, history) to the next (u, history).
 
-    It is found by taking the step, with the branch f(u) = c z u and each unit vector for (u, memory), so that any
+    It is found by taking the step, with the branch f(u) = c z u and each unit vector for (u, history), so that any
     stepper will do whose step is linear on a linear field. For a one-step scheme M is the stability function R(z),
     for a multistep scheme its companion matrix (Hairer, Norsett, Wanner 1993, section III.4). Without a key a scheme
     that draws random numbers takes their mean.
@@ -42,12 +42,11 @@ def amplification_matrix(
         complex128 [*z.shape, m, m], with m the numbers that the scheme keeps of one variable, itself included.
 
     Raises:
-        InputError: if coefficients are missing, or given to a scheme that has none; if the step is not linear; or if
-            a coupled scheme does not integrate x' = F(y), y' = G(x).
+        InputError: if coefficients are missing, or given to a scheme that has none; if the step is not linear.
     """
     coef, z = require_coef(stepper, coef), np.asarray(z, np.complex128)
     with float64():
-        matrices = _matrices(stepper, z.ravel(), coef, damped, info, _sign(stepper, coef, info))
+        matrices = _matrices(stepper, z.ravel(), coef, damped, info)
     return matrices.reshape(*z.shape, *matrices.shape[1:])
 
 
@@ -102,24 +101,14 @@ def principal_count(stepper: Stepper, coef: Any = None) -> int:
 
 def is_of_second_order(stepper: Stepper, coef: Any = None) -> bool:
     """Whether a scheme is one for u'' = F."""
-    return bool(np.all(np.asarray(stepper.damping(coef)) == 0))
-
-
-def pair_sign(stepper: Stepper, coef: Any = None) -> int:
-    """How a coupled scheme takes its second increment: 1 adds it (`reversible`), -1 subtracts it (`hamiltonian`).
-
-    Raises:
-        InputError: if it does not integrate x' = F(y), y' = G(x) either way.
-    """
-    with float64():
-        return _sign(stepper, require_coef(stepper, coef), _FIRST)
+    return bool(np.all(np.asarray(stepper.known.damping(coef)) == 0))
 
 
 def pair(stepper: Stepper, first: Any, second: Any) -> tuple:
     """(first, second), repeated where a coupled scheme has more branches, such as two a half under `shake_shake`."""
-    half, odd = divmod(stepper.stages, 2)
+    half, odd = divmod(stepper.evaluations, 2)
     if odd or stepper.parts != 2:
-        raise InputError(f"{stepper.name}: {stepper.stages} branches for {stepper.parts} parts are no pair")
+        raise InputError(f"{stepper.name}: {stepper.evaluations} branches for {stepper.parts} parts are no pair")
     return (first,) * half + (second,) * half
 
 
@@ -128,21 +117,9 @@ def _nearest(candidates, target):
     return np.take_along_axis(candidates, index[..., None], -1)[..., 0]
 
 
-def _sign(stepper, coef, info):
-    """The sign with which a coupled scheme is consistent; 1 for any other scheme."""
-    if stepper.parts == 1:
-        return 1
-    h = 1e-3
-    for sign in (1, -1):
-        found = np.linalg.eigvals(_matrices(stepper, np.array([h]), coef, True, info, sign))
-        if np.abs(found - (1 + h)).min() < h / 10:  # with the wrong sign it would be near 1 + ih
-            return sign
-    raise InputError(f"{stepper.name}: has two parts, and does not integrate x' = F(y), y' = G(x)")
-
-
-def _matrices(stepper, z, coef, damped, info, sign):
+def _matrices(stepper, z, coef, damped, info):
     """[n] -> [n, m, m]."""
-    compiled = _compiled(stepper, damped and is_of_second_order(stepper, coef), damped, info, sign)
+    compiled = _compiled(stepper, damped and is_of_second_order(stepper, coef), damped, info)
     pieces = []
     for start in range(0, max(z.size, 1), _PIECE):
         piece = np.zeros(_PIECE, np.complex128)
@@ -156,16 +133,16 @@ def _matrices(stepper, z, coef, damped, info, sign):
 
 
 @functools.lru_cache(maxsize=64)
-def _compiled(stepper, second_order, damped, info, sign):
+def _compiled(stepper, second_order, damped, info):
     """(z, coef) -> the matrices; what the steps make of some vector; and what the matrices make of it."""
     more = (info,) if stepper.informed else ()
 
     def branches(z, coef):
-        c = 1.0 if second_order or not damped else stepper.damping(coef)
+        c = 1.0 if second_order or not damped else stepper.known.damping(coef)
         slope = c * (z * z if second_order else z)
         if stepper.parts == 1:
-            return (lambda u: slope * u,) * stepper.stages
-        return pair(stepper, lambda y: slope * y, lambda x: sign * slope * x)
+            return (lambda u: slope * u,) * stepper.evaluations
+        return pair(stepper, lambda y: slope * y, lambda x: stepper.known.sign * slope * x)
 
     @jax.jit
     def matrices(z, coef):
@@ -190,10 +167,10 @@ def _compiled(stepper, second_order, damped, info, sign):
 
 
 def _start(stepper, coef, more):
-    """(u, memory) of one sample of one channel. A memory that counts has all the history that it ever has."""
+    """(u, history) of one sample of one channel. One that counts has all the history that it ever has."""
     one = jnp.ones(1, jnp.complex128)
     u = one if stepper.parts == 1 else (one,) * stepper.parts
-    memory = stepper.init(u)
-    for _ in range(stepper.history):
-        memory = stepper.step((jnp.zeros_like,) * stepper.stages, u, memory, coef, *more)[1]
-    return u, memory
+    history = stepper.init(u)
+    for _ in range(stepper.known.steps_back):
+        history = stepper.step((jnp.zeros_like,) * stepper.evaluations, u, history, coef, *more)[1]
+    return u, history

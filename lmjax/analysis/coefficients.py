@@ -5,29 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from lmjax import drawing, steppers
+from lmjax import drawing
 from lmjax.analysis.command import add_config, add_out, add_run_folders, print_table, require_out, run_config, save
 from lmjax.analysis.depth import DepthColours
 from lmjax.analysis.learned import Learned, read_one
 from lmjax.errors import InputError
-from lmjax.steppers import Stepper
-
-
-def zero_stable_range(stepper: Stepper, low: float, high: float, points: int = 2001) -> np.ndarray:
-    """Where between two values of its coefficient a scheme is zero-stable: for `lm` in -1 < k <= 1.
-
-    Args:
-        stepper: a scheme with one coefficient a step, for which `steppers.zero_stability` has an answer.
-        low, high: the values.
-        points: at how many values to look.
-
-    Returns:
-        float64 [n, 2], the n intervals in which its margin is 0 or more.
-    """
-    k = np.linspace(low, high, points)
-    stable = steppers.zero_stability(stepper, k) >= -1e-6  # float32 is enough for a scheme that computes in it
-    edges = np.flatnonzero(np.diff(np.concatenate([[False], stable, [False]]).astype(int)))
-    return np.stack([k[edges[::2]], k[edges[1::2] - 1]], -1)
 
 
 def draw_coefficients(runs: Sequence[Learned], title: str = "") -> Any:
@@ -76,12 +58,11 @@ def draw_coefficients(runs: Sequence[Learned], title: str = "") -> Any:
 
 def _shade(axes, stepper):
     """Greys out where the scheme is not zero-stable."""
-    low, high = axes.get_ylim()
-    if stepper.characteristic is None:
+    if stepper.known.zero_stable is None:
         return
-    stable = zero_stable_range(stepper, low, high)
-    edges = np.concatenate([[low], stable.ravel(), [high]]).reshape(-1, 2)
-    for start, end in edges[edges[:, 1] - edges[:, 0] > 1e-9 * (high - low)]:
+    low, high = axes.get_ylim()
+    edges = np.clip(stepper.known.zero_stable, low, high)
+    for start, end in ((start, end) for start, end in ((low, edges[0]), (edges[1], high)) if start < end):
         axes.axhspan(start, end, color="0.9", zorder=-1, linewidth=0)
         axes.annotate(
             "not zero-stable", (0.01, (start + end) / 2), xycoords=("axes fraction", "data"), va="center", color="0.35",

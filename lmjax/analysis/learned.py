@@ -41,7 +41,7 @@ class Learned:
     def of_stage(self, stage: str) -> tuple[Stepper, Any]:
         """The scheme of a stage and its coefficients, [epochs, steps, ...] each."""
         leaves = [x for key, x in self.values.items() if key.partition(".")[0] == stage]
-        stepper = self.stepper if self.stepper.over is None else self.stepper.over(leaves[0].shape[1] + 1)
+        _, stepper = steppers.over_stage(self.stepper, leaves[0].shape[1] + 1)
         tree = jax.tree.structure(jax.eval_shape(lambda: stepper.coef(jax.random.key(0), 1)))
         if tree.num_leaves != len(leaves):
             raise InputError(
@@ -103,7 +103,7 @@ class Learned:
         found = {}
         for stage, schemes in self.schemes().items():
             stepper, coef = self.of_stage(stage)
-            if stepper.characteristic is not None:
+            if stepper.known.characteristic is not None:
                 margins = steppers.zero_stability(stepper, jax.tree.map(lambda x: x[-1], coef))
                 found[stage] = margins.reshape(len(schemes), -1).min(-1)
             else:

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from numpy.typing import ArrayLike
 
@@ -119,7 +118,7 @@ def _of_run(options: Any) -> None:
     run_config(options)
     runs = read_learned(options.directory)
     for learned in runs:
-        if not is_lm(learned.stepper):
+        if learned.stepper.known.family != "lm":
             raise InputError(f"{learned.directory}: is a run of {learned.stepper.name}: give one of lm")
     print("(1 + k) u' + (1 - k) (h/2) u'' = F(u), with friction 1 + k and mass (1 - k)/2\n")
     rows = [["run, stage, learned step", "k", "friction", "mass", "speed"]]
@@ -132,13 +131,3 @@ def _of_run(options: Any) -> None:
     print_table(rows)
     if options.out is not None:
         save(modified_equation_figures.draw_friction_and_mass(runs, runs[0].name), options.out)
-
-
-def is_lm(stepper: Stepper) -> bool:
-    """Whether a scheme is `lm`, wrapped or not, with one k or one a channel: by its polynomial and its damping."""
-    k = np.array(0.25, np.float32)
-    if stepper.coef is None or stepper.characteristic is None or stepper.history != 1:
-        return False
-    if len(jax.tree.leaves(jax.eval_shape(lambda: stepper.coef(jax.random.key(0), 1)))) != 1:
-        return False
-    return np.allclose(stepper.characteristic(k), [1, k - 1, -k]) and np.allclose(stepper.damping(k), 1 + k)

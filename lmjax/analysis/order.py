@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 
 from lmjax import drawing
-from lmjax.analysis.amplification import is_of_second_order, pair, pair_sign
+from lmjax.analysis.amplification import is_of_second_order, pair
 from lmjax.analysis.command import add_out, add_schemes, chosen_schemes, print_table, require_out, save
 from lmjax.analysis.precision import float64
 from lmjax.analysis.scheme import require_coef
@@ -106,9 +106,8 @@ def _error(stepper, coef, problem, n):
     if is_of_second_order(stepper, coef):
         return abs(_second_order(stepper, coef, problem, n) - end[0])
     if stepper.parts > 1:
-        sign = pair_sign(stepper, coef)
         start = tuple(start)
-        field = pair(stepper, lambda p: p, lambda q: sign * problem.force(q))
+        field = pair(stepper, lambda p: p, lambda q: stepper.known.sign * problem.force(q))
     else:
 
         def field(u):
@@ -121,17 +120,17 @@ def _error(stepper, coef, problem, n):
 def _second_order(stepper, coef, problem, n):
     """q at the end, by a scheme for q'' = G(q) from exact first values."""
     h, more = problem.t1 / n, (lambda i: (StepInfo(None, i, n),)) if stepper.informed else (lambda i: ())
-    fs = (lambda q: h**2 * problem.force(q),) * stepper.stages
+    fs = (lambda q: h**2 * problem.force(q),) * stepper.evaluations
     q = jnp.asarray(problem.exact(0.0)[0])
-    memory = stepper.init(q)
-    for i in range(stepper.history):
-        _, memory = stepper.step(fs, q, memory, coef, *more(i))
+    history = stepper.init(q)
+    for i in range(stepper.known.steps_back):
+        _, history = stepper.step(fs, q, history, coef, *more(i))
         q = jnp.asarray(problem.exact((i + 1) * h)[0])
 
     def step(carry, i):
         return stepper.step(fs, *carry, coef, *more(i)), None
 
-    return lax.scan(step, (q, memory), jnp.arange(stepper.history, n))[0][0]
+    return lax.scan(step, (q, history), jnp.arange(stepper.known.steps_back, n))[0][0]
 
 
 def draw_orders(found: dict[Problem, dict[str, ObservedOrder]]) -> Any:
@@ -183,7 +182,7 @@ def _run(options: Any) -> None:
         for problem in (LINEAR, NONLINEAR)
     }
     head = ["scheme", "claimed", *(f"observed, {problem.name}" for problem in found)]
-    rows = [[s.label, s.stepper.order, *(results[s.label] for results in found.values())] for s in chosen]
+    rows = [[s.label, s.stepper.known.order, *(results[s.label] for results in found.values())] for s in chosen]
     print_table([head, *rows])
     if options.out is not None:
         save(draw_orders(found), options.out)

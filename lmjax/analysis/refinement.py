@@ -28,7 +28,6 @@ from fractions import Fraction
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
@@ -74,12 +73,12 @@ def require_refinable(network: nnx.Module) -> None:
         InputError: if it is not made of steps, or has coefficients for each of the states of a stage (`dense`).
     """
     require_steps(network)
-    if network.stepper.over is not None:
+    if network.stepper.known.steps_back is None:
         raise InputError(f"{network.scheme} weighs all the states of a stage, and has no weights for more or fewer")
 
 
-def _refined_stage(stage: Stage, u: Any, memory: Any, info: StepInfo, factor: Fraction) -> tuple[Any, Any]:
-    (u, memory), _ = stage.begin(u, memory, info)
+def _refined_stage(stage: Stage, u: Any, history: Any, info: StepInfo, factor: Fraction) -> tuple[Any, Any]:
+    (u, history), _ = stage.begin(u, history, info)
     given, info_of = stage.given(info)
     group = factor.denominator
     starts = np.arange(0, stage.steps.depth, group)
@@ -93,17 +92,17 @@ def _refined_stage(stage: Stage, u: Any, memory: Any, info: StepInfo, factor: Fr
         scale = time**2 if _second_order(block) else time
 
         def substep(_, state):
-            u, memory = advance(block, *state, info_of(given), _scaled(scale) if factor != 1 else _unchanged)
-            return block.after(u), memory
+            u, history = advance(block, *state, info_of(given), _scaled(scale) if factor != 1 else _unchanged)
+            return block.after(u), history
 
         if factor == 1:
             return substep(0, state)
-        u, memory = state
-        return lax.fori_loop(0, factor.numerator, substep, (u, _rescaled(stage.stepper, u, memory, ratio)))
+        u, history = state
+        return lax.fori_loop(0, factor.numerator, substep, (u, _rescaled(stage.stepper, u, history, ratio)))
 
     steps = (jax.tree.map(lambda x: x[starts], given), times, ratios)
-    u, memory = _thinned(stage.steps, group).scan(body, (u, memory), steps)
-    return stage.join(u), memory
+    u, history = _thinned(stage.steps, group).scan(body, (u, history), steps)
+    return stage.join(u), history
 
 
 def _thinned(stack: Stack, group: int) -> Stack:
@@ -127,22 +126,20 @@ def _scaled(scale: Any) -> Callable[[Branch], Branch]:
 
 def _second_order(block: Any) -> bool:
     """Whether the scheme of the block integrates u'' = F, and nothing of u'."""
-    damping = block.stepper.damping(block.values())
+    damping = block.stepper.known.damping(block.values())
     return isinstance(damping, float) and damping == 0
 
 
-def _rescaled(stepper: Stepper, u: Any, memory: Any, ratio: jax.Array | float) -> Any:
-    """The memory at a state u, as it would be if its steps had been `ratio` times as long."""
-    parts = (u,) if stepper.parts == 1 else u
-    # Which part of the state each remembered array is an earlier value of; 0 for an increment, which starts at zero.
-    with jax.ensure_compile_time_eval():
-        labels = tuple(jnp.float32(i) for i in range(1, stepper.parts + 1))
-        kinds = jax.tree.map(int, stepper.init(labels[0] if stepper.parts == 1 else labels))
+def _rescaled(stepper: Stepper, u: Any, history: Any, ratio: jax.Array | float) -> Any:
+    """The history at a state u, as it would be if its steps had been `ratio` times as long."""
 
-    def moved(kind, w):
-        return combine((ratio, w)) if kind == 0 else combine((ratio, w), (1 - ratio, parts[kind - 1]))
+    def moved(earlier, group):
+        def move(w):
+            return combine((ratio, w), (1 - ratio, u)) if earlier else combine((ratio, w))
 
-    return jax.tree.map(moved, kinds, memory)
+        return jax.tree.map(move, group, is_leaf=lambda w: jax.tree.structure(w) == jax.tree.structure(u))
+
+    return jax.tree.map(moved, stepper.known.earlier, history)
 
 
 def refinements(

@@ -11,8 +11,6 @@ from lmjax import steppers
 from lmjax.errors import InputError
 from lmjax.steppers import Stepper
 
-_DRAWS = 2**16
-
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Scheme:
@@ -67,23 +65,21 @@ def labelled(label: str, stepper: Stepper, coef: Any) -> Scheme:
 def mean_coefficients(stepper: Stepper) -> Any:
     """The mean of the initial distribution of a step's coefficients, for one channel, in float64.
 
-    It is taken over 65,536 draws, and rounded to the decimals that so many decide: k ~ U(-0.1, 0) gives -0.05.
-
     Returns:
         A pytree of the structure of the coefficients; None if the stepper has none.
+
+    Raises:
+        InputError: if the stepper does not say the mean.
     """
     if stepper.coef is None:
         return None
-    draws = jax.vmap(lambda key: stepper.coef(key, 1))(jax.random.split(jax.random.key(0), _DRAWS))
-    return jax.tree.map(_mean, draws)
-
-
-def _mean(draws):
-    if np.all(draws == draws[0]):  # with -0.1 for the float32 that is nearest to it
-        return np.asarray(draws[0]).astype(str).astype(np.float64)
-    draws = np.asarray(draws, np.float64)
-    error = draws.std(0).max() / np.sqrt(_DRAWS)
-    return draws.mean(0).round(int(-np.log10(2 * error)))
+    try:
+        mean = stepper.coef(None, 1)
+    except TypeError:  # of jax.random, which needs a key
+        raise InputError(
+            f"{stepper.name}: the mean of its coefficients is not known: let coef(None, channels) give it"
+        ) from None
+    return jax.tree.map(lambda x: np.asarray(x).astype(str).astype(np.float64), mean)  # -0.1 for the nearest float32
 
 
 def require_coef(stepper: Stepper, coef: Any) -> Any:

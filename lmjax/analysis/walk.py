@@ -1,5 +1,6 @@
 """A trained network, gone through step by step: as the network does it, with a look at what it does."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -42,10 +43,10 @@ def walk(network: Network, images: jax.Array) -> tuple[list[Walk], jax.Array]:
     """
     walks = []
 
-    def visit(stage, u, memory, info):
-        u, memory, found = _walk_stage(stage, u, memory, info)
+    def visit(stage, u, history, info):
+        u, history, found = _walk_stage(stage, u, history, info)
         walks.append(found)
-        return u, memory
+        return u, history
 
     u = through(network, images, visit)
     return walks, network.classify(u)
@@ -59,17 +60,17 @@ def through(
     Args:
         network: made of steps.
         images: normalised.
-        visit: takes a stage, the features, the memory of the stage before, and the `StepInfo` of its first step, as
-            calling the stage does; returns the features and the memory after it.
+        visit: takes a stage, the features, the history of the stage before, and the `StepInfo` of its first step, as
+            calling the stage does; returns the features and the history after it.
 
     Raises:
         InputError: if the network is not made of steps.
     """
     require_steps(network)
-    u, memory, index = network.stem(images).astype(network.stream), None, 0
+    u, history, index = network.stem(images).astype(network.stream), None, 0
     count = sum(stage.depth for stage in network.stages)
     for stage in network.stages:
-        u, memory = visit(stage, u, memory, StepInfo(None, index, count))
+        u, history = visit(stage, u, history, StepInfo(None, index, count))
         index += stage.depth
     return u
 
@@ -88,15 +89,15 @@ def require_steps(network: nnx.Module) -> None:
 
 
 def advance(
-    block: Block, u: Any, memory: Any, info: StepInfo | None, change: Callable[[Branch], Branch] = lambda f: f
+    block: Block, u: Any, history: Any, info: StepInfo | None, change: Callable[[Branch], Branch] = lambda f: f
 ) -> tuple[Any, Any]:
-    """A block's step with each of its branches changed; (u, memory), where u is not rectified yet."""
+    """A block's step with each of its branches changed; (u, history), where u is not rectified yet."""
     fs = tuple(change(PureBranch(branch)) for branch in block.evaluated())
-    return block.stepper.step(fs, u, memory, block.values(), info)
+    return block.stepper.step(fs, u, history, block.values(), info)
 
 
-def _walk_stage(stage, u, memory, info):
-    state, start, first = _first_step(stage, u, memory, info)
+def _walk_stage(stage, u, history, info):
+    state, start, first = _first_step(stage, u, history, info)
     given, info_of = stage.given(info)
     entered = stage.depth - stage.steps.depth
     states = jnp.zeros((stage.depth + 1, *start.shape), start.dtype).at[0].set(start)
@@ -105,30 +106,30 @@ def _walk_stage(stage, u, memory, info):
         states, branches = states.at[1].set(stage.join(state[0])), branches.at[0].set(first)
 
     def body(block, carry, step):
-        n, (u, memory), states, branches = carry
+        n, (u, history), states, branches = carry
         info = info_of(step)
-        without, _ = advance(block, u, memory, info, _silent)
-        u, memory = advance(block, u, memory, info)
+        without, _ = advance(block, u, history, info, _silent)
+        u, history = advance(block, u, history, info)
         branches = branches.at[n].set(stage.join(u) - stage.join(without))
         u = block.after(u)
-        return n + 1, (u, memory), states.at[n + 1].set(stage.join(u)), branches
+        return n + 1, (u, history), states.at[n + 1].set(stage.join(u)), branches
 
-    _, (u, memory), states, branches = stage.steps.scan(body, (entered, state, states, branches), given)
-    return stage.join(u), memory, Walk(states, branches)
+    _, (u, history), states, branches = stage.steps.scan(body, (entered, state, states, branches), given)
+    return stage.join(u), history, Walk(states, branches)
 
 
-def _first_step(stage, u, memory, info):
+def _first_step(stage, u, history, info):
     """The state after the entry of a stage, the features before it in the new shape, and what its branches add."""
     if stage.entry is None:
-        state, v = stage.begin(u, memory, info)
+        state, v = stage.begin(u, history, info)
         return state, stage.join(v), None
     with_branches, without = nnx.clone(stage), nnx.clone(stage)
     with_branches.entry.post = without.entry.post = False
     without.entry.stepper = _silenced(stage.entry.stepper)
-    (arrived, memory_after), v = with_branches.begin(u, memory, info)
-    (stayed, _), _ = without.begin(u, memory, info)
+    (arrived, history_after), v = with_branches.begin(u, history, info)
+    (stayed, _), _ = without.begin(u, history, info)
     rectified = jax.tree.map(jax.nn.relu, arrived) if stage.entry.post else arrived
-    return (rectified, memory_after), stage.join(v), stage.join(arrived) - stage.join(stayed)
+    return (rectified, history_after), stage.join(v), stage.join(arrived) - stage.join(stayed)
 
 
 def _silent(f: Branch) -> Branch:
@@ -138,9 +139,7 @@ def _silent(f: Branch) -> Branch:
 def _silenced(stepper: Stepper) -> Stepper:
     """The scheme of u' = 0."""
 
-    def step(fs, u, memory, coef, info=None):
-        return stepper.step(tuple(map(_silent, fs)), u, memory, coef, info)
+    def step(fs, u, history, coef, info=None):
+        return stepper.step(tuple(map(_silent, fs)), u, history, coef, info)
 
-    return Stepper(
-        stepper.name, step, init=stepper.init, stages=stepper.stages, parts=stepper.parts, informed=stepper.informed
-    )
+    return dataclasses.replace(stepper, step=step)

@@ -43,25 +43,25 @@ class Block(nnx.Module):
     ):  # fmt: skip
         self.stepper, self.post = stepper, post
         width = channels // stepper.parts
-        count = 1 if sharing == "all" else stepper.stages
+        count = 1 if sharing == "all" else stepper.evaluations
         self.branches = List([branch(width, width, rngs=rngs) for _ in range(count)])
         if sharing == "convolutions":
             for other in self.branches[1:]:
                 _share_convolutions(self.branches[0], other)
         self.coefficients, self.coefficient_tree = draw_coefficients(stepper, channels, rngs)
 
-    def __call__(self, u: Any, memory: Any, info: StepInfo | None = None) -> tuple[Any, Any]:
-        """(u, memory) -> (u, memory) of the next step."""
+    def __call__(self, u: Any, history: Any, info: StepInfo | None = None) -> tuple[Any, Any]:
+        """(u, history) -> (u, history) of the next step."""
         modules = self.evaluated()
         fs = [PureBranch(module) for module in modules]
-        u, memory = self.stepper.step(tuple(fs), u, memory, self.values(), info)
+        u, history = self.stepper.step(tuple(fs), u, history, self.values(), info)
         for branch, update in self.merged([f.statistics for f in fs]):
             nnx.update(branch, update)
-        return self.after(u), memory
+        return self.after(u), history
 
     def evaluated(self) -> list[nnx.Module]:
         """The branch of each evaluation."""
-        return [self.branches[i % len(self.branches)] for i in range(self.stepper.stages)]
+        return [self.branches[i % len(self.branches)] for i in range(self.stepper.evaluations)]
 
     def merged(self, updates: list[dict]) -> list[tuple[nnx.Module, dict]]:
         """Each branch, and its statistics after the evaluations that had these."""

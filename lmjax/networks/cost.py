@@ -9,7 +9,6 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lmjax.networks.stage import Stage
-from lmjax.steppers import StepInfo, Stepper
 
 _CONVOLUTION = "conv_general_dilated"
 
@@ -84,24 +83,7 @@ def branch_evaluations(network: nnx.Module) -> int | None:
     if not stages:
         return None
     return sum(
-        (0 if stage.entry is None else len(stage.entry.branches)) + stage.steps.depth * _evaluations(stage.stepper)
+        (0 if stage.entry is None else len(stage.entry.branches))
+        + stage.steps.depth * stage.stepper.evaluations * stage.stepper.repeats
         for stage in stages
     )
-
-
-def _evaluations(stepper: Stepper) -> int:
-    calls = 0
-
-    def count(u):
-        nonlocal calls
-        calls += 1
-        return u
-
-    u = jnp.zeros(()) if stepper.parts == 1 else (jnp.zeros(()),) * stepper.parts
-    coef = None if stepper.coef is None else stepper.coef(jax.random.key(0), 1)
-
-    def step(u):
-        return stepper.step((count,) * stepper.stages, u, stepper.init(u), coef, StepInfo(None, 0, 1))[0]
-
-    jax.eval_shape(step, u)
-    return calls

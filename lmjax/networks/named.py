@@ -211,7 +211,7 @@ def create(
         )
     if branch is not None and isinstance(a.branch, functools.partial):
         raise InputError(f"network {name!r}: has branches of its own: leave out branch, or choose a resnet")
-    if boundary == "step" and stepper.stages * stepper.parts == 1 and not stepper.history:
+    if boundary == "step" and stepper.evaluations * stepper.parts == 1 and stepper.known.steps_back == 0:
         raise InputError(f"boundary step: {stepper.name} has no history and one branch, so that a first step is plain")
     a = dataclasses.replace(
         a,

@@ -92,7 +92,7 @@ class Network(nnx.Module):
                 f"a stage of one step is that of Euler, so that {stepper.name} would take no step at all: "
                 "choose a deeper network, stepper euler, or boundary step"
             )
-        if sharing != "none" and stepper.stages == 1:
+        if sharing != "none" and stepper.evaluations == 1:
             raise InputError(f"sharing {sharing}: {stepper.name} has one branch a step, and nothing to share it with")
         self.stepper, self.deterministic = stepper, False
         self.stream = jnp.promote_types(dtype, jnp.float32) if memory == "reversible" else dtype
@@ -142,11 +142,11 @@ class Network(nnx.Module):
         key = None if self.deterministic else key
         # The names are for a trace (train.py --profile): they are in no operation.
         with jax.named_scope("stem"):
-            u, memory, index = self.stem(images).astype(self.stream), None, 0
+            u, history, index = self.stem(images).astype(self.stream), None, 0
         count = sum(stage.depth for stage in self.stages)
         for number, stage in enumerate(self.stages, start=1):
             with jax.named_scope(f"stage{number}"):
-                u, memory = stage(u, memory, StepInfo(key, index, count))
+                u, history = stage(u, history, StepInfo(key, index, count))
             index += stage.depth
         with jax.named_scope("head"):
             return self.classify(u)
@@ -180,7 +180,7 @@ def zero_stability(network: nnx.Module) -> dict[str, Any]:
     found = {}
     for i, stage in _stages(network):
         stacked = _stacked_coefficients(stage)
-        if stacked and stage.stepper.characteristic is not None:
+        if stacked and stage.stepper.known.characteristic is not None:
             tree = stage.steps.item.coefficient_tree if stage.steps.depth else stage.entry.coefficient_tree
             found[f"stage{i}"] = steppers.zero_stability(stage.stepper, jax.tree.unflatten(tree, stacked))
     return found

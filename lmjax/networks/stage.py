@@ -14,41 +14,10 @@ from lmjax.networks.block import Block, PureBranch, Sharing, coefficient_values,
 from lmjax.networks.branches import Convolutions, Projection
 from lmjax.networks.stack import List, Stack
 from lmjax.reversible import reversible_scan
-from lmjax.steppers import StepInfo, Stepper, euler
+from lmjax.steppers import StepInfo, Stepper, over_stage
 
 Memory = Literal["stored", "remat", "reversible"]
 Boundary = Literal["plain", "step"]
-
-
-def first_evaluations(stepper: Stepper) -> list[int | None]:
-    """Of each branch which part of the state it is first given, as it is before the step; None for any other state.
-
-    Those are the branches that change the shape where the first step of a stage does.
-
-    Raises:
-        InputError: if a branch is evaluated more than once, and so cannot change the shape.
-    """
-    parts = [jnp.zeros(()) for _ in range(stepper.parts)]
-    seen: dict[int, int | None] = {}
-
-    def probe(i):
-        def f(u):
-            if i in seen:
-                raise InputError(
-                    f"{stepper.name} evaluates a branch repeatedly, and cannot step across the boundary of a stage: "
-                    "choose boundary plain"
-                )
-            seen[i] = next((j for j, part in enumerate(parts) if u is part), None)
-            return jnp.zeros(())
-
-        return f
-
-    u = parts[0] if stepper.parts == 1 else tuple(parts)
-    # Of the values nothing is used, only which function is given which array.
-    coef = None if stepper.coef is None else stepper.coef(jax.random.key(0), 1)
-    memory = stepper.init(u)
-    stepper.step(tuple(map(probe, range(stepper.stages))), u, memory, coef, StepInfo(None, 0, 1))
-    return [seen.get(i) for i in range(stepper.stages)]
 
 
 class Entry(nnx.Module):
@@ -72,7 +41,12 @@ class Entry(nnx.Module):
         cout: int, *, stride: int, projected: int = 0, post: bool = False, rngs: nnx.Rngs,
     ):  # fmt: skip
         self.stepper, self.post = stepper, post
-        self.reads = tuple(first_evaluations(stepper))
+        if stepper.repeats > 1:
+            raise InputError(
+                f"{stepper.name} evaluates a branch repeatedly, and cannot step across the boundary of a stage: "
+                "choose boundary plain"
+            )
+        self.reads = (*stepper.reads, *[None] * (stepper.evaluations - len(stepper.reads)))
         cin, cout = cin // stepper.parts, cout // stepper.parts
         changes = stride != 1 or cin != cout
 
@@ -90,25 +64,30 @@ class Entry(nnx.Module):
         self.history = List([projection() for _ in range(projected)])
         self.coefficients, self.coefficient_tree = draw_coefficients(stepper, cout * stepper.parts, rngs)
 
-    def __call__(self, u: Any, memory: Any, info: StepInfo | None) -> tuple[Any, Any, Any]:
-        """(u, memory) in the old shape -> (u, memory, the projected u) in the new one; memory only if projected."""
+    def __call__(self, u: Any, history: Any, info: StepInfo | None) -> tuple[Any, Any, Any]:
+        """(u, history) in the old shape -> (u, history, the projected u) in the new one; history only if projected."""
         old = (u,) if self.stepper.parts == 1 else u
         new = [P(x).astype(x.dtype) for P, x in zip(self.shortcuts, old, strict=True)] if self.shortcuts else list(old)
         v = new[0] if self.stepper.parts == 1 else tuple(new)
         if self.history:
-            leaves, tree = jax.tree.flatten(memory)
+            leaves, tree = jax.tree.flatten(history)
             projected = [P(x).astype(x.dtype) for P, x in zip(self.history, leaves, strict=True)]
-            memory = jax.tree.unflatten(tree, projected)
+            history = jax.tree.unflatten(tree, projected)
         else:
-            memory = self.stepper.init(v)
+            history = self.stepper.init(v)
 
-        def branch(f, part):
-            return f if part is None else lambda _: f(old[part])
+        def branch(i, part):
+            def change(u):
+                if u is not new[part]:
+                    raise InputError(f"{self.stepper.name}: branch {i} is not given the state that `reads` says")
+                return self.branches[i](old[part])
 
-        fs = tuple(branch(f, part) for f, part in zip(self.branches, self.reads, strict=True))
+            return self.branches[i] if part is None else change
+
+        fs = tuple(branch(i, part) for i, part in enumerate(self.reads))
         coef = coefficient_values(self.coefficients, self.coefficient_tree)
-        u, memory = self.stepper.step(fs, v, memory, coef, info)
-        return (jax.tree.map(jax.nn.relu, u) if self.post else u), memory, v
+        u, history = self.stepper.step(fs, v, history, coef, info)
+        return (jax.tree.map(jax.nn.relu, u) if self.post else u), history, v
 
 
 class Stage(nnx.Module):
@@ -178,14 +157,14 @@ class Stage(nnx.Module):
             return make(shortcut, cin, cout, stride=stride, rngs=rngs)
 
         changes = stride != 1 or cin != cout
-        if boundary == "step" and stepper.over is not None:
+        if boundary == "step" and stepper.known.steps_back is None:
             raise InputError(f"{stepper.name} remembers a whole stage and nothing before it: choose boundary plain")
-        stepper = stepper if stepper.over is None else stepper.over(depth)
+        first_step, stepper = over_stage(stepper, depth)
         projected = len(jax.tree.leaves(jax.eval_shape(stepper.init, jnp.zeros(())))) if stepper.parts == 1 else 0
         self.stepper, self.depth, self.memory = stepper, depth, memory
         self.crosses = boundary == "step" and ((bool(projected) and not first) or not projected)
         entry = functools.partial(
-            Entry, stepper if self.crosses else stepper.starter or euler(), branches, shortcuts, cin, cout,
+            Entry, stepper if self.crosses else first_step, branches, shortcuts, cin, cout,
             stride=stride, projected=projected if self.crosses else 0, post=post, rngs=nnx.Rngs(rngs.params()),
         )  # fmt: skip
         self.entry = entry() if changes or not self.crosses else None
@@ -195,41 +174,41 @@ class Stage(nnx.Module):
 
         self.steps = Stack(block, depth - (self.entry is not None), unroll=unroll, rngs=rngs)
 
-    def __call__(self, u: jax.Array, memory: Any = None, info: StepInfo | None = None) -> tuple[jax.Array, Any]:
-        """[N, H, W, cin] and the memory of the stage before -> [N, H / stride, W / stride, cout] and the memory.
+    def __call__(self, u: jax.Array, history: Any = None, info: StepInfo | None = None) -> tuple[jax.Array, Any]:
+        """[N, H, W, cin] and the history of the stage before -> [N, H / stride, W / stride, cout] and the history.
 
         Args:
             u: the features.
-            memory: the history, used only if it crosses the boundary.
+            history: used only if it crosses the boundary.
             info: of the first step, but with the key of the network, from which those of the steps follow.
         """
         info = info or StepInfo(None, 0, self.depth)
-        state, _ = self.begin(u, memory, info)
+        state, _ = self.begin(u, history, info)
         steps, info_of = self.given(info)
         if self.memory == "reversible" and self.steps.depth:
-            u, memory = self._scan_reversibly(state, steps, info_of)
+            u, history = self._scan_reversibly(state, steps, info_of)
         else:
-            u, memory = self.steps.scan(
+            u, history = self.steps.scan(
                 lambda block, state, step: block(*state, info_of(step)), state, steps, remat=self.memory == "remat"
             )
-        return self.join(u), memory
+        return self.join(u), history
 
-    def begin(self, u: jax.Array, memory: Any, info: StepInfo) -> tuple[tuple[Any, Any], Any]:
+    def begin(self, u: jax.Array, history: Any, info: StepInfo) -> tuple[tuple[Any, Any], Any]:
         """The first step, if it is an `Entry`: the arguments are those of a call.
 
         Returns:
-            (u, memory) from which the stack goes on, and the u, already in the new shape, from which this step came:
+            (u, history) from which the stack goes on, and the u, already in the new shape, from which this step came:
             the same as the other if there was none. Both are split into the parts of the state.
         """
         if self.entry is None:
             u = self._split(u)
             return (u, self.stepper.init(u)), u
         u = self._split(u) if self.crosses else u
-        u, memory, v = self.entry(u, memory, info.of(0) if self.stepper.informed else None)
+        u, history, v = self.entry(u, history, info.of(0) if self.stepper.informed else None)
         if not self.crosses:
             u, v = self._split(u), self._split(v)
-            memory = self.stepper.init(v)
-        return (u, memory), v
+            history = self.stepper.init(v)
+        return (u, history), v
 
     def given(self, info: StepInfo) -> tuple[Any, Callable[[Any], StepInfo | None]]:
         """What each step of the stack is given, with a leading axis, and how that becomes its `StepInfo`."""
@@ -253,8 +232,9 @@ class Stage(nnx.Module):
 
             return f
 
+        branches = [branch(i) for i in range(self.stepper.evaluations)]
         state, updates = reversible_scan(
-            self.stepper, [branch(i) for i in range(self.stepper.stages)], state, nnx.to_pure_dict(variables), steps,
+            self.stepper, branches, state, nnx.to_pure_dict(variables), steps,
             coef=lambda variables: nnx.merge(graph, variables).values(), info=info_of, unroll=self.steps.unroll,
         )  # fmt: skip
         for module, update in self.steps.item.merged(list(updates)):

@@ -4,9 +4,6 @@ import dataclasses
 import functools
 from typing import Any
 
-import jax
-import numpy as np
-
 from lmjax import networks, published, steppers
 from lmjax.config import ModelConfig
 from lmjax.errors import InputError
@@ -70,20 +67,5 @@ def _cost(model: ModelConfig, shape: tuple[int, int, int], classes: int) -> tupl
     return model.stepper or built.scheme, networks.parameter_count(built), networks.forward_macs(built, shape)
 
 
-@functools.cache
 def _zero_stable(name: str | None) -> tuple[float, float] | None:
-    """Found by trying, to a thousandth: the part around zero in which no root leaves the unit circle."""
-    stepper = steppers.get(name) if name else None
-    if stepper is None or stepper.coef is None or stepper.characteristic is None or stepper.over is not None:
-        return None
-    drawn = jax.tree.leaves(jax.eval_shape(lambda: stepper.coef(jax.random.key(0), 1)))
-    if len(drawn) != 1 or drawn[0].size != 1:
-        return None
-    values = np.arange(-4000, 4001) / 1000
-    fine = steppers.zero_stability(stepper, values) >= -1e-6
-    outside = np.flatnonzero(~fine)
-    zero = len(values) // 2
-    if not fine[zero]:
-        return None
-    low, high = outside[outside < zero].max(initial=-1) + 1, outside[outside > zero].min(initial=len(values)) - 1
-    return float(values[low]), float(values[high])
+    return steppers.get(name).known.zero_stable if name else None

@@ -4,7 +4,7 @@ steppers.lm().step((f,), u, previous, k)      # one LM step, in any model of you
 lmjax.odeint(steppers.rk4(), F, u0, t1=1.0, steps=100)
 """
 
-from lmjax.steppers.base import Branch, State, StepInfo, Stepper, combine, register, registry
+from lmjax.steppers.base import Branch, Facts, State, StepInfo, Stepper, combine, register, registry
 from lmjax.steppers.coupled import hamiltonian, reversible
 from lmjax.steppers.multistep import (
     adams_bashforth,
@@ -17,7 +17,7 @@ from lmjax.steppers.multistep import (
     verlet,
     zero_stability,
 )
-from lmjax.steppers.one_step import backward_euler, euler, fractal, poly, way
+from lmjax.steppers.one_step import backward_euler, euler, fractal, over_stage, poly, way
 from lmjax.steppers.runge_kutta import Tableau, heun, midpoint, rk4, runge_kutta
 from lmjax.steppers.stochastic import noise, scaled, shake_shake, stochastic_depth
 
@@ -30,6 +30,7 @@ normalize = registry.normalize
 
 __all__ = [
     "Branch",
+    "Facts",
     "State",
     "StepInfo",
     "Stepper",
@@ -52,6 +53,7 @@ __all__ = [
     "names",
     "noise",
     "normalize",
+    "over_stage",
     "poly",
     "register",
     "registry",

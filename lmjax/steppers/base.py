@@ -46,14 +46,30 @@ class StepInfo(NamedTuple):
         return own, self._replace(key=rest)
 
 
-def no_memory(u: State) -> tuple[()]:
-    """The memory of a one-step method: nothing."""
-    return ()
+@dataclasses.dataclass(frozen=True, eq=False)
+class Facts:
+    """Mathematics of a scheme, for those who judge it. A step does not depend on it.
 
+    Attributes:
+        order: order of accuracy on u' = F(u).
+        damping: `damping(coef) -> c`. With increments f = h F the scheme integrates c u' = F; if c is 0, u'' = F.
+        sign: of a scheme whose state is a pair: it integrates x' = F(y), y' = sign G(x).
+        steps_back: over how many earlier steps its history goes (0 for a one-step method); None for those of a stage.
+        earlier: for each array of the history, or group of them: True for an earlier state, False for an increment.
+        characteristic: `characteristic(coef) -> c`, the polynomial c[0] z^m + c[1] z^(m-1) + ... of a multistep scheme
+            without its branch; None for a one-step scheme, which is always zero-stable, and where that is not judged.
+        zero_stable: from where to where its one coefficient a step makes it zero-stable, ends included, if it has one.
+        family: the scheme of lmjax of which it is one, wrapped or not: "lm".
+    """
 
-def no_damping(coef: Any) -> float:
-    """The damping of a scheme that integrates u' = F as it stands."""
-    return 1.0
+    order: int = 1
+    damping: Callable[[Any], Any] = lambda coef: 1.0
+    sign: int = 1
+    steps_back: int | None = 0
+    earlier: Any = True
+    characteristic: Callable[[Any], jax.Array] | None = None
+    zero_stable: tuple[float, float] | None = None
+    family: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -70,46 +86,39 @@ class Stepper:
 
     Attributes:
         name: what it is called in tables, configs and error messages.
-        step: `step(fs, u, memory, coef) -> (u, memory)`, one step. The returned memory depends on `u` and on the
+        step: `step(fs, u, history, coef) -> (u, history)`, one step. The returned history depends on `u` and on the
             branches, never on the state that the step arrives at.
-        init: `init(u) -> memory`, the memory at the start. A multistep method begins at rest: all earlier states
+        init: `init(u) -> history`, the history at the start. A multistep method begins at rest: all earlier states
             equal `u`, all earlier increments are zero.
-        inverse: `inverse(fs, u, memory, coef) -> (u, memory)`, undoes `step` without solving anything; None where
+        inverse: `inverse(fs, u, history, coef) -> (u, history)`, undoes `step` without solving anything; None where
             there is no such thing, or only in exact arithmetic.
-        coef: `coef(key, channels) -> pytree`, the initial trainable coefficients of one step (float32); None if the
-            scheme has none.
-        damping: `damping(coef) -> c`. With increments f = h F the scheme integrates c u' = F.
-        stages: how many branches one step evaluates.
-        history: how many earlier states or increments the step remembers (0 for a one-step method).
+        coef: `coef(key, channels) -> pytree`, the initial trainable coefficients of one step (float32), or their mean
+            if the key is None; None if the scheme has none.
+        evaluations: how many branches one step evaluates.
+        repeats: how often it evaluates each of them; an iteration to a tolerance counts as once.
+        reads: of the first branches, which part of the state before the step each of them is given; None for any other
+            state, as for the rest. Where a step changes the shape, those are the branches that change it.
         parts: into how many equal groups of channels a network splits the state (2 for coupled schemes, whose state
             is a pair).
-        order: order of accuracy on u' = F(u).
-        characteristic: `characteristic(coef) -> c`, the coefficients of the characteristic polynomial
-            c[0] z^m + c[1] z^(m-1) + ... of a multistep scheme, by which its zero-stability is judged; None for a
-            one-step scheme, which is always zero-stable, and where it is not judged.
         informed: `step` and `inverse` take a fifth argument, the `StepInfo`.
         random: what they do with it is to draw random numbers, so that training needs a key.
-        starter: the one-step scheme for a single field that makes the first step of a stage; None for `euler`. A
-            wrapper gives the wrapped `euler` here, so that what it does is done in every step.
-        over: `over(steps) -> Stepper`, for a scheme whose memory spans a whole stage: the scheme for a stage of so
-            many steps.
+        over: `over(depth) -> (first, others)`, the schemes of a network's stage of so many steps: see `over_stage`.
+        known: what is known about it.
     """
 
     name: str
     step: Callable[[tuple[Branch, ...], State, Any, Any], tuple[State, Any]]
-    init: Callable[[State], Any] = no_memory
+    init: Callable[[State], Any] = lambda u: ()
     inverse: Callable[[tuple[Branch, ...], State, Any, Any], tuple[State, Any]] | None = None
-    coef: Callable[[jax.Array, int], Any] | None = None
-    damping: Callable[[Any], Any] = no_damping
-    stages: int = 1
-    history: int = 0
+    coef: Callable[[jax.Array | None, int], Any] | None = None
+    evaluations: int = 1
+    repeats: int = 1
+    reads: tuple[int | None, ...] = (0,)
     parts: int = 1
-    order: int = 1
-    characteristic: Callable[[Any], jax.Array] | None = None
     informed: bool = False
     random: bool = False
-    starter: "Stepper | None" = None
-    over: "Callable[[int], Stepper] | None" = None
+    over: "Callable[[int], tuple[Stepper, Stepper]] | None" = None
+    known: Facts = Facts()
 
     def __post_init__(self):
         object.__setattr__(self, "step", self._with_its_branches(self.step))
@@ -117,16 +126,18 @@ class Stepper:
             object.__setattr__(self, "inverse", self._with_its_branches(self.inverse))
 
     def _with_its_branches(self, function):
+        count = self.evaluations
+
         @functools.wraps(function)
-        def checked(fs, u, memory, coef, info=None):
-            if not isinstance(fs, tuple) or len(fs) != self.stages:
+        def checked(fs, u, history, coef, info=None):
+            if not isinstance(fs, tuple) or len(fs) != count:
                 got = f"{len(fs)} of them" if isinstance(fs, tuple) else repr(fs)
-                raise InputError(f"{self.name} takes a tuple of {self.stages} branches, one an evaluation; got {got}")
+                raise InputError(f"{self.name} takes a tuple of {count} branches, one an evaluation; got {got}")
             if not self.informed:
-                return function(fs, u, memory, coef)
+                return function(fs, u, history, coef)
             if info is None:
                 raise InputError(f"{self.name} depends on the step: give info=StepInfo(key, index, count)")
-            return function(fs, u, memory, coef, info)
+            return function(fs, u, history, coef, info)
 
         return checked
 
@@ -135,6 +146,12 @@ class Stepper:
 
     def __deepcopy__(self, memo: dict) -> "Stepper":
         return self  # static, and compared by identity: a copied network is the same program
+
+
+def uniform(key: jax.Array | None, shape: tuple[int, ...], low: float, high: float) -> jax.Array:
+    """Coefficients from U(low, high), float32; without a key their mean."""
+    mean = jnp.full(shape, (low + high) / 2, jnp.float32)
+    return mean if key is None else jax.random.uniform(key, shape, jnp.float32, low, high)
 
 
 registry = Registry("stepper", Stepper, example="lm(-0.5, -0.5)")

@@ -2,7 +2,7 @@
 
 import functools
 
-from lmjax.steppers.base import Stepper, combine, register
+from lmjax.steppers.base import Facts, Stepper, combine, register
 
 
 @register
@@ -13,7 +13,6 @@ def reversible() -> Stepper:
     The state is a pair (x, y) and the branches are (f, g): a method of order 1 for x' = F(y), y' = G(x). Its inverse,
     y = y+ - g(x+), x = x+ - f(y), needs no solve, so that training need not store the states between the steps.
     """
-
     return _coupled("reversible", 1)
 
 
@@ -30,16 +29,16 @@ def hamiltonian() -> Stepper:
 
 
 def _coupled(name, sign):
-    def step(fs, u, memory, coef):
+    def step(fs, u, history, coef):
         (f, g), (x, y) = fs, u
         x = combine((1, x), (1, f(y)))
         y = combine((1, y), (sign, g(x)))
-        return (x, y), memory
+        return (x, y), history
 
-    def inverse(fs, u, memory, coef):
+    def inverse(fs, u, history, coef):
         (f, g), (x, y) = fs, u
         y = combine((1, y), (-sign, g(x)))
         x = combine((1, x), (-1, f(y)))
-        return (x, y), memory
+        return (x, y), history
 
-    return Stepper(name, step, inverse=inverse, stages=2, parts=2)
+    return Stepper(name, step, inverse=inverse, evaluations=2, reads=(1,), parts=2, known=Facts(sign=sign))

@@ -1,7 +1,7 @@
 """Linear multistep schemes: the next state depends on several earlier ones."""
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from numbers import Real
 from typing import Any
@@ -11,7 +11,21 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax.errors import InputError, unknown
-from lmjax.steppers.base import Stepper, combine, register
+from lmjax.steppers.base import Facts, Stepper, combine, register, uniform
+from lmjax.steppers.one_step import euler
+
+
+def _multistep(weights: Callable[[Any], tuple[Sequence[Any], Sequence[Any]]], **others: Any) -> Facts:
+    """The facts of u[n+1] = sum_j a[j] u[n-j] + sum_j b[j] f(u[n-j]) with (a, b) = weights(coef)."""
+
+    def damping(coef):
+        a, b = weights(coef)
+        return (1 + sum(j * x for j, x in enumerate(a) if j)) / sum(b)
+
+    def characteristic(coef):
+        return jnp.stack(jnp.broadcast_arrays(1.0, *(-x for x in weights(coef)[0])), -1)
+
+    return Facts(damping=damping, characteristic=characteristic, **{"steps_back": 1, **others})
 
 
 @register
@@ -39,17 +53,10 @@ def lm(low: float = -0.1, high: float = 0.0, *, per_channel: bool = False) -> St
         return combine((1 - k, u), (k, previous), (1, f(u))), u
 
     def coef(key, channels):
-        return jax.random.uniform(key, (channels,) if per_channel else (), jnp.float32, low, high)
+        return uniform(key, (channels,) if per_channel else (), low, high)
 
-    return Stepper(
-        "lm_per_channel" if per_channel else "lm",
-        step,
-        init=lambda u: u,
-        coef=coef,
-        damping=lambda k: 1 + k,
-        history=1,
-        characteristic=lambda k: jnp.stack([jnp.ones_like(k), k - 1, -k], -1),
-    )
+    known = _multistep(lambda k: ((1 - k, k), (1,)), zero_stable=(-1, 1), family="lm")
+    return Stepper("lm_per_channel" if per_channel else "lm", step, init=lambda u: u, coef=coef, known=known)
 
 
 @register
@@ -60,19 +67,7 @@ def leapfrog() -> Stepper:
     It integrates 2 u' = F. Order 2 from an exact second starting value, order 1 from a start at rest, u[-1] = u[0].
     Exactly reversible: u[n-1] = u[n+1] - f(u[n]).
     """
-
-    def step(fs, u, previous, coef):
-        (f,) = fs
-        return combine((1, previous), (1, f(u))), u
-
-    def inverse(fs, u, previous, coef):
-        (f,) = fs
-        return previous, combine((1, u), (-1, f(previous)))
-
-    return Stepper(
-        "leapfrog", step, init=lambda u: u, inverse=inverse, damping=lambda coef: 2.0, history=1, order=2,
-        characteristic=lambda coef: jnp.array([1.0, 0.0, -1.0]),
-    )  # fmt: skip
+    return _undoable_lm("leapfrog", 1)
 
 
 @register
@@ -83,19 +78,25 @@ def verlet() -> Stepper:
     With increments f = h^2 F a method of order 2 for the second-order equation u'' = F(u), and none for u' = F: the
     "leapfrog" network of Chang et al. (2018). Exactly reversible: u[n-1] = 2 u[n] - u[n+1] + f(u[n]).
     """
+    return _undoable_lm("verlet", -1)
+
+
+def _undoable_lm(name, k):
+    """`lm` with k = 1 or -1: those by which one can divide without rounding."""
+
+    def total(*terms):
+        return combine(*[(c, u) for c, u in terms if c != 0])
 
     def step(fs, u, previous, coef):
         (f,) = fs
-        return combine((2, u), (-1, previous), (1, f(u))), u
+        return total((1 - k, u), (k, previous), (1, f(u))), u
 
     def inverse(fs, u, previous, coef):
         (f,) = fs
-        return previous, combine((2, previous), (-1, u), (1, f(previous)))
+        return previous, total((1 - k, previous), (k, u), (-k, f(previous)))  # since 1 / k = k, and k (k - 1) = 1 - k
 
-    return Stepper(
-        "verlet", step, init=lambda u: u, inverse=inverse, damping=lambda coef: 0.0, history=1, order=2,
-        characteristic=lambda coef: jnp.array([1.0, -2.0, 1.0]),
-    )  # fmt: skip
+    known = _multistep(lambda coef: ((1 - k, k), (1,)), order=2)
+    return Stepper(name, step, init=lambda u: u, inverse=inverse, known=known)
 
 
 @register
@@ -123,10 +124,8 @@ def momentum(gamma: float = 0.9) -> Stepper:
         u = combine((1, u), (-1, v))
         return u, combine((1 / gamma, v), (1 - 1 / gamma, f(u)))
 
-    return Stepper(
-        "momentum", step, init=lambda u: jax.tree.map(jnp.zeros_like, u), inverse=inverse, history=1,
-        characteristic=lambda coef: jnp.array([1.0, -1 - gamma, gamma]),
-    )  # fmt: skip
+    known = _multistep(lambda coef: ((1 + gamma, -gamma), (1 - gamma,)), earlier=False)
+    return Stepper("momentum", step, init=functools.partial(jax.tree.map, jnp.zeros_like), inverse=inverse, known=known)
 
 
 @register
@@ -142,30 +141,31 @@ def dense(steps: int | None = None) -> Stepper:
         steps: over how many states at most; None for those of a whole stage of a network.
     """
     if steps is None:
-        return Stepper("dense", _no_steps, history=1, over=dense)
+        over, known = lambda depth: (euler(), dense(depth)), Facts(steps_back=None)
+        return Stepper("dense", _undecided, init=_undecided, over=over, known=known)
     if not isinstance(steps, int) or steps < 1:
         raise InputError(f"dense: steps must be a whole number, at least 1, got {steps!r}")
 
     def init(u):
         return (u,) * (steps - 1), jnp.ones((), jnp.int32)
 
-    def step(fs, u, memory, k):
+    def step(fs, u, history, k):
         (f,) = fs
-        earlier, count = memory
+        earlier, count = history
         states = (u, *earlier)
         k = jnp.where(jnp.arange(steps) <= count, k, 0)  # the present state, and the earlier ones there are
         return combine(*zip(k / jnp.sum(k), states, strict=True), (1, f(u))), (states[:-1], count + 1)
 
     def coef(key, channels):
-        return jax.random.uniform(key, (steps,), jnp.float32, -0.1, 0.0)
+        return uniform(key, (steps,), -0.1, 0.0)
 
     def damping(k):
         return 1 + jnp.sum(jnp.arange(steps) * k) / jnp.sum(k)
 
-    return Stepper("dense", step, init=init, coef=coef, damping=damping, history=steps - 1)
+    return Stepper("dense", step, init=init, coef=coef, known=Facts(damping=damping, steps_back=steps - 1))
 
 
-def _no_steps(fs, u, memory, coef):
+def _undecided(*_):
     raise InputError("dense: over how many states is not decided: use dense(steps)")
 
 
@@ -214,35 +214,22 @@ def _linear_multistep(a, b, trainable, name):
         zero = jax.tree.map(jnp.zeros_like, u)
         return (u,) * (len(a) - 1), (zero,) * (len(b) - 1)
 
-    def step(fs, u, memory, coef):
-        (f,) = fs
-        states, increments = (u, *memory[0]), (f(u), *memory[1])
-        weights = coef if trainable else (a, b)
-        terms = [*zip(weights[0], states, strict=True), *zip(weights[1], increments, strict=True)]
-        return combine(*terms), (states[: len(a) - 1], increments[: len(b) - 1])
+    def weights(coef):
+        return [x.transpose(-1, *range(x.ndim - 1)) for x in coef] if trainable else (a, b)
 
-    def damping(coef):
+    def step(fs, u, history, coef):
+        (f,) = fs
+        states, increments = (u, *history[0]), (f(u), *history[1])
         alpha, beta = coef if trainable else (a, b)
-        return (1 + sum(j * x for j, x in enumerate(alpha))) / sum(beta)
+        terms = [*zip(alpha, states, strict=True), *zip(beta, increments, strict=True)]
+        return combine(*terms), (states[: len(a) - 1], increments[: len(b) - 1])
 
     def coef(key, channels):
         return jnp.array(a, jnp.float32), jnp.array(b, jnp.float32)
 
-    history = max(len(a), len(b)) - 1
-    return Stepper(
-        name or f"linear_multistep{history + 1}",
-        step,
-        init=init,
-        coef=coef if trainable else None,
-        damping=damping,
-        history=history,
-        order=_order(a, b),
-        characteristic=lambda coef: _characteristic(coef[0] if trainable else jnp.array(a, jnp.float32)),
-    )
-
-
-def _characteristic(a):
-    return jnp.concatenate([jnp.ones((*a.shape[:-1], 1)), -a], -1)
+    known = _multistep(weights, order=_order(a, b), steps_back=max(len(a), len(b)) - 1, earlier=(True, False))
+    name = name or f"linear_multistep{max(len(a), len(b))}"
+    return Stepper(name, step, init=init, coef=coef if trainable else None, known=known)
 
 
 def _order(a: tuple[float, ...], b: tuple[float, ...]) -> int:
@@ -277,11 +264,11 @@ def zero_stability(stepper: Stepper, coef: Any) -> np.ndarray:
         float64, with the leading axes of the coefficients; 1 where there is no other root, as for one-step schemes;
         NaN for a multistep scheme that does not say its polynomial, and where a coefficient is NaN.
     """
-    if stepper.characteristic is None:
-        return np.full((), np.nan if stepper.history else 1.0)
-    c = np.asarray(stepper.characteristic(coef), np.float64)
-    rows = c.reshape(-1, c.shape[-1])
-    return np.array([_margin(row) for row in rows]).reshape(c.shape[:-1])
+    known = stepper.known
+    if known.characteristic is None:
+        return np.full((), 1.0 if known.steps_back == 0 else np.nan)
+    c = np.asarray(known.characteristic(coef), np.float64)
+    return np.array([_margin(row) for row in c.reshape(-1, c.shape[-1])]).reshape(c.shape[:-1])
 
 
 def _margin(polynomial: np.ndarray) -> float:

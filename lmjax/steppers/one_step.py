@@ -1,6 +1,7 @@
 """One-step schemes: the next state depends on the present one alone."""
 
 import functools
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +9,7 @@ from jax import lax
 from jax.scipy.sparse.linalg import gmres
 
 from lmjax.errors import InputError
-from lmjax.steppers.base import Stepper, combine, register
+from lmjax.steppers.base import Facts, Stepper, combine, register
 
 
 @register
@@ -19,11 +20,19 @@ def euler() -> Stepper:
     Order 1, one branch.
     """
 
-    def step(fs, u, memory, coef):
+    def step(fs, u, history, coef):
         (f,) = fs
-        return combine((1, u), (1, f(u))), memory
+        return combine((1, u), (1, f(u))), history
 
     return Stepper("euler", step)
+
+
+def over_stage(stepper: Stepper, depth: int) -> tuple[Stepper, Stepper]:
+    """The schemes of a network's stage of so many steps: that of the first one, for a single field, and of the others.
+
+    They are `euler` and the scheme itself, or the one over so many steps (`dense`); a wrapper wraps both.
+    """
+    return (euler(), stepper) if stepper.over is None else stepper.over(depth)
 
 
 @register
@@ -47,10 +56,7 @@ def poly(degree: int = 2, *, drop: float = 0.0, scale: float = 1.0) -> Stepper:
     _require_paths("poly", degree, drop)
 
     def paths(fs, u):
-        powers = []
-        for f in fs:
-            powers.append(f(powers[-1] if powers else u))
-        return powers
+        return list(itertools.accumulate(fs, lambda power, f: f(power), initial=u))[1:]
 
     return _sum_of_paths(f"poly{degree}", degree, paths, drop, scale)
 
@@ -69,7 +75,7 @@ def way(count: int = 2, *, drop: float = 0.0, scale: float = 1.0) -> Stepper:
         scale: residual scaling; see `poly`.
     """
     _require_paths("way", count, drop)
-    return _sum_of_paths(f"way{count}", count, lambda fs, u: [f(u) for f in fs], drop, scale, damping=1 / count)
+    return _sum_of_paths(f"way{count}", count, lambda fs, u: [f(u) for f in fs], drop, scale, (0,) * count, 1 / count)
 
 
 def _require_paths(name, count, drop):
@@ -80,20 +86,19 @@ def _require_paths(name, count, drop):
         raise InputError(f"{name}: drop must be at least 0 and less than 1, got {drop}")
 
 
-def _sum_of_paths(name, stages, paths, drop, scale, damping=1.0):
-    def step(fs, u, memory, coef, info=None):
-        weights = [1] * stages
+def _sum_of_paths(name, count, paths, drop, scale, reads=(0,), damping=1.0):
+    def step(fs, u, history, coef, info=None):
+        weights = [1] * count
         if scale != 1:
-            weights = [1 + (scale - 1) * info.depth] * stages
+            weights = [1 + (scale - 1) * info.depth] * count
         if drop and info.key is not None:
             kept = 1 - drop * info.depth
-            gates = jax.random.bernoulli(info.key, kept, (stages,)) / kept
+            gates = jax.random.bernoulli(info.key, kept, (count,)) / kept
             weights = [weight * gate for weight, gate in zip(weights, gates, strict=True)]
-        return combine((1, u), *zip(weights, paths(fs, u), strict=True)), memory
+        return combine((1, u), *zip(weights, paths(fs, u), strict=True)), history
 
-    return Stepper(
-        name, step, stages=stages, damping=lambda coef: damping, informed=drop > 0 or scale != 1, random=drop > 0
-    )
+    known, informed = Facts(damping=lambda coef: damping), drop > 0 or scale != 1
+    return Stepper(name, step, evaluations=count, reads=reads, informed=informed, random=drop > 0, known=known)
 
 
 @register
@@ -118,7 +123,7 @@ def backward_euler(iterations: int = 3, tolerance: float | None = None) -> Stepp
     if tolerance is not None and not tolerance > 0:
         raise InputError(f"backward_euler: tolerance must be positive, got {tolerance}")
 
-    def step(fs, u, memory, coef):
+    def step(fs, u, history, coef):
         (f,) = fs
 
         def picard(v):
@@ -128,14 +133,14 @@ def backward_euler(iterations: int = 3, tolerance: float | None = None) -> Stepp
             v = u
             for _ in range(iterations):
                 v = picard(v)
-            return v, memory
+            return v, history
         root = _fixed_point(*jax.closure_convert(f, u), u, tolerance, iterations)
         # One more evaluation, outside the solver: it leaves value and gradient where they are, and is the evaluation
         # that a branch with running statistics sees.
-        return picard(root), memory
+        return picard(root), history
 
     name = "backward_euler" if tolerance is None else "backward_euler_implicit"
-    return Stepper(name, step)
+    return Stepper(name, step, repeats=iterations if tolerance is None else 2)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4))
@@ -191,8 +196,8 @@ def fractal(columns: int = 2, half_steps: bool = True) -> Stepper:
         p_{c+1}(u; h) = ( p_c(p_c(u; h/2); h/2) + u + h f(u) ) / 2,
 
     the mean of a deep path of two half steps and a shallow path of one. One step is p_columns(u; 1), in a network
-    the steps' sizes being part of the branches. Two columns have the form of a two-stage Runge-Kutta method
-    (Lu et al. 2018), of order 1.
+    the steps' sizes being part of the branches. Two columns have the form of a Runge-Kutta method of two
+    evaluations (Lu et al. 2018), of order 1.
 
     Args:
         columns: how many paths are averaged, at least 1 (which is Euler). There are 2**columns - 1 branches, in this
@@ -203,7 +208,7 @@ def fractal(columns: int = 2, half_steps: bool = True) -> Stepper:
     if not isinstance(columns, int) or not 1 <= columns <= 16:  # which are 65,535 branches
         raise InputError(f"fractal: columns must be a whole number from 1 to 16, got {columns!r}")
 
-    def step(fs, u, memory, coef):
+    def step(fs, u, history, coef):
         branches = iter(fs)
 
         def expand(u, c, h):
@@ -214,7 +219,8 @@ def fractal(columns: int = 2, half_steps: bool = True) -> Stepper:
             deep = expand(expand(u, c - 1, h), c - 1, h)
             return combine((0.5, deep), (0.5, shallow))
 
-        return expand(u, columns, 1), memory
+        return expand(u, columns, 1), history
 
     name = f"fractal{columns}" if half_steps else f"fractal{columns}_full_steps"
-    return Stepper(name, step, stages=2**columns - 1, order=1 if half_steps or columns == 1 else 0)
+    known = Facts(order=int(half_steps or columns == 1))
+    return Stepper(name, step, evaluations=2**columns - 1, reads=(0,) * columns, known=known)

@@ -6,7 +6,7 @@ import math
 from numbers import Real
 
 from lmjax.errors import InputError
-from lmjax.steppers.base import Stepper, combine, register
+from lmjax.steppers.base import Facts, Stepper, combine, register
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,8 +20,8 @@ class Tableau:
 
     Attributes:
         name: the method's name.
-        a: row i holds the i coefficients of stage i, so that the first row is empty.
-        b: the weights, one a stage.
+        a: row i holds the i coefficients of evaluation i, so that the first row is empty.
+        b: the weights, one an evaluation.
         c: the nodes, `c[i] = sum_j a[i][j]`.
         order: the order claimed, 1 to 4.
 
@@ -41,8 +41,8 @@ class Tableau:
         object.__setattr__(self, "c", tuple(self.c))
         if not len(self.a) == len(self.b) == len(self.c) > 0:
             raise InputError(
-                f"tableau {self.name}: a, b and c must have one entry a stage, got {len(self.a)}, {len(self.b)} and "
-                f"{len(self.c)}"
+                f"tableau {self.name}: a, b and c must have one entry an evaluation, got {len(self.a)}, "
+                f"{len(self.b)} and {len(self.c)}"
             )
         for i, (row, node) in enumerate(zip(self.a, self.c, strict=True)):
             if len(row) != i:
@@ -93,15 +93,15 @@ def _equal(x: Real, y: Real) -> bool:
 
 @functools.cache
 def runge_kutta(tableau: Tableau) -> Stepper:
-    """The explicit Runge-Kutta method of a tableau, one branch a stage.
+    """The explicit Runge-Kutta method of a tableau, one branch an evaluation.
 
-    In a network every stage has its own branch unless one is repeated; a method keeps its order only with one
+    In a network every evaluation has its own branch unless one is repeated; a method keeps its order only with one
     branch throughout.
     """
     a = [[float(x) for x in row] for row in tableau.a]
     b = [float(x) for x in tableau.b]
 
-    def step(fs, u, memory, coef):
+    def step(fs, u, history, coef):
         slopes = []
 
         def advanced(weights):
@@ -110,9 +110,9 @@ def runge_kutta(tableau: Tableau) -> Stepper:
 
         for f, row in zip(fs, a, strict=True):
             slopes.append(f(advanced(row)))
-        return advanced(b), memory
+        return advanced(b), history
 
-    return Stepper(tableau.name, step, stages=len(b), order=tableau.order)
+    return Stepper(tableau.name, step, evaluations=len(b), known=Facts(order=tableau.order))
 
 
 @register
@@ -136,12 +136,5 @@ def heun() -> Stepper:
 @functools.cache
 def rk4() -> Stepper:
     """The classical Runge-Kutta method (Kutta 1901). Order 4, four branches."""
-    return runge_kutta(
-        Tableau(
-            "rk4",
-            a=((), (1 / 2,), (0, 1 / 2), (0, 0, 1)),
-            b=(1 / 6, 1 / 3, 1 / 3, 1 / 6),
-            c=(0, 1 / 2, 1 / 2, 1),
-            order=4,
-        )
-    )
+    a, b, c = ((), (1 / 2,), (0, 1 / 2), (0, 0, 1)), (1 / 6, 1 / 3, 1 / 3, 1 / 6), (0, 1 / 2, 1 / 2, 1)
+    return runge_kutta(Tableau("rk4", a, b, c, order=4))

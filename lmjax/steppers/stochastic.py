@@ -4,6 +4,7 @@ The random numbers of a step follow from its `StepInfo` alone, so that a step th
 repeats them. Without a key (in evaluation) a step is deterministic. Wrappers can be nested.
 """
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from numbers import Real
@@ -15,33 +16,27 @@ from jax import lax
 
 from lmjax.errors import InputError
 from lmjax.steppers.base import Branch, State, StepInfo, Stepper, combine, register
-from lmjax.steppers.one_step import euler
+from lmjax.steppers.one_step import over_stage
 
 
 def _wrapped(name: str, stepper: Stepper, around: Callable[[Stepper], dict[str, Any]], **fields: Any) -> Stepper:
-    """`stepper` with the functions that `around` makes of it, and its starter with those that it makes of that."""
+    """`stepper` with the functions that `around` makes of it, and so both schemes of a stage."""
 
-    def of(inner, starter):
-        return Stepper(
-            **{
-                "name": f"{name}({inner.name})", "init": inner.init, "coef": inner.coef, "damping": inner.damping,
-                "stages": inner.stages, "history": inner.history, "parts": inner.parts, "order": inner.order,
-                "characteristic": inner.characteristic, "informed": True, "random": inner.random, "starter": starter,
-                "over": None if inner.over is None else lambda steps: of(inner.over(steps), starter),
-                **around(inner), **fields,
-            }
-        )  # fmt: skip
+    @functools.cache
+    def of(inner):
+        changes = {"name": f"{name}({inner.name})", "informed": True, **around(inner), **fields}
+        return dataclasses.replace(inner, **changes, over=lambda depth: tuple(map(of, over_stage(inner, depth))))
 
-    return of(stepper, of(stepper.starter or euler(), None))
+    return of(stepper)
 
 
 def _around_branches(inner: Stepper, perturb: Callable[[tuple[Branch, ...], StepInfo], tuple]) -> dict[str, Any]:
     """Step and inverse with `perturb(fs, info) -> (fs, info)` before them."""
 
     def of(function):
-        def perturbed(fs, u, memory, coef, info):
+        def perturbed(fs, u, history, coef, info):
             fs, info = perturb(fs, info)
-            return function(fs, u, memory, coef, info)
+            return function(fs, u, history, coef, info)
 
         return perturbed
 
@@ -186,10 +181,11 @@ def shake_shake(
         keys = [None] * (len(fs) // 2) if key is None else jax.random.split(key, len(fs) // 2)
         return tuple(mixed(fs[2 * i], fs[2 * i + 1], keys[i]) for i in range(len(fs) // 2)), info
 
-    return _wrapped(
-        "shake_shake", stepper,
-        lambda inner: _around_branches(inner, perturb) | {"stages": 2 * inner.stages}, random=True,
-    )  # fmt: skip
+    def around(inner):
+        reads = tuple(part for part in inner.reads for _ in range(2))
+        return _around_branches(inner, perturb) | {"evaluations": 2 * inner.evaluations, "reads": reads}
+
+    return _wrapped("shake_shake", stepper, around, random=True)
 
 
 @register
@@ -217,14 +213,14 @@ def noise(stepper: Stepper, sigma: float = 0.001, *, distribution: Literal["norm
         )
 
     def around(inner):
-        def step(fs, u, memory, coef, info):
+        def step(fs, u, history, coef, info):
             key, info = info.split()
-            u, memory = inner.step(fs, u, memory, coef, info)
-            return (u if key is None else add(1, key, u)), memory
+            u, history = inner.step(fs, u, history, coef, info)
+            return (u if key is None else add(1, key, u)), history
 
-        def inverse(fs, u, memory, coef, info):
+        def inverse(fs, u, history, coef, info):
             key, info = info.split()
-            return inner.inverse(fs, u if key is None else add(-1, key, u), memory, coef, info)
+            return inner.inverse(fs, u if key is None else add(-1, key, u), history, coef, info)
 
         return {"step": step, "inverse": None if inner.inverse is None else inverse}
 

@@ -69,14 +69,6 @@ def test_a_scheme_over_a_stage_is_judged_by_its_step(tmp_path):
     np.testing.assert_allclose(learned.margins()["stage1"], [1 - 0.75, 1 - 0.5], atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("low", "high", "expected"), [(-0.5, 0.5, [[-0.5, 0.5]]), (-3, 3, [[-1, 1]]), (1.5, 2, np.empty((0, 2)))]
-)
-def test_zero_stable_range(low, high, expected):
-    found = analysis.zero_stable_range(steppers.lm(), low, high)
-    np.testing.assert_allclose(found, expected, atol=2e-3)
-
-
 @pytest.mark.versions
 def test_picture(seeds):
     left, right, bar = analysis.draw_coefficients(analysis.read_learned(seeds), "a title").axes

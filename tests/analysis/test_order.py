@@ -9,6 +9,7 @@ import pytest
 
 from lmjax import InputError, analysis, steppers
 from lmjax.analysis.__main__ import main
+from lmjax.analysis.scheme import mean_coefficients
 from lmjax.steppers import Stepper
 
 STEPS = (80, 160)
@@ -90,6 +91,8 @@ def test_mean_of_the_initial_coefficients():
     assert (channel.label, channel.coef.shape) == ("lm_per_channel, k = 0.2", (1,))
     assert several.label == "learned_multistep(2)"
     np.testing.assert_array_equal(several.coef, [[1, 0], [1, 0]])
+    (dense,) = analysis.schemes(["dense(3)"])
+    np.testing.assert_array_equal(dense.coef, [-0.05] * 3)
     (given, plain) = analysis.schemes(["lm", "rk4"], k=0.7)
     assert (given.coef, plain.coef) == (0.7, None)
 
@@ -105,6 +108,12 @@ def test_mean_of_the_initial_coefficients():
 def test_bad_schemes(names, k, match):
     with pytest.raises(InputError, match=match):
         analysis.schemes(names, k)
+
+
+def test_a_mean_that_is_not_known_is_an_error():
+    stepper = Stepper("drawn", lambda fs, u, h, c: (u, h), coef=lambda key, channels: jax.random.normal(key))
+    with pytest.raises(InputError, match=r"drawn: the mean of its coefficients is not known: let coef\(None"):
+        mean_coefficients(stepper)
 
 
 def test_picture_has_a_line_for_each_scheme():
@@ -131,15 +140,15 @@ def test_picture_has_a_line_for_each_scheme():
 OWN = """
 import functools
 from lmjax import steppers
-from lmjax.steppers import Stepper, combine
+from lmjax.steppers import Facts, Stepper, combine
 
 @functools.cache
 def ralston():
-    def step(fs, u, memory, coef):
+    def step(fs, u, history, coef):
         k1 = fs[0](u)
         k2 = fs[1](combine((1, u), (2 / 3, k1)))
-        return combine((1, u), (1 / 4, k1), (3 / 4, k2)), memory
-    return Stepper("ralston", step, stages=2, order=2)
+        return combine((1, u), (1 / 4, k1), (3 / 4, k2)), history
+    return Stepper("ralston", step, evaluations=2, known=Facts(order=2))
 
 steppers.register(ralston)
 """

@@ -106,7 +106,7 @@ def test_multistep_networks_converge_to_their_ode(stepper, x64):
     model = network(stepper, depths=(3,), dtype=jnp.float64)
     graph, state = nnx.split(model)
     model = nnx.merge(graph, jax.tree.map(lambda x: x.astype(jnp.float64), state))
-    limit = evaluated(model, lambda model, x: in_the_limit(model, x, model.stepper.damping), images)
+    limit = evaluated(model, lambda model, x: in_the_limit(model, x, model.stepper.known.damping), images)
     errors = [float(jnp.linalg.norm(moved(model, m, images)[0] - limit)) for m in (16, 64)]
     assert errors[1] < 0.02 * float(jnp.linalg.norm(limit))
     assert 3 < errors[0] / errors[1] < 6

@@ -9,8 +9,8 @@ import pytest
 from flax import nnx
 
 from lmjax import InputError, networks, steppers
-from lmjax.networks import Basic, Block, PoolAndPad, Symmetric
-from lmjax.networks.stage import first_evaluations
+from lmjax.networks import Basic, Block, PoolAndPad, Projection, Symmetric
+from lmjax.networks.stage import Entry
 from lmjax.steppers import StepInfo
 
 IMAGES = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
@@ -126,15 +126,24 @@ def test_a_shared_branch_takes_the_mean_of_its_evaluations():
     np.testing.assert_allclose(branch.act1.norm.mean[...], 0.1 * mean, rtol=1e-4, atol=1e-6)
 
 
-def test_which_branches_see_the_state_before_the_step():
-    assert first_evaluations(steppers.lm()) == [0]
-    assert first_evaluations(steppers.rk4()) == [0, None, None, None]
-    assert first_evaluations(steppers.reversible()) == [1, None]
-    assert first_evaluations(steppers.way(3)) == [0, 0, 0]
-    assert first_evaluations(steppers.fractal(2)) == [0, 0, None]
-    assert first_evaluations(steppers.shake_shake(steppers.heun())) == [0, 0, None, None]
-    with pytest.raises(InputError, match="evaluates a branch repeatedly"):
-        first_evaluations(steppers.backward_euler())
+def entry_of(stepper):
+    return Entry(stepper, Basic, Projection, 4, 8, stride=2, rngs=nnx.Rngs(0))
+
+
+def test_a_branch_that_is_evaluated_repeatedly_cannot_change_the_shape():
+    with pytest.raises(InputError, match="backward_euler evaluates a branch repeatedly"):
+        entry_of(steppers.backward_euler())
+
+
+def test_what_a_branch_reads_is_as_declared():
+    def late(fs, u, history, coef):
+        return steppers.combine((1, u), (1, fs[0](2 * u))), history
+
+    u = jnp.ones((1, 4, 4, 4))
+    with pytest.raises(InputError, match="late: branch 0 is not given the state that `reads` says"):
+        entry_of(steppers.Stepper("late", late))(u, (), None)
+    after, _, before = entry_of(steppers.Stepper("late", late, reads=()))(u, (), None)
+    assert after.shape == before.shape == (1, 2, 2, 8)
 
 
 def test_revnet_is_coupled_across_the_boundary():
@@ -228,13 +237,11 @@ def test_each_step_draws_for_itself_and_knows_its_place():
     """The infos that the steps of a network are given: all steps once, in order, with keys of their own."""
     seen = []
 
-    def step(fs, u, memory, coef, info):
-        if info.key is not None:  # None when the network is made, and only looks at which branch reads what
-            seen.append((int(info.index), info.count, jax.random.key_data(info.key).tolist()))
-        return steppers.combine((1, u), (1, fs[0](u))), memory
+    def step(fs, u, history, coef, info):
+        seen.append((int(info.index), info.count, jax.random.key_data(info.key).tolist()))
+        return steppers.combine((1, u), (1, fs[0](u))), history
 
-    plain = steppers.Stepper("recorder", step, informed=True, random=True)
-    recorder = steppers.Stepper("recorder", step, informed=True, random=True, starter=plain)
+    recorder = steppers.Stepper("recorder", step, informed=True, random=True, over=lambda depth: (recorder, recorder))
     model = networks.create("resnet20", stepper=recorder, width=0.25, rngs=nnx.Rngs(0))
     with jax.disable_jit():
         model(IMAGES[:, :4, :4], jax.random.key(9))

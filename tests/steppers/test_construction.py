@@ -62,7 +62,7 @@ def test_arguments_make_different_ones():
         (lambda: Tableau("t", ((), (0.5,)), (0, 1), (0, 1), 1), "row 1 of a sums to 0.5, but its node c[1] is 1"),
         (lambda: Tableau("t", ((), (1,)), (0, 1), (0, 1), 2), "claims order 2, but sum b c = 1 instead of 0.5"),
         (lambda: Tableau("t", ((),), (0.9,), (0,), 1), "sum b = 0.9 instead of 1"),
-        (lambda: Tableau("t", ((),), (1, 0), (0,), 1), "one entry a stage, got 1, 2 and 1"),
+        (lambda: Tableau("t", ((),), (1, 0), (0,), 1), "one entry an evaluation, got 1, 2 and 1"),
         (lambda: Tableau("t", ((),), (1,), (0,), 5), "order must be 1, 2, 3 or 4"),
     ],
 )
@@ -74,7 +74,7 @@ def test_what_is_wrong_is_named(make, message):
 def test_order_conditions_are_those_of_the_tableau():
     # Kutta's third-order method passes as order 3 and not as order 4.
     a, b, c = ((), (1 / 2,), (-1, 2)), (1 / 6, 2 / 3, 1 / 6), (0, 1 / 2, 1)
-    assert steppers.runge_kutta(Tableau("kutta3", a, b, c, 3)).order == 3
+    assert steppers.runge_kutta(Tableau("kutta3", a, b, c, 3)).known.order == 3
     with pytest.raises(InputError, match="claims order 4"):
         Tableau("kutta3", a, b, c, 4)
 
@@ -92,7 +92,7 @@ def test_order_conditions_are_those_of_the_tableau():
     ],
 )
 def test_order_of_linear_multistep_schemes(a, b, order):
-    assert steppers.linear_multistep(a, b).order == order
+    assert steppers.linear_multistep(a, b).known.order == order
 
 
 def test_sequences_of_any_kind():
@@ -104,20 +104,24 @@ def test_sequences_of_any_kind():
 def test_branches_are_counted(name):
     stepper = steppers.get(name)
     u = (jnp.ones(()),) * 2 if stepper.parts == 2 else jnp.ones(())
-    for count in (0, stepper.stages + 1):
-        with pytest.raises(InputError, match=f"takes a tuple of {stepper.stages} branches, .* got {count} of them"):
-            stepper.step((lambda u: u,) * count, u, stepper.init(u), None)
+    for count in (0, stepper.evaluations + 1):
+        with pytest.raises(
+            InputError, match=f"takes a tuple of {stepper.evaluations} branches, .* got {count} of them"
+        ):
+            stepper.step((lambda u: u,) * count, u, (), None)
     with pytest.raises(InputError, match="takes a tuple of"):
-        stepper.step(jnp.sin, u, stepper.init(u), None)
+        stepper.step(jnp.sin, u, (), None)
 
 
 def test_dense_must_know_over_how_many_states():
     u = jnp.ones(())
     with pytest.raises(InputError, match=re.escape("use dense(steps)")):
         steppers.dense().step((jnp.sin,), u, (), None)
-    assert steppers.dense().over(4) is steppers.dense(4)
-    assert steppers.dense(4).over is None
-    assert steppers.dense(4).history == 3
+    with pytest.raises(InputError, match=re.escape("use dense(steps)")):
+        steppers.dense().init(u)
+    assert steppers.over_stage(steppers.dense(), 4) == (steppers.euler(), steppers.dense(4))
+    assert steppers.over_stage(steppers.dense(4), 9) == (steppers.euler(), steppers.dense(4))
+    assert (steppers.dense().known.steps_back, steppers.dense(4).known.steps_back) == (None, 3)
     with pytest.raises(InputError, match="use dense"):
         odeint(steppers.dense(), jnp.sin, u, t1=1.0, steps=4)
 
@@ -128,7 +132,7 @@ def test_copies_are_the_same_scheme():
 
 def test_register_adds_a_name():
     for version in ("first", "second"):  # again, as when a cell of a notebook is run twice
-        stepper = steppers.Stepper(version, lambda fs, u, memory, coef: (u, memory))
+        stepper = steppers.Stepper(version, lambda fs, u, history, coef: (u, history))
         steppers.register(lambda stepper=stepper: stepper, name="mine-test")
         assert steppers.get("mine_test").name == version
     with pytest.raises(InputError, match="lmjax has a stepper named 'lm'"):
@@ -143,7 +147,7 @@ def test_register_adds_a_name():
 def test_registered_names_may_take_arguments():
     @functools.cache
     def make(rate, *, name="mine"):
-        return steppers.Stepper(f"{name}{rate:g}", lambda fs, u, memory, coef: (u, memory))
+        return steppers.Stepper(f"{name}{rate:g}", lambda fs, u, history, coef: (u, history))
 
     assert steppers.register(name="with-a-rate")(make) is make
     assert steppers.get("with_a_rate(-0.5)").name == "mine-0.5"
@@ -230,7 +234,7 @@ def test_names_and_wrappers_are_those_that_get_knows():
         assert wrapped.random == (wrapper != "scaled")
 
 
-def test_memory_at_the_start():
+def test_history_at_the_start():
     u = jnp.ones(2)
     states, increments = steppers.linear_multistep((1, 0, 0), (1, 0)).init(u)
     assert len(states) == 2

@@ -7,6 +7,7 @@ import pytest
 from jax import lax
 
 from lmjax import InputError, odeint, steppers
+from lmjax.steppers import Facts
 from tests.steppers.schemes import HAMILTONIAN, REVERSIBLE, SCHEMES, START, linear, pendulum, solution
 
 pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.versions]
@@ -28,7 +29,7 @@ def observed_order(scheme, field, exact, start=START, t1=1.0, **options):
 @pytest.mark.parametrize("field", [linear, pendulum])
 def test_observed_order_is_the_claimed_one(scheme, field):
     if scheme.coef is None:  # with chosen coefficients a scheme may be of another order than at its defaults
-        assert scheme.stepper.order == scheme.order
+        assert scheme.stepper.known.order == scheme.order
     assert observed_order(scheme, field, solution(field, 1.0)) == pytest.approx(scheme.order, abs=0.1)
 
 
@@ -85,7 +86,7 @@ def test_verlet_is_of_order_two_on_equations_of_second_order():
 
 
 def test_verlet_is_no_method_for_equations_of_first_order():
-    assert steppers.verlet().damping(None) == 0
+    assert steppers.verlet().known.damping(None) == 0
     with pytest.raises(InputError, match="verlet integrates u'' = F"):
         odeint(steppers.verlet(), linear, START, t1=1.0, steps=10)
 
@@ -97,16 +98,17 @@ def test_odeint_tells_a_scheme_which_step_it_is():
     assert half == pytest.approx(0.5, rel=1e-12)
     seen = []
 
-    def step(fs, u, memory, coef, info):
+    def step(fs, u, history, coef, info):
         seen.append(info)
-        return fs[0](u) + u, memory
+        return fs[0](u) + u, history
 
-    probe = steppers.Stepper("probe", step, informed=True, history=1)
+    probe = steppers.Stepper("probe", step, informed=True, known=Facts(steps_back=1))
     odeint(probe, linear, START, t1=1.0, steps=7)
     assert [info.key for info in seen] == [None, None]  # the start, then the steps after it, traced once
     assert [info.count for info in seen] == [7, 7]
     assert seen[0].index == 0
-    numbering = steppers.Stepper("numbering", lambda fs, u, m, c, info: (u + info.index, m), informed=True, history=2)
+    known = Facts(steps_back=2)
+    numbering = steppers.Stepper("numbering", lambda fs, u, m, c, info: (u + info.index, m), informed=True, known=known)
     assert odeint(numbering, jnp.zeros_like, jnp.zeros(()), t1=1.0, steps=7) == 2 + 3 + 4 + 5 + 6
 
 
@@ -161,7 +163,7 @@ def test_poly_is_the_truncated_neumann_series_of_backward_euler():
 
 def test_fractal_is_consistent_only_with_half_steps():
     full = steppers.fractal(2, half_steps=False)
-    assert full.order == 0
+    assert full.known.order == 0
     errors = [np.linalg.norm(odeint(full, linear, START, t1=1.0, steps=n) - solution(linear, 1.0)) for n in (200, 400)]
     assert np.log2(errors[0] / errors[1]) == pytest.approx(0, abs=0.1)
     # It runs half as fast again: the mean of a path of two steps and a path of one.
@@ -233,11 +235,11 @@ def test_dense_is_its_formula():
         return 0.3 * jnp.cos(u)
 
     stepper, u = steppers.dense(4), jnp.asarray(START)
-    memory, states = stepper.init(u), [np.asarray(START), np.asarray(START)]  # one earlier state, at rest
+    history, states = stepper.init(u), [np.asarray(START), np.asarray(START)]  # one earlier state, at rest
     for n in range(7):
         k = np.array([-0.05, -0.02, -0.09, -0.01]) * (1 + n)  # another sum, the same weights
         k[n % 4] *= 3
-        u, memory = stepper.step((f,), u, memory, jnp.asarray(k))
+        u, history = stepper.step((f,), u, history, jnp.asarray(k))
         there = states[::-1][:4]
         weights = k[: len(there)] / k[: len(there)].sum()
         states.append(sum(w * x for w, x in zip(weights, there, strict=True)) + np.asarray(f(states[-1])))
@@ -297,17 +299,17 @@ def test_zero_stability(call, coef, margin):
     assert found == pytest.approx(margin, abs=1e-6)
 
 
-@pytest.mark.parametrize("scheme", [s for s in SCHEMES if s.stepper.characteristic], ids=lambda s: s.id)
+@pytest.mark.parametrize("scheme", [s for s in SCHEMES if s.stepper.known.characteristic], ids=lambda s: s.id)
 def test_characteristic_polynomial_is_that_of_the_steps(scheme):
     """Without a field any states in a row satisfy c[0] u[n+1] + c[1] u[n] + ... = 0."""
     stepper, u = scheme.stepper, jnp.asarray(START)
     coef = None if scheme.coef is None else jax.tree.map(jnp.asarray, scheme.coef)
-    memory, states = stepper.init(u), []
+    history, states = stepper.init(u), []
     for n in range(14):
         f = jnp.cos if n < 4 else jnp.zeros_like  # away from rest, where any consistent scheme stays
-        u, memory = stepper.step((f,), u, memory, coef)
+        u, history = stepper.step((f,), u, history, coef)
         states.append(np.asarray(u))
-    c = np.moveaxis(np.asarray(stepper.characteristic(coef), np.float64), -1, 0)
+    c = np.moveaxis(np.asarray(stepper.known.characteristic(coef), np.float64), -1, 0)
     for n in range(9, 14):
         terms = [x * u for x, u in zip(c, states[n::-1], strict=False)]
         np.testing.assert_allclose(sum(terms), 0, atol=1e-6 * np.abs(states).max())

@@ -143,7 +143,7 @@ AROUND = (
 def test_inverse_undoes_step(name, around):
     """With the infos of the steps again, whose keys repeat what was random."""
     stepper = steppers.get(around.format(name))
-    fs = tuple(lambda u, i=i: 0.3 * jnp.cos(u + i) for i in range(stepper.stages))
+    fs = tuple(lambda u, i=i: 0.3 * jnp.cos(u + i) for i in range(stepper.evaluations))
     u = tuple(jnp.asarray(START) * i for i in (1, 2)) if stepper.parts == 2 else jnp.asarray(START)
 
     infos = [StepInfo(jax.random.fold_in(jax.random.key(7), n), n, 20) for n in range(20)]
@@ -245,7 +245,7 @@ def test_fractal_counts_its_branches():
         return lambda u: calls.append(i) or u
 
     stepper = steppers.fractal(4)
-    stepper.step(tuple(map(branch, range(stepper.stages))), jnp.ones(()), (), None)
+    stepper.step(tuple(map(branch, range(stepper.evaluations))), jnp.ones(()), (), None)
     assert calls == list(range(15))
 
 

@@ -28,18 +28,18 @@ def nothing(u):
     return jax.tree.map(jnp.zeros_like, u)
 
 
-def over_keys(stepper, fs, u=ZERO, memory=(), coef=None, *, index=4, count=5):
+def over_keys(stepper, fs, u=ZERO, history=(), coef=None, *, index=4, count=5):
     """The state after one step (by default the last of five), for each of many keys."""
 
     @jax.vmap  # without jit: what draws the numbers is compiled once for all tests
     def step(key):
-        return stepper.step(fs, u, memory, coef, StepInfo(key, index, count))[0]
+        return stepper.step(fs, u, history, coef, StepInfo(key, index, count))[0]
 
     return jax.tree.map(np.asarray, step(jax.random.split(KEY, COUNT)))
 
 
-def evaluated(stepper, fs, u=ZERO, memory=(), coef=None, *, index=4, count=5):
-    return stepper.step(fs, u, memory, coef, StepInfo(None, index, count))[0]
+def evaluated(stepper, fs, u=ZERO, history=(), coef=None, *, index=4, count=5):
+    return stepper.step(fs, u, history, coef, StepInfo(None, index, count))[0]
 
 
 def has_mean(x, value):
@@ -135,8 +135,8 @@ def test_lm_drops_the_branch_and_keeps_both_skips():
     kept = np.isclose(after, skips + jnp.cos(u) / 0.5, atol=1e-6).all(1)
     assert (dropped ^ kept).all()
     assert has_mean(kept, 0.5)
-    memory = lm.step((jnp.cos,), u, previous, k, StepInfo(KEY, 4, 5))[1]
-    np.testing.assert_array_equal(memory, u)  # as without
+    history = lm.step((jnp.cos,), u, previous, k, StepInfo(KEY, 4, 5))[1]
+    np.testing.assert_array_equal(history, u)  # as without
 
 
 @pytest.mark.parametrize(
@@ -144,7 +144,7 @@ def test_lm_drops_the_branch_and_keeps_both_skips():
 )
 def test_one_gate_a_step_for_all_branches(name, whole):
     stepper = stochastic_depth(steppers.get(name), 0.5, rescale="evaluation")
-    increments = over_keys(stepper, (one,) * stepper.stages)
+    increments = over_keys(stepper, (one,) * stepper.evaluations)
     assert (np.isclose(increments, 0) | np.isclose(increments, whole, rtol=1e-6)).all()
     assert has_mean(increments / whole, 0.5)
 
@@ -161,7 +161,7 @@ def test_per_sample_and_per_batch(name):
 
     def drawn(per_sample):
         stepper = steppers.get(name.format(f"per_sample={per_sample}"))
-        fs = (one, nothing)[: stepper.stages]
+        fs = (one, nothing)[: stepper.evaluations]
         state, _ = stepper.step(fs, batch, (), None, StepInfo(KEY, 4, 5))
         assert (state["a"] == state["a"][:, :1, :1]).all()
         np.testing.assert_array_equal(state["a"][:, 0, 0], state["b"])
@@ -267,12 +267,12 @@ def test_moments_of_noise(distribution):
     chex.assert_trees_all_equal(evaluated(stepper, (nothing,), u), u)
 
 
-def test_noise_comes_after_the_step_and_not_into_the_memory():
+def test_noise_comes_after_the_step_and_not_into_the_history():
     lm, u, previous = noise(steppers.lm(), 0.1), jnp.ones(1000), jnp.zeros(1000)
-    after, memory = lm.step((jnp.sin,), u, previous, -0.3, StepInfo(KEY, 0, 1))
+    after, history = lm.step((jnp.sin,), u, previous, -0.3, StepInfo(KEY, 0, 1))
     assert has_mean(after, 1.3 + np.sin(1))
     assert has_variance(after, 0.01)
-    np.testing.assert_array_equal(memory, u)
+    np.testing.assert_array_equal(history, u)
     silent = noise(steppers.euler(), 0.0)
     np.testing.assert_array_equal(silent.step((nothing,), u, (), None, StepInfo(KEY, 0, 1))[0], u)
 
@@ -288,7 +288,7 @@ def test_scale_falls_linearly_with_depth(key):
         (scaled(steppers.euler(), 0.5, 2.0), [0.5, 1, 1.5, 2]),
         (scaled(steppers.rk4(), last=0.1), [1, 0.7, 0.4, 0.1]),
     ):
-        found = [stepper.step((one,) * stepper.stages, ZERO, (), None, StepInfo(key, n, 4))[0] for n in range(4)]
+        found = [stepper.step((one,) * stepper.evaluations, ZERO, (), None, StepInfo(key, n, 4))[0] for n in range(4)]
         np.testing.assert_allclose(found, scales, rtol=1e-6)
     only = scaled(steppers.euler(), 0.5, 2.0)
     assert only.step((one,), ZERO, (), None, StepInfo(key, 0, 1))[0] == 0.5
@@ -358,30 +358,30 @@ ALL = [*(call.format("lm") for call in CALLS), "stochastic_depth(reversible, 0.6
 
 
 def prepared(name, dtype=jnp.float32):
-    """A stepper with branches, a state, a memory and coefficients to take a step with."""
+    """A stepper with branches, a state, a history and coefficients to take a step with."""
     stepper = steppers.get(name)
     u = jnp.asarray([[0.3, -1.0], [0.7, 1.9]], dtype)
     u = (u, 2 * u) if stepper.parts == 2 else u
-    fs = tuple(lambda u, i=i: jnp.sin(u + i) for i in range(stepper.stages))
+    fs = tuple(lambda u, i=i: jnp.sin(u + i) for i in range(stepper.evaluations))
     return stepper, fs, u, stepper.init(u), -0.3 if stepper.coef else None
 
 
 @pytest.mark.parametrize("name", [n for n in ALL if "uniform" not in n])
 def test_the_expectation_of_training_is_evaluation(name):
-    stepper, fs, u, memory, coef = prepared(name)
-    expected = evaluated(stepper, fs, u, memory, coef)
+    stepper, fs, u, history, coef = prepared(name)
+    expected = evaluated(stepper, fs, u, history, coef)
     if stepper.parts == 1:  # the second half of a pair follows from the first one, nonlinearly
-        assert has_mean(over_keys(stepper, fs, u, memory, coef), expected)
+        assert has_mean(over_keys(stepper, fs, u, history, coef), expected)
     else:
-        assert has_mean(over_keys(stepper, fs, u, memory, coef)[0], expected[0])
+        assert has_mean(over_keys(stepper, fs, u, history, coef)[0], expected[0])
 
 
 @pytest.mark.parametrize("name", ALL)
 def test_the_same_key_repeats_and_another_one_does_not(name):
-    stepper, fs, u, memory, coef = prepared(name)
+    stepper, fs, u, history, coef = prepared(name)
 
     def step(key):
-        return stepper.step(fs, u, memory, coef, StepInfo(key, 8, 9))[0]
+        return stepper.step(fs, u, history, coef, StepInfo(key, 8, 9))[0]
 
     chex.assert_trees_all_equal(step(KEY), step(KEY))
     chex.assert_trees_all_equal(step(None), step(None))
@@ -421,10 +421,13 @@ def test_nested_gates_and_paths_are_independent():
 
 
 @pytest.mark.parametrize("call", CALLS)
-def test_the_starter_is_euler_wrapped_alike(call):
-    """Around a scheme with memory: what is done in its steps is done in the first one of a stage, too."""
-    starter, euler = steppers.get(call.format("lm")).starter, steppers.get(call.format("euler"))
-    for field in ("name", "stages", "history", "parts", "informed", "random"):
+def test_the_first_step_of_a_stage_is_euler_wrapped_alike(call):
+    """Around a scheme with history: what is done in its steps is done in the first one of a stage, too."""
+    lm, euler = steppers.get(call.format("lm")), steppers.get(call.format("euler"))
+    starter, others = steppers.over_stage(lm, 4)
+    assert others is lm
+    assert starter is steppers.over_stage(lm, 9)[0]  # so that nothing is compiled twice
+    for field in ("name", "evaluations", "repeats", "reads", "parts", "informed", "random", "known"):
         assert getattr(starter, field) == getattr(euler, field)
     _, fs, u, _, _ = prepared(call.format("euler"))
     for info in (StepInfo(KEY, 1, 3), StepInfo(None, 1, 3)):
@@ -436,20 +439,20 @@ def test_the_starter_is_euler_wrapped_alike(call):
 def test_a_wrapper_keeps_what_it_does_not_change(wrapper):
     for name in ("euler", "lm", "adams_bashforth(3)", "rk4", "reversible", "momentum"):
         inner, wrapped = steppers.get(name), steppers.get(f"{wrapper}({name})")
-        for field in ("init", "coef", "damping", "history", "parts", "order", "characteristic"):
+        for field in ("init", "coef", "repeats", "parts", "known"):
             assert getattr(wrapped, field) is getattr(inner, field)
         assert (wrapped.inverse is None) == (inner.inverse is None)
-        assert wrapped.stages == inner.stages * (2 if wrapper == "shake_shake" else 1)
+        assert wrapped.evaluations == inner.evaluations * (2 if wrapper == "shake_shake" else 1)
     assert steppers.get(f"scaled({wrapper}(lm))").random == (wrapper != "scaled")  # randomness within stays known
 
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 def test_a_wrapped_scheme_over_a_stage(wrapper):
     whole = steppers.get(f"{wrapper}(dense)")
-    over, expected = whole.over(4), steppers.get(f"{wrapper}(dense(4))")
+    (starter, over), expected = steppers.over_stage(whole, 4), steppers.get(f"{wrapper}(dense(4))")
     assert over.name == expected.name
-    assert over.over is None
-    assert over.starter.name == f"{wrapper}(euler)"
+    assert over.known is expected.known
+    assert starter.name == f"{wrapper}(euler)"
     _, fs, u, _, _ = prepared(f"{wrapper}(euler)")
     k = jnp.array([-0.1, -0.02, -0.05, -0.03])
     for info in (StepInfo(KEY, 1, 3), StepInfo(None, 1, 3)):
@@ -459,11 +462,11 @@ def test_a_wrapped_scheme_over_a_stage(wrapper):
 
 @pytest.mark.parametrize("name", ALL)
 def test_half_precision_stays_half_precision(name):
-    stepper, fs, u, memory, coef = prepared(name, jnp.bfloat16)
+    stepper, fs, u, history, coef = prepared(name, jnp.bfloat16)
     _, _, wide, *rest = prepared(name)
     coef = coef and jnp.float32(coef)
     for info in (StepInfo(KEY, 4, 5), StepInfo(None, 4, 5)):
-        after = stepper.step(fs, u, memory, coef, info)
+        after = stepper.step(fs, u, history, coef, info)
         assert {x.dtype for x in jax.tree.leaves(after)} == {jnp.dtype(jnp.bfloat16)}
         expected = stepper.step(fs, wide, *rest, info)
         chex.assert_trees_all_close(
@@ -473,16 +476,16 @@ def test_half_precision_stays_half_precision(name):
 
 @pytest.mark.parametrize("name", ALL)
 def test_gradients_flow(name):
-    """Through the state, the memory and the branches; those of the mean are those of evaluation."""
-    stepper, _, u, memory, coef = prepared(name)
+    """Through the state, the history and the branches; those of the mean are those of evaluation."""
+    stepper, _, u, history, coef = prepared(name)
 
-    def end(rate, u, memory, info):
-        fs = tuple(lambda u, i=i: rate * jnp.sin(u + i) for i in range(stepper.stages))
-        return sum(x.sum() for x in jax.tree.leaves(stepper.step(fs, u, memory, coef, info)[0]))
+    def end(rate, u, history, info):
+        fs = tuple(lambda u, i=i: rate * jnp.sin(u + i) for i in range(stepper.evaluations))
+        return sum(x.sum() for x in jax.tree.leaves(stepper.step(fs, u, history, coef, info)[0]))
 
     gradient = jax.grad(end, argnums=(0, 1, 2))
-    found = jax.vmap(lambda key: gradient(0.7, u, memory, StepInfo(key, 4, 5)))(jax.random.split(KEY, COUNT))
-    expected = gradient(0.7, u, memory, StepInfo(None, 4, 5))
+    found = jax.vmap(lambda key: gradient(0.7, u, history, StepInfo(key, 4, 5)))(jax.random.split(KEY, COUNT))
+    expected = gradient(0.7, u, history, StepInfo(None, 4, 5))
     assert all((np.asarray(x) != 0).any() for x in jax.tree.leaves(found))
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(found))
     if stepper.parts == 1 and not name.startswith("poly"):  # where a step is linear in what is drawn
@@ -491,16 +494,16 @@ def test_gradients_flow(name):
 
 
 def test_a_network_of_steps_under_jit_repeats():
-    stepper, fs, u, memory, coef = prepared("noise(stochastic_depth(lm, 0.5), 0.1)")
+    stepper, fs, u, history, coef = prepared("noise(stochastic_depth(lm, 0.5), 0.1)")
 
     @jax.jit
     def run(key):
         def step(carry, n):
             return stepper.step(fs, *carry, coef, StepInfo(jax.random.fold_in(key, n), n, 6)), None
 
-        return lax.scan(step, (u, memory), jnp.arange(6))[0][0]
+        return lax.scan(step, (u, history), jnp.arange(6))[0][0]
 
-    scanned, carry = run(KEY), (u, memory)
+    scanned, carry = run(KEY), (u, history)
     for n in range(6):
         carry = stepper.step(fs, *carry, coef, StepInfo(jax.random.fold_in(KEY, n), n, 6))
     np.testing.assert_allclose(scanned, carry[0], rtol=1e-5)
@@ -517,7 +520,7 @@ def test_the_same_call_gives_the_same_object(call):
 def test_by_default_gates_are_for_the_batch_and_etas_for_the_sample():
     batch = jnp.zeros((100, 2))
     for stepper, count in ((stochastic_depth(steppers.euler()), 1), (shake_shake(steppers.euler()), 100)):
-        drawn, _ = stepper.step((one, nothing)[: stepper.stages], batch, (), None, StepInfo(KEY, 4, 5))
+        drawn, _ = stepper.step((one, nothing)[: stepper.evaluations], batch, (), None, StepInfo(KEY, 4, 5))
         assert len(np.unique(drawn)) == count
 
 
@@ -577,13 +580,13 @@ def test_what_is_wrong_is_named(make, message):
 @pytest.mark.versions
 @pytest.mark.parametrize("name", ALL)
 def test_a_step_must_know_which_one_it_is(name):
-    stepper, fs, u, memory, coef = prepared(name)
+    stepper, fs, u, history, coef = prepared(name)
     message = f"{stepper.name} depends on the step: give info=StepInfo(key, index, count)"
     with pytest.raises(InputError, match=re.escape(message)):
-        stepper.step(fs, u, memory, coef)
+        stepper.step(fs, u, history, coef)
     if stepper.inverse is not None:
         with pytest.raises(InputError, match=re.escape(message)):
-            stepper.inverse(fs, u, memory, coef)
+            stepper.inverse(fs, u, history, coef)
 
 
 def test_info_of_a_step():
