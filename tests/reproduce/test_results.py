@@ -131,7 +131,7 @@ def change(path, how):
     [
         ("lm/seed1/config.json", lambda held: held.update(seed=7), "seed 7"),
         ("lm/seed1/config.json", lambda held: held["data"].update(augment=["flip"]), r"data\.augment"),
-        ("lm/seed1/config.json", lambda held: held["data"].update(name="folder"), "trained on different images"),
+        ("lm/seed1/config.json", lambda held: held["data"].update(name="folder"), r"of another run, with data\.name"),
         ("lm/seed1/summary.json", lambda held: held["data"].update(training_images=7), "trained on different images"),
         ("lm/seed1/summary.json", lambda held: held.update(test_accuracy=float("nan")), "no test_accuracy"),
         ("lm/seed1/summary.json", lambda held: held.pop("device"), "has no device"),
