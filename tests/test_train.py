@@ -532,7 +532,7 @@ def test_help_lists_every_key(capsys):
             "optimizer.milestones: schedule cosine has none: leave them out",
         ),
         (["--optimizer.warmup-epochs", "3"], "optimizer.warmup_epochs: 3 is more than the run has"),
-        (["--model.branch", "symmetric", "--model.zero-init"], "zero_init: a branch Symmetric that starts at zero"),
+        (["--model.branch", "symmetric", "--model.zero-init"], "zero_init: a symmetric branch that starts at zero"),
         (["--model.name", "revnet38"], "on the command line --model.stepper None"),
         (["--model.name", "fractalnet20"], "takes no stepper: leave it out"),
         (["--model.stepper", "lm('a', 0)"], "must be a finite number"),
