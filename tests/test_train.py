@@ -495,6 +495,15 @@ def test_every_stepper_trains_on_digits(tmp_path, name):
     assert read(tmp_path / "run" / "summary.json")["test_accuracy"] > 0.4
 
 
+@pytest.mark.slow
+def test_a_vision_transformer_learns_the_digits(tmp_path):
+    model = ("--model.name", "vit(width=64, depth=4, heads=4, patch=2, image=8)", "--model.stepper", "euler")
+    rate = ("--optimizer.learning-rate", "0.05", "--optimizer.schedule", "cosine", "--optimizer.warmup-epochs", "5")
+    arguments = [*model, *rate, "--train.epochs", "80", "--workdir", str(tmp_path / "run")]
+    assert train.main(["--config", "configs/digits.py", *arguments]) == 0
+    assert read(tmp_path / "run" / "summary.json")["test_accuracy"] > 0.95
+
+
 def test_bfloat16_and_the_other_options(tmp_path):
     options = ("--model.dtype", "bfloat16", "--model.boundary", "step", "--model.memory", "remat")
     assert run(*options, "--optimizer.nesterov", "--data.padding", "reflect", "--workdir", tmp_path / "run") == 0
