@@ -10,8 +10,7 @@ from jax import lax
 
 from benchmarks.row import Plan, figure, ratio
 from benchmarks.timing import Calls, interleaved
-from lmjax import steppers
-from lmjax.networks import Basic, Stage
+from lmjax.networks import Options, Projection, Stage, basic
 
 SCHEMES = {
     "euler": lambda u, previous, f, k: u + f,
@@ -24,9 +23,8 @@ def programs(scheme: str, depth: int, channels: int):
 
     The stage halves the resolution: a plain first block with a projection, then steps of the scheme.
     """
-    stage = nnx.eval_shape(
-        lambda: Stage(steppers.get(scheme), Basic, channels // 2, channels, depth, stride=2, rngs=nnx.Rngs(0))
-    )
+    options = Options(scheme, branch=basic(), shortcut=Projection)
+    stage = nnx.eval_shape(lambda: Stage(options, channels // 2, channels, depth, stride=2, rngs=nnx.Rngs(0)))
     graph, state = nnx.split(stage)
     state = jax.tree.map(lambda x: jnp.full(x.shape, 0.1, x.dtype), nnx.to_pure_dict(state))
     entry, shortcut = nnx.graphdef(stage.entry.branches[0]), nnx.graphdef(stage.entry.shortcuts[0])

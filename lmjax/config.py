@@ -7,8 +7,6 @@ import types
 import typing
 from typing import Any, ClassVar, Literal
 
-import jax.numpy as jnp
-
 from lmjax import files, optimizers, schedules, steppers
 from lmjax.data.augment import augmentations, parse
 from lmjax.errors import InputError
@@ -130,19 +128,21 @@ class ModelConfig(_Checked):
     prefix: ClassVar[str] = "model."
 
     name: str = "resnet20"
-    """resnet20, 32, 44, 56, 110, 164, ...; resnet50 and others of ImageNet; resnext29_8x64d, revnet38, fractalnet20:
-    any name that lmjax.networks.create knows."""
+    """A family of networks with its arguments, such as "resnet(56)", or a published name, such as resnet56 or
+    resnext29_8x64d; see lmjax.networks."""
     stepper: str | None = None
     """euler (ResNet), lm (LM-ResNet), midpoint, rk4, leapfrog, reversible, ..., or a call such as "poly(3)" or
     "stochastic_depth(lm, survival=0.8)"; see lmjax.steppers. None: the one the network was published with."""
     width: float = 1.0
     """Multiplies the channels of all stages; below 1, those of the stem, too."""
-    branch: Literal["basic", "bottleneck", "symmetric"] | None = None
-    """The residual branch; None: the network's own."""
+    branch: str | None = None
+    """The residual branch: basic, bottleneck, symmetric, or a call such as "bottleneck(groups=8)"; None: the network's
+    own."""
     activation: Literal["pre", "post"] | None = None
     """Before each convolution, or after; None: the network's own."""
-    shortcut: Literal["projection", "pad"] | None = None
-    """Where the shape changes: a convolution, or averaging and zero channels; None: the network's own."""
+    shortcut: str | None = None
+    """Where the shape changes: projection (a convolution), pad (averaging and zero channels); None: the network's
+    own."""
     boundary: Literal["plain", "step"] | None = None
     """A stage begins with a plain step, or with one of the scheme, whose history then crosses the boundary by
     projections of its own; None: the network's own."""
@@ -165,6 +165,15 @@ class ModelConfig(_Checked):
         if self.stepper is not None:
             steppers.get(self.stepper)
             object.__setattr__(self, "stepper", steppers.normalize(self.stepper))
+        if not self.name.isidentifier() or (self.branch, self.shortcut) != (None, None):
+            from lmjax import networks  # only here, so that most configs do not need Flax
+
+            networks.get(self.name)
+            object.__setattr__(self, "name", networks.normalize(self.name))
+            for key, known in (("branch", networks.branches), ("shortcut", networks.shortcuts)):
+                if getattr(self, key) is not None:
+                    known.get(getattr(self, key))
+                    object.__setattr__(self, key, known.normalize(getattr(self, key)))
 
     def build(self, *, classes: int, cin: int, rngs: Any) -> Any:
         """The network, from `lmjax.networks.create`.
@@ -174,11 +183,9 @@ class ModelConfig(_Checked):
             cin: channels of the images.
             rngs: an `nnx.Rngs`, which draws the initial parameters.
         """
-        from lmjax import networks  # here, so that a config alone does not need Flax
+        from lmjax import networks
 
-        options = dataclasses.asdict(self) | {"dtype": jnp.dtype(self.dtype)}
-        options["stepper"] = None if self.stepper is None else steppers.get(self.stepper)
-        return networks.create(options.pop("name"), **options, classes=classes, cin=cin, rngs=rngs)
+        return networks.create(**dataclasses.asdict(self), classes=classes, cin=cin, rngs=rngs)
 
     def outline(self, *, classes: int, cin: int) -> Any:
         """The network without its numbers: what it costs may be asked of it, and nothing is allocated.

@@ -179,10 +179,11 @@ def find(config: Config) -> tuple[str, Row] | None:
 
 def _network(model: ModelConfig) -> ModelConfig:
     stepper = model.stepper
-    if stepper is None and not model.name.startswith("fractalnet"):  # which are no steps
+    if stepper is None:
         from lmjax import networks
 
-        stepper = networks.architecture(model.name)[1].name
+        own = getattr(networks.get(model.name), "stepper", None)  # a FractalNet is not made of steps
+        stepper = own and own.name
     return dataclasses.replace(model, stepper=stepper, dtype="float32", memory="stored", unroll=None)
 
 

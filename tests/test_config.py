@@ -58,7 +58,9 @@ def test_round_trip_through_json():
         (lambda: ModelConfig(stepper="stochastic_depth(lm, 0)"), "survival must be above 0 and at most 1"),
         (lambda: ModelConfig(width=0.0), "model.width: must be positive, got 0.0"),
         (lambda: ModelConfig(memory="none"), "model.memory: must be one of stored, remat, reversible, got 'none'"),
-        (lambda: ModelConfig(branch="cubic"), "model.branch: must be one of basic, bottleneck, symmetric"),
+        (lambda: ModelConfig(branch="cubic"), "unknown branch 'cubic': did you mean 'basic'? known: basic, bottleneck"),
+        (lambda: ModelConfig(shortcut="basic"), "unknown shortcut 'basic'"),
+        (lambda: ModelConfig("resnet(57)"), "its depth must be 6n + 2"),
         (lambda: ModelConfig(dtype="float16"), "model.dtype: must be one of float32, bfloat16"),
         (lambda: OptimizerConfig(learning_rate=0), "optimizer.learning_rate: must be positive"),
         (

@@ -541,6 +541,15 @@ def test_every_stepper_trains_on_digits(tmp_path, name):
     assert read(tmp_path / "run" / "summary.json")["test_accuracy"] > 0.4
 
 
+@pytest.mark.slow
+def test_a_vision_transformer_learns_the_digits(tmp_path):
+    model = ("--model.name", "vit(width=64, depth=4, heads=4, patch=2, image=8)", "--model.stepper", "euler")
+    rate = ("--optimizer.learning-rate", "0.05", "--optimizer.schedule", "cosine", "--optimizer.warmup-epochs", "5")
+    arguments = [*model, *rate, "--train.epochs", "80", "--workdir", str(tmp_path / "run")]
+    assert train.main(["--config", "configs/digits.py", *arguments]) == 0
+    assert read(tmp_path / "run" / "summary.json")["test_accuracy"] > 0.95
+
+
 def test_bfloat16_and_the_other_options(tmp_path):
     options = ("--model.dtype", "bfloat16", "--model.boundary", "step", "--model.memory", "remat")
     options += ("--optimizer.name", "sgd(nesterov=True)", "--data.augment", "crop(4, padding=reflect)", "flip")
@@ -578,7 +587,7 @@ def test_help_lists_every_key(capsys):
         (["--optimizer.schedule", "cosin"], "unknown schedule 'cosin': did you mean 'cosine'"),
         (["--optimizer.accumulate-steps", "99"], "optimizer.accumulate_steps: must be at most the"),
         (["--optimizer.warmup-epochs", "3"], "optimizer.warmup_epochs: 3 is more than the run has"),
-        (["--model.branch", "symmetric", "--model.zero-init"], "zero_init: a branch Symmetric that starts at zero"),
+        (["--model.branch", "symmetric", "--model.zero-init"], "zero_init: a symmetric branch that starts at zero"),
         (["--model.name", "revnet38"], "on the command line --model.stepper None"),
         (["--model.name", "fractalnet20"], "takes no stepper: leave it out"),
         (["--model.stepper", "lm('a', 0)"], "must be a finite number"),

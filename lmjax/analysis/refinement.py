@@ -34,7 +34,7 @@ from jax import lax
 
 from lmjax.analysis import command, refinement_figure
 from lmjax.analysis.runs import add_runs, batches, grouped, measured, outputs, write_json
-from lmjax.analysis.walk import advance, require_steps, through
+from lmjax.analysis.walk import advance, require_steps
 from lmjax.errors import InputError
 from lmjax.networks import Network, Stack, Stage
 from lmjax.steppers import Branch, StepInfo, Stepper, combine
@@ -60,9 +60,8 @@ def refined(network: Network, images: jax.Array, factor: Fraction | int) -> tupl
     if factor <= 0 or 1 not in (factor.numerator, factor.denominator):
         raise InputError(f"refinement by {factor}: give a whole number, or 1/2, 1/3, ... to coarsen")
 
-    if factor != 1:
-        require_refinable(network)
-    u = through(network, images, lambda *state: _refined_stage(*state, factor))
+    (require_steps if factor == 1 else require_refinable)(network)
+    u = network.features(images, visit=lambda *state: _refined_stage(*state, factor))
     return u, network.classify(u)
 
 

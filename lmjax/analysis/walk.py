@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lmjax.errors import InputError
-from lmjax.networks import Block, Network, Stage
+from lmjax.networks import Block, Network
 from lmjax.networks.block import PureBranch
 from lmjax.steppers import Branch, StepInfo, Stepper
 
@@ -41,6 +41,7 @@ def walk(network: Network, images: jax.Array) -> tuple[list[Walk], jax.Array]:
     Raises:
         InputError: if the network is not made of steps.
     """
+    require_steps(network)
     walks = []
 
     def visit(stage, u, history, info):
@@ -48,31 +49,8 @@ def walk(network: Network, images: jax.Array) -> tuple[list[Walk], jax.Array]:
         walks.append(found)
         return u, history
 
-    u = through(network, images, visit)
-    return walks, network.classify(u)
-
-
-def through(
-    network: Network, images: jax.Array, visit: Callable[[Stage, jax.Array, Any, StepInfo], tuple[jax.Array, Any]]
-) -> jax.Array:
-    """Images [N, H, W, C] -> the features after the last stage, in evaluation.
-
-    Args:
-        network: made of steps.
-        images: normalised.
-        visit: takes a stage, the features, the history of the stage before, and the `StepInfo` of its first step, as
-            calling the stage does; returns the features and the history after it.
-
-    Raises:
-        InputError: if the network is not made of steps.
-    """
-    require_steps(network)
-    u, history, index = network.stem(images).astype(network.stream), None, 0
-    count = sum(stage.depth for stage in network.stages)
-    for stage in network.stages:
-        u, history = visit(stage, u, history, StepInfo(None, index, count))
-        index += stage.depth
-    return u
+    features = network.features(images, visit=visit)
+    return walks, network.classify(features)
 
 
 def require_steps(network: nnx.Module) -> None:

@@ -1,39 +1,55 @@
 """Networks made of steppers, as Flax NNX modules."""
 
+from lmjax.networks import convnext, fractalnet, resnet, resnext, revnet, vit
 from lmjax.networks.block import Block, Coefficient
-from lmjax.networks.branches import Activation, Basic, Bottleneck, PoolAndPad, Projection, Symmetric
+from lmjax.networks.branches import Activation, PoolAndPad, Projection, Symmetric, basic, bottleneck
 from lmjax.networks.cost import branch_evaluations, convolutions, forward_macs
 from lmjax.networks.fractalnet import FractalNet
-from lmjax.networks.named import architecture, create, names
+from lmjax.networks.named import create, get, normalize
 from lmjax.networks.network import Architecture, Network, coefficients, parameter_count, zero_stability
 from lmjax.networks.normalisation import BatchNorm, group_batch_norm
+from lmjax.networks.options import Options, branches, names, registry, shortcuts
 from lmjax.networks.stack import Stack
 from lmjax.networks.stage import Entry, Stage
+
+register = registry.register
 
 __all__ = [
     "Activation",
     "Architecture",
-    "Basic",
     "BatchNorm",
     "Block",
-    "Bottleneck",
     "Coefficient",
     "Entry",
     "FractalNet",
     "Network",
+    "Options",
     "PoolAndPad",
     "Projection",
     "Stack",
     "Stage",
     "Symmetric",
-    "architecture",
+    "basic",
+    "bottleneck",
     "branch_evaluations",
+    "branches",
     "coefficients",
+    "convnext",
     "convolutions",
     "create",
     "forward_macs",
+    "fractalnet",
+    "get",
     "group_batch_norm",
     "names",
+    "normalize",
     "parameter_count",
+    "register",
+    "registry",
+    "resnet",
+    "resnext",
+    "revnet",
+    "shortcuts",
+    "vit",
     "zero_stability",
 ]

@@ -1,15 +1,13 @@
 """A block is one step of a scheme: its branches and its coefficients."""
 
-from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import jax
 from flax import nnx
 
+from lmjax.networks.options import Options
 from lmjax.networks.stack import List, changed, statistics
 from lmjax.steppers import StepInfo, Stepper
-
-Sharing = Literal["none", "convolutions", "all"]
 
 
 class Coefficient(nnx.Param):
@@ -29,26 +27,21 @@ class Block(nnx.Module):
       the last evaluation.
 
     Args:
-        stepper: the scheme.
-        branch: makes a branch, called as `branch(cin, cout, rngs=...)`.
+        options: the scheme; the branch; what its evaluations share: nothing, their convolutions, or everything; and,
+            by the activation, whether the state is rectified after the step.
         channels: of the state.
-        sharing: what the evaluations of one step share: nothing, their convolutions, or everything.
-        post: rectify the state after the step.
         rngs: draws the initial parameters.
     """
 
-    def __init__(
-        self, stepper: Stepper, branch: Callable[..., nnx.Module], channels: int, *, sharing: Sharing = "none",
-        post: bool = False, rngs: nnx.Rngs,
-    ):  # fmt: skip
-        self.stepper, self.post = stepper, post
-        width = channels // stepper.parts
-        count = 1 if sharing == "all" else stepper.evaluations
-        self.branches = List([branch(width, width, rngs=rngs) for _ in range(count)])
-        if sharing == "convolutions":
+    def __init__(self, options: Options, channels: int, *, rngs: nnx.Rngs):
+        self.stepper, self.post = options.stepper, options.post
+        width = channels // self.stepper.parts
+        count = 1 if options.sharing == "all" else self.stepper.evaluations
+        self.branches = List([options.branch(width, width, options=options, rngs=rngs) for _ in range(count)])
+        if options.sharing == "convolutions":
             for other in self.branches[1:]:
                 _share_convolutions(self.branches[0], other)
-        self.coefficients, self.coefficient_tree = draw_coefficients(stepper, channels, rngs)
+        self.coefficients, self.coefficient_tree = draw_coefficients(self.stepper, channels, rngs)
 
     def __call__(self, u: Any, history: Any, info: StepInfo | None = None) -> tuple[Any, Any]:
         """(u, history) -> (u, history) of the next step."""

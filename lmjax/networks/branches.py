@@ -4,11 +4,14 @@ Convolutions have no bias and are drawn from N(0, 2 / fan-out) (He et al. 2015);
 pre-activated (BN-ReLU before each convolution; He et al. 2016b) unless it is asked to be post-activated (BN after each
 one, ReLU between them; He et al. 2016a). Then the state is rectified after each step.
 
-Every class is made by `Class(cin, cout, stride=1, post=False, dtype=jnp.float32, rngs=rngs)` and maps
-[N, H, W, cin] to [N, H / stride, W / stride, cout]. `zero_init=True` makes a branch that is zero at first and learns.
+Every kind is called as `kind(cin, cout, stride=1, options=Options(), rngs=rngs)`, takes from the options what concerns
+it (activation, zero_init, dtype), and makes a module that maps [N, H, W, cin] to [N, H / stride, W / stride, cout]. A
+kind whose class has an `entry` keeps the shape: that is the branch where the shape changes. A shortcut whose class is
+`first` changes the shape before a step, which then is one at the new shape.
 """
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +21,7 @@ from jax.typing import DTypeLike
 from lmjax.errors import InputError
 from lmjax.networks.convolution import convolve
 from lmjax.networks.normalisation import BatchNorm
+from lmjax.networks.options import PUBLISHED, Kind, Options, branches, plain, shortcuts
 
 _he_fan_out = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -50,18 +54,20 @@ class Activation(nnx.Module):
 class Convolutions(nnx.Module):
     """Convolutions one after another: conv1, conv2, ... with act1, act2, ... before them, or norm1, ... after.
 
+    With zero_init, f = 0 at first: the last normalisation's scale is zero if post-activated (Goyal et al. 2017), else
+    the last convolution's kernel (as the last layer of a branch in Zhang et al. 2019).
+
     Args:
-        cin: channels at the start.
-        layers: of each convolution its output channels, size, stride and number of groups.
-        post: whether to normalise after each convolution instead of normalising and rectifying before it.
-        zero_init: start as f = 0: the last normalisation's scale is zero if post-activated (Goyal et al. 2017), else
-            the last convolution's kernel (as the last layer of a branch in Zhang et al. 2019).
+        layers: (cout, stride) -> of each convolution its output channels, size, stride and number of groups.
+        cin, cout, stride, options, rngs: see above.
     """
 
     def __init__(
-        self, cin: int, layers: Sequence[tuple[int, int, int, int]], *, post: bool, zero_init: bool = False,
-        dtype: DTypeLike, rngs: nnx.Rngs,
+        self, layers: Callable[[int, int], Sequence[tuple[int, int, int, int]]], cin: int, cout: int, *,
+        stride: int = 1, options: Options = PUBLISHED, rngs: nnx.Rngs,
     ):  # fmt: skip
+        post, dtype = options.post, options.dtype
+        layers = layers(cout, stride)
         self.post, self.layers = post, len(layers)
         for i, (cout, size, stride, groups) in enumerate(layers, start=1):
             if not post:
@@ -70,7 +76,7 @@ class Convolutions(nnx.Module):
             if post:
                 setattr(self, f"norm{i}", norm(cout, dtype=dtype, rngs=rngs))
             cin = cout
-        if zero_init:
+        if options.zero_init:
             # Never a scale before a ReLU: relu'(0) = 0, so that neither it nor the convolution behind it would learn.
             last = getattr(self, f"norm{i}").scale if post else getattr(self, f"conv{i}").kernel
             last[...] = jnp.zeros_like(last[...])
@@ -86,18 +92,16 @@ class Convolutions(nnx.Module):
         return u
 
 
-class Basic(Convolutions):
+@branches.register
+@functools.cache
+def basic() -> Kind:
     """Two 3x3 convolutions, the stride in the first one (He et al. 2016a)."""
-
-    def __init__(
-        self, cin: int, cout: int, *, stride: int = 1, post: bool = False, zero_init: bool = False,
-        dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs,
-    ):  # fmt: skip
-        layers = [(cout, 3, stride, 1), (cout, 3, 1, 1)]
-        super().__init__(cin, layers, post=post, zero_init=zero_init, dtype=dtype, rngs=rngs)
+    return functools.partial(Convolutions, lambda cout, stride: [(cout, 3, stride, 1), (cout, 3, 1, 1)])
 
 
-class Bottleneck(Convolutions):
+@branches.register
+@functools.cache
+def bottleneck(inner: float = 1 / 4, groups: int = 1, *, stride_first: bool = False) -> Kind:
     """1x1, 3x3 and 1x1 convolutions (He et al. 2016a; with groups, Xie et al. 2017).
 
     Args:
@@ -106,37 +110,43 @@ class Bottleneck(Convolutions):
         stride_first: the stride is in the first 1x1 (He et al., Gomez et al.) instead of the 3x3 (Lu et al., Xie et
             al.), which uses every pixel.
     """
+    if inner <= 0 or groups < 1:
+        raise InputError(f"bottleneck: inner must be positive and groups at least 1, got {inner} and {groups}")
 
-    def __init__(
-        self, cin: int, cout: int, *, stride: int = 1, inner: float = 1 / 4, groups: int = 1,
-        stride_first: bool = False, post: bool = False, zero_init: bool = False, dtype: DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
-    ):  # fmt: skip
+    def layers(cout, stride):
         channels = round(inner * cout)
         if channels % groups:
             raise InputError(f"{channels} channels do not divide into {groups} groups: choose another width")
         first, second = (stride, 1) if stride_first else (1, stride)
-        layers = [(channels, 1, first, 1), (channels, 3, second, groups), (cout, 1, 1, 1)]
-        super().__init__(cin, layers, post=post, zero_init=zero_init, dtype=dtype, rngs=rngs)
+        return [(channels, 1, first, 1), (channels, 3, second, groups), (cout, 1, 1, 1)]
+
+    return functools.partial(Convolutions, layers)
 
 
+def keep_shape(kind: str, cin: int, cout: int, stride: int, options: Options) -> None:
+    """Check what is asked of a branch that keeps the shape, and has its activation inside."""
+    if cin != cout or stride != 1 or options.post:
+        raise InputError(f"a {kind} branch keeps the shape, and has its activation inside")
+    if options.sharing == "convolutions":
+        raise InputError(f"sharing convolutions: a {kind} branch has none to share")
+
+
+@plain(branches, "symmetric")
 class Symmetric(nnx.Module):
     """u -> -K^T relu(BN(K u)), a 3x3 convolution and its transpose (Chang et al. 2018; Ruthotto and Haber 2020).
 
     But for the normalisation, the gradient of a scalar function of u: the force that `hamiltonian` and `verlet` are
-    made for. It keeps the shape; where that changes, the branch is `Basic`.
+    made for. It keeps the shape; where that changes, the branch is `basic`.
     """
 
-    entry = Basic
+    entry = staticmethod(basic())
 
-    def __init__(
-        self, cin: int, cout: int, *, stride: int = 1, post: bool = False, dtype: DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
-    ):  # fmt: skip
-        if cin != cout or stride != 1 or post:
-            raise InputError("a symmetric branch keeps the shape, and has its activation inside")
-        self.conv = conv(cin, cout, 3, dtype=dtype, rngs=rngs)
-        self.act = Activation(cout, dtype=dtype, rngs=rngs)
+    def __init__(self, cin: int, cout: int, *, stride: int = 1, options: Options = PUBLISHED, rngs: nnx.Rngs):
+        keep_shape("symmetric", cin, cout, stride, options)
+        if options.zero_init:  # relu'(0) = 0 wherever it is made zero
+            raise InputError("zero_init: a symmetric branch that starts at zero never learns: leave it out")
+        self.conv = conv(cin, cout, 3, dtype=options.dtype, rngs=rngs)
+        self.act = Activation(cout, dtype=options.dtype, rngs=rngs)
 
     def __call__(self, u: jax.Array) -> jax.Array:
         x = self.act(self.conv(u))
@@ -146,37 +156,34 @@ class Symmetric(nnx.Module):
         return -convolve(x, turned, (1, 1), [(1, 1), (1, 1)])
 
 
+@plain(shortcuts, "projection")
 class Projection(nnx.Module):
     """The shortcut where the shape changes: BN-ReLU-conv1x1 (the code of Lu et al. 2018), or conv1x1-BN."""
 
-    def __init__(
-        self, cin: int, cout: int, *, stride: int = 1, post: bool = False, dtype: DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
-    ):  # fmt: skip
-        self.post = post
-        if not post:
+    def __init__(self, cin: int, cout: int, *, stride: int = 1, options: Options = PUBLISHED, rngs: nnx.Rngs):
+        self.post, dtype = options.post, options.dtype
+        if not self.post:
             self.act = Activation(cin, dtype=dtype, rngs=rngs)
         self.conv = conv(cin, cout, 1, stride=stride, dtype=dtype, rngs=rngs)
-        if post:
+        if self.post:
             self.norm = norm(cout, dtype=dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.norm(self.conv(x)) if self.post else self.conv(self.act(x))
 
 
+@plain(shortcuts, "bare_projection")
 class BareProjection(nnx.Module):
     """conv1x1 and nothing else (RevNets with bottlenecks; Gomez et al. 2017)."""
 
-    def __init__(
-        self, cin: int, cout: int, *, stride: int = 1, post: bool = False, dtype: DTypeLike = jnp.float32,
-        rngs: nnx.Rngs,
-    ):  # fmt: skip
-        self.conv = conv(cin, cout, 1, stride=stride, dtype=dtype, rngs=rngs)
+    def __init__(self, cin: int, cout: int, *, stride: int = 1, options: Options = PUBLISHED, rngs: nnx.Rngs):
+        self.conv = conv(cin, cout, 1, stride=stride, dtype=options.dtype, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.conv(x)
 
 
+@plain(shortcuts, "pad")
 class PoolAndPad(nnx.Module):
     """The mean over stride x stride pixels, and as many zero channels before as after.
 
@@ -184,9 +191,8 @@ class PoolAndPad(nnx.Module):
     """
 
     def __init__(
-        self, cin: int, cout: int, *, stride: int = 1, post: bool = False, dtype: DTypeLike = jnp.float32,
-        rngs: nnx.Rngs | None = None,
-    ):  # fmt: skip
+        self, cin: int, cout: int, *, stride: int = 1, options: Options = PUBLISHED, rngs: nnx.Rngs | None = None
+    ):
         if cout < cin:
             raise InputError(f"a shortcut that pads cannot go from {cin} to fewer channels, {cout}")
         self.stride, self.more = stride, cout - cin
@@ -210,10 +216,11 @@ class Stem(nnx.Module):
 
     def __init__(
         self, cin: int, cout: int, *, size: int = 3, stride: int = 1, activation: bool = False, pool: bool = False,
-        dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs,
+        options: Options = PUBLISHED, rngs: nnx.Rngs,
     ):  # fmt: skip
-        self.conv = conv(cin, cout, size, stride=stride, dtype=dtype, rngs=rngs)
-        self.act = Activation(cout, dtype=dtype, rngs=rngs) if activation else None
+        self.conv = conv(cin, cout, size, stride=stride, dtype=options.dtype, rngs=rngs)
+        # Post-activated, the first branch has none of its own before its convolution.
+        self.act = Activation(cout, dtype=options.dtype, rngs=rngs) if activation or options.post else None
         self.pool = pool
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -15,7 +15,8 @@ row, the columns whose units end there are joined, and all of them go on from th
      4       unit        unit        unit      pool, join of all
 """
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -26,9 +27,13 @@ from jax.typing import DTypeLike
 from lmjax.errors import InputError
 from lmjax.networks.convolution import convolve
 from lmjax.networks.normalisation import BatchNorm
+from lmjax.networks.options import Options, family
 from lmjax.networks.stack import List
 from lmjax.steppers import combine
 
+# The channels and the dropout of each block, and the columns by the depth of five blocks.
+_PUBLISHED = ((64, 0.0), (128, 0.1), (256, 0.2), (512, 0.3), (512, 0.4))
+_COLUMNS = {20: 3, 40: 4}
 _xavier = jax.nn.initializers.variance_scaling(1.0, "fan_in", "uniform")  # what Caffe calls by that name
 
 
@@ -247,3 +252,39 @@ class FractalNet(nnx.Module):
             else:
                 x = block.alone(x, column % self.columns, key)
         return self.head(jnp.mean(x.astype(jnp.promote_types(x.dtype, jnp.float32)), axis=(1, 2)))
+
+
+@family(*(f"fractalnet{depth}" for depth in _COLUMNS))
+def fractalnet(blocks: int, columns: int | None = None) -> Callable[[Options, nnx.Rngs], FractalNet]:
+    """FractalNets (Larsson et al. 2017), which are a scheme of their own: there is none to choose.
+
+    Args:
+        blocks: how many of the five published ones; or, alone, the depth 20 or 40 of all five.
+        columns: of each block; None for those of the depth, three or four.
+    """
+    if columns is None:
+        if blocks not in _COLUMNS:
+            raise InputError(f"unknown network 'fractalnet{blocks}': give 20, 40, or two numbers as in fractalnet3x4")
+        blocks, columns = len(_PUBLISHED), _COLUMNS[blocks]
+    if not 1 <= blocks <= len(_PUBLISHED):
+        raise InputError(f"network fractalnet: has 1 to {len(_PUBLISHED)} blocks, the first number, got {blocks}")
+    channels, dropout = zip(*_PUBLISHED[:blocks], strict=True)
+    used = ("classes", "cin", "width", "dtype", "unroll")
+
+    def build(options: Options, rngs: nnx.Rngs) -> FractalNet:
+        given = [
+            field.name
+            for field in dataclasses.fields(options)
+            if field.name not in used and getattr(options, field.name) != field.default
+        ]
+        if given:
+            cure = " (on the command line --model.stepper None)" if "stepper" in given else ""
+            raise InputError(
+                f"network fractalnet: is a scheme of its own, and takes no {' or '.join(given)}: leave it out{cure}"
+            )
+        return FractalNet(
+            columns, channels=tuple(max(1, round(c * options.width)) for c in channels), dropout=dropout,
+            classes=options.classes, cin=options.cin, dtype=options.dtype, rngs=rngs,
+        )  # fmt: skip
+
+    return build

@@ -7,44 +7,114 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
 
 from lmjax import steppers
 from lmjax.errors import InputError
-from lmjax.networks.block import Sharing
-from lmjax.networks.branches import Activation, Basic, Projection, Stem
+from lmjax.networks.branches import Activation, Projection, Stem, basic
+from lmjax.networks.options import PUBLISHED, Boundary, Kind, Options
 from lmjax.networks.stack import List
-from lmjax.networks.stage import Boundary, Memory, Stage
+from lmjax.networks.stage import Stage
 from lmjax.steppers import StepInfo, Stepper, euler
+
+NORMAL = jax.nn.initializers.truncated_normal(0.02)
+"""From which ConvNeXts and Transformers are drawn: standard deviation 0.02, cut off at two of them."""
+
+
+def mean(u: jax.Array) -> jax.Array:
+    """Features [N, H, W, C] -> their mean over the pixels, [N, C]."""
+    return jnp.mean(u, axis=(1, 2))
+
+
+def linear(channels: int, options: Options, *, rngs: nnx.Rngs) -> nnx.Linear:
+    """The linear map to the logits, drawn from U(-1, 1) / sqrt(channels)."""
+    uniform = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
+    return nnx.Linear(channels, options.classes, kernel_init=uniform, rngs=rngs)
+
+
+class NormalizedLinear(nnx.Module):
+    """Layer normalization, and a linear map to the logits, drawn from `NORMAL`."""
+
+    def __init__(self, channels: int, options: Options, *, rngs: nnx.Rngs):
+        self.norm = nnx.LayerNorm(channels, rngs=rngs)
+        self.linear = nnx.Linear(channels, options.classes, kernel_init=NORMAL, rngs=rngs)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """[N, channels] -> logits [N, classes]."""
+        return self.linear(self.norm(x))
 
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """What a network is, but for the scheme: its stages, and the kinds of its parts.
+    """What a network is made of, as it was published: a builder, `architecture(options, rngs)` is a `Network`.
 
     Attributes:
         depths: how many steps each stage has.
         channels: how many channels each stage has. All stages but the first halve the resolution.
-        stem: how many channels the stem has.
-        branch: the residual branch, e.g. `Basic` or `functools.partial(Bottleneck, inner=2, groups=8)`.
+        stem: how many channels the stem has; None for those of the first stage.
+        branch: the residual branch, e.g. `bottleneck(groups=8)`.
         shortcut: where the shape changes, e.g. `Projection`.
-        stem_options: of `Stem`, as pairs, e.g. (("size", 7), ("stride", 2), ("pool", True)).
+        first: makes the stem, e.g. `functools.partial(Stem, size=7, stride=2, pool=True)`.
+        activation: makes what is before the mean over the pixels if pre-activated; None for nothing.
+        pool: features -> [N, C], in at least float32.
+        head: makes the rest, `head(channels, options, rngs=rngs)`.
         post: post-activated: BN after each convolution, and the state rectified after each step.
         boundary: how a stage begins; see `Stage`.
+        stepper: the scheme.
+        takes: the classes of branches that may be chosen instead of its own; None for any.
     """
 
     depths: tuple[int, ...]
     channels: tuple[int, ...]
-    stem: int
-    branch: Callable[..., nnx.Module] = Basic
-    shortcut: Callable[..., nnx.Module] = Projection
-    stem_options: tuple[tuple[str, Any], ...] = ()
+    stem: int | None = None
+    branch: Kind = basic()  # noqa: RUF009
+    shortcut: Kind = Projection
+    first: Callable[..., nnx.Module] = Stem
+    activation: Callable[..., nnx.Module] | None = Activation
+    pool: Callable[[jax.Array], jax.Array] = mean
+    head: Callable[..., nnx.Module] = linear
     post: bool = False
     boundary: Boundary = "plain"
+    stepper: Stepper = euler()  # noqa: RUF009
+    takes: tuple[type, ...] | None = None
+
+    def __call__(self, options: Options, rngs: nnx.Rngs) -> "Network":
+        """The network."""
+        return Network(self, options, rngs=rngs)
+
+    def complete(self, options: Options) -> Options:
+        """The options, with what is published where nothing else is chosen.
+
+        Raises:
+            InputError: for options that do not fit each other or the network.
+        """
+        o, stepper = options, options.stepper or self.stepper
+        if stepper.parts < self.stepper.parts:
+            raise InputError(
+                f"network: it is made for a coupled scheme such as {self.stepper.name}, not for {stepper.name}: leave "
+                "the stepper out (on the command line --model.stepper None), or choose a resnet"
+            )
+        if o.branch is not None and self.takes is not None and getattr(o.branch, "func", o.branch) not in self.takes:
+            raise InputError("network: it has branches of its own: leave out branch, or choose a resnet")
+        if o.boundary == "step" and stepper.evaluations * stepper.parts == 1 and stepper.known.steps_back == 0:
+            raise InputError(
+                f"boundary step: {stepper.name} has no history and one branch, so that a first step is plain"
+            )
+        if o.sharing != "none" and stepper.evaluations == 1:
+            raise InputError(f"sharing {o.sharing}: {stepper.name} has one branch a step, and nothing to share it with")
+        boundary = o.boundary or self.boundary
+        if max(self.depths) == 1 and boundary == "plain" and stepper is not euler():
+            raise InputError(
+                f"a stage of one step is that of Euler, so that {stepper.name} would take no step at all: "
+                "choose a deeper network, stepper euler, or boundary step"
+            )
+        return o.replace(
+            stepper=stepper, boundary=boundary, branch=o.branch or self.branch, shortcut=o.shortcut or self.shortcut,
+            activation=o.activation or ("post" if self.post else "pre"),
+        )  # fmt: skip
 
 
 class Network(nnx.Module):
-    """Stem, stages, and the head: BN-ReLU (if pre-activated), the mean over the pixels, and a linear map.
+    """Stem, stages, and the head.
 
     A normal NNX module: `model(images)` gives logits, `model.train()` and `model.eval()` switch batch normalisation
     and randomness, and it starts in training mode. Every variable of the steps of a stage has a leading axis, the
@@ -52,19 +122,7 @@ class Network(nnx.Module):
 
     Args:
         architecture: see there.
-        stepper: the scheme that advances the features.
-        classes: how many logits.
-        cin: channels of the images.
-        sharing: what the evaluations of one step share: "none", "convolutions" or "all"; see `Block`. The first step
-            of a stage, in which they differ in shape, shares nothing.
-        dtype: of the computation. Parameters, running statistics, coefficients and logits are float32 throughout; with
-            float64 (and such parameters, under jax_enable_x64) everything is float64.
-        unroll: see `Stack`; None is True if everything is stored, else False: laid out one after another, the steps
-            leave the compiler free to keep what it was to forget, and XLA does so on a CPU.
-        memory: what the backward pass has of the steps. "stored": everything. "remat": the states between the steps;
-            what is inside is computed again. "reversible": nothing; the states are rebuilt, for schemes with an
-            inverse (see `lmjax.reversible`). The features between the branches then are float32 whatever the dtype,
-            since rebuilding them in half precision loses them within a few steps.
+        options: what is chosen instead of what is published.
         rngs: draws the initial parameters.
 
     Raises:
@@ -72,47 +130,26 @@ class Network(nnx.Module):
             be undone where that is asked for, or if the stages are too short for the scheme to take a step.
     """
 
-    def __init__(
-        self,
-        architecture: Architecture,
-        stepper: Stepper,
-        *,
-        classes: int,
-        cin: int = 3,
-        sharing: Sharing = "none",
-        dtype: DTypeLike = jnp.float32,
-        unroll: bool | int | None = None,
-        memory: Memory = "stored",
-        rngs: nnx.Rngs,
-    ):
-        a = architecture
-        unroll = memory == "stored" if unroll is None else unroll
-        if max(a.depths) == 1 and a.boundary == "plain" and stepper is not euler():
-            raise InputError(
-                f"a stage of one step is that of Euler, so that {stepper.name} would take no step at all: "
-                "choose a deeper network, stepper euler, or boundary step"
-            )
-        if sharing != "none" and stepper.evaluations == 1:
-            raise InputError(f"sharing {sharing}: {stepper.name} has one branch a step, and nothing to share it with")
-        self.stepper, self.deterministic = stepper, False
-        self.stream = jnp.promote_types(dtype, jnp.float32) if memory == "reversible" else dtype
-        self.stem = Stem(cin, a.stem, **dict(a.stem_options), dtype=dtype, rngs=rngs)
-        widths = (a.stem, *a.channels)
+    def __init__(self, architecture: Architecture, options: Options = PUBLISHED, *, rngs: nnx.Rngs):
+        a, o = architecture, architecture.complete(options)
+        self.stepper, self.deterministic = o.stepper, False
+        self.stream = jnp.promote_types(o.dtype, jnp.float32) if o.memory == "reversible" else o.dtype
+        channels = tuple(max(1, round(c * o.width)) for c in a.channels)
+        widths = (channels[0] if a.stem is None else max(1, round(a.stem * min(o.width, 1))), *channels)
+        self.stem = a.first(o.cin, widths[0], options=o, rngs=rngs)
         self.stages = List(
             [
+                # Random numbers of its own, so that the options of one stage do not change what the next one draws.
                 Stage(
-                    stepper, a.branch, widths[i], widths[i + 1], depth,
-                    stride=1 if i == 0 else 2, shortcut=a.shortcut, boundary=a.boundary, first=i == 0,
-                    sharing=sharing, post=a.post, dtype=dtype, unroll=unroll, memory=memory,
-                    # Its own, so that the options of one stage do not change what the next one draws.
-                    rngs=nnx.Rngs(rngs.params()),
+                    o, *widths[i : i + 2], depth, stride=min(i + 1, 2), first=i == 0, rngs=nnx.Rngs(rngs.params())
                 )
                 for i, depth in enumerate(a.depths)
             ]
         )  # fmt: skip
-        self.activation = None if a.post else Activation(widths[-1], dtype=dtype, rngs=rngs)
-        uniform = jax.nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")  # U(-1, 1) / sqrt(fan-in)
-        self.head = nnx.Linear(widths[-1], classes, kernel_init=uniform, rngs=rngs)
+        activates = a.activation is not None and not o.post
+        self.activation = a.activation(widths[-1], dtype=o.dtype, rngs=rngs) if activates else None
+        self.pool = a.pool
+        self.head = a.head(widths[-1], o, rngs=rngs)
 
     @property
     def scheme(self) -> str:
@@ -139,6 +176,21 @@ class Network(nnx.Module):
             raise InputError(
                 f"{self.stepper.name} draws random numbers in training: call model(images, key), or model.eval() first"
             )
+        features = self.features(images, key)
+        with jax.named_scope("head"):
+            return self.classify(features)
+
+    def features(
+        self, images: jax.Array, key: jax.Array | None = None,
+        visit: Callable[[Stage, jax.Array, Any, StepInfo], tuple[jax.Array, Any]] = Stage.__call__,
+    ) -> jax.Array:  # fmt: skip
+        """Images [N, H, W, cin], normalised -> the features after the last stage.
+
+        Args:
+            images, key: as of a call.
+            visit: goes through a stage: from the stage, the features, the history of the stage before, and the
+                `StepInfo` of its first step to the features and the history after it, as a call of the stage does.
+        """
         key = None if self.deterministic else key
         # The names are for a trace (train.py --profile): they are in no operation.
         with jax.named_scope("stem"):
@@ -146,15 +198,14 @@ class Network(nnx.Module):
         count = sum(stage.depth for stage in self.stages)
         for number, stage in enumerate(self.stages, start=1):
             with jax.named_scope(f"stage{number}"):
-                u, history = stage(u, history, StepInfo(key, index, count))
+                u, history = visit(stage, u, history, StepInfo(key, index, count))
             index += stage.depth
-        with jax.named_scope("head"):
-            return self.classify(u)
+        return u
 
     def classify(self, u: jax.Array) -> jax.Array:
-        """The head: features after the last stage [N, H, W, C] -> logits [N, classes], float32."""
+        """The head: features after the last stage -> logits [N, classes], float32."""
         u = u if self.activation is None else self.activation(u)
-        return self.head(jnp.mean(u.astype(jnp.promote_types(u.dtype, jnp.float32)), axis=(1, 2)))
+        return self.head(self.pool(u.astype(jnp.promote_types(u.dtype, jnp.float32))))
 
 
 def coefficients(network: nnx.Module) -> dict[str, jax.Array]:

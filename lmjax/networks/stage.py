@@ -2,22 +2,32 @@
 
 import functools
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
-from jax.typing import DTypeLike
 
 from lmjax.errors import InputError
-from lmjax.networks.block import Block, PureBranch, Sharing, coefficient_values, draw_coefficients
-from lmjax.networks.branches import Convolutions, Projection
+from lmjax.networks.block import Block, PureBranch, coefficient_values, draw_coefficients
+from lmjax.networks.options import Kind, Options
 from lmjax.networks.stack import List, Stack
 from lmjax.reversible import reversible_scan
 from lmjax.steppers import StepInfo, Stepper, over_stage
 
-Memory = Literal["stored", "remat", "reversible"]
-Boundary = Literal["plain", "step"]
+
+def _reads(stepper: Stepper) -> tuple[int | None, ...]:
+    """Of each branch, which part of the state before the step it is given; None for any other state.
+
+    Raises:
+        InputError: if a branch is evaluated more than once, and so cannot change the shape.
+    """
+    if stepper.repeats > 1:
+        raise InputError(
+            f"{stepper.name} evaluates a branch repeatedly, and cannot step across the boundary of a stage: choose "
+            "boundary plain"
+        )
+    return (*stepper.reads, *[None] * (stepper.evaluations - len(stepper.reads)))
 
 
 class Entry(nnx.Module):
@@ -25,44 +35,39 @@ class Entry(nnx.Module):
 
     A step of a scheme whose state has been brought to the new shape by shortcuts; the branches that are evaluated at
     the state before the step see it in the old shape, and change it themselves:
-    for `euler` u = P(v) + f(v), for `reversible` x+ = P(x) + f(y), y+ = Q(y) + g(x+).
+    for `euler` u = P(v) + f(v), for `reversible` x+ = P(x) + f(y), y+ = Q(y) + g(x+). With a shortcut that is `first`,
+    every branch sees the new shape: u = P(v) + f(P(v)).
 
     Args:
-        stepper: the scheme of this one step.
-        branch, shortcut: make them, called as `branch(cin, cout, stride=..., rngs=...)`.
+        options: the scheme of this one step, the branch, the shortcut, and what they take of it.
         cin, cout, stride: of the step.
         projected: how many remembered states are brought to the new shape, too, by projections of their own.
-        post: rectify the state after the step.
         rngs: draws the initial parameters.
     """
 
     def __init__(
-        self, stepper: Stepper, branch: Callable[..., nnx.Module], shortcut: Callable[..., nnx.Module], cin: int,
-        cout: int, *, stride: int, projected: int = 0, post: bool = False, rngs: nnx.Rngs,
+        self, options: Options, cin: int, cout: int, *, stride: int, projected: int = 0, rngs: nnx.Rngs
     ):  # fmt: skip
-        self.stepper, self.post = stepper, post
-        if stepper.repeats > 1:
-            raise InputError(
-                f"{stepper.name} evaluates a branch repeatedly, and cannot step across the boundary of a stage: "
-                "choose boundary plain"
-            )
-        self.reads = (*stepper.reads, *[None] * (stepper.evaluations - len(stepper.reads)))
-        cin, cout = cin // stepper.parts, cout // stepper.parts
+        self.stepper, self.post = options.stepper, options.post
+        parts = self.stepper.parts
+        cin, cout = cin // parts, cout // parts
         changes = stride != 1 or cin != cout
+        first = changes and getattr(_class(options.shortcut), "first", False)
+        self.reads = (None,) * self.stepper.evaluations if first else _reads(self.stepper)
 
         def projection():
-            return shortcut(cin, cout, stride=stride, rngs=rngs)
+            return options.shortcut(cin, cout, stride=stride, options=options, rngs=rngs)
 
-        self.shortcuts = List([projection() for _ in range(stepper.parts)] if changes else [])
-        self.branches = List(
-            [
-                branch(cout, cout, stride=1, rngs=rngs) if part is None else branch(cin, cout, stride=stride, rngs=rngs)
-                for part in self.reads
-            ]
-        )
+        def branch(part):
+            if part is None or not changes:
+                return options.branch(cout, cout, options=options, rngs=rngs)
+            return _entry(options.branch)(cin, cout, stride=stride, options=options, rngs=rngs)
+
+        self.shortcuts = List([projection() for _ in range(parts)] if changes else [])
+        self.branches = List([branch(part) for part in self.reads])
         # Drawn last, so that everything else starts from the same values with it and without.
         self.history = List([projection() for _ in range(projected)])
-        self.coefficients, self.coefficient_tree = draw_coefficients(stepper, cout * stepper.parts, rngs)
+        self.coefficients, self.coefficient_tree = draw_coefficients(self.stepper, cout * parts, rngs)
 
     def __call__(self, u: Any, history: Any, info: StepInfo | None) -> tuple[Any, Any, Any]:
         """(u, history) in the old shape -> (u, history, the projected u) in the new one; history only if projected."""
@@ -99,80 +104,48 @@ class Stage(nnx.Module):
     its own, and a coupled scheme stays coupled.
 
     Args:
-        stepper: the scheme.
-        branch: the residual branch, e.g. `Basic`, called as `branch(cin, cout, stride=..., post=..., dtype=...,
-            rngs=...)`.
+        options: the scheme, the branch, the shortcut where the shape changes, and how they are computed; all of them
+            given, as `Architecture.complete` does.
         cin, cout: channels before and after.
         depth: how many steps, at least 1, the first one included.
         stride: of the first step.
-        shortcut: where the shape changes, e.g. `Projection`; called as the branch is.
-        boundary: see above.
         first: whether it is the first stage, at which there is no history.
-        sharing, post, dtype, unroll, memory: see `Network`.
         rngs: draws the initial parameters.
     """
 
     def __init__(
-        self,
-        stepper: Stepper,
-        branch: Callable[..., nnx.Module],
-        cin: int,
-        cout: int,
-        depth: int,
-        *,
-        stride: int = 1,
-        shortcut: Callable[..., nnx.Module] = Projection,
-        boundary: Boundary = "plain",
-        first: bool = True,
-        sharing: Sharing = "none",
-        post: bool = False,
-        dtype: DTypeLike = jnp.float32,
-        unroll: bool | int = True,
-        memory: Memory = "stored",
-        rngs: nnx.Rngs,
+        self, options: Options, cin: int, cout: int, depth: int, *, stride: int = 1, first: bool = True, rngs: nnx.Rngs
     ):
+        stepper, memory, step = options.stepper, options.memory, options.boundary == "step"
         for channels in (cin, cout):
             if channels % stepper.parts:
                 raise InputError(
                     f"{stepper.name} splits the channels into {stepper.parts} equal parts, and {channels} does not "
                     "divide: choose a width that gives even numbers"
                 )
-        if memory == "reversible" and (stepper.inverse is None or post):
-            why = "is rectified after each step" if post else "has no inverse"
+        if memory == "reversible" and (stepper.inverse is None or options.post):
+            why = "is rectified after each step" if options.post else "has no inverse"
             raise InputError(
                 f"memory reversible: {stepper.name} {why}, so that its states cannot be rebuilt: choose stored or "
                 "remat, or a pre-activated network with a scheme such as reversible, leapfrog or momentum"
             )
-        if sharing == "convolutions" and not issubclass(_class(branch), Convolutions):
-            raise InputError(f"sharing convolutions: a branch {_class(branch).__name__} has none to share")
-
-        def make(kind, cin, cout, *, stride=1, rngs):
-            return kind(cin, cout, stride=stride, post=post, dtype=dtype, rngs=rngs)
-
-        def branches(cin, cout, *, stride=1, rngs):
-            changes = stride != 1 or cin != cout
-            return make(_entry_branch(branch) if changes else branch, cin, cout, stride=stride, rngs=rngs)
-
-        def shortcuts(cin, cout, *, stride, rngs):
-            return make(shortcut, cin, cout, stride=stride, rngs=rngs)
-
         changes = stride != 1 or cin != cout
-        if boundary == "step" and stepper.known.steps_back is None:
+        if step and stepper.known.steps_back is None:
             raise InputError(f"{stepper.name} remembers a whole stage and nothing before it: choose boundary plain")
         first_step, stepper = over_stage(stepper, depth)
         projected = len(jax.tree.leaves(jax.eval_shape(stepper.init, jnp.zeros(())))) if stepper.parts == 1 else 0
         self.stepper, self.depth, self.memory = stepper, depth, memory
-        self.crosses = boundary == "step" and ((bool(projected) and not first) or not projected)
+        self.crosses = step and ((bool(projected) and not first) or not projected)
         entry = functools.partial(
-            Entry, stepper if self.crosses else first_step, branches, shortcuts, cin, cout,
-            stride=stride, projected=projected if self.crosses else 0, post=post, rngs=nnx.Rngs(rngs.params()),
+            Entry, options.replace(stepper=stepper if self.crosses else first_step), cin, cout,
+            stride=stride, projected=projected if self.crosses else 0, rngs=nnx.Rngs(rngs.params()),
         )  # fmt: skip
         self.entry = entry() if changes or not self.crosses else None
-
-        def block(rngs):
-            return Block(stepper, branches, cout, sharing=sharing, post=post, rngs=rngs)
-
-        self.steps = Stack(block, depth - (self.entry is not None), unroll=unroll, rngs=rngs)
+        block, unroll = functools.partial(Block, options.replace(stepper=stepper), cout), options.unroll
+        unroll = memory == "stored" if unroll is None else unroll
+        self.steps = Stack(
+            lambda rngs: block(rngs=rngs), depth - (self.entry is not None), unroll=unroll, rngs=rngs
+        )  # fmt: skip
 
     def __call__(self, u: jax.Array, history: Any = None, info: StepInfo | None = None) -> tuple[jax.Array, Any]:
         """[N, H, W, cin] and the history of the stage before -> [N, H / stride, W / stride, cout] and the history.
@@ -249,10 +222,10 @@ class Stage(nnx.Module):
         return u if self.stepper.parts == 1 else jnp.concatenate(u, axis=-1)
 
 
-def _class(branch):
-    return getattr(branch, "func", branch)
+def _class(kind: Kind) -> type:
+    return getattr(kind, "func", kind)
 
 
-def _entry_branch(branch):
-    """The branch where the shape changes: the same kind, unless it cannot change it."""
+def _entry(branch: Kind) -> Kind:
+    """The branch where the shape changes: the same kind, unless it keeps the shape."""
     return getattr(_class(branch), "entry", branch)

@@ -4,18 +4,17 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from lmjax import networks, steppers
+from lmjax import networks
 from lmjax.networks import Symmetric
 
 IMAGES = jax.random.normal(jax.random.key(1), (3, 6, 6, 3))
 
 
-def network(stepper, *, depths=(3, 2), seed=0, branch=networks.Basic, **options):
+def network(stepper, *, depths=(3, 2), seed=0, branch=None, **options):
     """Stages with 4 and 8 channels, in evaluation, with running statistics that are not those of the start."""
     inner = {key: options.pop(key) for key in ("boundary", "post") if key in options}
-    architecture = networks.Architecture(depths, (4, 8)[: len(depths)], 4, branch, **inner)
-    stepper = steppers.get(stepper) if isinstance(stepper, str) else stepper
-    model = networks.Network(architecture, stepper, classes=5, rngs=nnx.Rngs(seed), **options)
+    architecture = networks.Architecture(depths, (4, 8)[: len(depths)], 4, branch or networks.basic(), **inner)
+    model = networks.Network(architecture, networks.Options(stepper, classes=5, **options), rngs=nnx.Rngs(seed))
     model.eval()
     graph, statistics, others = nnx.split(model, nnx.BatchStat, ...)
     leaves, tree = jax.tree.flatten(statistics)

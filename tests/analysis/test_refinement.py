@@ -1,6 +1,5 @@
 """Networks with smaller and more steps: the network itself, the ODE in the limit, and what is in between by hand."""
 
-import functools
 import json
 from fractions import Fraction
 
@@ -145,7 +144,7 @@ def test_what_is_remembered_moves_with_the_size_of_the_steps():
 @pytest.mark.parametrize("factor", [1, 3, Fraction(1, 2), Fraction(1, 7)])
 def test_verlet_without_forces_goes_on_straight_whatever_the_sizes_of_its_steps(factor):
     """u'' = 0: with the velocity of the first step five times as far, be it in 15 steps, in 2, 2 and 1, or in one."""
-    model = network("verlet", depths=(6,), branch=functools.partial(networks.Basic, zero_init=True))
+    model = network("verlet", depths=(6,), zero_init=True)
     model.stages[0].entry.branches[0].conv2.kernel[...] += 0.3  # the first step alone goes anywhere
     before, after = walk(model, IMAGES)[0][0].states[:2]
     assert np.abs(after - before).max() > 0.1

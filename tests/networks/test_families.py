@@ -1,7 +1,5 @@
 """The networks besides the CIFAR ResNets: sizes, shapes, sharing, boundaries, randomness."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +7,8 @@ import pytest
 from flax import nnx
 
 from lmjax import InputError, networks, steppers
-from lmjax.networks import Basic, Block, PoolAndPad, Projection, Symmetric
+from lmjax.config import ModelConfig
+from lmjax.networks import Block, Options, PoolAndPad, Symmetric, basic
 from lmjax.networks.stage import Entry
 from lmjax.steppers import StepInfo
 
@@ -104,8 +103,7 @@ def test_every_parameter_takes_part(name, options, size):
 
 @pytest.mark.versions
 def test_shared_convolutions_have_statistics_for_each_evaluation():
-    make = functools.partial(Block, steppers.poly(2), lambda *c, rngs: Basic(*c, rngs=rngs), 4)
-    block = make(sharing="convolutions", rngs=nnx.Rngs(0))
+    block = Block(Options("poly(2)", branch=basic(), sharing="convolutions"), 4, rngs=nnx.Rngs(0))
     first, second = block.branches
     assert first.conv1 is second.conv1
     assert first.act1.norm is not second.act1.norm
@@ -117,7 +115,7 @@ def test_shared_convolutions_have_statistics_for_each_evaluation():
 
 
 def test_a_shared_branch_takes_the_mean_of_its_evaluations():
-    block = Block(steppers.poly(2), lambda *c, rngs: Basic(*c, rngs=rngs), 4, sharing="all", rngs=nnx.Rngs(0))
+    block = Block(Options("poly(2)", branch=basic(), sharing="all"), 4, rngs=nnx.Rngs(0))
     u = jax.random.normal(jax.random.key(0), (5, 6, 6, 4))
     f = nnx.clone(block.branches[0])(u)
     block(u, ())
@@ -127,7 +125,7 @@ def test_a_shared_branch_takes_the_mean_of_its_evaluations():
 
 
 def entry_of(stepper):
-    return Entry(stepper, Basic, Projection, 4, 8, stride=2, rngs=nnx.Rngs(0))
+    return Entry(Options(stepper, branch="basic", shortcut="projection"), 4, 8, stride=2, rngs=nnx.Rngs(0))
 
 
 def test_a_branch_that_is_evaluated_repeatedly_cannot_change_the_shape():
@@ -255,7 +253,7 @@ def test_each_step_draws_for_itself_and_knows_its_place():
     ("name", "options", "message"),
     [
         ("revnet39", {}, "unknown network 'revnet39': did you mean 'revnet38'"),
-        ("resnext29", {}, "unknown network 'resnext29'"),
+        ("resnext29", {}, r"network 'resnext\(29\)': missing a required argument: 'groups'; resnext takes"),
         ("resnext42_32x4d", {}, "unknown network 'resnext42_32x4d'"),
         ("fractalnet30", {}, "unknown network 'fractalnet30'"),
         ("fractalnet9x2", {}, "has 1 to 5 blocks"),
@@ -276,7 +274,7 @@ def test_each_step_draws_for_itself_and_knows_its_place():
         (
             "resnet20",
             {"branch": "symmetric", "sharing": "convolutions", "stepper": steppers.poly()},
-            "a branch Symmetric has none to share",
+            "a symmetric branch has none to share",
         ),
         (
             "resnet20",
@@ -317,3 +315,51 @@ def test_residual_scaling_of_polynet():
         u, _ = scheme.step((lambda u: 3 * u,) * 2, jnp.float32(1.0), (), None, StepInfo(None, n, 5))
         assert u == 1 + scale * (3 + 9)
     assert not scheme.random
+
+
+@pytest.mark.parametrize(
+    ("text", "form"),
+    [
+        ("resnet56", "resnet56"),
+        ("resnet( 56 )", "resnet56"),
+        ("resnext(29, 8, 64)", "resnext29_8x64d"),
+        ("fractalnet(3, 4)", "fractalnet3x4"),
+        ("vit(depth=3,patch=2)", "vit(depth=3, patch=2)"),
+        ("convnext-atto", "convnext_atto"),
+    ],
+)
+def test_one_way_to_write_a_network(text, form):
+    assert networks.normalize(text) == networks.normalize(form) == form
+    assert type(networks.get(text)) is type(networks.get(form))
+    assert ModelConfig(text).name == form
+
+
+def test_branches_and_shortcuts_by_name():
+    grouped = networks.create("resnet14", branch="bottleneck(inner=1, groups=2)", shortcut="pad", rngs=nnx.Rngs(0))
+    assert grouped.stages[1].entry.branches[0].conv2.kernel.shape == (3, 3, 16, 32)
+    assert isinstance(grouped.stages[1].entry.shortcuts[0], PoolAndPad)
+
+
+def test_a_family_and_a_branch_of_ones_own(monkeypatch):
+    for registry in (networks.registry, networks.branches):
+        monkeypatch.setattr(registry, "_makers", dict(registry._makers))
+
+    class Half(nnx.Module):
+        def __init__(self, cin, cout, *, stride=1, options, rngs):
+            self.linear = nnx.Linear(cin, cout, rngs=rngs)
+
+        def __call__(self, u):
+            return self.linear(u) / 2
+
+    @networks.branches.register
+    def half():
+        return Half
+
+    @networks.register
+    def plain(depth: int):
+        return networks.Architecture((depth,), (4,))
+
+    model = networks.create("plain(3)", branch="half", stepper="lm", rngs=nnx.Rngs(0))
+    assert isinstance(model.stages[0].entry.branches[0], Half)
+    assert model(IMAGES).shape == (4, 10)
+    assert networks.create("plain3", rngs=nnx.Rngs(0))(IMAGES).shape == (4, 10)

@@ -13,7 +13,7 @@ import pytest
 from flax import nnx
 
 from lmjax import networks, steppers
-from lmjax.networks import Bottleneck, FractalNet, Network, PoolAndPad, Symmetric, architecture, group_batch_norm
+from lmjax.networks import FractalNet, Network, Options, PoolAndPad, Symmetric, bottleneck, group_batch_norm
 from tests.steppers.schemes import WRAPPERS
 
 IMAGES = np.random.default_rng(0).normal(size=(6, 8, 8, 3))
@@ -25,9 +25,8 @@ def chain(stepper, *, memory="stored", sharing="none", group=None, **architectur
     a = networks.Architecture(**{"depths": (3,), "channels": (4,), "stem": 4, **architecture})
 
     def make(dtype, rngs):
-        network = Network(
-            a, steppers.get(stepper), classes=3, memory=memory, sharing=sharing, dtype=dtype, unroll=False, rngs=rngs
-        )
+        options = Options(stepper, classes=3, memory=memory, sharing=sharing, dtype=dtype, unroll=False)
+        network = Network(a, options, rngs=rngs)
         group_batch_norm(network, group)
         return network
 
@@ -43,9 +42,9 @@ def fractalnet(dtype, rngs):
 
 def of(name, **options):
     """What distinguishes the network of that name, but for its size."""
-    a, stepper = architecture(name)
-    kinds = {field: getattr(a, field) for field in ("branch", "shortcut", "stem_options", "post", "boundary")}
-    return stages(stepper.name, **kinds | options)
+    a = networks.get(name)
+    kinds = {field: getattr(a, field) for field in ("branch", "shortcut", "first", "post", "boundary")}
+    return stages(a.stepper.name, **kinds | options)
 
 
 SCHEMES = ["lm", "backward_euler"]
@@ -66,10 +65,10 @@ FAMILIES = {scheme: chain(scheme) for scheme in SCHEMES} | {
 }
 MORE_FAMILIES = {scheme: chain(scheme) for scheme in MORE_SCHEMES} | {
     "history across the boundary": stages("lm", boundary="step"),
-    "post-activated": stages("lm", post=True, stem_options=(("activation", True),)),
+    "post-activated": stages("lm", post=True),
     "recomputed": chain("lm", memory="remat"),
     "shared convolutions": chain("heun", sharing="convolutions"),
-    "bottleneck": chain("lm", branch=Bottleneck),
+    "bottleneck": chain("lm", branch=bottleneck()),
     "rebuilt momentum": chain("momentum", memory="reversible"),
     "rebuilt leapfrog": chain("leapfrog", memory="reversible"),
     "rebuilt verlet": chain("verlet", memory="reversible"),
@@ -78,7 +77,7 @@ MORE_FAMILIES = {scheme: chain(scheme) for scheme in MORE_SCHEMES} | {
     "two stages": stages("lm"),
     "Runge-Kutta at the boundary": stages("rk4", boundary="step"),
     "padding shortcut": stages("lm", shortcut=PoolAndPad),
-    "ResNeXt": stages("lm", branch=functools.partial(Bottleneck, inner=1, groups=2)),
+    "ResNeXt": stages("lm", branch=bottleneck(1, 2)),
     "RevNet with bottlenecks": of("revnet164", channels=(8, 16), stem=8),
     "RevNet, stored": of("revnet38"),
 }

@@ -13,7 +13,7 @@ from flax import nnx
 from jax import lax
 
 from lmjax import InputError, networks, steppers
-from lmjax.networks import Basic, Block, Stage
+from lmjax.networks import Block, Options, Projection, Stage, basic
 from tests.networks.reference import Reference
 
 IMAGES = jax.random.normal(jax.random.key(1), (6, 8, 8, 3))
@@ -104,7 +104,7 @@ def test_unrolled_equals_scanned_equals_remat(options):
 
 def test_the_abstraction_costs_nothing():
     """The program of a stage made of steppers is, equation for equation, that of the same stage written by hand."""
-    stage = Stage(steppers.lm(), Basic, 4, 8, 4, stride=2, rngs=nnx.Rngs(0))
+    stage = Stage(Options("lm", branch=basic(), shortcut=Projection), 4, 8, 4, stride=2, rngs=nnx.Rngs(0))
     graph, state = nnx.split(stage)
     state = nnx.to_pure_dict(state)
     entry, shortcut = nnx.graphdef(stage.entry.branches[0]), nnx.graphdef(stage.entry.shortcuts[0])
@@ -166,7 +166,7 @@ def test_every_stepper_makes_a_network(name):
 
 
 def test_repeated_evaluations_update_the_statistics_once():
-    block = Block(steppers.backward_euler(3), lambda *c, rngs: Basic(*c, rngs=rngs), 4, rngs=nnx.Rngs(0))
+    block = Block(Options("backward_euler(3)", branch=basic()), 4, rngs=nnx.Rngs(0))
     u = jax.random.normal(jax.random.key(0), (5, 6, 6, 4))
     branch = nnx.clone(block.branches[0])
     v = u
@@ -299,7 +299,7 @@ def test_in_your_own_loop():
             "splits the channels into 2 equal parts, and 5",
         ),
         ({"name": "resnet8", "stepper": steppers.rk4()}, "rk4 would take no step at all"),
-        ({"name": "resnet20", "stepper": "lm"}, "stepper must be a Stepper, such as steppers.lm\\(\\), got 'lm'"),
+        ({"name": "resnet20", "stepper": 3}, "stepper must be a Stepper, such as steppers.lm\\(\\), got 3"),
     ],
 )
 def test_what_is_wrong_is_named(options, message):

@@ -8,7 +8,7 @@ import pytest
 from flax import nnx
 
 from lmjax import InputError, networks, steppers
-from lmjax.networks import Network, architecture
+from lmjax.networks import Network, Options
 
 
 def parts(model):
@@ -40,11 +40,8 @@ def relative(a, b):
 
 def temporary_bytes(name, depth, memory, **options):
     """Of the compiled gradient of a network with so many steps a stage, at 32 x 32 pixels."""
-    a, stepper = architecture(name)
-    a = dataclasses.replace(a, depths=(depth,) * 3)
-    model = nnx.eval_shape(
-        lambda: Network(a, options.get("stepper", stepper), classes=10, memory=memory, unroll=False, rngs=nnx.Rngs(0))
-    )
+    a = dataclasses.replace(networks.get(name), depths=(depth,) * 3)
+    model = nnx.eval_shape(lambda: Network(a, Options(memory=memory, unroll=False, **options), rngs=nnx.Rngs(0)))
     _, params, statistics = parts(model)
     images = jax.ShapeDtypeStruct((16, 32, 32, 3), jnp.float32)
     program = jax.jit(gradient_of(model)).lower(params, statistics, images).compile()

@@ -140,11 +140,11 @@ def test_a_config_asks_for_it():
         ({"name": "fractalnet20"}, "is a scheme of its own, and takes no zero_init: leave it out"),
         (
             {"name": "resnet20", "branch": "symmetric"},
-            "zero_init: a branch Symmetric that starts at zero never learns: leave it out",
+            "zero_init: a symmetric branch that starts at zero never learns: leave it out",
         ),
         (
             {"name": "resnet20", "branch": "symmetric", "stepper": steppers.hamiltonian(), "memory": "reversible"},
-            "zero_init: a branch Symmetric",
+            "zero_init: a symmetric branch",
         ),
     ],
 )

@@ -1,0 +1,135 @@
+"""The options that networks are built with, whatever their family, and the registries of their parts."""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal
+
+import jax.numpy as jnp
+from flax import nnx
+from jax.typing import DTypeLike
+
+from lmjax import steppers
+from lmjax.errors import InputError, unknown
+from lmjax.registry import Registry
+from lmjax.steppers import Stepper
+
+Activations = Literal["pre", "post"]
+Boundary = Literal["plain", "step"]
+Memory = Literal["stored", "remat", "reversible"]
+Sharing = Literal["none", "convolutions", "all"]
+Kind = Callable[..., nnx.Module]
+"""Makes a branch or a shortcut, called as `kind(cin, cout, stride=1, options=Options(), rngs=rngs)`."""
+
+registry = Registry("network", example="resnet(56)")
+"""Builders of networks: `builder(options, rngs)` is a module that maps (images, key) to logits. One that has an
+attribute `stepper` takes others, too."""
+branches = Registry("branch", example="bottleneck(groups=8)", plural="branches")
+shortcuts = Registry("shortcut", example="projection")
+_CHOICES = {
+    "activation": ("pre", "post", None), "boundary": ("plain", "step", None),
+    "sharing": ("none", "convolutions", "all"), "memory": ("stored", "remat", "reversible"),
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Options of any network; None takes the network's own. Parts may be given by their names or calls.
+
+    Attributes:
+        stepper: the scheme that advances the features; None for the one that the network was published with.
+        classes: the number of logits.
+        cin: channels of the images.
+        width: multiplies the channels of all stages (2 to 10: wide networks); below 1, of the stem, too.
+        branch: the residual branch, such as "bottleneck(groups=8)"; see `branches`.
+        activation: "pre" (before each convolution) or "post" (after each, and the state rectified after each step).
+        shortcut: from shape to shape, such as "projection" or "pad"; see `shortcuts`.
+        boundary: how a stage begins, "plain" or "step"; see `Stage`.
+        zero_init: start every residual branch at zero, and the network as its shortcuts (Goyal et al. 2017); all other
+            parameters start as they do without.
+        sharing: what the evaluations of one step share: "none", "convolutions" or "all"; see `Block`. The first step
+            of a stage, in which they differ in shape, shares nothing.
+        dtype: of the computation. Parameters, running statistics, coefficients and logits are float32 throughout; with
+            float64 (and such parameters, under jax_enable_x64) everything is float64.
+        unroll: see `Stack`; None is True if everything is stored, else False: laid out one after another, the steps
+            leave the compiler free to keep what it was to forget, and XLA does so on a CPU.
+        memory: what the backward pass has of the steps. "stored": everything. "remat": the states between the steps;
+            what is inside is computed again. "reversible": nothing; the states are rebuilt, for schemes with an
+            inverse (see `lmjax.reversible`). The features between the branches then are float32 whatever the dtype,
+            since rebuilding them in half precision loses them within a few steps.
+
+    Raises:
+        InputError: for a value that cannot be, or a part that is none.
+    """
+
+    stepper: Stepper | str | None = None
+    classes: int = 10
+    cin: int = 3
+    width: float = 1.0
+    branch: Kind | str | None = None
+    activation: Activations | None = None
+    shortcut: Kind | str | None = None
+    boundary: Boundary | None = None
+    zero_init: bool = False
+    sharing: Sharing = "none"
+    dtype: DTypeLike = jnp.float32
+    unroll: bool | int | None = None
+    memory: Memory = "stored"
+
+    def __post_init__(self):
+        for key, known in (("stepper", steppers), ("branch", branches), ("shortcut", shortcuts)):
+            if isinstance(getattr(self, key), str):
+                object.__setattr__(self, key, known.get(getattr(self, key)))
+        object.__setattr__(self, "dtype", jnp.dtype(self.dtype))
+        if self.stepper is not None and not isinstance(self.stepper, Stepper):
+            raise InputError(f"network: stepper must be a Stepper, such as steppers.lm(), got {self.stepper!r}")
+        if self.classes < 1 or self.cin < 1 or not self.width > 0:
+            raise InputError(
+                "network: classes and cin must be at least 1 and width positive, got "
+                f"{self.classes}, {self.cin} and {self.width}"
+            )
+        for key, choices in _CHOICES.items():
+            if getattr(self, key) not in choices:
+                raise unknown(key, str(getattr(self, key)), [choice for choice in choices if choice])
+
+    @property
+    def post(self) -> bool:
+        """Whether activations come after the convolutions."""
+        return self.activation == "post"
+
+    def replace(self, **changes: Any) -> "Options":
+        """The same with some of them changed."""
+        return dataclasses.replace(self, **changes)
+
+
+PUBLISHED = Options()
+
+_published: list[str] = []
+
+
+def family(*published: str) -> Callable[[Callable], Callable]:
+    """Register a family of networks: the decorator of its builder.
+
+    Args:
+        *published: the names under which its networks were published, for lists and for messages.
+    """
+    _published.extend(published)
+    return registry.register
+
+
+def plain(known: Registry, name: str) -> Callable[[type], type]:
+    """Register a class as a kind of branch or shortcut without arguments of its own: its decorator."""
+
+    def add(kind: type) -> type:
+        def make() -> Kind:
+            return kind
+
+        make.__name__, make.__doc__, make.__module__ = kind.__name__, kind.__doc__, kind.__module__
+        known.register(make, name=name)
+        return kind
+
+    return add
+
+
+def names() -> tuple[str, ...]:
+    """Names of the published networks; the families take any other sizes."""
+    return tuple(_published)

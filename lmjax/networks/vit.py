@@ -1,0 +1,169 @@
+"""Vision transformers (Dosovitskiy et al. 2021; Touvron et al. 2021): a Transformer block is a splitting method.
+
+The tokens u follow u' = A(u) + M(u), with self-attention A and the perceptron M. One step goes along one field at a
+time (Lu et al. 2019, "Understanding and improving Transformer from a multi-particle dynamic system point of view"):
+
+    lie        A, then M: the Transformer. Order 1.
+    strang     half of M, then A, then half of M: the Macaron net. Order 2, if its parts are.
+    parallel   A and M at once, at the state before the step: `way(2)`. Order 1.
+
+The increment of such a step is the branch, so that every stepper makes a network of it: `euler` the published one.
+"""
+
+import functools
+from collections.abc import Sequence
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from lmjax.errors import InputError
+from lmjax.networks.branches import basic, keep_shape
+from lmjax.networks.convolution import convolve
+from lmjax.networks.network import NORMAL, Architecture, NormalizedLinear
+from lmjax.networks.options import PUBLISHED, Kind, Options, branches, family, registry
+from lmjax.networks.stack import List
+from lmjax.steppers import Branch, combine
+
+Splitting = Literal["lie", "strang", "parallel"]
+SPLITTINGS = {
+    "lie": (("attention", 1.0), ("mlp", 1.0)),
+    "strang": (("mlp", 0.5), ("attention", 1.0), ("mlp", 0.5)),
+    "parallel": (("attention", 1.0), ("mlp", 1.0)),
+}
+"""The parts of a step in their order, and for which share of it each is followed."""
+_XAVIER = nnx.initializers.xavier_uniform()  # as Dosovitskiy et al.: it suits every width
+
+
+def split(splitting: Splitting, parts: Sequence[Branch], u: jax.Array) -> jax.Array:
+    """The increment of a step from u, of the increments of its parts (see `SPLITTINGS`)."""
+    increments = []
+    for part in parts:
+        v = combine((1, u), *((1, x) for x in increments)) if splitting != "parallel" else u
+        increments.append(part(v))
+    return combine(*((1, x) for x in increments))
+
+
+class Attention(nnx.Module):
+    """Layer normalization and self-attention between all pixels or tokens: [N, ..., C] -> the same."""
+
+    def __init__(self, channels: int, heads: int, share: float, *, options: Options, rngs: nnx.Rngs):
+        self.share = share
+        self.norm = nnx.LayerNorm(channels, dtype=options.dtype, rngs=rngs)
+        self.attention = nnx.MultiHeadAttention(
+            heads, channels, dtype=options.dtype, kernel_init=_XAVIER, decode=False, rngs=rngs,
+            out_kernel_init=nnx.initializers.zeros if options.zero_init else _XAVIER,
+        )  # fmt: skip
+
+    def __call__(self, u: jax.Array) -> jax.Array:
+        x = self.norm(u).reshape(u.shape[0], -1, u.shape[-1])
+        return self.share * self.attention(x).reshape(u.shape)
+
+
+class Perceptron(nnx.Module):
+    """Layer normalization, linear to four times the channels, GELU, linear: [..., C] -> [..., C]."""
+
+    def __init__(self, channels: int, heads: int, share: float, *, options: Options, rngs: nnx.Rngs):
+        self.share, make = share, {"dtype": options.dtype, "rngs": rngs}
+        self.norm = nnx.LayerNorm(channels, **make)
+        self.widen = nnx.Linear(channels, 4 * channels, kernel_init=_XAVIER, **make)
+        last = nnx.initializers.zeros if options.zero_init else _XAVIER
+        self.narrow = nnx.Linear(4 * channels, channels, kernel_init=last, **make)
+
+    def __call__(self, u: jax.Array) -> jax.Array:
+        return self.share * self.narrow(jax.nn.gelu(self.widen(self.norm(u)), approximate=False))
+
+
+class Transformer(nnx.Module):
+    """The increment of a step along self-attention and perceptron, each with parameters of its own."""
+
+    entry = staticmethod(basic())
+
+    def __init__(
+        self, heads: int, splitting: Splitting, cin: int, cout: int, *, stride: int = 1, options: Options = PUBLISHED,
+        rngs: nnx.Rngs,
+    ):  # fmt: skip
+        keep_shape("transformer", cin, cout, stride, options)
+        if heads < 1 or cin % heads:
+            raise InputError(f"transformer: {cin} channels do not divide into {heads} heads: choose another width")
+        kinds = {"attention": Attention, "mlp": Perceptron}
+        self.splitting = splitting
+        self.parts = List(
+            [kinds[kind](cin, heads, share, options=options, rngs=rngs) for kind, share in SPLITTINGS[splitting]]
+        )
+
+    def __call__(self, u: jax.Array) -> jax.Array:
+        return split(self.splitting, self.parts, u)
+
+
+@branches.register
+@functools.cache
+def transformer(heads: int = 3, splitting: Splitting = "lie") -> Kind:
+    """Self-attention and a perceptron, by a splitting (Lu et al. 2019): lie, strang or parallel.
+
+    Args:
+        heads: of the attention.
+        splitting: "lie" (attention, then perceptron), "strang" (half a perceptron before and after: the Macaron net)
+            or "parallel" (both at once).
+    """
+    return functools.partial(Transformer, heads, splitting)
+
+
+class Tokens(nnx.Module):
+    """Patches of images as tokens after a class token, with learned positions: -> [N, 1 + (image / patch)^2, cout]."""
+
+    def __init__(self, image: int, patch: int, cin: int, cout: int, *, options: Options = PUBLISHED, rngs: nnx.Rngs):
+        self.image = image
+        self.conv = nnx.Conv(
+            cin, cout, (patch, patch), strides=patch, padding="VALID", kernel_init=NORMAL, dtype=options.dtype,
+            conv_general_dilated=convolve, rngs=rngs,
+        )  # fmt: skip
+        self.token = nnx.Param(NORMAL(rngs.params(), (1, 1, cout)))
+        self.positions = nnx.Param(NORMAL(rngs.params(), (1, 1 + (image // patch) ** 2, cout)))
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        if x.shape[1:3] != (self.image, self.image):
+            raise InputError(
+                f"network vit: made for {self.image} x {self.image} pixels, got {x.shape[1]} x {x.shape[2]}: "
+                f"give image={x.shape[1]}, and a patch that divides it"
+            )
+        x = self.conv(x)
+        x = x.reshape(x.shape[0], -1, x.shape[-1])
+        token = jnp.broadcast_to(self.token[...].astype(x.dtype), (x.shape[0], 1, x.shape[-1]))
+        return jnp.concatenate([token, x], axis=1) + self.positions[...].astype(x.dtype)
+
+
+@family("vit_tiny", "vit_small")
+def vit(
+    *, width: int = 192, depth: int = 12, heads: int = 3, patch: int = 16, image: int = 224,
+    splitting: Splitting = "lie",
+) -> Architecture:  # fmt: skip
+    """Vision transformers of any size (Dosovitskiy et al. 2021), with a class token and learned positions.
+
+    Args:
+        width: channels of a token.
+        depth: blocks, which are steps.
+        heads: of the attention.
+        patch: side of a patch in pixels, which divides `image`.
+        image: side of the images in pixels.
+        splitting: see `transformer`.
+    """
+    if min(width, depth, heads, patch, image) < 1 or image % patch:
+        raise InputError(f"network vit: sizes must be at least 1, and patch divide image, got {patch} and {image}")
+    return Architecture(
+        (depth,), (width,), None, transformer(heads, splitting), first=functools.partial(Tokens, image, patch),
+        activation=None, pool=lambda u: u[:, 0], head=NormalizedLinear, takes=(Transformer,),
+    )  # fmt: skip
+
+
+@registry.register
+def vit_tiny(patch: int = 16, image: int = 224, splitting: Splitting = "lie") -> Architecture:
+    """ViT-Ti, of 5.7 million parameters (Touvron et al. 2021)."""
+    return vit(width=192, depth=12, heads=3, patch=patch, image=image, splitting=splitting)
+
+
+@registry.register
+def vit_small(patch: int = 16, image: int = 224, splitting: Splitting = "lie") -> Architecture:
+    """ViT-S, of 22 million parameters (Touvron et al. 2021)."""
+    return vit(width=384, depth=12, heads=6, patch=patch, image=image, splitting=splitting)
