@@ -16,7 +16,7 @@ import pytest
 from filelock import FileLock
 
 import train
-from lmjax import steppers
+from lmjax import registry
 from lmjax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 
 # A shell ignores it for what runs in its background, tests included, and so would the processes that they start.
@@ -47,7 +47,8 @@ def x64():
 @pytest.fixture(autouse=True)
 def registered(monkeypatch):
     """What a test registers is gone after it."""
-    monkeypatch.setattr(steppers.registry, "_makers", dict(steppers.registry._makers))
+    for parts in registry.KINDS.values():
+        monkeypatch.setattr(parts, "_makers", dict(parts._makers))
 
 
 @pytest.fixture(scope="session")

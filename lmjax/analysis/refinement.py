@@ -73,7 +73,9 @@ def require_refinable(network: nnx.Module) -> None:
     """
     require_steps(network)
     if network.stepper.known.steps_back is None:
-        raise InputError(f"{network.scheme} weighs all the states of a stage, and has no weights for more or fewer")
+        raise InputError(
+            f"{network.stepper.name} weighs all the states of a stage, and has no weights for more or fewer"
+        )
 
 
 def _refined_stage(stage: Stage, u: Any, history: Any, info: StepInfo, factor: Fraction) -> tuple[Any, Any]:

@@ -6,7 +6,7 @@ from lmjax.networks.branches import Activation, PoolAndPad, Projection, Symmetri
 from lmjax.networks.cost import branch_evaluations, convolutions, forward_macs
 from lmjax.networks.fractalnet import FractalNet
 from lmjax.networks.named import create, get, normalize
-from lmjax.networks.network import Architecture, Network, coefficients, parameter_count, zero_stability
+from lmjax.networks.network import Architecture, Network, coefficients, parameter_count, scheme, zero_stability
 from lmjax.networks.normalisation import BatchNorm, group_batch_norm
 from lmjax.networks.options import Options, branches, names, registry, shortcuts
 from lmjax.networks.stack import Stack
@@ -49,6 +49,7 @@ __all__ = [
     "resnet",
     "resnext",
     "revnet",
+    "scheme",
     "shortcuts",
     "vit",
     "zero_stability",

@@ -152,11 +152,6 @@ class Network(nnx.Module):
         self.head = a.head(widths[-1], o, rngs=rngs)
 
     @property
-    def scheme(self) -> str:
-        """What the scheme is called."""
-        return self.stepper.name
-
-    @property
     def random(self) -> bool:
         """Whether training it needs a key."""
         return self.stepper.random
@@ -206,6 +201,12 @@ class Network(nnx.Module):
         """The head: features after the last stage -> logits [N, classes], float32."""
         u = u if self.activation is None else self.activation(u)
         return self.head(self.pool(u.astype(jnp.promote_types(u.dtype, jnp.float32))))
+
+
+def scheme(network: nnx.Module) -> str:
+    """Name of the scheme that advances the features of a network; "none" for one that has no stepper."""
+    stepper = getattr(network, "stepper", None)
+    return getattr(network, "scheme", stepper.name if stepper else "none")
 
 
 def coefficients(network: nnx.Module) -> dict[str, jax.Array]:

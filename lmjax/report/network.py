@@ -64,7 +64,7 @@ def _described(row: Row) -> dict[str, Any]:
 @functools.cache
 def _cost(model: ModelConfig, shape: tuple[int, int, int], classes: int) -> tuple[str, int, int]:
     built = model.outline(classes=classes, cin=shape[-1])
-    return model.stepper or built.scheme, networks.parameter_count(built), networks.forward_macs(built, shape)
+    return model.stepper or networks.scheme(built), networks.parameter_count(built), networks.forward_macs(built, shape)
 
 
 def _zero_stable(name: str | None) -> tuple[float, float] | None:

@@ -103,7 +103,7 @@ class Trainer:
         self._replicated = replicated(self.mesh)
         self._optimizer = create_optimizer(config.optimizer, self.learning_rate)
         model, state = self._initialise()
-        self.scheme = config.model.stepper or model.scheme
+        self.scheme = config.model.stepper or networks.scheme(model)
         chosen = config.optimizer.chosen_for_coefficients()
         if chosen and not networks.coefficients(model):
             raise InputError(f"optimizer.{chosen[0]}: {self.scheme} has no coefficients: leave it out")
@@ -111,7 +111,7 @@ class Trainer:
         self.state = self.place(state)
         self.programs = Programs(
             graph=nnx.graphdef(model),
-            random=model.random,
+            random=getattr(model, "random", True),  # a key that is not needed costs nothing
             feed=self.feed,
             optimizer=self._optimizer,
             mean=dataset.mean,
@@ -169,7 +169,14 @@ class Trainer:
             classes=len(self.dataset.classes), cin=self.dataset.shape[-1], rngs=nnx.Rngs(config.seed)
         )
         networks.group_batch_norm(model, config.train.batch_norm_group)
-        _, params, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
+        try:
+            _, params, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
+        except ValueError as error:
+            kinds = {type(variable).__name__ for _, variable in nnx.to_flat_state(nnx.state(model))}
+            raise InputError(
+                f"model.name {config.model.name}: has variables other than nnx.Param and nnx.BatchStat "
+                f"({', '.join(sorted(kinds))}): draw random numbers from the key of the call"
+            ) from error
         params, statistics = nnx.to_pure_dict(params), nnx.to_pure_dict(statistics)
         average = None if config.train.average is None else {"params": params, "statistics": statistics}
         return model, TrainState(jnp.zeros((), jnp.int32), params, statistics, self._optimizer.init(params), average)

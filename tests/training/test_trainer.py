@@ -10,7 +10,7 @@ import optax
 import pytest
 from flax import nnx
 
-from lmjax import InputError
+from lmjax import InputError, networks
 from lmjax.config import OptimizerConfig
 from lmjax.data import Split, normalise
 from lmjax.training import Checkpoints, NonFiniteLoss, Trainer, data_mesh
@@ -300,3 +300,21 @@ def test_the_average_is_evaluated_saved_and_gone_on_with(config, digits, tmp_pat
     last = trainer.state
     trainer.state = last._replace(average={"params": last.params, "statistics": last.statistics})
     assert trainer.evaluate()["test_loss"] != averaged["test_loss"]
+
+
+def test_network_of_ones_own_with_other_variables_is_refused(config, digits):
+    """Random numbers of a network follow from the key of its call, so that a resumed run draws the same."""
+
+    class Dropping(nnx.Module):
+        def __init__(self, options, rngs):
+            self.drop, self.head = nnx.Dropout(0.5, rngs=rngs), nnx.Linear(64, options.classes, rngs=rngs)
+
+        def __call__(self, images, key=None):
+            return self.head(self.drop(images.reshape(len(images), -1)))
+
+    networks.register(lambda: Dropping, name="dropping")
+    config = changed(config, model={"name": "dropping()", "stepper": None})
+    with pytest.raises(
+        InputError, match=r"model.name dropping\(\): has variables other than nnx.Param and nnx.BatchStat"
+    ):
+        Trainer(config, digits, ONE)
