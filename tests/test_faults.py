@@ -201,7 +201,7 @@ def start(cache, workdir, output, *arguments, **variables):
     with output.open("w") as file:  # a file: a full pipe would stop one process, and with it the others
         return subprocess.Popen(
             command, cwd=ROOT, env=environment(cache, **variables), stdout=file, stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL,
+            stdin=subprocess.DEVNULL, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # unlike nohup
         )  # fmt: skip
 
 

@@ -163,7 +163,8 @@ def test_interrupted_leaves_nothing(archives, tmp_path, how):
     )
     arguments = ["imagenet2012", "--archives", str(archives), "--data-dir", str(data_dir)]
     process = subprocess.Popen(
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a background shell ignores it
+        # A shell in the background ignores the one, and nohup the other.
+        preexec_fn=lambda: [signal.signal(each, signal.SIG_DFL) for each in (signal.SIGINT, signal.SIGHUP)],
         args=[sys.executable, "-c", program, *arguments],
         cwd=ROOT,
         stderr=subprocess.PIPE,

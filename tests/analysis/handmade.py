@@ -4,7 +4,7 @@ import json
 import shutil
 
 from lmjax.config import Config, DataConfig, ModelConfig
-from lmjax.training import Record
+from lmjax.training import Record, integrity
 
 
 def write_run(directory, stepper, epochs, *, seed=0):
@@ -38,4 +38,8 @@ def rewritten(run, directory, **sections):
     for name, keys in sections.items():
         config[name] |= keys
     (directory / "config.json").write_text(json.dumps(config))
+    for checkpoint in (directory / "checkpoints").iterdir():
+        about = checkpoint / "about" / "metadata"
+        about.write_text(json.dumps(json.loads(about.read_text()) | {"config": config}))
+        integrity.seal(checkpoint)
     return directory
