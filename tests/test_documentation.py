@@ -37,13 +37,12 @@ def test_there_is_code_on_the_pages_that_promise_it():
 @pytest.mark.parametrize("command", commands("train.py"))
 def test_commands_of_train_are_understood(command, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
-    if "configs/paced.py" in command:  # made as the tutorial says
-        (tmp_path / "configs").mkdir()
-        parts = [
-            b for b in blocks(text("docs/own_stepper.md")) if re.search(r"def paced|register\(|^config = ", b, re.M)
-        ]
-        (tmp_path / "configs" / "paced.py").write_text("\n".join(parts))
-        monkeypatch.chdir(tmp_path)
+    for name, page in (("paced", "docs/own_stepper.md"), ("mixer", "docs/own_network.md")):
+        if f"configs/{name}.py" in command:  # made as the tutorial says
+            (tmp_path / "configs").mkdir()
+            parts = [b for b in blocks(text(page)) if re.search(r"def (paced|mixer)|register\(|^config = ", b, re.M)]
+            (tmp_path / "configs" / f"{name}.py").write_text("\n".join(parts))
+            monkeypatch.chdir(tmp_path)
     config, _ = command_line.parse(shlex.split(command), description="")
     steppers.get(config.model.stepper or "euler")
 
