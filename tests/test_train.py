@@ -18,7 +18,7 @@ from PIL import Image
 import lmjax
 import train
 from lmjax import command_line, steppers
-from lmjax.training import Checkpoints, Trainer, integrity
+from lmjax.training import Checkpoints, Record, Trainer, integrity
 from lmjax.training.run import _position, load_data, require_same_data
 
 ROOT = Path(__file__).parent.parent
@@ -328,6 +328,18 @@ def test_summary_of_another_run(copy, finished, capsys, change):
     (copy / "summary.json").write_text(json.dumps(summary))
     assert run("--workdir", copy, "--resume", "auto") == 2
     assert "summary.json: is not a summary (" in capsys.readouterr().err
+
+
+def test_what_a_summary_is_compared_with_may_be_broken(copy, finished, capsys):
+    """Rows that a checkpoint cannot have, or config.json: one line, which names that file where it is to blame."""
+    shutil.copy(finished / "summary.json", copy)
+    about = copy / "checkpoints" / "44" / "about" / "metadata"
+    about.write_text(json.dumps(read(about) | {"rows": "none"}))
+    assert run("--workdir", copy, "--resume", "auto") == 2
+    assert "summary.json: is not a summary (" in capsys.readouterr().err
+    (copy / "config.json").write_text("{")
+    with pytest.raises(lmjax.InputError, match=r"config\.json: is not a config"):
+        Record(copy).summary()
 
 
 def test_link_and_parent_in_the_path(tmp_path):

@@ -175,7 +175,9 @@ class Record:
             return summary
         except FileNotFoundError:
             return None
-        except (OSError, ValueError, RecursionError) as error:
+        except InputError:  # of config.json: the summary is not to blame
+            raise
+        except (OSError, ValueError, RecursionError, LookupError, TypeError, AttributeError) as error:
             raise InputError(
                 f"{self.summary_path}: is not a summary ({error}): delete it, and going on with the run writes it again"
             ) from error
