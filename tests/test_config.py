@@ -30,7 +30,7 @@ def test_round_trip_through_json():
         (lambda: DataConfig(augment=("crop(-1)",)), "crop: pad must be 0 or more"),
         (lambda: DataConfig(augment=("flop",)), "unknown augmentation 'flop': did you mean 'flip'"),
         (lambda: DataConfig(augment=("flip", "none")), "unknown augmentation 'none'"),
-        (lambda: DataConfig(augment=("lm",)), "('lm' is a stepper)"),
+        (lambda: DataConfig(augment=("lm",)), "('lm' is one of the steppers)"),
         (lambda: DataConfig(augment="flip"), "data.augment: must be several values, got 'flip'"),
         (
             lambda: DataConfig(augment=("crop_area",)),

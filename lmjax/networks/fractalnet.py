@@ -26,7 +26,7 @@ from jax.typing import DTypeLike
 
 from lmjax.errors import InputError
 from lmjax.networks.convolution import convolve
-from lmjax.networks.normalisation import BatchNorm
+from lmjax.networks.normalization import BatchNorm
 from lmjax.networks.options import Options, family
 from lmjax.networks.stack import List
 from lmjax.steppers import combine
@@ -82,10 +82,10 @@ class DropPath(NamedTuple):
 
 
 class Unit(nnx.Module):
-    """One layer: conv3x3, dropout, batch normalisation, ReLU; [N, H, W, cin] -> [N, H, W, cout].
+    """One layer: conv3x3, dropout, batch normalization, ReLU; [N, H, W, cin] -> [N, H, W, cout].
 
-    The normalisation has no scale and no bias (Caffe's). Nor has the convolution a bias: the released one has, but the
-    normalisation takes it away again. Weights are uniform with variance 1 / fan-in.
+    The normalization has no scale and no bias (Caffe's). Nor has the convolution a bias: the released one has, but the
+    normalization takes it away again. Weights are uniform with variance 1 / fan-in.
     """
 
     def __init__(self, cin: int, cout: int, *, dropout: float, dtype: DTypeLike, rngs: nnx.Rngs):
@@ -160,7 +160,7 @@ class FractalNet(nnx.Module):
 
     By default the 20 layers for CIFAR (Larsson, Maire and Shakhnarovich 2017); its longest path has 2^(C-1) units a
     block. A normal NNX module: `model(images)` gives logits, `model.train()` and `model.eval()` switch batch
-    normalisation and randomness, and it starts in training mode. In training, each mini-batch either drops inputs of
+    normalization and randomness, and it starts in training mode. In training, each mini-batch either drops inputs of
     each join (local drop-path), or uses one column throughout (global), so that each column alone is a network, too:
     `model(images, column=-1)`.
 
@@ -215,7 +215,7 @@ class FractalNet(nnx.Module):
         return any(rate > 0 for rate in (*self.dropout, self.drop_path, self.global_paths))
 
     def __call__(self, images: jax.Array, key: jax.Array | None = None, *, column: int | None = None) -> jax.Array:
-        """[N, H, W, cin], normalised -> logits [N, classes], float32.
+        """[N, H, W, cin], normalized -> logits [N, classes], float32.
 
         Args:
             images: the images.

@@ -2,8 +2,9 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
@@ -13,22 +14,27 @@ from lmjax.errors import InputError, unknown
 from lmjax.registry import Registry
 from lmjax.steppers import Stepper
 
-Activations = Literal["pre", "post"]
-Boundary = Literal["plain", "step"]
+Placement = Literal["pre", "post", None]
+Boundary = Literal["plain", "step", None]
 Memory = Literal["stored", "remat", "reversible"]
 Sharing = Literal["none", "convolutions", "all"]
 Kind = Callable[..., nnx.Module]
 """Makes a branch or a shortcut, called as `kind(cin, cout, stride=1, options=Options(), rngs=rngs)`."""
+Normalization = Callable[..., nnx.Module]
+"""Makes a normalization of [N, ..., channels], called as `kind(channels, dtype=dtype, rngs=rngs)`."""
+Activation = Callable[[jax.Array], jax.Array]
+"""A function of each number, such as ReLU."""
 
 registry = Registry("network", example="resnet(56)")
 """Builders of networks: `builder(options, rngs)` is a module that maps (images, key) to logits. One that has an
 attribute `stepper` takes others, too."""
 branches = Registry("branch", example="bottleneck(groups=8)", plural="branches")
+normalizations = Registry("normalization", example="group(8)")
+activations = Registry("activation", example="silu")
 shortcuts = Registry("shortcut", example="projection")
-_CHOICES = {
-    "activation": ("pre", "post", None), "boundary": ("plain", "step", None),
-    "sharing": ("none", "convolutions", "all"), "memory": ("stored", "remat", "reversible"),
-}  # fmt: skip
+PARTS = {"branch": branches, "normalization": normalizations, "activation": activations, "shortcut": shortcuts}
+"""By the name of an option, the registry that it chooses from."""
+_CHOICES = {"placement": Placement, "boundary": Boundary, "sharing": Sharing, "memory": Memory}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +47,10 @@ class Options:
         cin: channels of the images.
         width: multiplies the channels of all stages (2 to 10: wide networks); below 1, of the stem, too.
         branch: the residual branch, such as "bottleneck(groups=8)"; see `branches`.
-        activation: "pre" (before each convolution) or "post" (after each, and the state rectified after each step).
+        normalization: of everything, such as "layer" or "group(8)"; see `normalizations`.
+        activation: of everything, such as "silu"; see `activations`.
+        placement: of both, "pre" (before each convolution) or "post" (after each; the activation of the last one after
+            the step, on the state).
         shortcut: from shape to shape, such as "projection" or "pad"; see `shortcuts`.
         boundary: how a stage begins, "plain" or "step"; see `Stage`.
         zero_init: start every residual branch at zero, and the network as its shortcuts (Goyal et al. 2017); all other
@@ -66,9 +75,11 @@ class Options:
     cin: int = 3
     width: float = 1.0
     branch: Kind | str | None = None
-    activation: Activations | None = None
+    normalization: Normalization | str | None = None
+    activation: Activation | str | None = None
+    placement: Placement = None
     shortcut: Kind | str | None = None
-    boundary: Boundary | None = None
+    boundary: Boundary = None
     zero_init: bool = False
     sharing: Sharing = "none"
     dtype: DTypeLike = jnp.float32
@@ -76,7 +87,7 @@ class Options:
     memory: Memory = "stored"
 
     def __post_init__(self):
-        for key, known in (("stepper", steppers), ("branch", branches), ("shortcut", shortcuts)):
+        for key, known in {"stepper": steppers, **PARTS}.items():
             if isinstance(getattr(self, key), str):
                 object.__setattr__(self, key, known.get(getattr(self, key)))
         object.__setattr__(self, "dtype", jnp.dtype(self.dtype))
@@ -87,18 +98,27 @@ class Options:
                 "network: classes and cin must be at least 1 and width positive, got "
                 f"{self.classes}, {self.cin} and {self.width}"
             )
-        for key, choices in _CHOICES.items():
-            if getattr(self, key) not in choices:
-                raise unknown(key, str(getattr(self, key)), [choice for choice in choices if choice])
+        for key, hint in _CHOICES.items():
+            if getattr(self, key) not in get_args(hint):
+                raise unknown(key, str(getattr(self, key)), filter(None, get_args(hint)))
 
     @property
     def post(self) -> bool:
-        """Whether activations come after the convolutions."""
-        return self.activation == "post"
+        """Post-activated."""
+        return self.placement == "post"
+
+    @property
+    def after(self) -> Activation:
+        """What is done to the state after each step."""
+        return (self.activation or activations.get("relu")) if self.post else _same
 
     def replace(self, **changes: Any) -> "Options":
         """The same with some of them changed."""
         return dataclasses.replace(self, **changes)
+
+
+def _same(u: jax.Array) -> jax.Array:
+    return u
 
 
 PUBLISHED = Options()
@@ -116,14 +136,14 @@ def family(*published: str) -> Callable[[Callable], Callable]:
     return registry.register
 
 
-def plain(known: Registry, name: str) -> Callable[[type], type]:
-    """Register a class as a kind of branch or shortcut without arguments of its own: its decorator."""
+def plain(known: Registry, name: str) -> Callable[[Callable], Callable]:
+    """Register a part that takes no arguments from its name, such as the class of a shortcut: its decorator."""
 
-    def add(kind: type) -> type:
-        def make() -> Kind:
+    def add(kind: Callable) -> Callable:
+        def make() -> Callable:
             return kind
 
-        make.__name__, make.__doc__, make.__module__ = kind.__name__, kind.__doc__, kind.__module__
+        make.__name__, make.__doc__ = kind.__name__, kind.__doc__
         known.register(make, name=name)
         return kind
 

@@ -48,7 +48,7 @@ class Entry(nnx.Module):
     def __init__(
         self, options: Options, cin: int, cout: int, *, stride: int, projected: int = 0, rngs: nnx.Rngs
     ):  # fmt: skip
-        self.stepper, self.post = options.stepper, options.post
+        self.stepper, self.after = options.stepper, options.after
         parts = self.stepper.parts
         cin, cout = cin // parts, cout // parts
         changes = stride != 1 or cin != cout
@@ -92,7 +92,7 @@ class Entry(nnx.Module):
         fs = tuple(branch(i, part) for i, part in enumerate(self.reads))
         coef = coefficient_values(self.coefficients, self.coefficient_tree)
         u, history = self.stepper.step(fs, v, history, coef, info)
-        return (jax.tree.map(jax.nn.relu, u) if self.post else u), history, v
+        return jax.tree.map(self.after, u), history, v
 
 
 class Stage(nnx.Module):

@@ -1,6 +1,5 @@
 """One-step schemes: the next state depends on the present one alone."""
 
-import functools
 import itertools
 
 import jax
@@ -13,7 +12,6 @@ from lmjax.steppers.base import Facts, Stepper, combine, register
 
 
 @register
-@functools.cache
 def euler() -> Stepper:
     """Forward Euler, u[n+1] = u[n] + f(u[n]): the residual network (He et al. 2016).
 
@@ -36,7 +34,6 @@ def over_stage(stepper: Stepper, depth: int) -> tuple[Stepper, Stepper]:
 
 
 @register
-@functools.cache
 def poly(degree: int = 2, *, drop: float = 0.0, scale: float = 1.0) -> Stepper:
     """u[n+1] = u + f(u) + f(f(u)) + ... up to `degree` applications: PolyNet (Zhang et al. 2017).
 
@@ -62,7 +59,6 @@ def poly(degree: int = 2, *, drop: float = 0.0, scale: float = 1.0) -> Stepper:
 
 
 @register
-@functools.cache
 def way(count: int = 2, *, drop: float = 0.0, scale: float = 1.0) -> Stepper:
     """u[n+1] = u + f1(u) + f2(u) + ...: the 2-way and 3-way modules of PolyNet (Zhang et al. 2017).
 
@@ -79,7 +75,7 @@ def way(count: int = 2, *, drop: float = 0.0, scale: float = 1.0) -> Stepper:
 
 
 def _require_paths(name, count, drop):
-    if not isinstance(count, int) or count < 1:
+    if count < 1:
         what = "degree" if name == "poly" else "count"
         raise InputError(f"{name}: {what} must be a whole number, at least 1, got {count!r}")
     if not 0 <= drop < 1:
@@ -102,7 +98,6 @@ def _sum_of_paths(name, count, paths, drop, scale, reads=(0,), damping=1.0):
 
 
 @register
-@functools.cache
 def backward_euler(iterations: int = 3, tolerance: float | None = None) -> Stepper:
     """Backward Euler, u[n+1] = u[n] + f(u[n+1]), by Picard iteration v <- u[n] + f(v) from v = u[n].
 
@@ -116,9 +111,9 @@ def backward_euler(iterations: int = 3, tolerance: float | None = None) -> Stepp
             a network includes the batch), and the gradient is that of the exact solution by the implicit function
             theorem: (I - f'(v))^-1 is applied by GMRES, in memory that does not grow with the iterations. Where the
             iteration has not converged in `iterations`, neither the value nor the gradient is that of backward Euler.
-            Cannot be smaller than the rounding of the state's dtype. Reverse mode only (`jax.grad`, not `jax.jvp`).
+            Cannot be smaller than the rounding of the state's dtype.
     """
-    if not isinstance(iterations, int) or iterations < 1:
+    if iterations < 1:
         raise InputError(f"backward_euler: iterations must be a whole number, at least 1, got {iterations!r}")
     if tolerance is not None and not tolerance > 0:
         raise InputError(f"backward_euler: tolerance must be positive, got {tolerance}")
@@ -134,7 +129,7 @@ def backward_euler(iterations: int = 3, tolerance: float | None = None) -> Stepp
             for _ in range(iterations):
                 v = picard(v)
             return v, history
-        root = _fixed_point(*jax.closure_convert(f, u), u, tolerance, iterations)
+        root = _fixed_point(picard, u, tolerance, iterations)
         # One more evaluation, outside the solver: it leaves value and gradient where they are, and is the evaluation
         # that a branch with running statistics sees.
         return picard(root), history
@@ -143,51 +138,36 @@ def backward_euler(iterations: int = 3, tolerance: float | None = None) -> Stepp
     return Stepper(name, step, repeats=iterations if tolerance is None else 2)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4))
-def _fixed_point(f, captured, u, tolerance, iterations):
-    """The v with v = u + f(v, *captured), by Picard iteration; differentiated as the solution that it approximates."""
+def _fixed_point(advance, v, tolerance, iterations):
+    """The v with v = advance(v), by Picard iteration; differentiated as the solution that it approximates."""
+    dtypes = jax.tree.map(jnp.result_type, v)
 
-    def advance(carry):
-        v, _, n = carry
-        new = combine((1, u), (1, f(v, *captured)))
-        return new, _norm(combine((1, new), (-1, v))) > tolerance * _norm(new), n + 1
+    def wide(v):  # the linear algebra of GMRES does not know the half precisions
+        return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), v)
 
-    return lax.while_loop(lambda carry: carry[1] & (carry[2] < iterations), advance, (u, True, 0))[0]
+    def residual(v):
+        return combine((1, v), (-1, wide(advance(jax.tree.map(jnp.astype, v, dtypes)))))
 
+    def solve(residual, v):
+        def iterate(carry):
+            v, _, n = carry
+            change = residual(v)
+            new = combine((1, v), (-1, change))
+            return new, _norm(change) > tolerance * _norm(new), n + 1
 
-def _fixed_point_forward(f, captured, u, tolerance, iterations):
-    v = _fixed_point(f, captured, u, tolerance, iterations)
-    return v, (v, captured)
+        return lax.while_loop(lambda carry: carry[1] & (carry[2] < iterations), iterate, (v, True, 0))[0]
 
+    def tangent(linear, y):
+        return gmres(linear, y, tol=tolerance, restart=10, maxiter=iterations)[0]
 
-def _fixed_point_backward(f, tolerance, iterations, residuals, cotangent):
-    """With J = df/dv, the cotangent of u is w = (I - J^T)^-1 cotangent, and that of what f captured follows from w."""
-    v, captured = residuals
-    _, pullback = jax.vjp(f, v, *captured)
-
-    def wide(w):  # the linear algebra of GMRES does not know the half precisions
-        return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), w)
-
-    def narrow(w):
-        return jax.tree.map(lambda x, like: x.astype(like.dtype), w, cotangent)
-
-    def residual(w):
-        return combine((1, w), (-1, wide(pullback(narrow(w))[0])))
-
-    w = narrow(gmres(residual, wide(cotangent), tol=tolerance, restart=10, maxiter=iterations)[0])
-    return list(pullback(w)[1:]), w
-
-
-_fixed_point.defvjp(_fixed_point_forward, _fixed_point_backward)
+    return jax.tree.map(jnp.astype, lax.custom_root(residual, wide(v), solve, tangent), dtypes)
 
 
 def _norm(u):
-    squares = [jnp.sum(jnp.abs(x).astype(jnp.promote_types(x.dtype, jnp.float32)) ** 2) for x in jax.tree.leaves(u)]
-    return jnp.sqrt(sum(squares))
+    return jnp.sqrt(sum(jnp.sum(jnp.abs(x) ** 2) for x in jax.tree.leaves(u)))
 
 
 @register
-@functools.cache
 def fractal(columns: int = 2, half_steps: bool = True) -> Stepper:
     """FractalNet's expansion rule (Larsson et al. 2017) as a scheme.
 
@@ -205,7 +185,7 @@ def fractal(columns: int = 2, half_steps: bool = True) -> Stepper:
         half_steps: False leaves every step at full size, as the published network does. Then the paths advance time
             by different amounts, and the scheme is not consistent with u' = F (order 0).
     """
-    if not isinstance(columns, int) or not 1 <= columns <= 16:  # which are 65,535 branches
+    if not 1 <= columns <= 16:  # which are 65,535 branches
         raise InputError(f"fractal: columns must be a whole number from 1 to 16, got {columns!r}")
 
     def step(fs, u, history, coef):

@@ -50,7 +50,7 @@ def test_a_branch_written_out():
     padded = np.pad(u, ((0, 0), (1, 1), (1, 1), (0, 0)))
     x = sum(padded[:, i : i + 8, j : j + 8] * kernel[i, j, 0] for i in range(3) for j in range(3))
     x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
-    x = jax.nn.gelu(x @ branch.widen.kernel[...], approximate=False) @ branch.narrow.kernel[...]
+    x = jax.nn.gelu(x @ branch.perceptron.widen.kernel[...], approximate=False) @ branch.perceptron.narrow.kernel[...]
     np.testing.assert_allclose(branch(u), 0.5 * x, rtol=1e-3, atol=1e-5)
 
 
@@ -112,7 +112,7 @@ def test_its_branch_in_a_resnet():
         ("convnext((1, 1), (2,))", {}, "must have an entry a stage"),
         (SMALL, {"branch": "convnext(4)"}, "convnext: kernel must be odd, so that it has a middle, got 4"),
         (SMALL, {"branch": "convnect"}, "unknown branch 'convnect': did you mean 'convnext'"),
-        (SMALL, {"activation": "post"}, "a convnext branch keeps the shape, and has its activation inside"),
+        (SMALL, {"placement": "post"}, "a convnext branch keeps the shape, and has its activation inside"),
         (SMALL, {"stepper": "poly(2)", "sharing": "convolutions"}, "a convnext branch has none to share"),
     ],
 )

@@ -106,7 +106,7 @@ def test_attention_between_the_pixels_of_a_resnet():
         ("vit(splitting=string)", {}, "unknown network 'string'"),
         ("vit(heads=5)", {}, "transformer: 192 channels do not divide into 5 heads"),
         ("vit_tiny", {"branch": "basic"}, "it has branches of its own: leave out branch"),
-        ("vit_tiny", {"activation": "post"}, "a transformer branch keeps the shape"),
+        ("vit_tiny", {"placement": "post"}, "a transformer branch keeps the shape"),
     ],
 )
 def test_what_is_wrong_is_named(name, options, message):
