@@ -64,7 +64,7 @@ class Block(nnx.Module):
 
     def values(self) -> Any:
         """The coefficients, as the scheme takes them."""
-        return coefficient_values(self.coefficients, self.coefficient_tree)
+        return jax.tree.unflatten(self.coefficient_tree, [variable[...] for variable in self.coefficients])
 
 
 class PureBranch:
@@ -98,8 +98,3 @@ def draw_coefficients(stepper: Stepper, channels: int, rngs: nnx.Rngs) -> tuple[
     coef = () if stepper.coef is None else stepper.coef(rngs.params(), channels)
     leaves, tree = jax.tree.flatten(coef)
     return List([Coefficient(leaf) for leaf in leaves]), tree
-
-
-def coefficient_values(coefficients: Any, tree: Any) -> Any:
-    """The coefficients of a step from its variables."""
-    return jax.tree.unflatten(tree, [variable[...] for variable in coefficients])

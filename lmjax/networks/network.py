@@ -219,7 +219,7 @@ def coefficients(network: nnx.Module) -> dict[str, jax.Array]:
     a plain one has none.
     """
     found = {}
-    for i, stage in _stages(network):
+    for i, stage in enumerate(getattr(network, "stages", ()), start=1):
         stacked = _stacked_coefficients(stage)
         for j, values in enumerate(stacked):
             found[f"stage{i}" if len(stacked) == 1 else f"stage{i}.{j}"] = values
@@ -233,7 +233,7 @@ def zero_stability(network: nnx.Module) -> dict[str, Any]:
         {"stage1": margins [steps, ...], ...}; empty if the scheme has no coefficients that it could depend on.
     """
     found = {}
-    for i, stage in _stages(network):
+    for i, stage in enumerate(getattr(network, "stages", ()), start=1):
         stacked = _stacked_coefficients(stage)
         if stacked and stage.stepper.known.characteristic is not None:
             tree = stage.steps.item.coefficient_tree if stage.steps.depth else stage.entry.coefficient_tree
@@ -241,17 +241,11 @@ def zero_stability(network: nnx.Module) -> dict[str, Any]:
     return found
 
 
-def _stages(network):
-    return enumerate(getattr(network, "stages", ()), start=1)
-
-
 def _stacked_coefficients(stage: Stage) -> list[jax.Array]:
     """One array for each kind of coefficient, with a leading axis, the step."""
     stacked = [x[...] for x in stage.steps.item.coefficients] if stage.steps.depth else []
     entry = [x[...][None] for x in stage.entry.coefficients] if stage.entry is not None else []
-    if entry and stacked:
-        return [jnp.concatenate(pair) for pair in zip(entry, stacked, strict=True)]
-    return entry or stacked
+    return [jnp.concatenate(each) for each in zip(*filter(None, (entry, stacked)), strict=True)]
 
 
 def parameter_count(network: nnx.Module) -> int:

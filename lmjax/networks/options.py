@@ -39,32 +39,20 @@ _CHOICES = {"placement": Placement, "boundary": Boundary, "sharing": Sharing, "m
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Options of any network; None takes the network's own. Parts may be given by their names or calls.
+    """Options of any network: those of `lmjax.config.ModelConfig`, where parts may be given by their names or calls.
 
     Attributes:
-        stepper: the scheme that advances the features; None for the one that the network was published with.
+        stepper, width, branch, normalization, activation, placement, shortcut: see there.
         classes: the number of logits.
         cin: channels of the images.
-        width: multiplies the channels of all stages (2 to 10: wide networks); below 1, of the stem, too.
-        branch: the residual branch, such as "bottleneck(groups=8)"; see `branches`.
-        normalization: of everything, such as "layer" or "group(8)"; see `normalizations`.
-        activation: of everything, such as "silu"; see `activations`.
-        placement: of both, "pre" (before each convolution) or "post" (after each; the activation of the last one after
-            the step, on the state).
-        shortcut: from shape to shape, such as "projection" or "pad"; see `shortcuts`.
         boundary: how a stage begins, "plain" or "step"; see `Stage`.
-        zero_init: start every residual branch at zero, and the network as its shortcuts (Goyal et al. 2017); all other
-            parameters start as they do without.
-        sharing: what the evaluations of one step share: "none", "convolutions" or "all"; see `Block`. The first step
-            of a stage, in which they differ in shape, shares nothing.
+        zero_init: see there; all other parameters start as they do without.
+        sharing: see `Block`. The first step of a stage, in which evaluations differ in shape, shares nothing.
         dtype: of the computation. Parameters, running statistics, coefficients and logits are float32 throughout; with
             float64 (and such parameters, under jax_enable_x64) everything is float64.
-        unroll: see `Stack`; None is True if everything is stored, else False: laid out one after another, the steps
-            leave the compiler free to keep what it was to forget, and XLA does so on a CPU.
-        memory: what the backward pass has of the steps. "stored": everything. "remat": the states between the steps;
-            what is inside is computed again. "reversible": nothing; the states are rebuilt, for schemes with an
-            inverse (see `lmjax.reversible`). The features between the branches then are float32 whatever the dtype,
-            since rebuilding them in half precision loses them within a few steps.
+        unroll: see `Stack`; None is True if everything is stored, else False.
+        memory: see there and `lmjax.reversible`. Where it is "reversible", the features between the branches are
+            float32 whatever the dtype, since rebuilding them in half precision loses them within a few steps.
 
     Raises:
         InputError: for a value that cannot be, or a part that is none.

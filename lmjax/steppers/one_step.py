@@ -50,12 +50,11 @@ def poly(degree: int = 2, *, drop: float = 0.0, scale: float = 1.0) -> Stepper:
         scale: residual scaling: the sum of the powers is multiplied by a factor that falls linearly with depth, from 1
             to `scale` at the last step (0.7 in the released PolyNet).
     """
-    _require_paths("poly", degree, drop)
 
     def paths(fs, u):
         return list(itertools.accumulate(fs, lambda power, f: f(power), initial=u))[1:]
 
-    return _sum_of_paths(f"poly{degree}", degree, paths, drop, scale)
+    return _sum_of_paths("poly", "degree", degree, paths, drop, scale)
 
 
 @register
@@ -70,19 +69,19 @@ def way(count: int = 2, *, drop: float = 0.0, scale: float = 1.0) -> Stepper:
         drop: how often each is left out in training; see `poly`.
         scale: residual scaling; see `poly`.
     """
-    _require_paths("way", count, drop)
-    return _sum_of_paths(f"way{count}", count, lambda fs, u: [f(u) for f in fs], drop, scale, (0,) * count, 1 / count)
+
+    def paths(fs, u):
+        return [f(u) for f in fs]
+
+    return _sum_of_paths("way", "count", count, paths, drop, scale, reads=(0,) * count, damping=1 / max(count, 1))
 
 
-def _require_paths(name, count, drop):
+def _sum_of_paths(name, what, count, paths, drop, scale, *, reads=(0,), damping=1.0):
     if count < 1:
-        what = "degree" if name == "poly" else "count"
-        raise InputError(f"{name}: {what} must be a whole number, at least 1, got {count!r}")
+        raise InputError(f"{name}: {what} must be a whole number, at least 1, got {count}")
     if not 0 <= drop < 1:
         raise InputError(f"{name}: drop must be at least 0 and less than 1, got {drop}")
 
-
-def _sum_of_paths(name, count, paths, drop, scale, reads=(0,), damping=1.0):
     def step(fs, u, history, coef, info=None):
         weights = [1] * count
         if scale != 1:
@@ -94,7 +93,9 @@ def _sum_of_paths(name, count, paths, drop, scale, reads=(0,), damping=1.0):
         return combine((1, u), *zip(weights, paths(fs, u), strict=True)), history
 
     known, informed = Facts(damping=lambda coef: damping), drop > 0 or scale != 1
-    return Stepper(name, step, evaluations=count, reads=reads, informed=informed, random=drop > 0, known=known)
+    return Stepper(
+        f"{name}{count}", step, evaluations=count, reads=reads, informed=informed, random=drop > 0, known=known
+    )
 
 
 @register
