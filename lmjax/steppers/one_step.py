@@ -1,5 +1,6 @@
 """One-step schemes: the next state depends on the present one alone."""
 
+import functools
 import itertools
 
 import jax
@@ -112,7 +113,7 @@ def backward_euler(iterations: int = 3, tolerance: float | None = None) -> Stepp
             a network includes the batch), and the gradient is that of the exact solution by the implicit function
             theorem: (I - f'(v))^-1 is applied by GMRES, in memory that does not grow with the iterations. Where the
             iteration has not converged in `iterations`, neither the value nor the gradient is that of backward Euler.
-            Cannot be smaller than the rounding of the state's dtype.
+            Cannot be smaller than the rounding of the state's dtype. Reverse mode only (`jax.grad`, not `jax.jvp`).
     """
     if iterations < 1:
         raise InputError(f"backward_euler: iterations must be a whole number, at least 1, got {iterations!r}")
@@ -130,7 +131,7 @@ def backward_euler(iterations: int = 3, tolerance: float | None = None) -> Stepp
             for _ in range(iterations):
                 v = picard(v)
             return v, history
-        root = _fixed_point(picard, u, tolerance, iterations)
+        root = _fixed_point(*jax.closure_convert(f, u), u, tolerance, iterations)
         # One more evaluation, outside the solver: it leaves value and gradient where they are, and is the evaluation
         # that a branch with running statistics sees.
         return picard(root), history
@@ -139,33 +140,47 @@ def backward_euler(iterations: int = 3, tolerance: float | None = None) -> Stepp
     return Stepper(name, step, repeats=iterations if tolerance is None else 2)
 
 
-def _fixed_point(advance, v, tolerance, iterations):
-    """The v with v = advance(v), by Picard iteration; differentiated as the solution that it approximates."""
-    dtypes = jax.tree.map(jnp.result_type, v)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4))
+def _fixed_point(f, captured, u, tolerance, iterations):
+    """The v with v = u + f(v, *captured), by Picard iteration; differentiated as the solution that it approximates."""
 
-    def wide(v):  # the linear algebra of GMRES does not know the half precisions
-        return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), v)
+    def advance(carry):
+        v, _, n = carry
+        new = combine((1, u), (1, f(v, *captured)))
+        return new, _norm(combine((1, new), (-1, v))) > tolerance * _norm(new), n + 1
 
-    def residual(v):
-        return combine((1, v), (-1, wide(advance(jax.tree.map(jnp.astype, v, dtypes)))))
+    return lax.while_loop(lambda carry: carry[1] & (carry[2] < iterations), advance, (u, True, 0))[0]
 
-    def solve(residual, v):
-        def iterate(carry):
-            v, _, n = carry
-            change = residual(v)
-            new = combine((1, v), (-1, change))
-            return new, _norm(change) > tolerance * _norm(new), n + 1
 
-        return lax.while_loop(lambda carry: carry[1] & (carry[2] < iterations), iterate, (v, True, 0))[0]
+def _fixed_point_forward(f, captured, u, tolerance, iterations):
+    v = _fixed_point(f, captured, u, tolerance, iterations)
+    return v, (v, captured)
 
-    def tangent(linear, y):
-        return gmres(linear, y, tol=tolerance, restart=10, maxiter=iterations)[0]
 
-    return jax.tree.map(jnp.astype, lax.custom_root(residual, wide(v), solve, tangent), dtypes)
+def _fixed_point_backward(f, tolerance, iterations, residuals, cotangent):
+    """With J = df/dv, the cotangent of u is w = (I - J^T)^-1 cotangent, and that of what f captured follows from w."""
+    v, captured = residuals
+    _, pullback = jax.vjp(f, v, *captured)
+
+    def wide(w):  # the linear algebra of GMRES does not know the half precisions
+        return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), w)
+
+    def narrow(w):
+        return jax.tree.map(lambda x, like: x.astype(like.dtype), w, cotangent)
+
+    def residual(w):
+        return combine((1, w), (-1, wide(pullback(narrow(w))[0])))
+
+    w = narrow(gmres(residual, wide(cotangent), tol=tolerance, restart=10, maxiter=iterations)[0])
+    return list(pullback(w)[1:]), w
+
+
+_fixed_point.defvjp(_fixed_point_forward, _fixed_point_backward)
 
 
 def _norm(u):
-    return jnp.sqrt(sum(jnp.sum(jnp.abs(x) ** 2) for x in jax.tree.leaves(u)))
+    squares = [jnp.sum(jnp.abs(x).astype(jnp.promote_types(x.dtype, jnp.float32)) ** 2) for x in jax.tree.leaves(u)]
+    return jnp.sqrt(sum(squares))
 
 
 @register

@@ -37,8 +37,7 @@ def test_branches_read_and_repeat_as_declared(stepper):
     coef = None if stepper.coef is None else stepper.coef(jax.random.key(0), 1)
     with jax.ensure_compile_time_eval():
         stepper.step(tuple(map(probe, range(stepper.evaluations))), u, history, coef, StepInfo(None, 0, 1))
-    if "backward_euler_implicit" not in stepper.name:  # which is traced more often than evaluated
-        assert {len(states) for states in seen} == {stepper.repeats}
+    assert {len(states) for states in seen} == {stepper.repeats}
     parts = u if stepper.parts > 1 else (u,)
     found = [next((j for j, part in enumerate(parts) if states[0] is part), None) for states in seen]
     if stepper.repeats == 1:
