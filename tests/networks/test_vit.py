@@ -10,6 +10,7 @@ from flax import nnx
 from scipy.linalg import expm
 
 from lmjax import InputError, networks
+from lmjax.config import ModelConfig
 from lmjax.networks.vit import SPLITTINGS, split
 
 IMAGES = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
@@ -81,6 +82,11 @@ def test_every_parameter_takes_part(splitting):
         if not jnp.abs(x).max() > 1e-7 and "['key']['bias']" not in jax.tree_util.keystr(path)
     ]  # a softmax does not see what is the same for all keys
     assert silent == []
+
+
+def test_a_published_name_takes_another_splitting():
+    model = ModelConfig("vit-tiny(splitting=strang)").outline(classes=10, cin=3)
+    assert [part.share for part in model.stages[0].steps.item.branches[0].parts] == [0.5, 1.0, 0.5]
 
 
 def test_bfloat16():
