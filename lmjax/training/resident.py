@@ -43,6 +43,7 @@ class Resident:
 
         self._order = jax.jit(order, out_shardings=NamedSharding(mesh, P(None, "data")))
         self._seed = np.uint32(config.seed)
+        self._broken = list(dataset.broken) if jax.process_index() == 0 else []  # every process has met the same ones
         self.train_example = (self._order(self._seed, np.int32(0)), *self._train)
         self.test_example = (*self._test, np.int32(0))
 
@@ -70,7 +71,8 @@ class Resident:
         return other
 
     def take_broken(self) -> list[str]:
-        return []
+        found, self._broken = self._broken, []
+        return found
 
     def close(self) -> None:
         pass
