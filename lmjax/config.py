@@ -70,9 +70,9 @@ class DataConfig(_Checked):
 
     name: str = "digits"
     """Which data set: digits, cifar10, cifar100, or a call such as "folder(32)", "tfds(mnist)" or "photographs(224)";
-    see `python -m lmjax list datasets`, which also says of each where `dir` may be left out."""
+    see `python -m lmjax list datasets`."""
     dir: str | None = None
-    """Where it is."""
+    """Where it is; None: where the data set itself looks, or nowhere (digits)."""
     augment: tuple[str, ...] = ("default",)
     """Done to the training images, in this order, as in --data.augment "crop(4)" flip "cutout(8)" "mixup(0.2)"; see
     `python -m lmjax list augmentations`. "default" alone is "crop(4)" "flip" for what is in memory, "crop_area(0.08)"

@@ -76,6 +76,8 @@ def get(call: str) -> Origin:
     made = registry.get(call)
     if not isinstance(made, Origin):
         raise InputError(f"data set {call!r}: its function must return an lmjax.data.Origin, not {type(made).__name__}")
+    if others := [name for name in made.takes if name not in _DEFAULTS]:
+        raise InputError(f"data set {call!r}: its load may take {', '.join(_DEFAULTS)}, and not {others[0]}")
     return made
 
 

@@ -5,15 +5,18 @@ import json
 import re
 import sys
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
 import train
 from lmjax import InputError
-from lmjax.config import DataConfig
-from lmjax.data import Dataset, Files, Origin, Photographs, Source, Split, datasets, load
+from lmjax.config import Config, DataConfig, TrainConfig
+from lmjax.data import Dataset, Files, Origin, Photographs, Split, datasets, load
 from lmjax.data.source import Subset, hold_out
+from lmjax.training import data_mesh
+from lmjax.training.resident import Resident
 from tests.data import handmade
 from tests.data.photos import write_folder
 from tests.documentation import blocks, text
@@ -244,6 +247,16 @@ def test_all_that_is_broken_is_named_or_left_out(tmp_path):
         load("folder(8)", directory=root, on_error="go on")
 
 
+def test_every_seed_says_once_what_was_left_out(tmp_path):
+    root = write_folder(tmp_path, train=12, val=3)
+    broken(root / "train" / "n0" / "0.JPEG")
+    data = load("folder(8)", directory=root, on_error="skip")
+    feed = Resident(Config(train=TrainConfig(batch_size=8)), data, data_mesh(jax.devices()[:1]), 8)
+    for each in (feed, feed.reseeded(1)):
+        assert each.take_broken() == [str(root / "train" / "n0" / "0.JPEG")]
+        assert each.take_broken() == []
+
+
 def test_what_is_broken_in_a_prepared_set(tmp_path):
     pytest.importorskip("tensorflow_datasets")
     records = [{"image": png(i) if i != 3 else b"no image", "label": i % 2} for i in range(8)]
@@ -255,7 +268,7 @@ def test_what_is_broken_in_a_prepared_set(tmp_path):
 
 
 def test_a_run_on_a_folder_says_what_it_has_left_out_and_goes_on(tmp_path, capsys):
-    """Without test images, and with a broken one; the seeds of one run say it once each."""
+    """Without test images, and with a broken one."""
     root = write_folder(tmp_path / "images", train=33, val=0)
     call, workdir = "folder(8, val_split=0.1)", tmp_path / "run"
     assert train_on(call, root, workdir) == 0
@@ -306,6 +319,7 @@ def test_one_of_ones_own(tmp_path, monkeypatch, capsys):
         (lambda: 3, "data set 'odd': its function must return an lmjax.data.Origin, not int"),
         (lambda: Origin(lambda: 3), "data set 'odd': must load an lmjax.data.Dataset, not int"),
         (lambda: Origin(lambda: load("digits"), streamed=True), "must load an lmjax.data.Photographs, not Dataset"),
+        (lambda: Origin(lambda path: 3), "its load may take directory, on_error, workers, threads, and not path"),
         (lambda: Origin(lambda workers: 3), "data.workers: odd needs it: give --data.workers"),
         (
             lambda: Origin(lambda: Dataset("odd", *[Split(np.zeros((3, 8, 8)), np.zeros(3, int))] * 2, ("a", "b"))),
@@ -318,8 +332,3 @@ def test_mistakes_of_ones_own(monkeypatch, make, message):
     datasets.register(make, name="odd")
     with pytest.raises(InputError, match=re.escape(message)):
         load("odd")
-
-
-def test_every_source_is_one():
-    for kind in (Files, Subset, Numbers):
-        assert {"__len__", "__getitem__", "place"} <= {*dir(kind)} & {*dir(Source)}
