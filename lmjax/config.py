@@ -8,6 +8,7 @@ import typing
 from typing import Any, ClassVar, Literal
 
 from lmjax import files, optimizers, schedules, steppers
+from lmjax.data import Dataset, Photographs, datasets
 from lmjax.data.augment import augmentations, parse
 from lmjax.errors import InputError
 
@@ -67,57 +68,52 @@ class DataConfig(_Checked):
 
     prefix: ClassVar[str] = "data."
 
-    name: Literal["digits", "cifar10", "cifar100", "folder", "imagenet"] = "digits"
-    """Which data set. "folder" is any folder train/<class>/*.jpg, test/<class>/*.jpg, decoded into memory. "imagenet"
-    is ImageNet or any other set of photographs, as such a folder or prepared by tensorflow-datasets, read while
-    training."""
+    name: str = "digits"
+    """Which data set: digits, cifar10, cifar100, or a call such as "folder(32)", "tfds(mnist)" or "photographs(224)";
+    see `python -m lmjax list datasets`."""
     dir: str | None = None
-    """Where it is. CIFAR is fetched when it is not there (None: the user's cache folder)."""
-    size: int | None = None
-    """Side in pixels to which the images of a folder are brought (None takes them as they are), and to which the crops
-    of imagenet are scaled."""
+    """Where it is; None: where the data set itself looks, or nowhere (digits)."""
     augment: tuple[str, ...] = ("default",)
     """Done to the training images, in this order, as in --data.augment "crop(4)" flip "cutout(8)" "mixup(0.2)"; see
     `python -m lmjax list augmentations`. "default" alone is "crop(4)" "flip" for what is in memory, "crop_area(0.08)"
-    "flip" for imagenet; "none" alone, or nothing at all, is none. Where labels are mixed, the loss is the cross-entropy
-    with the mixture, and the training accuracy counts the label with the larger share. An evaluation has none of this.
+    "flip" for photographs; "none" alone, or nothing at all, is none. Where labels are mixed, the loss is the
+    cross-entropy with the mixture, and the training accuracy counts the label with the larger share. An evaluation has
+    none of this.
     """
-    decoder: Literal["pillow", "turbo"] = "pillow"
-    """Of imagenet, for random crops: Pillow, whose pixels are those of the usual recipes; or libjpeg-turbo with OpenCV,
-    which is faster and not antialiased. An evaluation always uses Pillow."""
     on_error: Literal["stop", "skip"] = "stop"
-    """Of imagenet, when an image cannot be decoded: stop and name it; or take another, leave it out of the evaluation,
-    and report it."""
+    """When an image cannot be decoded: stop and name it; or leave it out, and report it. Where photographs are read
+    while training, another one takes its place in a batch."""
     workers: int | None = None
-    """Of imagenet: processes that decode; 0 for threads alone. None: one for four cores where there are more than four.
-    Neither this nor threads changes a number."""
+    """Processes that decode while training; 0 for threads alone. None: one for four cores where there are more than
+    four. Neither this nor threads changes a number."""
     threads: int | None = None
-    """Of imagenet: threads that decode, in each process; None: one a core, at most four."""
+    """Threads that decode while training, in each process; None: one a core, at most four."""
+
+    @property
+    def origin(self) -> datasets.Origin:
+        """Where the images come from."""
+        return datasets.get(self.name)
+
+    def load(self) -> Dataset | Photographs:
+        """The images, from `lmjax.data.load`."""
+        return datasets.load(self.name, **self._options())
+
+    def _options(self) -> dict[str, Any]:
+        return {"directory": self.dir, "on_error": self.on_error, "workers": self.workers, "threads": self.threads}
 
     def check(self):
-        streamed = self.name == "imagenet"
         if self.dir is not None:
             files.local(self.dir, "data.dir:")
-        _require(self.dir is None or self.name != "digits", "data.dir", "left out for the digits", self.dir)
-        _require(self.size is None or 1 <= self.size <= 65535, "data.size", "from 1 to 65535 pixels", self.size)
-        _require(
-            self.size is None or streamed or self.name == "folder", "data.size",
-            "left out unless data.name is folder or imagenet", self.size,
-        )  # fmt: skip
         _require(self.workers is None or self.workers >= 0, "data.workers", "0 or more", self.workers)
         _require(self.threads is None or self.threads >= 1, "data.threads", "at least 1", self.threads)
-        if streamed:
-            _require(self.size is not None, "data.size", "given for imagenet (224)", self.size)
-        else:
-            for field in dataclasses.fields(self):
-                if field.name in ("decoder", "on_error", "workers", "threads"):
-                    value = getattr(self, field.name)
-                    _require(
-                        value == field.default, f"data.{field.name}", "left out unless data.name is imagenet", value
-                    )
-        words = {("default",): ("crop_area(0.08)" if streamed else "crop(4)", "flip"), ("none",): ()}
+        if self.name == "imagenet":
+            raise InputError('data.name: imagenet is now "photographs(224)"')
+        origin = self.origin
+        origin.options(self.name, **self._options())
+        object.__setattr__(self, "name", datasets.normalize(self.name))
+        words = {("default",): ("crop_area(0.08)" if origin.streamed else "crop(4)", "flip"), ("none",): ()}
         augment = tuple(map(augmentations.normalize, words.get(self.augment, self.augment)))
-        parse(augment, streamed=streamed)
+        parse(augment, streamed=origin.streamed)
         object.__setattr__(self, "augment", augment)
 
 
@@ -292,7 +288,7 @@ class TrainConfig(_Checked):
     """Images a step of the evaluation."""
     steps_per_dispatch: int | None = None
     """Training steps in one compiled program; None chooses 1 on a CPU and about 50 on an accelerator. Always 1 for
-    imagenet, whose batches come one by one."""
+    photographs, whose batches come one by one."""
     label_smoothing: float = 0.0
     """This share of each target is spread evenly over all classes (Szegedy et al. 2016)."""
     average: float | None = None
@@ -371,13 +367,15 @@ class Config(_Checked):
         _require(0 <= self.seed < 2**32, "seed", "from 0 to 2**32 - 1", self.seed)
         steps = self.train.steps_per_dispatch
         _require(
-            self.data.name != "imagenet" or steps in (None, 1), "train.steps_per_dispatch",
-            "left out for imagenet", steps,
+            not self.data.origin.streamed or steps in (None, 1), "train.steps_per_dispatch",
+            f"left out for {self.data.name}", steps,
         )  # fmt: skip
 
 
 # Where the keys of earlier versions are now.
 _MOVED = {
+    "data.size": 'data.name, as in "folder(32)" or "photographs(224)"',
+    "data.decoder": 'data.name, as in "photographs(224, decoder=turbo)"',
     "optimizer.momentum": 'optimizer.name, as in "sgd(momentum=0.9)"',
     "optimizer.nesterov": 'optimizer.name, as in "sgd(momentum=0.9, nesterov=True)"',
     "optimizer.milestones": 'optimizer.schedule, as in "steps(0.5, 0.75)"',

@@ -10,7 +10,7 @@ import re
 import sys
 
 from lmjax import output, recipes
-from lmjax.config import Config, ModelConfig
+from lmjax.config import Config, DataConfig, ModelConfig
 
 _LM, _HE16, _HE16B = "Lu et al. 2018", "He et al. 2016a", "He et al. 2016b"
 _HUANG, _GOMEZ = "Huang et al. 2016", "Gomez et al. 2017"
@@ -171,10 +171,15 @@ def find(config: Config) -> tuple[str, Row] | None:
     Two networks are the same if their `ModelConfig`s are, but for how they are computed: dtype, memory, unroll.
     """
     wanted = _network(config.model)
-    for key, row in TABLES.get(config.data.name, {}).items():
+    for key, row in TABLES.get(table_of(config.data), {}).items():
         if _network(row.config.model) == wanted:
             return key, row
     return None
+
+
+def table_of(data: DataConfig) -> str:
+    """The name of the table of a data set. Photographs may be those of ImageNet, which has 1000 classes, or others."""
+    return "imagenet" if data.origin.streamed else data.name
 
 
 def _network(model: ModelConfig) -> ModelConfig:

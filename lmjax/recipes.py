@@ -54,5 +54,4 @@ def imagenet(model: ModelConfig) -> Config:
     `--optimizer.warmup-epochs 5` (Goyal et al. 2017). The evaluation takes the middle of each image once.
     """
     sgd = _sgd(1 / 3, 2 / 3, reference_batch_size=256)
-    data = DataConfig("imagenet", size=224)
-    return Config(data, model, sgd, TrainConfig(epochs=90, batch_size=256))
+    return Config(DataConfig("photographs(224)"), model, sgd, TrainConfig(epochs=90, batch_size=256))

@@ -20,6 +20,7 @@ from lmjax.errors import InputError, unknown
 KINDS: dict[str, "Registry"] = {}
 """Every registry by the plural of its kind, in the order in which they were made."""
 
+_HYPHENS = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(?<=[A-Za-z0-9])-(?=[A-Za-z])""")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # What `ast` raises for text that is no expression, or one too long or too deeply nested for it.
 _NO_EXPRESSION = (SyntaxError, ValueError, TypeError, MemoryError, RecursionError)
@@ -42,10 +43,11 @@ class Registry:
         makes: the type of the parts; an argument annotated with it may be another part of this kind.
         example: a call, for messages.
         plural: of the kind; None adds an s.
+        hint: what to add where a name is unknown.
     """
 
-    def __init__(self, kind: str, makes: type = object, *, example: str, plural: str | None = None):
-        self.kind, self.makes, self.example = kind, makes, example
+    def __init__(self, kind: str, makes: type = object, *, example: str, plural: str | None = None, hint: str = ""):
+        self.kind, self.makes, self.example, self._hint = kind, makes, example, hint
         self._makers: dict[str, Callable[..., Any]] = {}
         KINDS[plural or f"{kind}s"] = self
 
@@ -116,7 +118,8 @@ class Registry:
         """The part of a name or a call: "lm", "poly(3)", "noise(lm, sigma=0.01)".
 
         Arguments are numbers, strings, True, False, None, tuples and lists of them, or other parts of the kind; a word
-        is a string where the annotation has it as one of its choices. `-` and `_` are the same within a name.
+        is a string where the annotation is `str`, or has it as one of its choices. `-` and `_` are the same within a
+        name, but not within quotes.
 
         Raises:
             InputError: if there is none, with the nearest names; if it is no name or call; or if the arguments are not
@@ -131,12 +134,28 @@ class Registry:
         return self._value(expression, text)
 
     def normalize(self, text: str) -> str:
-        """The one way to write a name or a call: `adams-bashforth( 3 )` is `adams_bashforth(3)`."""
+        """The one way to write a name or a call: `adams-bashforth( 3 )` is `adams_bashforth(3)`.
+
+        Where the annotation is `str`, a word gets quotes: `tfds(mnist)` is `tfds('mnist')`.
+        """
         text = _with_underscores(text)
         try:
-            return ast.unparse(ast.parse(text.strip(), mode="eval"))
+            expression = ast.parse(text.strip(), mode="eval")
+            for call in ast.walk(expression):
+                if isinstance(call, ast.Call):
+                    self._quote(call)
+            return ast.unparse(expression)
         except _NO_EXPRESSION:
             return text
+
+    def _quote(self, call):
+        make = self._makers.get(getattr(call.func, "id", None))
+        if make is None:
+            return
+        bound = inspect.signature(make).bind(*call.args, **{each.arg: each.value for each in call.keywords})
+        for key, word in bound.arguments.items():
+            if isinstance(word, ast.Name) and str in _options(typing.get_type_hints(make).get(key)):
+                word.id = repr(word.id)  # written as it is
 
     def describe(self) -> Iterator[Part]:
         """What there is, for a list of parts."""
@@ -146,7 +165,7 @@ class Registry:
 
     def _value(self, expression, whole, hint=None):
         if isinstance(expression, ast.Name):
-            if expression.id in _choices(hint):
+            if expression.id in _choices(hint) or str in _options(hint):
                 return expression.id
             return self._make(expression.id, [], {}, whole)
         if isinstance(expression, ast.Call) and isinstance(expression.func, ast.Name):
@@ -191,8 +210,8 @@ class Registry:
 
     def _unknown(self, name):
         other = next((plural for plural, r in KINDS.items() if r is not self and name in r._makers), None)
-        error = unknown(self.kind, name, self._makers)
-        return InputError(f"{error} ({name!r} is one of the {other})") if other else error
+        error = f"{unknown(self.kind, name, self._makers)}{self._hint}"
+        return InputError(f"{error} ({name!r} is one of the {other})" if other else error)
 
     def _unreadable(self, text):
         shown = text if len(text) <= 200 else f"{text[:200]}..."
@@ -216,7 +235,7 @@ def _needs_nothing(make: Callable[..., Any]) -> bool:
 
 
 def _with_underscores(text: str) -> str:
-    return re.sub(r"(?<=[A-Za-z0-9])-(?=[A-Za-z])", "_", text)  # a minus before a number stays
+    return _HYPHENS.sub(lambda found: found[1] or "_", text)  # a minus before a number stays, and what has quotes
 
 
 def _signature(make: Callable[..., Any]) -> str:

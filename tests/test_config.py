@@ -13,7 +13,7 @@ from lmjax.config import Config, DataConfig, ModelConfig, OptimizerConfig, Train
 def test_round_trip_through_json():
     config = Config(
         optimizer=OptimizerConfig(schedule="steps(0.1, 0.2)", coefficient_bounds=(-1, 1)),
-        data=DataConfig(name="folder", size=3),
+        data=DataConfig(name="folder(3)"),
         seed=5,
     )
     assert from_dict(json.loads(json.dumps(to_dict(config)))) == config
@@ -24,7 +24,8 @@ def test_round_trip_through_json():
     [
         (
             lambda: DataConfig(name="mnist"),
-            "data.name: must be one of digits, cifar10, cifar100, folder, imagenet, got 'mnist'",
+            "unknown data set 'mnist': known: cifar10, cifar100, digits, folder, photographs, tfds; what "
+            'tensorflow-datasets has prepared is "tfds(NAME)"',
         ),
         (lambda: DataConfig(augment=("crop(4, padding=edge)",)), "unknown augmentation 'edge'"),
         (lambda: DataConfig(augment=("crop(-1)",)), "crop: pad must be 0 or more"),
@@ -37,19 +38,36 @@ def test_round_trip_through_json():
             "data.augment: crop_area is for photographs: images in memory have",
         ),
         (
-            lambda: DataConfig("imagenet", size=9, augment=("crop(4)",)),
+            lambda: DataConfig("photographs(9)", augment=("crop(4)",)),
             "data.augment: crop(4) is for images in memory: photographs have crop_area(0.08)",
         ),
         (
-            lambda: DataConfig("imagenet", size=9, augment=("flip", "crop_area")),
+            lambda: DataConfig("photographs(9)", augment=("flip", "crop_area")),
             "data.augment: crop_area is done while decoding: let it come first, and once",
         ),
         (
             lambda: DataConfig(augment=("mixup(0.2)", "flip")),
             "data.augment: mixup(0.2) mixes images: let flip come before it",
         ),
-        (lambda: DataConfig(dir="here"), "data.dir: must be left out for the digits, got 'here'"),
-        (lambda: DataConfig(size=32), "data.size: must be left out unless data.name is folder"),
+        (lambda: DataConfig("digit"), "unknown data set 'digit': did you mean 'digits'"),
+        (lambda: DataConfig("imagenet"), 'data.name: imagenet is now "photographs(224)"'),
+        (lambda: DataConfig("folder(0)"), "folder: size must be from 1 to 65535 pixels, got 0"),
+        (lambda: DataConfig("folder(val_split=1)"), "folder: val_split must be above 0 and below 1, got 1"),
+        (lambda: DataConfig("photographs(val_split=0)"), "photographs: val_split must be above 0 and below 1, got 0"),
+        (lambda: DataConfig("photographs(224, decoder='slow')"), "decoder of photographs must be 'pillow' or 'turbo'"),
+        (lambda: DataConfig("photographs(tfds='')"), "photographs: the name must be that of a data set of tensorflow-"),
+        (lambda: DataConfig("tfds('../mnist')"), "as in tfds(mnist) or tfds('imagenet_resized/32x32'), got '../mnist'"),
+        (lambda: DataConfig("tfds(3)"), "name of tfds must be a string, got 3"),
+        (lambda: DataConfig("tfds"), "data set 'tfds': missing a required argument: 'name'"),
+        (lambda: DataConfig(dir="here"), "data.dir: must be left out for digits, got 'here'"),
+        (lambda: DataConfig(on_error="skip"), "data.on_error: must be left out for digits, got 'skip'"),
+        (lambda: DataConfig("folder", workers=0), "data.workers: must be left out for folder, got 0"),
+        (lambda: DataConfig("tfds(mnist)", threads=1), "data.threads: must be left out for tfds(mnist), got 1"),
+        (lambda: DataConfig("photographs", workers=-1), "data.workers: must be 0 or more, got -1"),
+        (
+            lambda: Config(DataConfig("photographs"), train=TrainConfig(steps_per_dispatch=2)),
+            "train.steps_per_dispatch: must be left out for photographs, got 2",
+        ),
         (lambda: ModelConfig(stepper="eular"), "unknown stepper 'eular': did you mean 'euler'"),
         (
             lambda: ModelConfig(stepper="lm(lo=0)"),
@@ -104,6 +122,11 @@ def test_round_trip_through_json():
             lambda: from_dict({"optimizer": {"nesterov": True}}),
             'optimizer.nesterov is now part of optimizer.name, as in "sgd(momentum=0.9, nesterov=True)"',
         ),
+        (
+            lambda: from_dict({"data": {"name": "folder", "size": 32}}),
+            'data.size is now part of data.name, as in "folder(32)" or "photographs(224)"',
+        ),
+        (lambda: from_dict({"data": {"decoder": "turbo"}}), "data.decoder is now part of data.name, as in"),
         (lambda: from_dict({"modle": {}}), "unknown key 'modle': did you mean 'model'?"),
         (lambda: from_dict({"model": {"stp": 1}}), "unknown key 'model.stp'"),
         (lambda: from_dict({"model": {"steper": "lm"}}), "unknown key 'model.steper': did you mean 'model.stepper'?"),
@@ -121,6 +144,8 @@ def test_what_is_wrong_is_named(make, message):
 def test_equal_configs_are_equal_however_written():
     assert OptimizerConfig(coefficient_bounds=[-1, 1]) == OptimizerConfig(coefficient_bounds=(-1.0, 1.0))
     assert OptimizerConfig(" sgd( momentum = 0.9 )", learning_rate=1) == OptimizerConfig(learning_rate=1.0)
+    assert DataConfig("tfds( mnist )") == DataConfig("tfds('mnist')")
+    assert DataConfig("photographs(tfds=mnist)") == DataConfig("photographs(tfds='mnist')")
     assert ModelConfig(stepper="adams-bashforth(2)") == ModelConfig(stepper="adams_bashforth(2)")
 
 

@@ -78,7 +78,7 @@ changes = st.sampled_from(KEYS).flatmap(lambda key: st.tuples(st.just(key), fitt
 ONES = [
     Config(),
     from_dict({"data": {"name": "folder"}}),
-    from_dict({"data": {"name": "imagenet", "size": 9}}),
+    from_dict({"data": {"name": "photographs(9)"}}),
 ]
 
 

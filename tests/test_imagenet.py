@@ -12,7 +12,7 @@ pytest.importorskip("grain")
 
 CONFIG = "configs/imagenet.py:lm_resnet50"
 SMALL = [
-    "--data.size", "32", "--data.workers", "1", "--model.width", "0.125", "--train.batch-size", "16",
+    "--data.name", "photographs(32)", "--data.workers", "1", "--model.width", "0.125", "--train.batch-size", "16",
     "--train.eval-batch-size", "16",
 ]  # fmt: skip
 SHALLOW = ["--model.name", "resnet14"]

@@ -319,8 +319,8 @@ def test_imagenet_by_tensorflow_datasets_itself_trains(archives, tmp_path, monke
 
     pytest.importorskip("grain")
     options = [
-        "--data.size",
-        "32",
+        "--data.name",
+        "photographs(32)",
         "--model.width",
         "0.25",
         "--train.batch-size",

@@ -28,6 +28,10 @@ def shapes(monkeypatch):
     def stack(*parts: dict, gap: float = 0.5) -> dict:
         return {"stack": parts, "gap": gap}
 
+    @shapes.register
+    def label(text: str, *, font: str | None = None) -> dict:
+        return {"text": text, "font": font}
+
     shapes.register(lambda: {}, name="no-thing")
     return shapes
 
@@ -39,6 +43,9 @@ def shapes(monkeypatch):
         ("box(side=3, color=dark-blue)", {"box": 3, "color": "dark_blue"}),
         ("box(3, color='dark_blue')", {"box": 3, "color": "dark_blue"}),
         ("box(3, color=None)", {"box": 3, "color": None}),
+        ("label(box)", {"text": "box", "font": None}),
+        ("label('a-b', font=sans-serif)", {"text": "a-b", "font": "sans_serif"}),
+        ("""label("it's a-b\\"c-d", font='no-thing')""", {"text": "it's a-b\"c-d", "font": "no-thing"}),
         ("no_thing", {}),
         ("no-thing()", {}),
         ("stack", {"stack": (), "gap": 0.5}),
@@ -54,19 +61,29 @@ def test_calls(shapes, call, part):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        ("bok(3)", "unknown shape 'bok': did you mean 'box'? known: box, no_thing, stack"),
+        ("bok(3)", "unknown shape 'bok': did you mean 'box'? known: box, label, no_thing, stack"),
         ("box", "shape 'box': missing a required argument: 'side'; box takes (side, *, color='red')"),
         ("box(2.5)", "box: side must be a whole number, got 2.5"),
         ("box(3, color='green')", "box: color must be 'red' or 'dark_blue' or None, got 'green'"),
         ("box(3, color=green)", "unknown shape 'green'"),
+        ("label(3)", "label: text must be a string, got 3"),
+        ("label(font=sans)", "shape 'label(font=sans)': missing a required argument: 'text'"),
         ("stack(3)", "stack: parts must be a shape such as box(3), got 3"),
-        ("lm", "unknown shape 'lm': known: box, no_thing, stack ('lm' is one of the steppers)"),
+        ("lm", "unknown shape 'lm': known: box, label, no_thing, stack ('lm' is one of the steppers)"),
         ("box(3).x", "shape 'box(3).x': give a name such as box, or a call such as box(3)"),
     ],
 )
 def test_what_is_wrong_is_named(shapes, call, message):
     with pytest.raises(InputError, match=re.escape(message)):
         shapes.get(call)
+
+
+def test_a_word_and_a_string_are_written_alike(shapes):
+    assert (
+        shapes.normalize("label( a , font=b)") == shapes.normalize("label('a', font = 'b')") == "label('a', font='b')"
+    )
+    assert shapes.normalize("stack(label(box), box(1))") == "stack(label('box'), box(1))"
+    assert shapes.normalize("label(a, b, c)") == "label(a, b, c)"  # which is refused when it is made
 
 
 def test_parts_of_lmjax_cannot_be_replaced_and_ones_own_can(shapes):
@@ -77,11 +94,11 @@ def test_parts_of_lmjax_cannot_be_replaced_and_ones_own_can(shapes):
 
 
 def test_what_a_part_says_of_itself(shapes):
-    box, stack, nothing = shapes.describe()
+    box, stack, _, nothing = shapes.describe()
     assert box == ("box", "(side, *, color='red')", "A box.")
     assert stack == ("stack", "(*parts, gap=0.5)", "")
     assert nothing.name == "no_thing"
-    assert shapes.names() == ("box", "stack", "no_thing")
+    assert shapes.names() == ("box", "stack", "label", "no_thing")
     assert shapes.plain() == ("stack", "no_thing")
 
 

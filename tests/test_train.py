@@ -215,7 +215,7 @@ def test_what_differs_in_an_evaluation_is_said(tmp_path, capsys):
     options = ("--data.name", "folder", "--data.dir", paint(tmp_path / "images", size=(4, 4)))
     options += ("--train.batch-size", "16", "--train.eval-batch-size", "16", "--workdir", tmp_path / "run")
     assert run(*options) == 0
-    assert run(*options[:8], "--data.size", "6", "--evaluate", tmp_path / "run") == 0
+    assert run(*options[:8], "--data.name", "folder(6)", "--evaluate", tmp_path / "run") == 0
     assert "note: shape was [4, 4, 3] in training, and is [6, 6, 3] here" in capsys.readouterr().err
 
 

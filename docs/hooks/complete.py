@@ -7,8 +7,6 @@ from mkdocs.exceptions import PluginError
 from mkdocs.plugins import event_priority
 
 ROOT = Path(__file__).parent.parent.parent
-# Rooms that offer what they import and assign.
-ROOMS = ("steppers", "networks")
 # Modules without an __all__ whose functions and classes are public all the same, unless they begin with _.
 OPEN = ("config", "errors", "integrate", "optimizers", "recipes", "registry", "reversible", "runtime", "schedules")
 
@@ -26,9 +24,6 @@ def public_names(root: Path = ROOT) -> dict[str, list[str]]:
         ]
         if stated:
             names[module] = list(stated[0])
-        elif module.removeprefix("lmjax.") in ROOMS:
-            imported = [alias.name for node in body if isinstance(node, ast.ImportFrom) for alias in node.names]
-            names[module] = imported + [node.targets[0].id for node in body if isinstance(node, ast.Assign)]
         elif module.removeprefix("lmjax.") in OPEN:
             defined = [node.name for node in body if isinstance(node, ast.FunctionDef | ast.ClassDef)]
             names[module] = [name for name in defined if not name.startswith("_")]

@@ -15,7 +15,7 @@ import numpy as np
 
 from lmjax.data import prepared
 from lmjax.data.dataset import Dataset, Split
-from lmjax.data.decode import BrokenImage, PillowImage
+from lmjax.data.memory import into_memory
 from lmjax.errors import InputError, optional_import
 
 # Channel means and standard deviations as the authors of LM-ResNet have them, for both data sets.
@@ -75,14 +75,14 @@ ARCHIVES = {
 }
 
 
-def load_cifar(name: str, directory: str | Path | None = None) -> Dataset:
-    """Loads "cifar10" or "cifar100" into memory.
+def load_cifar(name: str, directory: str | Path | None = None, on_error: str = "stop") -> Dataset:
+    """Load "cifar10" or "cifar100" into memory.
 
     Args:
         name: which of the two.
-        directory: where to look. It may hold a data set prepared by tensorflow-datasets
-            (`<directory>/cifar10/<version>/`), or the official archive (`cifar-10-binary.tar.gz`). If it holds
-            neither, the archive is fetched into it. None looks in, and fetches into, the user's cache folder.
+        directory: see `lmjax.data.datasets.cifar10`.
+        on_error: "stop", or "skip" for what cannot be decoded of what tensorflow-datasets has prepared; an archive is
+            whole, or refused.
 
     Raises:
         InputError: if the directory does not exist, the archive cannot be fetched, or its content is not what it
@@ -96,7 +96,7 @@ def load_cifar(name: str, directory: str | Path | None = None) -> Dataset:
             )
         version = prepared.find(name, directory)
         if version is not None:
-            return _from_tfds(name, version)
+            return _from_tfds(name, version, on_error)
         if (directory / "train").is_dir():
             raise InputError(f"{directory} holds a folder of images: use --data.name folder to train on it")
     archive = ARCHIVES[name]
@@ -106,26 +106,13 @@ def load_cifar(name: str, directory: str | Path | None = None) -> Dataset:
     return _from_archive(name, archive, path)
 
 
-def _from_tfds(name: str, directory: Path) -> Dataset:
-    found = prepared.load(directory)
-    if found.name != name:
-        raise InputError(f"{directory} holds {found.name}, not {name}: name another data.dir")
-
-    def split(records):
-        examples = [records[i] for i in range(len(records))]
-        images = np.empty((len(examples), 32, 32, 3), np.uint8)
-        for i, (data, _) in enumerate(examples):
-            try:
-                image = PillowImage(data).whole()
-            except BrokenImage as error:
-                raise InputError(f"{records.place(i)}: cannot be decoded ({error}): prepare {name} again") from error
-            if image.shape != images.shape[1:]:
-                size = f"{image.shape[1]} x {image.shape[0]}"
-                raise InputError(f"{records.place(i)}: is {size} pixels, not 32 x 32: prepare {name} again")
-            images[i] = image
-        return Split(images, np.int32([label for _, label in examples]))
-
-    return Dataset(name, split(found.train), split(found.test), found.classes, _MEAN, _STD)
+def _from_tfds(name: str, directory: Path, on_error: str) -> Dataset:
+    found = prepared.load(directory, name=name)
+    dataset = into_memory(name, found.train, found.test, found.classes, on_error=on_error, mean=_MEAN, std=_STD)
+    if dataset.shape != (32, 32, 3):
+        height, width, _ = dataset.shape
+        raise InputError(f"{directory}: its images are {width} x {height} pixels, not 32 x 32: prepare {name} again")
+    return dataset
 
 
 def _fetch(archive: Archive, directory: Path | None) -> Path:

@@ -33,15 +33,17 @@ class Dataset:
         name: what to call it in logs.
         train, test: its two splits, of one image shape.
         classes: the name of each label.
-        mean, std: of the training images' channels, in the units of a pixel (0 to 255); float32 [C].
+        mean, std: of the training images' channels, in the units of a pixel (0 to 255); float32 [C]. None: computed.
+        broken: the places of images that could not be decoded, and were left out.
     """
 
     name: str
     train: Split
     test: Split
     classes: tuple[str, ...]
-    mean: np.ndarray
-    std: np.ndarray
+    mean: np.ndarray | None = None
+    std: np.ndarray | None = None
+    broken: tuple[str, ...] = ()
 
     def __post_init__(self):
         if len(self.classes) < 2:
@@ -49,6 +51,11 @@ class Dataset:
         for kind, split in (("training", self.train), ("test", self.test)):
             if not len(split):
                 raise InputError(f"{self.name}: the {kind} split is empty")
+            if split.images.dtype != np.uint8 or split.images.ndim != 4 or len(split.images) != len(split):
+                raise InputError(
+                    f"{self.name}: the {kind} images must be uint8 [{len(split)}, H, W, C], one a label, got "
+                    f"{split.images.dtype} {list(split.images.shape)}"
+                )
             if split.labels.min() < 0 or split.labels.max() >= len(self.classes):
                 raise InputError(
                     f"{self.name}: the {kind} labels run from {split.labels.min()} to {split.labels.max()}, "
@@ -57,8 +64,11 @@ class Dataset:
         if self.train.images.shape[1:] != self.test.images.shape[1:]:
             raise InputError(
                 f"{self.name}: training images are {self.train.images.shape[1:]} and test images "
-                f"{self.test.images.shape[1:]} (height, width, channels); they must agree"
+                f"{self.test.images.shape[1:]} (height, width, channels): bring them to one size, as in folder(32)"
             )
+        if self.mean is None or self.std is None:
+            for key, value in zip(("mean", "std"), _channel_statistics(self.train.images), strict=True):
+                object.__setattr__(self, key, value)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -82,7 +92,7 @@ def utf8(names: Iterable[str]) -> list[str]:
     return [name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape") for name in names]
 
 
-def channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each channel of uint8 [N, H, W, C], exactly, from its histogram."""
     mean, std = [], []
     for channel in range(images.shape[-1]):

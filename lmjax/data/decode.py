@@ -122,7 +122,7 @@ class TurboImage:
 
 @functools.cache
 def _turbo():
-    purpose = "data.decoder turbo"
+    purpose = "photographs(decoder=turbo)"
     jpeg = optional_import("simplejpeg", package="simplejpeg", purpose=purpose)
     cv2 = optional_import("cv2", package="opencv-python-headless", purpose=purpose)
     cv2.setNumThreads(0)  # the images are what is spread over threads

@@ -2,15 +2,12 @@
 
 import numpy as np
 
-from lmjax.data.dataset import Dataset, Split, channel_statistics
+from lmjax.data.dataset import Dataset, Split
 from lmjax.errors import optional_import
 
 
 def load_digits() -> Dataset:
-    """The UCI optical digits (Alpaydin and Kaynak 1998), 1,437 to train and 360 to test.
-
-    The test images are drawn at random, a fifth of every class, always the same ones. (The file is sorted by writer,
-    so that its last fifth would test on unseen writers, which is harder.)
+    """Load the UCI optical digits, as `lmjax.data.datasets.digits` says.
 
     Raises:
         InputError: if scikit-learn is not installed.
@@ -27,5 +24,4 @@ def load_digits() -> Dataset:
         Split(images[train], labels[train]),
         Split(images[test], labels[test]),
         tuple(map(str, digits.target_names)),
-        *channel_statistics(images[train]),
     )

@@ -1,14 +1,13 @@
-"""A folder of images, `<directory>/{train,test|val}/<class>/*.{png,jpg,jpeg}`: its files, or all their pixels."""
+"""The files in a folder of images, `<directory>/{train,test|val}/<class>/*.{png,jpg,jpeg}`."""
 
-import concurrent.futures
 import os
 import stat
 from pathlib import Path
 
 import numpy as np
 
-from lmjax.data.dataset import Dataset, Split, channel_statistics
-from lmjax.data.decode import BrokenImage, PillowImage
+from lmjax.data.decode import BrokenImage
+from lmjax.data.source import Source, hold_out
 from lmjax.errors import InputError
 
 _SUFFIXES = (".png", ".jpg", ".jpeg")
@@ -78,13 +77,24 @@ def _without_waiting(path: str, flags: int) -> int:
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # not on Windows
 
 
-def split_folder(root: Path, *names: str) -> Path:
-    """The first of the folders `names` that exists below `root`."""
-    for name in names:
-        if os.path.isdir(root / name):
-            return root / name
-    raise InputError(
-        f"{root}: holds no folder {' or '.join(repr(name) for name in names)} (train/<class>/*.jpg is expected)"
+def open_folder(root: Path, tests: tuple[str, ...], val_split: float | None) -> tuple[tuple[str, ...], Source, Source]:
+    """The classes, the training and the test images below a folder, undecoded.
+
+    Args:
+        root: holds `train`, and one of `tests`, with a folder for each class in both.
+        tests: which folders may hold the test images, the best first.
+        val_split: see `hold_out`.
+
+    Raises:
+        InputError: naming the folder that is missing or empty, or the class that only one split has.
+    """
+    if not os.path.isdir(root / "train"):
+        raise InputError(f"{root}: holds no folder 'train' (train/<class>/*.jpg is expected)")
+    classes = class_names(root / "train")
+    found = [name for name in tests if os.path.isdir(root / name)][:1]
+    train, *test = (Files(root / name, classes) for name in ("train", *found))
+    return classes, *hold_out(
+        train, *test or (None,), val_split, root, f"folder {' or '.join(map(repr, found or tests))}"
     )
 
 
@@ -122,83 +132,11 @@ def _hint(folder: Path) -> str:
     return ""
 
 
-def load_folder(directory: str | Path | None, size: int | None = None) -> Dataset:
-    """Decodes every image once, into memory. Nothing is written to disk.
-
-    The classes are the folders below `train`, in alphabetical order. Files with other endings and hidden ones are
-    left alone; grey, palette and CMYK images become RGB, and transparency is dropped.
-
-    Args:
-        directory: holds `train` and `test` (or `val`), with a folder for each class in both.
-        size: None takes the images as they are, all of one size. A number scales each image so that its shorter side
-            has that many pixels (antialiased, bilinear), and cuts out the middle square.
-
-    Raises:
-        InputError: naming the folder that is missing or empty, the class that only one split has, the file that
-            cannot be decoded, or two images of different sizes.
-    """
-    root = require_directory(directory)
-    if size is not None and not 1 <= size <= 65_535:  # beyond, Pillow cannot count all of an image's pixels
-        raise InputError(f"data.size: must be from 1 to 65535 pixels, got {size}")
-    train_folder, test_folder = split_folder(root, "train"), split_folder(root, "test", "val")
-    classes = class_names(train_folder)
-    train, test = (_decoded(Files(folder, classes), size) for folder in (train_folder, test_folder))
-    if train.images.shape[1:] != test.images.shape[1:]:
-        raise InputError(
-            f"{root}: training images are {_pixels(train.images[0])} and test images {_pixels(test.images[0])}: "
-            "bring them to one size with --data.size"
-        )
-    return Dataset(root.name, train, test, classes, *channel_statistics(train.images))
-
-
-def require_directory(directory: str | Path | None) -> Path:
+def require_directory(directory: str | Path) -> Path:
     """The directory that data.dir names, which must exist."""
-    if directory is None:
-        raise InputError("data.dir: a folder data set needs the folder: give --data.dir")
     root = Path(os.path.expanduser(directory))
     if not os.path.isdir(root):  # unlike Path's, it takes any text for a name
         raise InputError(f"data.dir: there is no directory {root}")
     if not os.access(root, os.R_OK | os.X_OK):
         raise InputError(f"data.dir: {root} cannot be read (Permission denied)")
     return root
-
-
-def _decoded(files: Files, size: int | None) -> Split:
-    def decode(i):
-        try:
-            image = PillowImage(files[i][0])
-            return image.whole() if size is None else image.centre(size, size)
-        except BrokenImage as error:
-            raise InputError(f"{files.place(i)}: cannot be decoded ({error}): replace or delete it") from error
-
-    images = None
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding releases the interpreter's lock
-        try:
-            for i, image in enumerate(pool.map(decode, range(len(files)))):
-                if images is None:
-                    images = _room(files, image)
-                elif image.shape != images.shape[1:]:
-                    raise InputError(
-                        f"{files.place(i)}: is {_pixels(image)}, but {files.place(0)} is {_pixels(images[0])}: bring "
-                        "all images to one size with --data.size"
-                    )
-                images[i] = image
-        except InputError:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return Split(images, files.labels)
-
-
-def _room(files: Files, image: np.ndarray) -> np.ndarray:
-    """For as many images as there are files, like this one."""
-    try:
-        return np.empty((len(files), *image.shape), np.uint8)
-    except MemoryError as error:
-        raise InputError(
-            f"{files.folder}: {len(files)} images of {_pixels(image)} do not fit into memory: make them smaller with "
-            "--data.size, or read them while training with --data.name imagenet"
-        ) from error
-
-
-def _pixels(image: np.ndarray) -> str:
-    return f"{image.shape[1]} x {image.shape[0]} pixels"

@@ -1,4 +1,4 @@
-"""ImageNet, or any other set of photographs in one of its layouts: read from disk while training."""
+"""Photographs that are read from disk while training, ImageNet's for example."""
 
 import dataclasses
 import json
@@ -10,8 +10,8 @@ import numpy as np
 
 from lmjax.data import prepared
 from lmjax.data.dataset import utf8
-from lmjax.data.folder import Files, class_names, require_directory, split_folder
-from lmjax.data.stream import Source
+from lmjax.data.folder import open_folder
+from lmjax.data.source import Source
 from lmjax.errors import InputError
 
 # ImageNet's channel means and standard deviations as most recipes have them.
@@ -33,6 +33,9 @@ class Photographs:
         mean, std: of the channels, in the units of a pixel (0 to 255); ImageNet's, float32 [3].
         resized: the shorter side in pixels that the images were brought to beforehand; None for the originals.
         directory: where they are, without symbolic links.
+        decoder: of random crops, "pillow" or "turbo".
+        skip: take another image instead of one that cannot be decoded, and leave it out of an evaluation.
+        workers, threads: processes that decode, 0 for none, and threads in each; None: as many as the cores allow.
     """
 
     name: str
@@ -44,6 +47,10 @@ class Photographs:
     std: np.ndarray = dataclasses.field(default_factory=_STD.copy)
     resized: int | None = None
     directory: str = ""
+    decoder: str = "pillow"
+    skip: bool = False
+    workers: int | None = None
+    threads: int | None = None
 
     def __post_init__(self):
         if len(self.classes) < 2:
@@ -67,29 +74,32 @@ class Photographs:
         }
 
 
-def load_photographs(directory: str | Path | None, size: int) -> Photographs:
-    """Finds the images; none is read yet.
+def load_photographs(
+    root: Path, size: int, *, name: str | None = None, val_split: float | None = None, **options: Any
+) -> Photographs:
+    """Find photographs; none is read yet.
 
     Args:
-        directory: holds `train/<class>/*.JPEG` and `val/<class>/*.JPEG` (or `test`), or a data set that
-            tensorflow-datasets has prepared, at any of its levels (`<directory>/imagenet2012/<version>`).
+        root: holds `train/<class>/*.JPEG` and `val/<class>/*.JPEG` (or `test`), or a data set that TFDS has prepared,
+            at any of its levels (`<root>/imagenet2012/<version>`).
         size: pixels of a side of what the network will see.
+        name: of the prepared data set; None for whichever is there.
+        val_split: see `hold_out`.
+        options: of `Photographs`.
 
     Raises:
         InputError: if it holds neither, or something is missing in it.
     """
-    root = require_directory(directory)
-    if os.path.isdir(root / "train"):
-        resized = _resized(root)
-        classes = class_names(root / "train")
-        train, test = (Files(split_folder(root, *names), classes) for names in (("train",), ("val", "test")))
-        path = root.resolve()
-        return Photographs(path.name, train, test, classes, size, resized=resized, directory=str(path))
-    found = prepared.find(None, root)
+    if name is None and os.path.isdir(root / "train"):
+        path, resized = root.resolve(), _resized(root)
+        classes, train, test = open_folder(root, ("val", "test"), val_split)
+        return Photographs(path.name, train, test, classes, size, resized=resized, directory=str(path), **options)
+    found = prepared.find(name, root)
     if found is None:
         raise InputError(f"data.dir: {root} holds neither train/<class>/*.JPEG nor a prepared data set{_hint(root)}")
-    data = prepared.load(found)
-    return Photographs(data.name, data.train, data.test, data.classes, size, directory=str(found.resolve()))
+    data = prepared.load(found, name=name, val_split=val_split)
+    path = str(found.resolve())
+    return Photographs(data.name, data.train, data.test, data.classes, size, directory=path, **options)
 
 
 def _hint(root: Path) -> str:

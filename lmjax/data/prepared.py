@@ -15,15 +15,20 @@ import itertools
 import json
 import os
 import re
+import shlex
 import threading
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 
+from lmjax import files
+from lmjax.data.folder import require_directory
+from lmjax.data.source import Source, hold_out
 from lmjax.errors import InputError, optional_import
 
 _INFO = "dataset_info.json"  # the last file that TFDS writes
+_NAME = re.compile(r"\w+(/\w[\w.+-]*)?", re.ASCII)
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
 _IMAGE = "tensorflow_datasets.core.features.image_feature.Image"
 _LABEL = "tensorflow_datasets.core.features.class_label_feature.ClassLabel"
@@ -33,27 +38,66 @@ def find(name: str | None, directory: Path) -> Path | None:
     """The newest prepared version below a directory of TFDS, which may be named at any of its levels.
 
     Args:
-        name: of the data set; None takes whichever is there.
+        name: of the data set, as "mnist" or "imagenet_resized/32x32"; None takes whichever is there.
         directory: what TFDS calls data_dir, or the data set's or the version's folder in it.
 
     Raises:
-        InputError: without a name, if the directory holds several data sets.
+        InputError: if the directory holds several data sets without a name, or several variants of the set.
     """
-    if name is not None and (versions := _versions(directory / name)):
-        return versions[-1]
-    if (directory / _INFO).is_file():
-        return directory
-    if versions := _versions(directory):
-        return versions[-1]
-    if name is not None or not directory.is_dir():
-        return None
-    found = {folder.name: versions[-1] for folder in sorted(directory.iterdir()) if (versions := _versions(folder))}
-    if len(found) > 1:
+    parts = () if name is None else tuple(name.split("/"))
+    places = [directory.joinpath(*parts[skipped:]) for skipped in range(len(parts) + 1)]
+    for place in places:
+        if versions := _versions(place):
+            return versions[-1]
+        if (place / _INFO).is_file():
+            return place
+    for place in [p for p in places if name is None or p.name == parts[-1]]:  # it holds variants of the set, or sets
+        folders = sorted(place.iterdir()) if place.is_dir() else []
+        found = {folder.name: versions[-1] for folder in folders if (versions := _versions(folder))}
+        if len(found) > 1:
+            raise InputError(
+                f"{place}: holds several prepared data sets ({', '.join(found)}): name one of their folders, as in "
+                f"--data.dir {place / min(found)}"
+            )
+        if found:
+            return next(iter(found.values()))
+    return None
+
+
+def require_name(kind: str, name: str) -> None:
+    """Raises InputError if TFDS cannot have a data set of that name."""
+    if not _NAME.fullmatch(name):
         raise InputError(
-            f"{directory}: holds several prepared data sets ({', '.join(found)}): name one of their folders, as in "
-            f"--data.dir {directory / min(found)}"
+            f"{kind}: the name must be that of a data set of tensorflow-datasets, as in tfds(mnist) or "
+            f"tfds('imagenet_resized/32x32'), got {name!r}"
         )
-    return next(iter(found.values()), None)
+
+
+def require(name: str, directory: str | Path | None) -> Path:
+    """The newest prepared version of a data set.
+
+    Args:
+        name: what TFDS calls it.
+        directory: see `find`; None: where TFDS prepares a data set unless told otherwise.
+
+    Raises:
+        InputError: if there is none, with the command that prepares it.
+    """
+    if directory is None:
+        root = files.local(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "TFDS_DATA_DIR:").expanduser()
+    else:
+        root = require_directory(directory)
+    if (found := find(name, root)) is not None:
+        return found
+    place = "" if directory is None else f", data_dir={json.dumps(os.fspath(root))}"
+    program = (
+        f'import tensorflow_datasets as tfds; tfds.builder("{name}"{place}).download_and_prepare('
+        'file_format="array_record")'
+    )
+    raise InputError(
+        f"data.dir: {name} is not prepared in {root}: name the folder that has it, or prepare it, which needs "
+        f"tensorflow-datasets and TensorFlow: python -c {shlex.quote(program)}"
+    )
 
 
 def _versions(folder: Path) -> list[Path]:
@@ -224,24 +268,33 @@ class Prepared:
     Attributes:
         name: what TFDS calls it.
         classes: the name of each label.
-        train, test: its images; those of the split "validation" are taken for tests if there is one.
+        train, test: its images.
     """
 
     name: str
     classes: tuple[str, ...]
-    train: Records
-    test: Records
+    train: Source
+    test: Source
 
 
-def load(directory: Path) -> Prepared:
-    """Opens a data set of images and labels that TFDS has prepared.
+def load(
+    directory: Path,
+    *,
+    name: str | None = None,
+    tests: tuple[str, ...] = ("validation", "test"),
+    val_split: float | None = None,
+) -> Prepared:
+    """Open a data set of images and labels that TFDS has prepared.
 
     Args:
         directory: the version's folder, as `find` gives it.
+        name: of the data set; None for whichever it is.
+        tests: the splits that may be tested on, the best first.
+        val_split: see `hold_out`.
 
     Raises:
-        InputError: if TFDS is not installed, or the directory is not whole, in a format that needs TensorFlow, or holds
-            something else than images with one label each.
+        InputError: if TFDS is not installed, or the directory is not whole, in a format that needs TensorFlow, of
+            another data set, or holds something else than images with one label each.
     """
     optional_import(
         "tensorflow_datasets", package="tensorflow-datasets", purpose=f"reading {directory}, prepared by it,"
@@ -249,15 +302,20 @@ def load(directory: Path) -> Prepared:
     again = "prepare the data set again, or name another data.dir"
     try:
         info = json.loads((directory / _INFO).read_text("utf-8"))
-        name, file_format = info["name"], info.get("fileFormat") or "tfrecord"
-        splits = {split["name"]: _shards(directory, name, file_format, split) for split in info.get("splits", [])}
+        whole, file_format = (
+            "/".join(filter(None, (info["name"], info.get("configName")))),
+            info.get("fileFormat") or "tfrecord",
+        )
+        splits = {
+            split["name"]: _shards(directory, info["name"], file_format, split) for split in info.get("splits", [])
+        }
         _, features = _feature(json.loads((directory / "features.json").read_text("utf-8")))
         features = features.get("features", features)
-        if not all(map(str.isprintable, (name, file_format, *splits, *features))):
+        if not all(map(str.isprintable, (whole, file_format, *splits, *features))):
             raise ValueError("a name in it cannot be printed")
         kinds = {key: _feature(features[key]) for key in ("image", "label") if key in features}
         if [kind for kind, _ in kinds.values()] != [_IMAGE, _LABEL]:
-            raise InputError(f"{directory}: holds no images with one label each; {name} has {', '.join(features)}")
+            raise InputError(f"{directory}: holds no images with one label each; {whole} has {', '.join(features)}")
         (_, image), (_, label) = kinds.values()
         dtype, count = image["dtype"], int(label.get("numClasses") or label["num_classes"])
         classes = _class_names(directory / "label.labels.txt", count)
@@ -270,25 +328,25 @@ def load(directory: Path) -> Prepared:
         raise InputError(f"{directory}: has names for {len(classes)} of its {count} classes: {again}")
     if dtype != "uint8":
         raise InputError(f"{directory}: its images are {dtype!r}, not of 8 bits")
-    tests = [split for split in ("validation", "test") if split in splits]
-    if "train" not in splits or not tests:
-        raise InputError(
-            f"{directory}: holds only the splits {', '.join(splits) or '(none)'}; needed are train, and validation or "
-            f"test: {again}"
-        )
+    if name is not None and name not in (whole, info["name"]):
+        raise InputError(f"{directory} holds {whole}, not {name}: name another data.dir")
+    if "train" not in splits:
+        raise InputError(f"{directory}: has no split 'train', only {', '.join(splits) or '(none)'}: {again}")
     if file_format not in ("array_record", "tfrecord"):
         raise InputError(
-            f"{directory}: the format {file_format} cannot be read here: prepare {name} again with "
+            f"{directory}: the format {file_format} cannot be read here: prepare {whole} again with "
             "file_format='array_record'"
         )
-    used = {split: splits[split] for split in ("train", tests[0])}
+    tested = [split for split in tests if split in splits][:1]
+    used = {split: splits[split] for split in ("train", *tested)}
     for split, (_, lengths) in used.items():
         if not sum(lengths):
             raise InputError(f"{directory}: the split {split!r} is empty: {again}")
     # The readers close none of them, and ImageNet has more than a thousand.
     allow_open_files(sum(len(files) for files, _ in used.values()))
-    train, test = (Records(directory, split, *shards, count, file_format) for split, shards in used.items())
-    return Prepared(name, classes, train, test)
+    train, *test = (Records(directory, split, *shards, count, file_format) for split, shards in used.items())
+    part = f"split {' or '.join(map(repr, tested or tests))}"
+    return Prepared(whole, classes, *hold_out(train, *test or (None,), val_split, directory, part))
 
 
 def _shards(directory: Path, name: str, file_format: str, split: dict) -> tuple[list[str], list[int]]:

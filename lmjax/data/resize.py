@@ -17,7 +17,7 @@ from lmjax import files
 from lmjax.data.decode import BrokenImage, PillowImage
 from lmjax.data.folder import Files, class_names, is_image
 from lmjax.data.photographs import RESIZED, Photographs
-from lmjax.data.stream import Source
+from lmjax.data.source import Source
 from lmjax.errors import InputError
 
 _LONGEST = 65500  # pixels of a side of a JPEG file, to libjpeg
@@ -34,7 +34,7 @@ def resize(
 ) -> list[str] | None:
     """Write every photograph whose shorter side is longer than `shorter_side` with that size, the others as they are.
 
-    The copy is a folder {train,val}/<class>/*.JPEG, which `load_photographs` reads like any other, and whose size is
+    The copy is a folder {train,val}/<class>/*.JPEG, which `photographs` reads like any other, and whose size is
     noted in checkpoints. A call that was interrupted goes on where it stopped; what has changed meanwhile is written
     anew. Nothing is deleted, no link is followed, and a copy that is finished stays as it is.
 

@@ -15,31 +15,18 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from multiprocessing import resource_tracker
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from lmjax.data.crops import random_box
 from lmjax.data.decode import DECODERS, BrokenImage, PillowImage
+from lmjax.data.source import Source
 from lmjax.errors import InputError, optional_import
 
 
 class WorkerDied(InputError):
     """A process that makes batches has ended, or was killed."""
-
-
-class Source(Protocol):
-    """Encoded images: `Files` of a folder, or `Records` that tensorflow-datasets has prepared."""
-
-    def __len__(self) -> int: ...
-
-    def __getitem__(self, i: int) -> tuple[bytes, int]:
-        """The content of an image file, and its label. Raises `BrokenImage` if only this one cannot be had."""
-        ...
-
-    def place(self, i: int) -> str:
-        """What to call image i in a message."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)

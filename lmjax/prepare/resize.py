@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lmjax import files
-from lmjax.data import load_photographs
+from lmjax.data import load
 from lmjax.data.resize import count, resize
 
 
@@ -30,7 +30,7 @@ def add(commands: Any) -> None:
 
 def _run(options: Any) -> None:
     images, target = files.local(options.images, "--images"), files.local(options.to, "--to").expanduser()
-    photographs = load_photographs(images, options.shorter_side)
+    photographs = load("photographs", directory=images)
     total = len(photographs.train) + len(photographs.test)
     print(f"{photographs.name}: {total:,} images, to {target}", flush=True)
     with _Progress(total) as progress:

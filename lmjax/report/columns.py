@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from lmjax.config import differences
-from lmjax.published import SHAPES, find
+from lmjax.published import SHAPES, find, table_of
 from lmjax.published import Row as Published
 from lmjax.report.markup import Markup, element, join, scrolling
 from lmjax.report.network import Facts
@@ -38,9 +38,9 @@ def published(row: Row, fact: Facts) -> tuple[str, Published] | None:
     """What was published of the network of a row, on its data."""
     found = find(row.config)
     classes = len(fact.data.get("classes", ())) or None
-    if row.config.data.name == "imagenet" and classes is None:
+    if row.config.data.origin.streamed and classes is None:
         return None  # it may be any set of photographs
-    return found if found and classes in (None, SHAPES[row.config.data.name][1]) else None
+    return found if found and classes in (None, SHAPES[table_of(row.config.data)][1]) else None
 
 
 def recipe(row: Row, theirs: Published) -> list[str]:

@@ -34,7 +34,7 @@ def _of(row: Row, data_dir: str | None) -> Markup:
     run = row.best_run()
     if run is None:
         raise InputError("there is no epoch yet")
-    directory = data_dir if run.config.data.name != "digits" else None  # which come with scikit-learn
+    directory = data_dir if "directory" in run.config.data.origin.takes else None
     found = predict(run, data_dir=directory, limit=TEST_IMAGES, keep=_KEEP)
     pair = element("div", element("div", _matrix(found)), _grid(found), class_="pair")
     return join([element("h3", row.name), element("p", _about(row, run, found), class_="note"), pair])

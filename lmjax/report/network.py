@@ -34,7 +34,7 @@ def facts(row: Row) -> Facts:
     """What is known of the network of a row."""
     data = _described(row)
     shape, classes = data.get("shape"), len(data.get("classes", ()))
-    if not shape and row.config.data.name in published.SHAPES and row.config.data.name != "imagenet":
+    if not shape and row.config.data.name in published.SHAPES:
         shape, classes = published.SHAPES[row.config.data.name]
     known = bool(shape and classes)
     try:

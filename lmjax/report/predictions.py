@@ -10,7 +10,8 @@ import numpy as np
 from flax import nnx
 
 from lmjax.config import Config
-from lmjax.data import ARCHIVES, prepared
+from lmjax.data import prepared
+from lmjax.data.cifar import ARCHIVES
 from lmjax.errors import InputError, optional_import
 from lmjax.report.runs import Run
 from lmjax.training import Trained, open_run

@@ -114,18 +114,15 @@ class Row:
 
 
 def data_of(config: Config) -> tuple[str, str | None]:
-    """What data a run is about: its name, and for a folder of images which folder."""
+    """What data a run is about: its name, and the folder, where that says which images they are."""
     directory = config.data.dir
-    return config.data.name, os.path.abspath(directory) if directory and _is_named(config) else None
+    named = directory and config.data.origin.takes.get("directory")
+    return config.data.name, os.path.abspath(directory) if named else None
 
 
 def data_title(config: Config) -> str:
     """What to call the data set."""
     return f"{Path(config.data.dir).name} ({config.data.name})" if data_of(config)[1] else config.data.name
-
-
-def _is_named(config):
-    return config.data.name in ("folder", "imagenet")  # the others are the same wherever they lie
 
 
 def read(directories: Sequence[str | Path]) -> list[Row]:

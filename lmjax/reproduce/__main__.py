@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--at-once", type=_count, metavar="N", help="runs at a time; two on a CPU, one on other devices"
     )
-    parser.add_argument("--data-name", choices=("cifar10", "folder"), help="how CIFAR-10 is stored")
+    parser.add_argument("--data-name", metavar="NAME", help="how CIFAR-10 is stored: cifar10, folder")
     parser.add_argument("--data-dir", metavar="DIR", help="where it is")
     parser.add_argument("--data-note", metavar="TEXT", help="what to say of the data beside the numbers")
     parser.add_argument("--only-report", action="store_true", help="run nothing")
@@ -89,8 +89,9 @@ def _check(options: argparse.Namespace) -> str:
     if options.table is not None:
         wanted, place = table(options.table), f"table {options.table}"
         options.out = options.out or Path("runs", wanted.folder)
-        if options.data_name and {config.data.name for config in wanted.rows.values()} == {"digits"}:
-            raise InputError(f"--data-name {options.data_name}: this table is about the digits: leave it out")
+        if options.data_name not in (None, *wanted.images.stored):
+            others = f"choose from {', '.join(wanted.images.stored)}" if wanted.images.stored else "leave it out"
+            raise InputError(f"--data-name {options.data_name}: does not hold the images of this table: {others}")
         if options.export is not None:
             results.require_place(options.out, options.export)
     for page in options.page:

@@ -91,7 +91,9 @@ def collect(table: Table, out: Path) -> dict[str, dict[int, dict[str, Any]]]:
             if (summary := record.summary()) is None:
                 continue
             seed, held = _seed(folder), record.config()
-            data = {"name": held.data.name, "dir": held.data.dir}
+            data = {"dir": held.data.dir}
+            if held.data.name in table.images.stored:
+                data["name"] = held.data.name
             record.require_same(place(config, row, seed, out, data), ("seed", "data", "model", "optimizer", "train"))
             _require_complete(summary, record.summary_path)
             images[folder] = held.data.name, summary.get("data")  # an earlier version has not noted it

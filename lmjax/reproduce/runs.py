@@ -73,7 +73,7 @@ def make(
                 name = f"{row}, seed {config.seed}"
                 say(f"{name}:")
                 resume = Record(config.workdir).started
-                like, source = trainers.get(row), (config.data.name, config.data.dir, config.data.size)
+                like, source = trainers.get(row), (config.data.name, config.data.dir)
                 run = Run(config, interruption, resume=resume, like=like, dataset=datasets.get(source), name=name)
                 stories[name] = _unless_diverged(name, run.story())
                 stack.callback(stories[name].close)

@@ -17,12 +17,14 @@ class Images:
         shape: height, width and channels.
         classes: how many.
         train: how many to train on.
+        stored: the data sets that may hold them, by the names in a config; () for that of the rows alone.
     """
 
     name: str
     shape: tuple[int, int, int]
     classes: int
     train: int
+    stored: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +48,7 @@ class Table:
     seeds: dict[str, int]
     pairs: tuple[tuple[str, str], ...]
     folder: str
-    images: Images = Images("CIFAR-10", (32, 32, 3), 10, 50_000)
+    images: Images = Images("CIFAR-10", (32, 32, 3), 10, 50_000, ("cifar10", "folder"))
 
 
 _BRANCHES = "15 evaluations of residual branches, each of one of its own; in reversible more, of half the channels"
@@ -79,7 +81,7 @@ def _scaled_down(name: str, scheme: str) -> Config:
     config = recipes.lm("cifar10", ModelConfig(name, scheme, width=0.5))
     return dataclasses.replace(
         config,
-        data=dataclasses.replace(config.data, name="folder", size=16, augment=("crop(2)", "flip")),
+        data=dataclasses.replace(config.data, name="folder(16)", augment=("crop(2)", "flip")),
         train=dataclasses.replace(config.train, epochs=8),
     )
 

@@ -43,6 +43,8 @@ class Resident:
 
         self._order = jax.jit(order, out_shardings=NamedSharding(mesh, P(None, "data")))
         self._seed = np.uint32(config.seed)
+        # Every process has met the same ones, and so has each seed.
+        self._broken = self._all_broken = list(dataset.broken) if jax.process_index() == 0 else []
         self.train_example = (self._order(self._seed, np.int32(0)), *self._train)
         self.test_example = (*self._test, np.int32(0))
 
@@ -66,11 +68,12 @@ class Resident:
 
     def reseeded(self, seed: int) -> "Resident":
         other = copy.copy(self)  # with the same arrays on the devices
-        other._seed = np.uint32(seed)
+        other._seed, other._broken = np.uint32(seed), self._all_broken
         return other
 
     def take_broken(self) -> list[str]:
-        return []
+        found, self._broken = self._broken, []
+        return found
 
     def close(self) -> None:
         pass

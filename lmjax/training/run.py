@@ -323,7 +323,7 @@ def _train(trainer: Trainer, pause: Callable[[int], bool], profile: Profile | No
 
 def load_data(config: Config) -> data.Dataset | data.Photographs:
     """The data set of a run."""
-    return data.load(config.data.name, directory=config.data.dir, size=config.data.size)
+    return config.data.load()
 
 
 def describe(dataset: data.Dataset | data.Photographs) -> dict[str, Any]:

@@ -30,16 +30,14 @@ class Streamed:
 
     def __init__(self, config: Config, dataset: Photographs, mesh: Mesh, test_batch: int):
         self._arguments = config, dataset, mesh, test_batch
-        options = config.data
-        skip = options.on_error == "skip"
-        loader = functools.partial(Loader, size=dataset.size, decoder=options.decoder, skip=skip)
-        processes_and_threads = _processes_and_threads(options.workers, options.threads)
+        loader = functools.partial(Loader, size=dataset.size, decoder=dataset.decoder, skip=dataset.skip)
+        processes_and_threads = _processes_and_threads(dataset.workers, dataset.threads)
 
         def channel(loader, batch, seed):
             return _Channel(loader, batch, seed, NamedSharding(mesh, P("data")), *processes_and_threads)
 
         self._augment = Pipeline(
-            options.augment, shape=dataset.shape, classes=len(dataset.classes), mean=dataset.mean, streamed=True
+            config.data.augment, shape=dataset.shape, classes=len(dataset.classes), mean=dataset.mean, streamed=True
         )
         train = loader(dataset.train, min_area=self._augment.min_area)
         self._train = channel(train, config.train.batch_size, config.seed)

@@ -127,7 +127,15 @@ def test_photographs_are_attacked_as_the_network_sees_them(tmp_path, capsys):
     pytest.importorskip("grain")
     images = write_folder(tmp_path / "photos", train=33, val=10)
     arguments = ["--config", "configs/imagenet.py:lm_resnet50", "--data.dir", str(images), "--workdir"]
-    arguments += [str(tmp_path / "run"), "--data.size", "32", "--data.workers", "0", "--model.name", "resnet14"]
+    arguments += [
+        str(tmp_path / "run"),
+        "--data.name",
+        "photographs(32)",
+        "--data.workers",
+        "0",
+        "--model.name",
+        "resnet14",
+    ]
     arguments += ["--model.width", "0.125", "--train.batch-size", "16", "--train.eval-batch-size", "16"]
     assert train.main([*arguments, "--train.epochs", "1"]) == 0
     out = tmp_path / "found.json"

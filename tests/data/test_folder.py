@@ -81,7 +81,7 @@ def test_every_kind_of_image_becomes_rgb(folder):
 def test_size_scales_the_shorter_side_and_cuts_the_middle(folder):
     image = np.random.default_rng(0).integers(0, 256, (20, 40, 3), np.uint8)
     Image.fromarray(image).save(folder / "train" / "red" / "wide.png")
-    dataset = load("folder", directory=folder, size=8)
+    dataset = load("folder(8)", directory=folder)
     assert dataset.train.images.shape == (7, 8, 8, 3)
     whole = np.asarray(Image.fromarray(image).resize((16, 8), Image.Resampling.BILINEAR))
     np.testing.assert_array_equal(dataset.train.images[-1], whole[:, 4:12])
@@ -89,14 +89,14 @@ def test_size_scales_the_shorter_side_and_cuts_the_middle(folder):
 
 def test_images_of_several_sizes_need_a_size(folder):
     paint(folder / "train" / "red" / "9.png", (0, 0, 0), size=(9, 8))
-    with pytest.raises(InputError, match=r"9\.png: is 9 x 8 pixels, but .*0\.png is 8 x 8 pixels: .*--data.size"):
+    with pytest.raises(InputError, match=r"9\.png: is 9 x 8 pixels, but .*0\.png is 8 x 8 pixels: .*folder\(32\)"):
         load("folder", directory=folder)
 
 
 def test_splits_of_different_sizes_need_a_size(folder):
     for path in (folder / "test").rglob("*.png"):
         paint(path, (0, 0, 0), size=(9, 9))
-    with pytest.raises(InputError, match=r"training images are 8 x 8 pixels and test images 9 x 9 pixels"):
+    with pytest.raises(InputError, match=r"training images are \(8, 8, 3\) and test images \(9, 9, 3\) .*folder\(32\)"):
         load("folder", directory=folder)
 
 
@@ -168,7 +168,11 @@ def test_what_is_missing_is_named(folder):
 
 
 @pytest.mark.parametrize(
-    ("directory", "message"), [(None, "give --data.dir"), ("/nowhere/at/all", "there is no directory /nowhere/at/all")]
+    ("directory", "message"),
+    [
+        (None, "data.dir: folder needs it: give --data.dir"),
+        ("/nowhere/at/all", "there is no directory /nowhere/at/all"),
+    ],
 )
 def test_directory_must_be_there(directory, message):
     with pytest.raises(InputError, match=message):

@@ -169,14 +169,14 @@ def test_what_is_no_image_is_named(tmp_path, what):
     with pytest.raises(InputError) as error:
         load("folder", directory=tmp_path)
     assert str(error.value).startswith(f"{path}: cannot be decoded (")
-    assert str(error.value).endswith("): replace or delete it")
+    assert str(error.value).endswith("): replace or delete it, or give --data.on-error skip")
 
 
 @pytest.mark.parametrize("what", BROKEN)
 def test_what_is_no_photograph_is_named_or_skipped(tmp_path, decoder, what):
     pytest.importorskip("grain")
     path = damaged_folder(tmp_path, BROKEN[what])
-    data = load("imagenet", directory=tmp_path, size=8)
+    data = load("photographs(8)", directory=tmp_path)
     index = [data.train.place(i) for i in range(5)].index(str(path))
     for min_area in (0.5, None):  # training, and evaluation
         stop, skip = (Loader(data.train, 8, decoder, min_area, skip=skip) for skip in (False, True))
@@ -234,25 +234,25 @@ def test_what_must_not_be_read_is_named(tmp_path, place):
     damaged_folder(tmp_path, lambda path: path.write_bytes(FILES["JPEG"]))
     (tmp_path / place).chmod(0)
     try:
-        for name, size in (("folder", None), ("imagenet", 8)):
+        for name in ("folder", "photographs(8)"):
             with pytest.raises(InputError, match=str(tmp_path / place)):
-                load(name, directory=tmp_path, size=size).train[4]
+                load(name, directory=tmp_path).train[4]
     finally:
         (tmp_path / place).chmod(0o755)
 
 
 @pytest.mark.parametrize("directory", ["a\0b", "\ud800", "x" * 5000, "~nobody-of-this-name/x"])
-@pytest.mark.parametrize("name", ["folder", "imagenet", "cifar10"])
+@pytest.mark.parametrize("name", ["folder", "photographs", "cifar10", "tfds(mnist)"])
 def test_names_of_no_directory(name, directory):
     with pytest.raises(InputError, match=r"data\.dir: there is no directory"):
-        load(name, directory=directory, size=8)
+        load(name, directory=directory)
 
 
 @pytest.mark.parametrize("size", [0, 2**16, 10**12])
 def test_sizes_of_no_image(tmp_path, size):
     damaged_folder(tmp_path, lambda path: path.write_bytes(FILES["JPEG"]))
-    with pytest.raises(InputError, match=r"data\.size: must be from 1 to 65535 pixels"):
-        load("folder", directory=tmp_path, size=size)
+    with pytest.raises(InputError, match=r"size must be from 1 to 65535 pixels|size of folder must be a whole number"):
+        load(f"folder({size})", directory=tmp_path)
 
 
 def test_more_images_than_memory(tmp_path, monkeypatch):
@@ -261,8 +261,10 @@ def test_more_images_than_memory(tmp_path, monkeypatch):
     def full(*_):
         raise MemoryError
 
-    monkeypatch.setattr("lmjax.data.folder.np.empty", full)
-    with pytest.raises(InputError, match=r"train: 5 images of 12 x 16 pixels do not fit into memory: .*--data\.size"):
+    monkeypatch.setattr("lmjax.data.memory.np.empty", full)
+    with pytest.raises(
+        InputError, match=r"train/a/0.png: 5 images of 12 x 16 pixels do not fit into memory: .*folder\(32\)"
+    ):
         load("folder", directory=tmp_path)
 
 
@@ -275,7 +277,7 @@ def test_damaged_note_of_a_smaller_copy(tmp_path, text):
     note = tmp_path / "resized.json"
     note.mkdir() if text is None else note.write_text(text)
     with pytest.raises(InputError, match=f"^{note}: "):
-        load("imagenet", directory=tmp_path, size=8)
+        load("photographs(8)", directory=tmp_path)
 
 
 def test_damaged_archives_of_cifar(tmp_path, put):  # noqa: F811
@@ -411,5 +413,7 @@ def test_prepared_images_of_another_size_are_no_cifar(tmp_path):
     pytest.importorskip("tensorflow_datasets")
     splits = {"train": RECORDS, "test": RECORDS}
     handmade.prepare(tmp_path / "cifar10" / "3.0.2", splits, classes=[f"class{i}" for i in range(10)])
-    with pytest.raises(InputError, match=r"image 0 \(0\.png\) of the split 'train': is 12 x 16 pixels, not 32 x 32"):
+    with pytest.raises(
+        InputError, match=r"cifar10/3\.0\.2: its images are 12 x 16 pixels, not 32 x 32: prepare cifar10 again"
+    ):
         load("cifar10", directory=tmp_path)

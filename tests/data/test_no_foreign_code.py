@@ -11,7 +11,7 @@ from PIL import Image
 
 import train
 from lmjax import InputError, prepare, report
-from lmjax.data import load, load_cifar, load_photographs
+from lmjax.data import load
 from tests.data import handmade
 
 pytest.importorskip("tensorflow_datasets")
@@ -88,10 +88,11 @@ def test_loading(version, tmp_path, place, form):
     plant(version, place, form)
     refused = place in ("image", "label")
     for opened in (
-        lambda: load_cifar("cifar10", tmp_path),
+        lambda: load("cifar10", directory=tmp_path),
         lambda: load("cifar10", directory=version),
-        lambda: load_photographs(tmp_path, 32),
-        lambda: load("imagenet", directory=version, size=32),
+        lambda: load("tfds(cifar10)", directory=tmp_path),
+        lambda: load("photographs(32)", directory=tmp_path),
+        lambda: load("photographs(32)", directory=version),
     ):
         with pytest.raises(InputError, match="no images with one label") if refused else contextlib.nullcontext():
             data = opened()
@@ -106,6 +107,7 @@ def test_commands(version, tmp_path, capsys):
     commands = [
         (train.main, f"{run} --workdir run"),
         (train.main, f"{run} --evaluate run"),
+        (train.main, f"{run} --data.name tfds(cifar10) --workdir again"),
         (report.main, "run --out report.html"),
         (prepare.main, "resize --images cifar10 --to small"),
     ]
@@ -113,5 +115,5 @@ def test_commands(version, tmp_path, capsys):
     for main, words in commands:
         assert main(words.split()) == 0, capsys.readouterr()
     plant(version, "image")
-    refused = [main(words.replace("--workdir run", "--workdir other").split()) for main, words in commands]
-    assert refused == [2, 2, 0, 2]  # a report does without the images
+    refused = [main(words.replace("--workdir ", "--workdir other-").split()) for main, words in commands]
+    assert refused == [2, 2, 2, 0, 2]  # a report does without the images

@@ -19,8 +19,8 @@ def folder(tmp_path):
     return write_folder(tmp_path / "photos", train=12, val=5)
 
 
-def find(folder, size=32):
-    return load("imagenet", directory=folder, size=size)
+def find(folder):
+    return load("photographs(32)", directory=folder)
 
 
 def test_a_folder(folder):
@@ -111,12 +111,10 @@ def test_archives_are_no_data_set_yet(tmp_path):
 
 
 def test_no_directory(tmp_path):
-    with pytest.raises(InputError, match="data set needs the folder"):
-        load("imagenet", size=32)
+    with pytest.raises(InputError, match=r"data\.dir: photographs needs it: give --data\.dir"):
+        load("photographs")
     with pytest.raises(InputError, match="there is no directory"):
         find(tmp_path / "nowhere")
-    with pytest.raises(InputError, match="side of its crops"):
-        load("imagenet", directory=tmp_path)
 
 
 def test_a_file_that_vanishes_is_named(folder):

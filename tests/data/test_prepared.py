@@ -243,7 +243,9 @@ def test_format_that_nothing_here_reads(directory):
         prepared.load(directory)
 
 
-@pytest.mark.parametrize(("kept", "message"), [("train", "only the splits train;"), ("test", "only the splits test;")])
+@pytest.mark.parametrize(
+    ("kept", "message"), [("train", "holds no split 'validation' or 'test'"), ("test", "no split 'train', only test")]
+)
 def test_split_that_is_missing(tmp_path, kept, message):
     handmade.prepare(tmp_path / "mine" / "1.0.0", {kept: RECORDS})
     with pytest.raises(InputError, match=message):

@@ -56,7 +56,7 @@ def test_only_what_is_larger_becomes_smaller(folder, tmp_path, capsys):
             assert max(new.size) == round(44 * max(old.size) / min(old.size))
             small = old.convert("RGB").resize(new.size, Image.Resampling.LANCZOS)
             assert np.abs(np.asarray(small, int) - np.asarray(new)).mean() < 6  # JPEG
-    found = load("imagenet", directory=tmp_path / "small", size=32)
+    found = load("photographs(32)", directory=tmp_path / "small")
     assert found.resized == 44
     assert (len(found.train), len(found.test)) == (12, 6)
 
@@ -84,7 +84,7 @@ def times(folder):
 
 def test_goes_on_where_it_was_interrupted(folder, begun):
     with pytest.raises(InputError, match="is not finished: run the same"):
-        load("imagenet", directory=begun, size=32)
+        load("photographs(32)", directory=begun)
     assert 0 < len(files(begun)) < 18
     kept = {path: time for path, time in times(begun).items() if path.suffix == ".JPEG"}
     assert run(folder, begun) == 0
@@ -162,7 +162,7 @@ def test_what_is_gone_meanwhile_is_named_and_not_deleted(folder, begun, capsys):
     assert not complete(begun)
     stranger.unlink()
     assert run(folder, begun) == 0
-    assert load("imagenet", directory=begun, size=32).classes == ("n0", "n2")
+    assert load("photographs(32)", directory=begun).classes == ("n0", "n2")
 
 
 @pytest.fixture
@@ -318,7 +318,7 @@ def test_a_copy_of_an_earlier_version_trains_but_cannot_be_gone_on_with(folder, 
     note = json.dumps({"shorter_side": 44, "quality": 90, "complete": True} | more)
     (tmp_path / "small" / "resized.json").write_text(note.replace("{folder}", str(folder)))
     if complete(tmp_path / "small"):
-        assert load("imagenet", directory=tmp_path / "small", size=32).resized == 44
+        assert load("photographs(32)", directory=tmp_path / "small").resized == 44
     before = times(tmp_path / "small")
     assert run(folder, tmp_path / "small") == 2
     assert "made by an earlier version, which did not note of what: train on it" in capsys.readouterr().err
@@ -332,7 +332,7 @@ def test_a_smaller_copy_is_not_enlarged(folder, tmp_path, capsys):
     assert f"--shorter-side 45: {tmp_path / 'small'} is a smaller copy itself, of 44 pixels" in capsys.readouterr().err
     assert not (tmp_path / "again").exists()
     assert main([*arguments, "30"]) == 0
-    assert load("imagenet", directory=tmp_path / "again", size=32).resized == 30
+    assert load("photographs(32)", directory=tmp_path / "again").resized == 30
 
 
 def test_a_set_prepared_by_tensorflow_datasets(tmp_path):

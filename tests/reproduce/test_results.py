@@ -131,7 +131,11 @@ def change(path, how):
     [
         ("lm/seed1/config.json", lambda held: held.update(seed=7), "seed 7"),
         ("lm/seed1/config.json", lambda held: held["data"].update(augment=["flip"]), r"data\.augment"),
-        ("lm/seed1/config.json", lambda held: held["data"].update(name="folder"), r"of another run, with data\.name"),
+        (
+            "lm/seed1/config.json",
+            lambda held: held["data"].update(name="folder"),
+            r"holds another run, with data\.name 'folder'",
+        ),
         ("lm/seed1/summary.json", lambda held: held["data"].update(training_images=7), "trained on different images"),
         ("lm/seed1/summary.json", lambda held: held.update(test_accuracy=float("nan")), "no test_accuracy"),
         ("lm/seed1/summary.json", lambda held: held.pop("device"), "has no device"),
@@ -144,6 +148,20 @@ def test_what_is_not_the_run_of_its_place_is_refused(small, made, tmp_path, wher
     change(out / where, how)
     with pytest.raises(InputError, match=message):
         results.collect(small, out)
+
+
+def test_images_that_are_stored_otherwise(small, made, tmp_path):
+    out = tmp_path / "runs"
+    shutil.copytree(made, out)
+    for path in out.rglob("checkpoints"):
+        shutil.rmtree(path)
+    stored = dataclasses.replace(small, images=dataclasses.replace(small.images, stored=("digits", "folder")))
+    for path in out.rglob("config.json"):
+        change(path, lambda held: held["data"].update(name="folder", dir="here"))
+    assert results.collect(stored, out) == results.collect(small, made)
+    change(out / "lm" / "seed1" / "config.json", lambda held: held["data"].update(name="digits", dir=None))
+    with pytest.raises(InputError, match="were trained on different images"):
+        results.collect(stored, out)
 
 
 @pytest.mark.parametrize("name", ["seed01", "seed1 (copy)", "seed٣", "seed3"])
@@ -263,8 +281,13 @@ def test_what_is_said_of_the_data(small, made, tmp_path):
         (["small", "--only-report", "--seeds", "3"], "--seeds: is for making runs"),
         (["small", "--only-report", "--data-note", ""], "--data-note: is for making runs"),
         (["--export", "results"], "--export: of which table?"),
-        (["digits", "--data-name", "cifar10"], "--data-name cifar10: this table is about the digits"),
-        (["digits", "--data-dir", "here"], "data.dir: must be left out for the digits"),
+        (
+            ["digits", "--data-name", "cifar10"],
+            "--data-name cifar10: does not hold the images of this table: leave it out",
+        ),
+        (["small", "--data-name", "folder"], "--data-name folder: does not hold the images of this table"),
+        (["depth", "--data-name", "digits"], "does not hold the images of this table: choose from cifar10, folder"),
+        (["digits", "--data-dir", "here"], "data.dir: must be left out for digits"),
         (["digits", "--page", "/nowhere"], "--page /nowhere: cannot be read"),
         (["digits", "--page", str(ROOT)], "cannot be read"),
         (["digits", "--page", str(ROOT / "LICENSE")], "has no place for this"),

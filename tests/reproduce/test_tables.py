@@ -111,7 +111,7 @@ def test_the_images_are_those_that_are_trained_on():
     for name in ("depth", "deep", "stochastic-depth", "schemes"):
         assert (table(name).images.shape, table(name).images.classes) == published.SHAPES["cifar10"]
     small = table("small")
-    assert {config.data.size for config in small.rows.values()} == {small.images.shape[0]}
+    assert {config.data.name for config in small.rows.values()} == {f"folder({small.images.shape[0]})"}
 
 
 def test_cost_is_bound_by_what_it_says():

@@ -62,9 +62,9 @@ def test_augmentation_is_repeated(tmp_path, config, digits):
 @pytest.mark.slow
 def test_photographs(tmp_path, config):
     pytest.importorskip("grain")
-    photographs = load("imagenet", directory=write_folder(tmp_path / "photos", train=50, val=21), size=16)
+    photographs = load("photographs(16)", directory=write_folder(tmp_path / "photos", train=50, val=21), workers=0)
     config = Config(
-        data=DataConfig("imagenet", size=16, augment=("crop_area(0.3)", "flip"), workers=0),
+        data=DataConfig("photographs(16)", augment=("crop_area(0.3)", "flip")),
         model=ModelConfig("resnet14", "stochastic_depth(lm, 0.5)", width=0.25),
         train=dataclasses.replace(config.train, epochs=1, batch_size=16, eval_batch_size=16),
     )
@@ -73,9 +73,9 @@ def test_photographs(tmp_path, config):
 
 def test_photographs_go_on_after_a_pause_without_being_read_again(tmp_path, config, monkeypatch):
     pytest.importorskip("grain")
-    photographs = load("imagenet", directory=write_folder(tmp_path, train=50, val=21), size=16)
+    photographs = load("photographs(16)", directory=write_folder(tmp_path, train=50, val=21), workers=0)
     config = Config(
-        data=DataConfig("imagenet", size=16, workers=0), model=config.model,
+        data=DataConfig("photographs(16)"), model=config.model,
         train=dataclasses.replace(config.train, epochs=1, batch_size=16, eval_batch_size=16),
     )  # fmt: skip
     with Trainer(config, photographs, ONE) as trainer:

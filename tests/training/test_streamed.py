@@ -23,13 +23,15 @@ ONE = data_mesh(jax.devices()[:1])
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
     """50 photographs of three classes to train on, 21 to test: neither is a multiple of a batch."""
-    return load("imagenet", directory=write_folder(tmp_path_factory.mktemp("photos"), train=50, val=21), size=16)
+    return load(
+        "photographs(16)", directory=write_folder(tmp_path_factory.mktemp("photos"), train=50, val=21), workers=0
+    )
 
 
 @pytest.fixture
 def config():
     return Config(
-        data=DataConfig("imagenet", size=16, augment=("crop_area(0.3)", "flip"), workers=0),
+        data=DataConfig("photographs(16)", augment=("crop_area(0.3)", "flip")),
         model=ModelConfig("resnet14", "lm", width=0.25),
         optimizer=OptimizerConfig(learning_rate=0.02),
         train=TrainConfig(epochs=2, batch_size=16, eval_batch_size=16),
@@ -62,7 +64,7 @@ def test_a_run_that_goes_on_from_any_step_is_the_run_itself(config, photographs)
 def test_workers_change_nothing(config, photographs):
     states = []
     for workers in (0, 2):
-        with Trainer(changed(config, data={"workers": workers}), photographs, ONE) as trainer:
+        with Trainer(config, dataclasses.replace(photographs, workers=workers), ONE) as trainer:
             rows = [trainer.train_epoch() | trainer.evaluate() for _ in range(2)]
             states.append((jax.device_get(trainer.state), [row["test_loss"] for row in rows]))
     chex.assert_trees_all_equal(*states)
@@ -92,8 +94,8 @@ def test_skipped_images_are_reported_and_do_not_count(config, photographs, tmp_p
     root = write_folder(tmp_path, train=20, val=9)
     for broken in (root / "train" / "n1" / "4.JPEG", root / "val" / "n0" / "3.JPEG"):
         broken.write_bytes(broken.read_bytes()[:300])
-    config = changed(config, data={"on_error": "skip"}, train={"batch_size": 20, "eval_batch_size": 4})
-    with Trainer(config, load("imagenet", directory=root, size=16), ONE) as trainer:
+    config = changed(config, train={"batch_size": 20, "eval_batch_size": 4})
+    with Trainer(config, load("photographs(16)", directory=root, on_error="skip"), ONE) as trainer:
         trainer.train_epoch()
         metrics = trainer.evaluate()
         assert (metrics["test_accuracy"] * 8) % 1 == pytest.approx(0, abs=1e-6)
@@ -133,15 +135,15 @@ def test_top5_is_reported_from_a_hundred_classes_on(config, photographs):
 @pytest.mark.parametrize("often", [1, pytest.param(4, marks=pytest.mark.slow)])
 def test_lost_worker_is_replaced(config, photographs, capfd, often):
     """As if for want of memory: the batches are the same, unless it happens again and again."""
-    config = changed(config, data={"workers": 1}, train={"epochs": often, "batch_size": 4})
+    config = changed(config, train={"epochs": often, "batch_size": 4})
 
     def kill():
         (worker,) = multiprocessing.active_children()
         worker.kill()
         worker.join()
 
-    inside = changed(config, data={"workers": 0})
-    with Trainer(inside, photographs, ONE) as whole, Trainer(config, photographs, ONE) as trainer:
+    outside = dataclasses.replace(photographs, workers=1)
+    with Trainer(config, photographs, ONE) as whole, Trainer(config, outside, ONE) as trainer:
         for epoch in range(often):
             expected = whole.train_epoch()["train_loss"]
             assert trainer.train_epoch(pause=lambda step: True) is None

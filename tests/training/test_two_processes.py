@@ -24,15 +24,14 @@ import json, os, sys
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
 import jax
 jax.distributed.initialize(sys.argv[1], num_processes=2, process_id=int(sys.argv[2]))
-from lmjax import data
 from lmjax.config import from_dict
 from lmjax.training import Trainer
 config = from_dict(json.loads(sys.argv[3]))
-dataset = data.load(config.data.name, directory=config.data.dir, size=config.data.size)
+dataset = config.data.load()
 with Trainer(config, dataset) as trainer:
     assert trainer.mesh.size == 8 and jax.local_device_count() == 4
     row = trainer.train_epoch() | trainer.evaluate() | {"k": trainer.coefficients()}
-    if config.data.name == "imagenet":
+    if config.data.origin.streamed:
         train, test = trainer.feed.train_arrays(0, [1]), trainer.feed.test_arrays()
         seen = [[shard.data.tolist() for _, labels in batches for shard in labels.addressable_shards]
                 for batches in (train, test)]
@@ -93,7 +92,7 @@ def test_two_processes_read_disjoint_shares_whose_union_is_the_data_set(config, 
     root = write_folder(tmp_path, train=40, val=40, classes=40)
     config = dataclasses.replace(
         config,
-        data=dataclasses.replace(config.data, name="imagenet", dir=str(root), size=16, augment=("default",), workers=1),
+        data=dataclasses.replace(config.data, name="photographs(16)", dir=str(root), augment=("default",), workers=1),
         train=dataclasses.replace(config.train, batch_size=40, eval_batch_size=16),
     )
     first, second = in_two_processes(config)
@@ -102,7 +101,7 @@ def test_two_processes_read_disjoint_shares_whose_union_is_the_data_set(config, 
         assert not set(mine) & set(other)
         assert sorted(mine + other) == list(range(40))
     assert first == second
-    with Trainer(config, data.load("imagenet", directory=root, size=16), data_mesh()) as trainer:
+    with Trainer(config, data.load("photographs(16)", directory=root), data_mesh()) as trainer:
         images, labels = next(iter(trainer.feed.train_arrays(0, [1])))
         assert sorted(np.asarray(labels).tolist()) == list(range(40))
         assert images.shape == (40, 16, 16, 3)
