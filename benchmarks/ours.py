@@ -39,7 +39,7 @@ class Case:
     """What is trained: on a batch of random images, by SGD with momentum 0.9, weight decay 1e-4 and rate 0.1.
 
     Attributes:
-        name, stepper, dtype, width, memory, unroll, activation: see `ModelConfig`.
+        name, stepper, dtype, width, memory, unroll, placement: see `ModelConfig`.
         batch: images a step.
         size: their height and width.
         classes: their labels.
@@ -54,14 +54,14 @@ class Case:
     width: float = 1.0
     memory: str = "stored"
     unroll: bool | None = None
-    activation: str | None = None
+    placement: str | None = None
 
     def images(self) -> tuple[np.ndarray, np.ndarray]:
         """The batch that all peers are given."""
         return random_batch(self.batch, self.size, self.classes)
 
     def config(self, epochs: int = 160) -> Config:
-        fields = ("name", "stepper", "dtype", "width", "memory", "unroll", "activation")
+        fields = ("name", "stepper", "dtype", "width", "memory", "unroll", "placement")
         model = ModelConfig(**{field: getattr(self, field) for field in fields})
         return Config(DataConfig("cifar10"), model, train=TrainConfig(epochs=epochs, batch_size=self.batch))
 

@@ -132,7 +132,7 @@ def lm_overhead(plan: Plan) -> list[dict]:
 
 def imagenet_case(plan: Plan, stepper: str) -> ours.Case:
     """Post-activated, as torchvision's: the same network for `euler`."""
-    options = {"batch": 256, "dtype": "bfloat16", "size": 224, "classes": 1000, "activation": "post"}
+    options = {"batch": 256, "dtype": "bfloat16", "size": 224, "classes": 1000, "placement": "post"}
     return ours.case(plan.tiny, "resnet50", stepper=stepper, **options)
 
 

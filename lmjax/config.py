@@ -134,8 +134,12 @@ class ModelConfig(_Checked):
     branch: str | None = None
     """The residual branch: basic, bottleneck, symmetric, or a call such as "bottleneck(groups=8)"; None: the network's
     own."""
-    activation: Literal["pre", "post"] | None = None
-    """Before each convolution, or after; None: the network's own."""
+    normalization: str | None = None
+    """batch, layer, rms, or a call such as "group(8)", of the whole network; None: the network's own."""
+    activation: str | None = None
+    """relu, gelu, silu, ..., of the whole network; None: the network's own."""
+    placement: Literal["pre", "post"] | None = None
+    """Of normalization and activation: before each convolution, or after; None: the network's own."""
     shortcut: str | None = None
     """Where the shape changes: projection (a convolution), pad (averaging and zero channels); None: the network's
     own."""
@@ -143,7 +147,7 @@ class ModelConfig(_Checked):
     """A stage begins with a plain step, or with one of the scheme, whose history then crosses the boundary by
     projections of its own; None: the network's own."""
     zero_init: bool = False
-    """Start every residual branch at zero, by its last normalisation's scale (post-activated) or its last convolution's
+    """Start every residual branch at zero, by its last normalization's scale (post-activated) or its last convolution's
     kernel (pre-activated): the network starts as its shortcuts."""
     sharing: Literal["none", "convolutions", "all"] = "none"
     """What the evaluations of one step share (poly, Runge-Kutta schemes)."""
@@ -161,15 +165,20 @@ class ModelConfig(_Checked):
         if self.stepper is not None:
             steppers.get(self.stepper)
             object.__setattr__(self, "stepper", steppers.normalize(self.stepper))
-        if not self.name.isidentifier() or (self.branch, self.shortcut) != (None, None):
+        _require(
+            self.activation not in ("pre", "post"), "model.activation",
+            "a function such as relu (before or after the convolutions is model.placement now)", self.activation,
+        )  # fmt: skip
+        parts = ("branch", "normalization", "activation", "shortcut")
+        chosen = {key: getattr(self, key) for key in parts if getattr(self, key) is not None}
+        if chosen or not self.name.isidentifier():
             from lmjax import networks  # only here, so that most configs do not need Flax
 
             networks.get(self.name)
             object.__setattr__(self, "name", networks.normalize(self.name))
-            for key, known in (("branch", networks.branches), ("shortcut", networks.shortcuts)):
-                if getattr(self, key) is not None:
-                    known.get(getattr(self, key))
-                    object.__setattr__(self, key, known.normalize(getattr(self, key)))
+            for key, call in chosen.items():
+                networks.options.PARTS[key].get(call)
+                object.__setattr__(self, key, networks.options.PARTS[key].normalize(call))
 
     def build(self, *, classes: int, cin: int, rngs: Any) -> Any:
         """The network, from `lmjax.networks.create`.
@@ -291,7 +300,7 @@ class TrainConfig(_Checked):
     nan_limit: int = 10
     """After so many updates left out in an epoch, or so often back in a run, it stops after all."""
     batch_norm_group: int | None = None
-    """Take the statistics of batch normalisation over groups of so many images of a batch, whatever the number of
+    """Take the statistics of batch normalization over groups of so many images of a batch, whatever the number of
     devices; None: over the whole batch. No device waits for another while it divides the images a device has."""
     shard_parameters: bool = False
     """Divide the parameters and the optimiser's state over the devices (FSDP) instead of keeping all on each: for

@@ -61,7 +61,7 @@ def _resnets(data: str, errors: dict[int, float | None], counts: dict[int, int],
 
 def _post(data: str, depth: int, parameters: int, error: float, *, stepper: str = "euler", source: str = _HE16):
     """As first published: post-activated, shortcuts without parameters."""
-    model = ModelConfig(f"resnet{depth}", stepper, activation="post", shortcut="pad")
+    model = ModelConfig(f"resnet{depth}", stepper, placement="post", shortcut="pad")
     if source == _HUANG:
         return Row(recipes.stochastic_depth(data, model, nesterov=True), parameters, error, source)
     return Row(recipes.lm(data, model), parameters, error, source, note="its shortcuts subsample, these average")

@@ -5,12 +5,14 @@ text is evaluated; arguments are checked against the annotations of the function
 """
 
 import ast
+import functools
 import inspect
 import re
 import sys
 import types
 import typing
 from collections.abc import Callable, Iterator
+from numbers import Real
 from typing import Any, Literal, NamedTuple
 
 from lmjax.errors import InputError, unknown
@@ -57,7 +59,7 @@ class Registry:
             name: of the part; None takes the function's.
 
         Returns:
-            The function itself.
+            The function, which now checks its arguments by their annotations; the same call gives the same part.
 
         Raises:
             InputError: if lmjax has a part of that name, or if it is no name. One of your own is replaced.
@@ -69,8 +71,29 @@ class Registry:
             raise InputError(f"{self.kind} {key!r}: is no name: use letters, digits and _, as in register(name=...)")
         if key in self._makers and _ours(self._makers[key]) and not _ours(make):
             raise InputError(f"lmjax has a {self.kind} named {key!r}: choose another name")
-        self._makers[key] = make
-        return make
+        self._makers[key] = self._checked(make, key)
+        return self._makers[key]
+
+    def _checked(self, make, name):
+        signature, made = inspect.signature(make), functools.cache(make)
+
+        @functools.wraps(make)
+        def checked(*arguments, **options):
+            bound, hints = signature.bind(*arguments, **options), typing.get_type_hints(make)
+            bound.apply_defaults()
+            for key, given in bound.arguments.items():
+                starred = signature.parameters[key].kind is inspect.Parameter.VAR_POSITIONAL
+                for value in given if starred else (given,):
+                    if key in hints and not _fits(value, hints[key]):
+                        raise InputError(f"{name}: {key} must be {self._must(hints[key])}, got {value!r}")
+            given, named = _frozen(bound.args), {key: _frozen(value) for key, value in bound.kwargs.items()}
+            try:
+                hash((given, *named.values()))
+            except TypeError:  # the cache cannot tell it from others
+                return make(*given, **named)
+            return made(*given, **named)
+
+        return checked
 
     def names(self) -> tuple[str, ...]:
         """All names, in the order in which they were added."""
@@ -161,18 +184,11 @@ class Registry:
             bound = inspect.signature(make).bind(*arguments, **options)
         except TypeError as error:
             raise InputError(f"{self.kind} {whole!r}: {error}; {name} takes {_signature(make)}") from None
-        hints = typing.get_type_hints(make)
-        starred = {p.name for p in bound.signature.parameters.values() if p.kind is p.VAR_POSITIONAL}
-        values = {}
+        hints, values = typing.get_type_hints(make), {}
         for key, given in bound.arguments.items():
-            hint = hints.get(key)
-            for expression in given if key in starred else (given,):
-                value = values[expression] = self._value(expression, whole, hint)
-                if hint is not None and not _fits(value, hint):
-                    raise InputError(
-                        f"{self.kind} {whole!r}: {key} of {name} must be {self._must(hint)}, got {value!r}"
-                    )
-        try:  # as it was written, which is what a cache goes by
+            for expression in given if isinstance(given, tuple) else (given,):
+                values[expression] = self._value(expression, whole, hints.get(key))
+        try:
             return make(*map(values.get, arguments), **{key: values[each] for key, each in options.items()})
         except InputError:
             raise
@@ -184,21 +200,29 @@ class Registry:
         options = [option for option in _options(hint) if option is not type(None)]
         words = [repr(choice) for choice in _choices(hint)]
         words += [
-            f"a {self.kind}" if option is self.makes else _WORDS.get(option, getattr(option, "__name__", str(option)))
+            f"a {self.kind} such as {self.example}"
+            if option is self.makes
+            else _WORDS.get(option, getattr(option, "__name__", str(option)))
             for option in options
             if typing.get_origin(option) is not Literal
         ]
         return " or ".join(words + ["None"] * (type(None) in _options(hint)))
 
     def _unknown(self, name):
-        other = next((r.kind for r in KINDS.values() if r is not self and name in r._makers), None)
+        other = next((plural for plural, r in KINDS.items() if r is not self and name in r._makers), None)
         error = f"{unknown(self.kind, name, self._makers)}{self._hint}"
-        return InputError(f"{error} ({name!r} is a {other})" if other else error)
+        return InputError(f"{error} ({name!r} is one of the {other})" if other else error)
 
     def _unreadable(self, text):
         shown = text if len(text) <= 200 else f"{text[:200]}..."
         name = self.example.partition("(")[0]
         return InputError(f"{self.kind} {shown!r}: give a name such as {name}, or a call such as {self.example}")
+
+
+def _frozen(value: Any) -> Any:
+    """An argument as something that a cache can keep: lists and arrays as tuples."""
+    value = value.tolist() if hasattr(value, "tolist") else value
+    return tuple(map(_frozen, value)) if isinstance(value, (list, tuple)) else value
 
 
 def _ours(make: Callable[..., Any]) -> bool:
@@ -241,7 +265,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if typing.get_origin(hint) is Literal:
         return value in typing.get_args(hint)
     if hint is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+        return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     if hint is int:  # more than 32 bits would count for ever
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
     if hint is None:

@@ -156,8 +156,9 @@ def test_a_config_survives_its_own_file(config):
 @pytest.mark.parametrize("key", KEYS)
 def test_a_changed_key_is_the_difference_unless_it_is_a_place(key):
     found = []
-    parts = {"model.branch": networks.branches, "model.shortcut": networks.shortcuts}
-    values = st.sampled_from(parts[key].names()) if key in parts else fitting(TYPES[key])
+    section, _, name = key.rpartition(".")
+    parts = networks.options.PARTS.get(name) if section == "model" else None
+    values = fitting(TYPES[key]) if parts is None else st.sampled_from(parts.plain())
 
     @settings(check, max_examples=20)
     @given(st.sampled_from(ONES), values)

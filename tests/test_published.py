@@ -109,7 +109,7 @@ def test_a_run_of_another_network_or_data_has_no_row():
     assert published.find(dataclasses.replace(config, data=DataConfig("digits"))) is None
 
 
-def test_rows_are_listed_for_those_who_ask_for_none_or_for_another():
+def test_rows_are_listed_for_those_who_ask_for_none_or_for_another(tmp_path):
     with pytest.raises(InputError, match=r"cifar10\.py: has several rows; give one of\n") as error:
         command_line.load(CONFIGS / "cifar10.py")
     assert "cifar10.py:lm_resnet20           resnet20, lm: 272,384 parameters, published error 8.33%" in str(
@@ -117,8 +117,9 @@ def test_rows_are_listed_for_those_who_ask_for_none_or_for_another():
     )
     with pytest.raises(InputError, match="has no row 'lm_resnet2': did you mean 'lm_resnet"):
         command_line.load(f"{CONFIGS}/cifar10.py:lm_resnet2")
+    (tmp_path / "one.py").write_text("from lmjax.config import Config\nconfig = Config()\n")
     with pytest.raises(InputError, match="has no `rows`, so leave out :x"):
-        command_line.load(f"{CONFIGS}/digits.py:x")
+        command_line.load(f"{tmp_path}/one.py:x")
 
 
 def test_names_of_runs():

@@ -63,13 +63,13 @@ def test_calls(shapes, call, part):
     [
         ("bok(3)", "unknown shape 'bok': did you mean 'box'? known: box, label, no_thing, stack"),
         ("box", "shape 'box': missing a required argument: 'side'; box takes (side, *, color='red')"),
-        ("box(2.5)", "shape 'box(2.5)': side of box must be a whole number, got 2.5"),
-        ("box(3, color='green')", "color of box must be 'red' or 'dark_blue' or None, got 'green'"),
+        ("box(2.5)", "box: side must be a whole number, got 2.5"),
+        ("box(3, color='green')", "box: color must be 'red' or 'dark_blue' or None, got 'green'"),
         ("box(3, color=green)", "unknown shape 'green'"),
-        ("label(3)", "text of label must be a string, got 3"),
+        ("label(3)", "label: text must be a string, got 3"),
         ("label(font=sans)", "shape 'label(font=sans)': missing a required argument: 'text'"),
-        ("stack(3)", "parts of stack must be a shape, got 3"),
-        ("lm", "unknown shape 'lm': known: box, label, no_thing, stack ('lm' is a stepper)"),
+        ("stack(3)", "stack: parts must be a shape such as box(3), got 3"),
+        ("lm", "unknown shape 'lm': known: box, label, no_thing, stack ('lm' is one of the steppers)"),
         ("box(3).x", "shape 'box(3).x': give a name such as box, or a call such as box(3)"),
     ],
 )

@@ -102,12 +102,12 @@ def _first_step(stage, u, history, info):
         state, v = stage.begin(u, history, info)
         return state, stage.join(v), None
     with_branches, without = nnx.clone(stage), nnx.clone(stage)
-    with_branches.entry.post = without.entry.post = False
+    with_branches.entry.after = without.entry.after = lambda u: u
     without.entry.stepper = _silenced(stage.entry.stepper)
     (arrived, history_after), v = with_branches.begin(u, history, info)
     (stayed, _), _ = without.begin(u, history, info)
-    rectified = jax.tree.map(jax.nn.relu, arrived) if stage.entry.post else arrived
-    return (rectified, history_after), stage.join(v), stage.join(arrived) - stage.join(stayed)
+    increment = stage.join(arrived) - stage.join(stayed)
+    return (jax.tree.map(stage.entry.after, arrived), history_after), stage.join(v), increment
 
 
 def _silent(f: Branch) -> Branch:

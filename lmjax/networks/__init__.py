@@ -7,8 +7,8 @@ from lmjax.networks.cost import branch_evaluations, convolutions, forward_macs
 from lmjax.networks.fractalnet import FractalNet
 from lmjax.networks.named import create, get, normalize
 from lmjax.networks.network import Architecture, Network, coefficients, parameter_count, scheme, zero_stability
-from lmjax.networks.normalisation import BatchNorm, group_batch_norm
-from lmjax.networks.options import Options, branches, names, registry, shortcuts
+from lmjax.networks.normalization import BatchNorm, group_batch_norm
+from lmjax.networks.options import Options, activations, branches, names, normalizations, registry, shortcuts
 from lmjax.networks.stack import Stack
 from lmjax.networks.stage import Entry, Stage
 
@@ -29,6 +29,7 @@ __all__ = [
     "Stack",
     "Stage",
     "Symmetric",
+    "activations",
     "basic",
     "bottleneck",
     "branch_evaluations",
@@ -42,6 +43,7 @@ __all__ = [
     "get",
     "group_batch_norm",
     "names",
+    "normalizations",
     "normalize",
     "parameter_count",
     "register",

@@ -17,9 +17,9 @@ class Coefficient(nnx.Param):
 class Block(nnx.Module):
     """One step of a scheme: its branches, one an evaluation, and its coefficients.
 
-    Batch normalisation updates its running statistics once a step, whatever the scheme:
+    Batch normalization updates its running statistics once a step, whatever the scheme:
 
-    - Where evaluations share convolutions, each normalises with statistics, scale and bias of its own (as in the
+    - Where evaluations share convolutions, each normalizes with statistics, scale and bias of its own (as in the
       released PolyNet): f(u) and f(f(u)) are distributed differently, and evaluating with the statistics of the other
       would not be the function that was trained.
     - Where they share everything, the update is the mean over the evaluations.
@@ -28,13 +28,13 @@ class Block(nnx.Module):
 
     Args:
         options: the scheme; the branch; what its evaluations share: nothing, their convolutions, or everything; and,
-            by the activation, whether the state is rectified after the step.
+            if post-activated, the activation of the state after the step.
         channels: of the state.
         rngs: draws the initial parameters.
     """
 
     def __init__(self, options: Options, channels: int, *, rngs: nnx.Rngs):
-        self.stepper, self.post = options.stepper, options.post
+        self.stepper, self.after = options.stepper, options.after
         width = channels // self.stepper.parts
         count = 1 if options.sharing == "all" else self.stepper.evaluations
         self.branches = List([options.branch(width, width, options=options, rngs=rngs) for _ in range(count)])
@@ -50,7 +50,7 @@ class Block(nnx.Module):
         u, history = self.stepper.step(tuple(fs), u, history, self.values(), info)
         for branch, update in self.merged([f.statistics for f in fs]):
             nnx.update(branch, update)
-        return self.after(u), history
+        return jax.tree.map(self.after, u), history
 
     def evaluated(self) -> list[nnx.Module]:
         """The branch of each evaluation."""
@@ -64,10 +64,7 @@ class Block(nnx.Module):
 
     def values(self) -> Any:
         """The coefficients, as the scheme takes them."""
-        return coefficient_values(self.coefficients, self.coefficient_tree)
-
-    def after(self, u: Any) -> Any:
-        return jax.tree.map(jax.nn.relu, u) if self.post else u
+        return jax.tree.unflatten(self.coefficient_tree, [variable[...] for variable in self.coefficients])
 
 
 class PureBranch:
@@ -101,8 +98,3 @@ def draw_coefficients(stepper: Stepper, channels: int, rngs: nnx.Rngs) -> tuple[
     coef = () if stepper.coef is None else stepper.coef(rngs.params(), channels)
     leaves, tree = jax.tree.flatten(coef)
     return List([Coefficient(leaf) for leaf in leaves]), tree
-
-
-def coefficient_values(coefficients: Any, tree: Any) -> Any:
-    """The coefficients of a step from its variables."""
-    return jax.tree.unflatten(tree, [variable[...] for variable in coefficients])

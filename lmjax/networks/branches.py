@@ -2,12 +2,13 @@
 
 Convolutions have no bias and are drawn from N(0, 2 / fan-out) (He et al. 2015); feature maps are NHWC. A branch is
 pre-activated (BN-ReLU before each convolution; He et al. 2016b) unless it is asked to be post-activated (BN after each
-one, ReLU between them; He et al. 2016a). Then the state is rectified after each step.
+one, ReLU between them; He et al. 2016a). Then the state is rectified after each step. BN and ReLU stand for the
+normalization and the activation of the options.
 
 Every kind is called as `kind(cin, cout, stride=1, options=Options(), rngs=rngs)`, takes from the options what concerns
-it (activation, zero_init, dtype), and makes a module that maps [N, H, W, cin] to [N, H / stride, W / stride, cout]. A
-kind whose class has an `entry` keeps the shape: that is the branch where the shape changes. A shortcut whose class is
-`first` changes the shape before a step, which then is one at the new shape.
+it (normalization, activation, their placement, zero_init, dtype), and makes a module that maps [N, H, W, cin] to
+[N, H / stride, W / stride, cout]. A kind whose class has an `entry` keeps the shape: that is the branch where the shape
+changes. A shortcut whose class is `first` changes the shape before a step, which then is one at the new shape.
 """
 
 import functools
@@ -20,7 +21,7 @@ from jax.typing import DTypeLike
 
 from lmjax.errors import InputError
 from lmjax.networks.convolution import convolve
-from lmjax.networks.normalisation import BatchNorm
+from lmjax.networks.normalization import norm, relu
 from lmjax.networks.options import PUBLISHED, Kind, Options, branches, plain, shortcuts
 
 _he_fan_out = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -36,25 +37,20 @@ def conv(
     )  # fmt: skip
 
 
-def norm(channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> BatchNorm:
-    """Batch normalisation, statistics in float32, over the batch of all devices unless it is grouped."""
-    return BatchNorm(channels, momentum=0.9, epsilon=1e-5, dtype=dtype, rngs=rngs)
-
-
 class Activation(nnx.Module):
-    """Batch normalisation and ReLU."""
+    """Normalization and activation: batch normalization and ReLU unless the options say otherwise."""
 
-    def __init__(self, channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.norm = norm(channels, dtype=dtype, rngs=rngs)
+    def __init__(self, channels: int, options: Options = PUBLISHED, *, rngs: nnx.Rngs):
+        self.norm, self.function = norm(channels, options, rngs), options.activation or relu()
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return jax.nn.relu(self.norm(x))
+        return self.function(self.norm(x))
 
 
 class Convolutions(nnx.Module):
     """Convolutions one after another: conv1, conv2, ... with act1, act2, ... before them, or norm1, ... after.
 
-    With zero_init, f = 0 at first: the last normalisation's scale is zero if post-activated (Goyal et al. 2017), else
+    With zero_init, f = 0 at first: the last normalization's scale is zero if post-activated (Goyal et al. 2017), else
     the last convolution's kernel (as the last layer of a branch in Zhang et al. 2019).
 
     Args:
@@ -66,19 +62,20 @@ class Convolutions(nnx.Module):
         self, layers: Callable[[int, int], Sequence[tuple[int, int, int, int]]], cin: int, cout: int, *,
         stride: int = 1, options: Options = PUBLISHED, rngs: nnx.Rngs,
     ):  # fmt: skip
-        post, dtype = options.post, options.dtype
-        layers = layers(cout, stride)
-        self.post, self.layers = post, len(layers)
+        layers, post, dtype = layers(cout, stride), options.post, options.dtype
+        self.post, self.layers, self.function = post, len(layers), options.activation or relu()
         for i, (cout, size, stride, groups) in enumerate(layers, start=1):
             if not post:
-                setattr(self, f"act{i}", Activation(cin, dtype=dtype, rngs=rngs))
+                setattr(self, f"act{i}", Activation(cin, options, rngs=rngs))
             setattr(self, f"conv{i}", conv(cin, cout, size, stride=stride, groups=groups, dtype=dtype, rngs=rngs))
             if post:
-                setattr(self, f"norm{i}", norm(cout, dtype=dtype, rngs=rngs))
+                setattr(self, f"norm{i}", norm(cout, options, rngs))
             cin = cout
         if options.zero_init:
             # Never a scale before a ReLU: relu'(0) = 0, so that neither it nor the convolution behind it would learn.
-            last = getattr(self, f"norm{i}").scale if post else getattr(self, f"conv{i}").kernel
+            last = getattr(getattr(self, f"norm{i}"), "scale", None) if post else getattr(self, f"conv{i}").kernel
+            if last is None:
+                raise InputError("zero_init: this normalization has no scale to start at zero: leave zero_init out")
             last[...] = jnp.zeros_like(last[...])
 
     def __call__(self, u: jax.Array) -> jax.Array:
@@ -86,21 +83,19 @@ class Convolutions(nnx.Module):
             convolve = getattr(self, f"conv{i}")
             if self.post:
                 u = getattr(self, f"norm{i}")(convolve(u))
-                u = jax.nn.relu(u) if i < self.layers else u
+                u = self.function(u) if i < self.layers else u
             else:
                 u = convolve(getattr(self, f"act{i}")(u))
         return u
 
 
 @branches.register
-@functools.cache
 def basic() -> Kind:
     """Two 3x3 convolutions, the stride in the first one (He et al. 2016a)."""
     return functools.partial(Convolutions, lambda cout, stride: [(cout, 3, stride, 1), (cout, 3, 1, 1)])
 
 
 @branches.register
-@functools.cache
 def bottleneck(inner: float = 1 / 4, groups: int = 1, *, stride_first: bool = False) -> Kind:
     """1x1, 3x3 and 1x1 convolutions (He et al. 2016a; with groups, Xie et al. 2017).
 
@@ -146,7 +141,7 @@ class Symmetric(nnx.Module):
         if options.zero_init:  # relu'(0) = 0 wherever it is made zero
             raise InputError("zero_init: a symmetric branch that starts at zero never learns: leave it out")
         self.conv = conv(cin, cout, 3, dtype=options.dtype, rngs=rngs)
-        self.act = Activation(cout, dtype=options.dtype, rngs=rngs)
+        self.act = Activation(cout, options, rngs=rngs)
 
     def __call__(self, u: jax.Array) -> jax.Array:
         x = self.act(self.conv(u))
@@ -161,12 +156,12 @@ class Projection(nnx.Module):
     """The shortcut where the shape changes: BN-ReLU-conv1x1 (the code of Lu et al. 2018), or conv1x1-BN."""
 
     def __init__(self, cin: int, cout: int, *, stride: int = 1, options: Options = PUBLISHED, rngs: nnx.Rngs):
-        self.post, dtype = options.post, options.dtype
+        self.post = options.post
         if not self.post:
-            self.act = Activation(cin, dtype=dtype, rngs=rngs)
-        self.conv = conv(cin, cout, 1, stride=stride, dtype=dtype, rngs=rngs)
+            self.act = Activation(cin, options, rngs=rngs)
+        self.conv = conv(cin, cout, 1, stride=stride, dtype=options.dtype, rngs=rngs)
         if self.post:
-            self.norm = norm(cout, dtype=dtype, rngs=rngs)
+            self.norm = norm(cout, options, rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return self.norm(self.conv(x)) if self.post else self.conv(self.act(x))
@@ -220,7 +215,7 @@ class Stem(nnx.Module):
     ):  # fmt: skip
         self.conv = conv(cin, cout, size, stride=stride, dtype=options.dtype, rngs=rngs)
         # Post-activated, the first branch has none of its own before its convolution.
-        self.act = Activation(cout, dtype=options.dtype, rngs=rngs) if activation or options.post else None
+        self.act = Activation(cout, options, rngs=rngs) if activation or options.post else None
         self.pool = pool
 
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -5,6 +5,7 @@ change the shape before the first step of a stage, so that every step is one at 
 """
 
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -14,11 +15,25 @@ from lmjax.errors import InputError
 from lmjax.networks.branches import basic, keep_shape
 from lmjax.networks.convolution import convolve
 from lmjax.networks.network import NORMAL, Architecture, NormalizedLinear
+from lmjax.networks.normalization import gelu, norm
 from lmjax.networks.options import PUBLISHED, Kind, Options, branches, family, plain, registry, shortcuts
 
 
+class Perceptron(nnx.Module):
+    """Linear to four times the channels, activation (GELU), linear: [..., C] -> [..., C]."""
+
+    def __init__(self, channels: int, options: Options, rngs: nnx.Rngs, *, first: Any = NORMAL, last: Any = NORMAL):
+        make = {"dtype": options.dtype, "rngs": rngs}
+        self.activation = options.activation or gelu()
+        self.widen = nnx.Linear(channels, 4 * channels, kernel_init=first, **make)
+        self.narrow = nnx.Linear(4 * channels, channels, kernel_init=last, **make)
+
+    def __call__(self, x: jax.Array) -> jax.Array:
+        return self.narrow(self.activation(self.widen(x)))
+
+
 class Inverted(nnx.Module):
-    """Depthwise kernel x kernel convolution, layer normalization, 1x1 to four times the channels, GELU, 1x1, a scale.
+    """Depthwise kernel x kernel convolution, normalization (layer), a `Perceptron` at each pixel, a scale.
 
     The scale of each channel starts at `scale`, so small that the network starts as its shortcuts; zero_init makes
     it 0.
@@ -31,23 +46,20 @@ class Inverted(nnx.Module):
         rngs: nnx.Rngs,
     ):  # fmt: skip
         keep_shape("convnext", cin, cout, stride, options)
-        make = {"dtype": options.dtype, "rngs": rngs}
         self.depthwise = nnx.Conv(
-            cin, cin, (kernel, kernel), padding=kernel // 2, feature_group_count=cin, kernel_init=NORMAL, **make
-        )
-        self.norm = nnx.LayerNorm(cin, **make)
-        self.widen = nnx.Linear(cin, 4 * cin, kernel_init=NORMAL, **make)
-        self.narrow = nnx.Linear(4 * cin, cin, kernel_init=NORMAL, **make)
+            cin, cin, (kernel, kernel), padding=kernel // 2, feature_group_count=cin, kernel_init=NORMAL,
+            dtype=options.dtype, rngs=rngs,
+        )  # fmt: skip
+        self.norm = norm(cin, options, rngs, nnx.LayerNorm)
+        self.perceptron = Perceptron(cin, options, rngs)
         self.scale = nnx.Param(jnp.full(cin, 0 if options.zero_init else scale, jnp.float32))
 
     def __call__(self, u: jax.Array) -> jax.Array:
-        x = self.widen(self.norm(self.depthwise(u)))
-        x = self.narrow(jax.nn.gelu(x, approximate=False))
+        x = self.perceptron(self.norm(self.depthwise(u)))
         return x * self.scale[...].astype(x.dtype)
 
 
 @branches.register(name="convnext")
-@functools.cache
 def inverted(kernel: int = 7, *, scale: float = 1e-6) -> Kind:
     """The branch of ConvNeXt (Liu et al. 2022): see `Inverted`.
 
@@ -70,7 +82,7 @@ class Patches(nnx.Module):
         self, cin: int, cout: int, *, stride: int, before: bool = True, options: Options = PUBLISHED, rngs: nnx.Rngs
     ):
         self.before = before
-        self.norm = nnx.LayerNorm(cin if before else cout, dtype=options.dtype, rngs=rngs)
+        self.norm = norm(cin if before else cout, options, rngs, nnx.LayerNorm)
         self.conv = nnx.Conv(
             cin, cout, (stride, stride), strides=stride, padding="VALID", kernel_init=NORMAL, dtype=options.dtype,
             conv_general_dilated=convolve, rngs=rngs,

@@ -42,24 +42,16 @@ def convolve(
         options: its other keywords.
     """
     numbers = lax.conv_dimension_numbers(x.shape, kernel.shape, dimension_numbers)
+    given = {"window_strides": tuple(strides), "dimension_numbers": numbers, "precision": precision}
     plain = all(value in (None, 1, (1,) * (x.ndim - 2)) for value in options.values()) and x.dtype == kernel.dtype
     plain = plain and 0 not in (*x.shape, *kernel.shape) and not _explicitly_divided(x)
-    if not plain or x.ndim != 4 or numbers != lax.conv_dimension_numbers(x.shape, kernel.shape, _NHWC):
-        return _ordinary(
-            x, kernel, window_strides=strides, padding=padding, dimension_numbers=numbers, precision=precision,
-            **options,
-        )  # fmt: skip
-    if isinstance(padding, str):
-        padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
-    reach = zip(x.shape[1:3], kernel.shape[:2], padding, strict=True)
-    if any(size + low + high < width for size, width, (low, high) in reach):  # there is no place for the kernel
-        return _ordinary(
-            x, kernel, window_strides=strides, padding=padding, dimension_numbers=numbers, precision=precision
-        )
-    return _convolution.bind(
-        x, kernel, window_strides=tuple(strides), padding=tuple(map(tuple, padding)), dimension_numbers=numbers,
-        precision=precision,
-    )  # fmt: skip
+    if plain and x.ndim == 4 and numbers == lax.conv_dimension_numbers(x.shape, kernel.shape, _NHWC):
+        if isinstance(padding, str):
+            padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+        reach = zip(x.shape[1:3], kernel.shape[:2], padding, strict=True)
+        if all(size + low + high >= width for size, width, (low, high) in reach):  # there is a place for the kernel
+            return _convolution.bind(x, kernel, padding=tuple(map(tuple, padding)), **given)
+    return lax.conv_general_dilated(x, kernel, padding=padding, **given, **options)
 
 
 def _explicitly_divided(x):
@@ -68,39 +60,39 @@ def _explicitly_divided(x):
     return sharding is not None and AxisType.Explicit in sharding.mesh.axis_types
 
 
-def _ordinary(x, kernel, **parameters):
-    return lax.conv_general_dilated(x, kernel, **parameters)
-
-
 def _shape(x, kernel, **parameters):
-    return jax.core.ShapedArray(jax.eval_shape(functools.partial(_ordinary, **parameters), x, kernel).shape, x.dtype)
+    return jax.core.ShapedArray(
+        jax.eval_shape(functools.partial(lax.conv_general_dilated, **parameters), x, kernel).shape, x.dtype
+    )
 
 
 def _batched(arguments, axes, **parameters):
     # JAX's own rule (groups of features where the kernels differ, as they do from seed to seed), and its own gradients.
-    return jax.vmap(functools.partial(_ordinary, **parameters), in_axes=axes)(*arguments), 0
+    return jax.vmap(functools.partial(lax.conv_general_dilated, **parameters), in_axes=axes)(*arguments), 0
+
+
+def _axes(g, shape, sizes, parameters):
+    """Of each spatial axis the padding before, the stride, and the lengths of kernel, input and output."""
+    before = [low for low, _ in parameters["padding"]]
+    return zip(before, parameters["window_strides"], sizes, shape[1:3], g.shape[1:3], strict=True)
 
 
 def _input_gradient(g, x, kernel, **parameters):
     shape = x.aval  # x itself is what is asked for
 
     def cpu(g, kernel):
-        strides, sizes = parameters["window_strides"], kernel.shape[:2]
         turned = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
         padding = []
-        for (before, _), stride, size, old, new in zip(
-            parameters["padding"], strides, sizes, shape.shape[1:3], g.shape[1:3], strict=True
-        ):
+        for before, stride, size, old, new in _axes(g, shape.shape, kernel.shape[:2], parameters):
             low = size - 1 - before
             padding.append((low, old + size - 1 - low - ((new - 1) * stride + 1)))
         return lax.conv_general_dilated(
-            g, turned, (1, 1), padding, lhs_dilation=strides, dimension_numbers=_NHWC,
+            g, turned, (1, 1), padding, lhs_dilation=parameters["window_strides"], dimension_numbers=_NHWC,
             precision=parameters["precision"],
         )  # fmt: skip
 
     def elsewhere(g, kernel):
-        (gradient,) = jax.linear_transpose(lambda x: _ordinary(x, kernel, **parameters), shape)(g)
-        return gradient
+        return jax.linear_transpose(lambda x: lax.conv_general_dilated(x, kernel, **parameters), shape)(g)[0]
 
     return lax.platform_dependent(g, kernel, cpu=cpu, default=elsewhere)
 
@@ -111,21 +103,16 @@ def _kernel_gradient(g, x, kernel, **parameters):
     def cpu(g, x):
         # sum_n x[n, i + h s, j + w s, c] g[n, h, w, d]: a convolution in which the images are the features to sum
         # over, the channels of x the images, and g the kernel.
-        strides, sizes = parameters["window_strides"], shape.shape[:2]
-        padding = []
-        for (before, _), stride, size, old, new in zip(
-            parameters["padding"], strides, sizes, x.shape[1:3], g.shape[1:3], strict=True
-        ):
-            padding.append((before, (new - 1) * stride + size - old - before))
+        axes = _axes(g, x.shape, shape.shape[:2], parameters)
+        padding = [(before, (new - 1) * stride + size - old - before) for before, stride, size, old, new in axes]
         gradient = lax.conv_general_dilated(
-            _transposed(x, (3, 1, 2, 0)), _transposed(g, (1, 2, 0, 3)), (1, 1), padding, rhs_dilation=strides,
-            dimension_numbers=_NHWC, precision=parameters["precision"],
+            _transposed(x, (3, 1, 2, 0)), _transposed(g, (1, 2, 0, 3)), (1, 1), padding,
+            rhs_dilation=parameters["window_strides"], dimension_numbers=_NHWC, precision=parameters["precision"],
         )  # fmt: skip
         return gradient.transpose(1, 2, 0, 3)
 
     def elsewhere(g, x):
-        (gradient,) = jax.linear_transpose(lambda kernel: _ordinary(x, kernel, **parameters), shape)(g)
-        return gradient
+        return jax.linear_transpose(lambda kernel: lax.conv_general_dilated(x, kernel, **parameters), shape)(g)[0]
 
     return lax.platform_dependent(g, x, cpu=cpu, default=elsewhere)
 
@@ -159,12 +146,12 @@ def _transposed(x: jax.Array, order: tuple[int, ...]) -> jax.Array:
 
 
 _convolution.def_impl(
-    jax.jit(_ordinary, static_argnames=("window_strides", "padding", "dimension_numbers", "precision"))
+    jax.jit(lax.conv_general_dilated, static_argnames=("window_strides", "padding", "dimension_numbers", "precision"))
 )
 _convolution.def_abstract_eval(_shape)
 ad.defbilinear(_convolution, _input_gradient, _kernel_gradient)
 batching.primitive_batchers[_convolution] = _batched
-mlir.register_lowering(_convolution, mlir.lower_fun(_ordinary, multiple_results=False))
+mlir.register_lowering(_convolution, mlir.lower_fun(lax.conv_general_dilated, multiple_results=False))
 
 _transposition.def_impl(jax.jit(_transpose, static_argnames="order"))
 _transposition.def_abstract_eval(lambda x, *, order: jax.core.ShapedArray([x.shape[i] for i in order], x.dtype))

@@ -26,13 +26,13 @@ from jax.typing import DTypeLike
 
 from lmjax.errors import InputError
 from lmjax.networks.convolution import convolve
-from lmjax.networks.normalisation import BatchNorm
+from lmjax.networks.normalization import BatchNorm
 from lmjax.networks.options import Options, family
 from lmjax.networks.stack import List
 from lmjax.steppers import combine
 
-# The channels and the dropout of each block, and the columns by the depth of five blocks.
-_PUBLISHED = ((64, 0.0), (128, 0.1), (256, 0.2), (512, 0.3), (512, 0.4))
+# Of each block; and the columns by the depth of five blocks.
+CHANNELS, DROPOUT = (64, 128, 256, 512, 512), (0.0, 0.1, 0.2, 0.3, 0.4)
 _COLUMNS = {20: 3, 40: 4}
 _xavier = jax.nn.initializers.variance_scaling(1.0, "fan_in", "uniform")  # what Caffe calls by that name
 
@@ -82,10 +82,10 @@ class DropPath(NamedTuple):
 
 
 class Unit(nnx.Module):
-    """One layer: conv3x3, dropout, batch normalisation, ReLU; [N, H, W, cin] -> [N, H, W, cout].
+    """One layer: conv3x3, dropout, batch normalization, ReLU; [N, H, W, cin] -> [N, H, W, cout].
 
-    The normalisation has no scale and no bias (Caffe's). Nor has the convolution a bias: the released one has, but the
-    normalisation takes it away again. Weights are uniform with variance 1 / fan-in.
+    The normalization has no scale and no bias (Caffe's). Nor has the convolution a bias: the released one has, but the
+    normalization takes it away again. Weights are uniform with variance 1 / fan-in.
     """
 
     def __init__(self, cin: int, cout: int, *, dropout: float, dtype: DTypeLike, rngs: nnx.Rngs):
@@ -104,30 +104,22 @@ class Unit(nnx.Module):
         return jax.nn.relu(self.norm(x))
 
 
-class Column(nnx.Module):
-    """The units of one column of a block, each of which spans `rows` rows."""
-
-    def __init__(self, cin: int, cout: int, count: int, *, rows: int, dropout: float, dtype: DTypeLike, rngs: nnx.Rngs):
-        self.rows = rows
-        self.units = List(
-            [Unit(cin if i == 0 else cout, cout, dropout=dropout, dtype=dtype, rngs=rngs) for i in range(count)]
-        )
-
-
 class Block(nnx.Module):
     """f_C, with a 2x2 max-pooling of each column before the last join; [N, H, W, cin] -> [N, H / 2, W / 2, cout]."""
 
     def __init__(self, columns: int, cin: int, cout: int, *, dropout: float, dtype: DTypeLike, rngs: nnx.Rngs):
         self.rows = 2 ** (columns - 1)
         options = {"dropout": dropout, "dtype": dtype, "rngs": rngs}
-        self.columns = List([Column(cin, cout, 2**c, rows=self.rows // 2**c, **options) for c in range(columns)])
+        self.columns = List(
+            [List([Unit(cout if i else cin, cout, **options) for i in range(2**c)]) for c in range(columns)]
+        )
 
     def __call__(self, x: jax.Array, paths: DropPath | None = None, key: jax.Array | None = None) -> jax.Array:
         """All columns. `paths` weighs what is joined (None: the mean); dropout follows from `key` (None: none)."""
         features = [x] * len(self.columns)
         for row in range(1, self.rows + 1):
             # A unit that spans twice as many rows ends half as often: these are always the deepest columns.
-            ending = [c for c, column in enumerate(self.columns) if row % column.rows == 0]
+            ending = [c for c in range(len(self.columns)) if row % (self.rows >> c) == 0]
             ends = [self._unit(c, row, features[c], key) for c in ending]
             if row == self.rows:
                 ends = [_pool(u) for u in ends]
@@ -139,16 +131,14 @@ class Block(nnx.Module):
 
     def alone(self, x: jax.Array, column: int, key: jax.Array | None = None) -> jax.Array:
         """One column, a chain of 2^column units: what global drop-path leaves of the block."""
-        every = self.columns[column].rows
-        for row in range(every, self.rows + 1, every):
-            x = self._unit(column, row, x, key)
+        for i in range(1, 2**column + 1):
+            x = self._unit(column, i * (self.rows >> column), x, key)
         return _pool(x)
 
     def _unit(self, c, row, x, key):
-        column = self.columns[c]
         # A key of its own, the same whether its column is alone or not.
         key = None if key is None else jax.random.fold_in(key, row * len(self.columns) + c)
-        return column.units[row // column.rows - 1](x, key)
+        return self.columns[c][row // (self.rows >> c) - 1](x, key)
 
 
 def _pool(x):
@@ -160,7 +150,7 @@ class FractalNet(nnx.Module):
 
     By default the 20 layers for CIFAR (Larsson, Maire and Shakhnarovich 2017); its longest path has 2^(C-1) units a
     block. A normal NNX module: `model(images)` gives logits, `model.train()` and `model.eval()` switch batch
-    normalisation and randomness, and it starts in training mode. In training, each mini-batch either drops inputs of
+    normalization and randomness, and it starts in training mode. In training, each mini-batch either drops inputs of
     each join (local drop-path), or uses one column throughout (global), so that each column alone is a network, too:
     `model(images, column=-1)`.
 
@@ -180,9 +170,9 @@ class FractalNet(nnx.Module):
     """
 
     def __init__(
-        self, columns: int = 3, *, channels: Sequence[int] = (64, 128, 256, 512, 512),
-        dropout: Sequence[float] = (0.0, 0.1, 0.2, 0.3, 0.4), drop_path: float = 0.15, global_paths: float = 0.5,
-        classes: int = 10, cin: int = 3, dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs,
+        self, columns: int = 3, *, channels: Sequence[int] = CHANNELS, dropout: Sequence[float] = DROPOUT,
+        drop_path: float = 0.15, global_paths: float = 0.5, classes: int = 10, cin: int = 3,
+        dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs,
     ):  # fmt: skip
         if not isinstance(columns, int) or columns < 1:
             raise InputError(f"FractalNet: columns must be an integer of at least 1, got {columns!r}")
@@ -215,7 +205,7 @@ class FractalNet(nnx.Module):
         return any(rate > 0 for rate in (*self.dropout, self.drop_path, self.global_paths))
 
     def __call__(self, images: jax.Array, key: jax.Array | None = None, *, column: int | None = None) -> jax.Array:
-        """[N, H, W, cin], normalised -> logits [N, classes], float32.
+        """[N, H, W, cin], normalized -> logits [N, classes], float32.
 
         Args:
             images: the images.
@@ -265,10 +255,9 @@ def fractalnet(blocks: int, columns: int | None = None) -> Callable[[Options, nn
     if columns is None:
         if blocks not in _COLUMNS:
             raise InputError(f"unknown network 'fractalnet{blocks}': give 20, 40, or two numbers as in fractalnet3x4")
-        blocks, columns = len(_PUBLISHED), _COLUMNS[blocks]
-    if not 1 <= blocks <= len(_PUBLISHED):
-        raise InputError(f"network fractalnet: has 1 to {len(_PUBLISHED)} blocks, the first number, got {blocks}")
-    channels, dropout = zip(*_PUBLISHED[:blocks], strict=True)
+        blocks, columns = len(CHANNELS), _COLUMNS[blocks]
+    if not 1 <= blocks <= len(CHANNELS):
+        raise InputError(f"network fractalnet: has 1 to {len(CHANNELS)} blocks, the first number, got {blocks}")
     used = ("classes", "cin", "width", "dtype", "unroll")
 
     def build(options: Options, rngs: nnx.Rngs) -> FractalNet:
@@ -283,7 +272,7 @@ def fractalnet(blocks: int, columns: int | None = None) -> Callable[[Options, nn
                 f"network fractalnet: is a scheme of its own, and takes no {' or '.join(given)}: leave it out{cure}"
             )
         return FractalNet(
-            columns, channels=tuple(max(1, round(c * options.width)) for c in channels), dropout=dropout,
+            columns, channels=[max(1, round(c * options.width)) for c in CHANNELS[:blocks]], dropout=DROPOUT[:blocks],
             classes=options.classes, cin=options.cin, dtype=options.dtype, rngs=rngs,
         )  # fmt: skip
 

@@ -11,6 +11,7 @@ from flax import nnx
 from lmjax import steppers
 from lmjax.errors import InputError
 from lmjax.networks.branches import Activation, Projection, Stem, basic
+from lmjax.networks.normalization import norm
 from lmjax.networks.options import PUBLISHED, Boundary, Kind, Options
 from lmjax.networks.stack import List
 from lmjax.networks.stage import Stage
@@ -32,10 +33,11 @@ def linear(channels: int, options: Options, *, rngs: nnx.Rngs) -> nnx.Linear:
 
 
 class NormalizedLinear(nnx.Module):
-    """Layer normalization, and a linear map to the logits, drawn from `NORMAL`."""
+    """Normalization (layer), and a linear map to the logits, drawn from `NORMAL`."""
 
     def __init__(self, channels: int, options: Options, *, rngs: nnx.Rngs):
-        self.norm = nnx.LayerNorm(channels, rngs=rngs)
+        wide = options.replace(dtype=jnp.promote_types(options.dtype, jnp.float32))
+        self.norm = norm(channels, wide, rngs, nnx.LayerNorm)
         self.linear = nnx.Linear(channels, options.classes, kernel_init=NORMAL, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -54,10 +56,11 @@ class Architecture:
         branch: the residual branch, e.g. `bottleneck(groups=8)`.
         shortcut: where the shape changes, e.g. `Projection`.
         first: makes the stem, e.g. `functools.partial(Stem, size=7, stride=2, pool=True)`.
-        activation: makes what is before the mean over the pixels if pre-activated; None for nothing.
+        activation: makes what is before the mean over the pixels if pre-activated, `activation(channels, options,
+            rngs=rngs)`; None for nothing.
         pool: features -> [N, C], in at least float32.
         head: makes the rest, `head(channels, options, rngs=rngs)`.
-        post: post-activated: BN after each convolution, and the state rectified after each step.
+        post: post-activated, unless the options place normalization and activation before each convolution.
         boundary: how a stage begins; see `Stage`.
         stepper: the scheme.
         takes: the classes of branches that may be chosen instead of its own; None for any.
@@ -109,7 +112,7 @@ class Architecture:
             )
         return o.replace(
             stepper=stepper, boundary=boundary, branch=o.branch or self.branch, shortcut=o.shortcut or self.shortcut,
-            activation=o.activation or ("post" if self.post else "pre"),
+            placement=o.placement or ("post" if self.post else "pre"),
         )  # fmt: skip
 
 
@@ -147,7 +150,7 @@ class Network(nnx.Module):
             ]
         )  # fmt: skip
         activates = a.activation is not None and not o.post
-        self.activation = a.activation(widths[-1], dtype=o.dtype, rngs=rngs) if activates else None
+        self.activation = a.activation(widths[-1], o, rngs=rngs) if activates else None
         self.pool = a.pool
         self.head = a.head(widths[-1], o, rngs=rngs)
 
@@ -216,7 +219,7 @@ def coefficients(network: nnx.Module) -> dict[str, jax.Array]:
     a plain one has none.
     """
     found = {}
-    for i, stage in _stages(network):
+    for i, stage in enumerate(getattr(network, "stages", ()), start=1):
         stacked = _stacked_coefficients(stage)
         for j, values in enumerate(stacked):
             found[f"stage{i}" if len(stacked) == 1 else f"stage{i}.{j}"] = values
@@ -230,7 +233,7 @@ def zero_stability(network: nnx.Module) -> dict[str, Any]:
         {"stage1": margins [steps, ...], ...}; empty if the scheme has no coefficients that it could depend on.
     """
     found = {}
-    for i, stage in _stages(network):
+    for i, stage in enumerate(getattr(network, "stages", ()), start=1):
         stacked = _stacked_coefficients(stage)
         if stacked and stage.stepper.known.characteristic is not None:
             tree = stage.steps.item.coefficient_tree if stage.steps.depth else stage.entry.coefficient_tree
@@ -238,17 +241,11 @@ def zero_stability(network: nnx.Module) -> dict[str, Any]:
     return found
 
 
-def _stages(network):
-    return enumerate(getattr(network, "stages", ()), start=1)
-
-
 def _stacked_coefficients(stage: Stage) -> list[jax.Array]:
     """One array for each kind of coefficient, with a leading axis, the step."""
     stacked = [x[...] for x in stage.steps.item.coefficients] if stage.steps.depth else []
     entry = [x[...][None] for x in stage.entry.coefficients] if stage.entry is not None else []
-    if entry and stacked:
-        return [jnp.concatenate(pair) for pair in zip(entry, stacked, strict=True)]
-    return entry or stacked
+    return [jnp.concatenate(each) for each in zip(*filter(None, (entry, stacked)), strict=True)]
 
 
 def parameter_count(network: nnx.Module) -> int:

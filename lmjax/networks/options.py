@@ -2,8 +2,9 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.typing import DTypeLike
@@ -13,49 +14,45 @@ from lmjax.errors import InputError, unknown
 from lmjax.registry import Registry
 from lmjax.steppers import Stepper
 
-Activations = Literal["pre", "post"]
-Boundary = Literal["plain", "step"]
+Placement = Literal["pre", "post", None]
+Boundary = Literal["plain", "step", None]
 Memory = Literal["stored", "remat", "reversible"]
 Sharing = Literal["none", "convolutions", "all"]
 Kind = Callable[..., nnx.Module]
 """Makes a branch or a shortcut, called as `kind(cin, cout, stride=1, options=Options(), rngs=rngs)`."""
+Normalization = Callable[..., nnx.Module]
+"""Makes a normalization of [N, ..., channels], called as `kind(channels, dtype=dtype, rngs=rngs)`."""
+Activation = Callable[[jax.Array], jax.Array]
+"""A function of each number, such as ReLU."""
 
 registry = Registry("network", example="resnet(56)")
 """Builders of networks: `builder(options, rngs)` is a module that maps (images, key) to logits. One that has an
 attribute `stepper` takes others, too."""
 branches = Registry("branch", example="bottleneck(groups=8)", plural="branches")
+normalizations = Registry("normalization", example="group(8)")
+activations = Registry("activation", example="silu")
 shortcuts = Registry("shortcut", example="projection")
-_CHOICES = {
-    "activation": ("pre", "post", None), "boundary": ("plain", "step", None),
-    "sharing": ("none", "convolutions", "all"), "memory": ("stored", "remat", "reversible"),
-}  # fmt: skip
+PARTS = {"branch": branches, "normalization": normalizations, "activation": activations, "shortcut": shortcuts}
+"""By the name of an option, the registry that it chooses from."""
+_CHOICES = {"placement": Placement, "boundary": Boundary, "sharing": Sharing, "memory": Memory}
 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """Options of any network; None takes the network's own. Parts may be given by their names or calls.
+    """Options of any network: those of `lmjax.config.ModelConfig`, where parts may be given by their names or calls.
 
     Attributes:
-        stepper: the scheme that advances the features; None for the one that the network was published with.
+        stepper, width, branch, normalization, activation, placement, shortcut: see there.
         classes: the number of logits.
         cin: channels of the images.
-        width: multiplies the channels of all stages (2 to 10: wide networks); below 1, of the stem, too.
-        branch: the residual branch, such as "bottleneck(groups=8)"; see `branches`.
-        activation: "pre" (before each convolution) or "post" (after each, and the state rectified after each step).
-        shortcut: from shape to shape, such as "projection" or "pad"; see `shortcuts`.
         boundary: how a stage begins, "plain" or "step"; see `Stage`.
-        zero_init: start every residual branch at zero, and the network as its shortcuts (Goyal et al. 2017); all other
-            parameters start as they do without.
-        sharing: what the evaluations of one step share: "none", "convolutions" or "all"; see `Block`. The first step
-            of a stage, in which they differ in shape, shares nothing.
+        zero_init: see there; all other parameters start as they do without.
+        sharing: see `Block`. The first step of a stage, in which evaluations differ in shape, shares nothing.
         dtype: of the computation. Parameters, running statistics, coefficients and logits are float32 throughout; with
             float64 (and such parameters, under jax_enable_x64) everything is float64.
-        unroll: see `Stack`; None is True if everything is stored, else False: laid out one after another, the steps
-            leave the compiler free to keep what it was to forget, and XLA does so on a CPU.
-        memory: what the backward pass has of the steps. "stored": everything. "remat": the states between the steps;
-            what is inside is computed again. "reversible": nothing; the states are rebuilt, for schemes with an
-            inverse (see `lmjax.reversible`). The features between the branches then are float32 whatever the dtype,
-            since rebuilding them in half precision loses them within a few steps.
+        unroll: see `Stack`; None is True if everything is stored, else False.
+        memory: see there and `lmjax.reversible`. Where it is "reversible", the features between the branches are
+            float32 whatever the dtype, since rebuilding them in half precision loses them within a few steps.
 
     Raises:
         InputError: for a value that cannot be, or a part that is none.
@@ -66,9 +63,11 @@ class Options:
     cin: int = 3
     width: float = 1.0
     branch: Kind | str | None = None
-    activation: Activations | None = None
+    normalization: Normalization | str | None = None
+    activation: Activation | str | None = None
+    placement: Placement = None
     shortcut: Kind | str | None = None
-    boundary: Boundary | None = None
+    boundary: Boundary = None
     zero_init: bool = False
     sharing: Sharing = "none"
     dtype: DTypeLike = jnp.float32
@@ -76,7 +75,7 @@ class Options:
     memory: Memory = "stored"
 
     def __post_init__(self):
-        for key, known in (("stepper", steppers), ("branch", branches), ("shortcut", shortcuts)):
+        for key, known in {"stepper": steppers, **PARTS}.items():
             if isinstance(getattr(self, key), str):
                 object.__setattr__(self, key, known.get(getattr(self, key)))
         object.__setattr__(self, "dtype", jnp.dtype(self.dtype))
@@ -87,18 +86,27 @@ class Options:
                 "network: classes and cin must be at least 1 and width positive, got "
                 f"{self.classes}, {self.cin} and {self.width}"
             )
-        for key, choices in _CHOICES.items():
-            if getattr(self, key) not in choices:
-                raise unknown(key, str(getattr(self, key)), [choice for choice in choices if choice])
+        for key, hint in _CHOICES.items():
+            if getattr(self, key) not in get_args(hint):
+                raise unknown(key, str(getattr(self, key)), filter(None, get_args(hint)))
 
     @property
     def post(self) -> bool:
-        """Whether activations come after the convolutions."""
-        return self.activation == "post"
+        """Post-activated."""
+        return self.placement == "post"
+
+    @property
+    def after(self) -> Activation:
+        """What is done to the state after each step."""
+        return (self.activation or activations.get("relu")) if self.post else _same
 
     def replace(self, **changes: Any) -> "Options":
         """The same with some of them changed."""
         return dataclasses.replace(self, **changes)
+
+
+def _same(u: jax.Array) -> jax.Array:
+    return u
 
 
 PUBLISHED = Options()
@@ -116,14 +124,14 @@ def family(*published: str) -> Callable[[Callable], Callable]:
     return registry.register
 
 
-def plain(known: Registry, name: str) -> Callable[[type], type]:
-    """Register a class as a kind of branch or shortcut without arguments of its own: its decorator."""
+def plain(known: Registry, name: str) -> Callable[[Callable], Callable]:
+    """Register a part that takes no arguments from its name, such as the class of a shortcut: its decorator."""
 
-    def add(kind: type) -> type:
-        def make() -> Kind:
+    def add(kind: Callable) -> Callable:
+        def make() -> Callable:
             return kind
 
-        make.__name__, make.__doc__, make.__module__ = kind.__name__, kind.__doc__, kind.__module__
+        make.__name__, make.__doc__ = kind.__name__, kind.__doc__
         known.register(make, name=name)
         return kind
 

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lmjax.errors import InputError
-from lmjax.networks.block import Block, PureBranch, coefficient_values, draw_coefficients
+from lmjax.networks.block import Block, PureBranch, draw_coefficients
 from lmjax.networks.options import Kind, Options
 from lmjax.networks.stack import List, Stack
 from lmjax.reversible import reversible_scan
@@ -30,7 +30,7 @@ def _reads(stepper: Stepper) -> tuple[int | None, ...]:
     return (*stepper.reads, *[None] * (stepper.evaluations - len(stepper.reads)))
 
 
-class Entry(nnx.Module):
+class Entry(Block):
     """The first step of a stage, which may change the shape.
 
     A step of a scheme whose state has been brought to the new shape by shortcuts; the branches that are evaluated at
@@ -48,7 +48,7 @@ class Entry(nnx.Module):
     def __init__(
         self, options: Options, cin: int, cout: int, *, stride: int, projected: int = 0, rngs: nnx.Rngs
     ):  # fmt: skip
-        self.stepper, self.post = options.stepper, options.post
+        self.stepper, self.after = options.stepper, options.after
         parts = self.stepper.parts
         cin, cout = cin // parts, cout // parts
         changes = stride != 1 or cin != cout
@@ -90,9 +90,8 @@ class Entry(nnx.Module):
             return self.branches[i] if part is None else change
 
         fs = tuple(branch(i, part) for i, part in enumerate(self.reads))
-        coef = coefficient_values(self.coefficients, self.coefficient_tree)
-        u, history = self.stepper.step(fs, v, history, coef, info)
-        return (jax.tree.map(jax.nn.relu, u) if self.post else u), history, v
+        u, history = self.stepper.step(fs, v, history, self.values(), info)
+        return jax.tree.map(self.after, u), history, v
 
 
 class Stage(nnx.Module):

@@ -20,8 +20,10 @@ from flax import nnx
 
 from lmjax.errors import InputError
 from lmjax.networks.branches import basic, keep_shape
+from lmjax.networks.convnext import Perceptron
 from lmjax.networks.convolution import convolve
 from lmjax.networks.network import NORMAL, Architecture, NormalizedLinear
+from lmjax.networks.normalization import norm
 from lmjax.networks.options import PUBLISHED, Kind, Options, branches, family, registry
 from lmjax.networks.stack import List
 from lmjax.steppers import Branch, combine
@@ -45,34 +47,22 @@ def split(splitting: Splitting, parts: Sequence[Branch], u: jax.Array) -> jax.Ar
     return combine(*((1, x) for x in increments))
 
 
-class Attention(nnx.Module):
-    """Layer normalization and self-attention between all pixels or tokens: [N, ..., C] -> the same."""
+class Part(nnx.Module):
+    """Normalization (layer), then self-attention between all pixels or tokens, or a perceptron: [N, ..., C] -> same."""
 
-    def __init__(self, channels: int, heads: int, share: float, *, options: Options, rngs: nnx.Rngs):
-        self.share = share
-        self.norm = nnx.LayerNorm(channels, dtype=options.dtype, rngs=rngs)
-        self.attention = nnx.MultiHeadAttention(
-            heads, channels, dtype=options.dtype, kernel_init=_XAVIER, decode=False, rngs=rngs,
-            out_kernel_init=nnx.initializers.zeros if options.zero_init else _XAVIER,
-        )  # fmt: skip
+    def __init__(self, kind: str, share: float, channels: int, heads: int, options: Options, rngs: nnx.Rngs):
+        self.share, self.norm = share, norm(channels, options, rngs, nnx.LayerNorm)
+        last = nnx.initializers.zeros if options.zero_init else _XAVIER
+        if kind == "mlp":
+            self.field = Perceptron(channels, options, rngs, first=_XAVIER, last=last)
+        else:
+            self.field = nnx.MultiHeadAttention(
+                heads, channels, dtype=options.dtype, kernel_init=_XAVIER, out_kernel_init=last, decode=False, rngs=rngs
+            )
 
     def __call__(self, u: jax.Array) -> jax.Array:
         x = self.norm(u).reshape(u.shape[0], -1, u.shape[-1])
-        return self.share * self.attention(x).reshape(u.shape)
-
-
-class Perceptron(nnx.Module):
-    """Layer normalization, linear to four times the channels, GELU, linear: [..., C] -> [..., C]."""
-
-    def __init__(self, channels: int, heads: int, share: float, *, options: Options, rngs: nnx.Rngs):
-        self.share, make = share, {"dtype": options.dtype, "rngs": rngs}
-        self.norm = nnx.LayerNorm(channels, **make)
-        self.widen = nnx.Linear(channels, 4 * channels, kernel_init=_XAVIER, **make)
-        last = nnx.initializers.zeros if options.zero_init else _XAVIER
-        self.narrow = nnx.Linear(4 * channels, channels, kernel_init=last, **make)
-
-    def __call__(self, u: jax.Array) -> jax.Array:
-        return self.share * self.narrow(jax.nn.gelu(self.widen(self.norm(u)), approximate=False))
+        return self.share * self.field(x).reshape(u.shape)
 
 
 class Transformer(nnx.Module):
@@ -87,26 +77,16 @@ class Transformer(nnx.Module):
         keep_shape("transformer", cin, cout, stride, options)
         if heads < 1 or cin % heads:
             raise InputError(f"transformer: {cin} channels do not divide into {heads} heads: choose another width")
-        kinds = {"attention": Attention, "mlp": Perceptron}
         self.splitting = splitting
-        self.parts = List(
-            [kinds[kind](cin, heads, share, options=options, rngs=rngs) for kind, share in SPLITTINGS[splitting]]
-        )
+        self.parts = List([Part(*each, cin, heads, options, rngs) for each in SPLITTINGS[splitting]])
 
     def __call__(self, u: jax.Array) -> jax.Array:
         return split(self.splitting, self.parts, u)
 
 
 @branches.register
-@functools.cache
 def transformer(heads: int = 3, splitting: Splitting = "lie") -> Kind:
-    """Self-attention and a perceptron, by a splitting (Lu et al. 2019): lie, strang or parallel.
-
-    Args:
-        heads: of the attention.
-        splitting: "lie" (attention, then perceptron), "strang" (half a perceptron before and after: the Macaron net)
-            or "parallel" (both at once).
-    """
+    """Self-attention and a perceptron, by a splitting (Lu et al. 2019): lie, strang or parallel."""
     return functools.partial(Transformer, heads, splitting)
 
 
@@ -142,12 +122,9 @@ def vit(
     """Vision transformers of any size (Dosovitskiy et al. 2021), with a class token and learned positions.
 
     Args:
-        width: channels of a token.
-        depth: blocks, which are steps.
-        heads: of the attention.
-        patch: side of a patch in pixels, which divides `image`.
-        image: side of the images in pixels.
-        splitting: see `transformer`.
+        width, depth, heads: channels of a token; blocks, which are steps; and heads of the attention.
+        patch, image: sides in pixels; patch divides image.
+        splitting: of a step: lie (the Transformer), strang (the Macaron net) or parallel.
     """
     if min(width, depth, heads, patch, image) < 1 or image % patch:
         raise InputError(f"network vit: sizes must be at least 1, and patch divide image, got {patch} and {image}")

@@ -1,12 +1,9 @@
 """Coupled schemes: the state is a pair, and each half is advanced by what the other half says."""
 
-import functools
-
 from lmjax.steppers.base import Facts, Stepper, combine, register
 
 
 @register
-@functools.cache
 def reversible() -> Stepper:
     """x+ = x + f(y), y+ = y + g(x+): RevNet's additive coupling (Gomez et al. 2017), semi-implicit (symplectic) Euler.
 
@@ -17,7 +14,6 @@ def reversible() -> Stepper:
 
 
 @register
-@functools.cache
 def hamiltonian() -> Stepper:
     """x+ = x + f(y), y+ = y - g(x+): symplectic Euler for x' = F(y), y' = -G(x) (Chang et al. 2018).
 

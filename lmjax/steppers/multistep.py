@@ -29,7 +29,6 @@ def _multistep(weights: Callable[[Any], tuple[Sequence[Any], Sequence[Any]]], **
 
 
 @register
-@functools.cache
 def lm(low: float = -0.1, high: float = 0.0, *, per_channel: bool = False) -> Stepper:
     """u[n+1] = (1 - k) u[n] + k u[n-1] + f(u[n]) with trainable k: LM-ResNet (Lu et al. 2018, the LM-architecture).
 
@@ -45,8 +44,8 @@ def lm(low: float = -0.1, high: float = 0.0, *, per_channel: bool = False) -> St
         low, high: k is drawn from U(low, high), once a step. Two equal numbers start every k there.
         per_channel: one k for each channel (the last axis of the state) instead of a scalar.
     """
-    if not (isinstance(low, Real) and isinstance(high, Real) and low <= high):
-        raise InputError(f"lm: low and high must be numbers, and low must not exceed high, got {low!r} and {high!r}")
+    if low > high:
+        raise InputError(f"lm: low must not exceed high, got {low!r} and {high!r}")
 
     def step(fs, u, previous, k):
         (f,) = fs
@@ -60,7 +59,6 @@ def lm(low: float = -0.1, high: float = 0.0, *, per_channel: bool = False) -> St
 
 
 @register
-@functools.cache
 def leapfrog() -> Stepper:
     """u[n+1] = u[n-1] + f(u[n]): the explicit two-step midpoint rule, LM with k = 1.
 
@@ -71,7 +69,6 @@ def leapfrog() -> Stepper:
 
 
 @register
-@functools.cache
 def verlet() -> Stepper:
     """u[n+1] = 2 u[n] - u[n-1] + f(u[n]): Stormer-Verlet (Verlet 1967), LM with k = -1.
 
@@ -100,7 +97,6 @@ def _undoable_lm(name, k):
 
 
 @register
-@functools.cache
 def momentum(gamma: float = 0.9) -> Stepper:
     """v+ = gamma v + (1 - gamma) f(u), u+ = u + v+, from v = 0: Momentum ResNet (Sander et al. 2021).
 
@@ -129,7 +125,6 @@ def momentum(gamma: float = 0.9) -> Stepper:
 
 
 @register
-@functools.cache
 def dense(steps: int | None = None) -> Stepper:
     """u[n+1] = sum_j k[j] u[n-j] / sum_j k[j] + f(u[n]) over all earlier states: the authors' DenseResNet.
 
@@ -143,7 +138,7 @@ def dense(steps: int | None = None) -> Stepper:
     if steps is None:
         over, known = lambda depth: (euler(), dense(depth)), Facts(steps_back=None)
         return Stepper("dense", _undecided, init=_undecided, over=over, known=known)
-    if not isinstance(steps, int) or steps < 1:
+    if steps < 1:
         raise InputError(f"dense: steps must be a whole number, at least 1, got {steps!r}")
 
     def init(u):
@@ -191,20 +186,7 @@ def linear_multistep(
     Raises:
         InputError: if a or b is empty, or b sums to zero (the method would integrate nothing).
     """
-    return _linear_multistep(tuple(map(float, a)), tuple(map(float, b)), trainable, name)
-
-
-@register
-def learned_multistep(steps: int = 3) -> Stepper:
-    """`linear_multistep` over so many steps with all weights trainable, starting from Euler."""
-    if not isinstance(steps, int) or not 1 <= steps <= 1000:
-        raise InputError(f"learned_multistep: steps must be a whole number from 1 to 1000, got {steps!r}")
-    start = (1,) + (0,) * (steps - 1)
-    return linear_multistep(start, start, trainable=True, name=f"learned_multistep{steps}")
-
-
-@functools.cache
-def _linear_multistep(a, b, trainable, name):
+    a, b = tuple(map(float, a)), tuple(map(float, b))
     if not a or not b:
         raise InputError(f"linear_multistep: a and b need at least one weight each, got a={a}, b={b}")
     if sum(b) == 0:
@@ -230,6 +212,15 @@ def _linear_multistep(a, b, trainable, name):
     known = _multistep(weights, order=_order(a, b), steps_back=max(len(a), len(b)) - 1, earlier=(True, False))
     name = name or f"linear_multistep{max(len(a), len(b))}"
     return Stepper(name, step, init=init, coef=coef if trainable else None, known=known)
+
+
+@register
+def learned_multistep(steps: int = 3) -> Stepper:
+    """`linear_multistep` over so many steps with all weights trainable, starting from Euler."""
+    if not 1 <= steps <= 1000:
+        raise InputError(f"learned_multistep: steps must be a whole number from 1 to 1000, got {steps!r}")
+    start = (1,) + (0,) * (steps - 1)
+    return linear_multistep(start, start, trainable=True, name=f"learned_multistep{steps}")
 
 
 def _order(a: tuple[float, ...], b: tuple[float, ...]) -> int:
@@ -288,7 +279,6 @@ _ADAMS_BASHFORTH = {
 
 
 @register
-@functools.cache
 def adams_bashforth(order: int = 2) -> Stepper:
     """The explicit Adams method of the given order, 1 to 4 (Bashforth and Adams 1883): u+ = u + sum_j b[j] f(u[n-j]).
 

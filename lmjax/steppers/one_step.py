@@ -13,7 +13,6 @@ from lmjax.steppers.base import Facts, Stepper, combine, register
 
 
 @register
-@functools.cache
 def euler() -> Stepper:
     """Forward Euler, u[n+1] = u[n] + f(u[n]): the residual network (He et al. 2016).
 
@@ -36,7 +35,6 @@ def over_stage(stepper: Stepper, depth: int) -> tuple[Stepper, Stepper]:
 
 
 @register
-@functools.cache
 def poly(degree: int = 2, *, drop: float = 0.0, scale: float = 1.0) -> Stepper:
     """u[n+1] = u + f(u) + f(f(u)) + ... up to `degree` applications: PolyNet (Zhang et al. 2017).
 
@@ -53,16 +51,14 @@ def poly(degree: int = 2, *, drop: float = 0.0, scale: float = 1.0) -> Stepper:
         scale: residual scaling: the sum of the powers is multiplied by a factor that falls linearly with depth, from 1
             to `scale` at the last step (0.7 in the released PolyNet).
     """
-    _require_paths("poly", degree, drop)
 
     def paths(fs, u):
         return list(itertools.accumulate(fs, lambda power, f: f(power), initial=u))[1:]
 
-    return _sum_of_paths(f"poly{degree}", degree, paths, drop, scale)
+    return _sum_of_paths("poly", "degree", degree, paths, drop, scale)
 
 
 @register
-@functools.cache
 def way(count: int = 2, *, drop: float = 0.0, scale: float = 1.0) -> Stepper:
     """u[n+1] = u + f1(u) + f2(u) + ...: the 2-way and 3-way modules of PolyNet (Zhang et al. 2017).
 
@@ -74,19 +70,19 @@ def way(count: int = 2, *, drop: float = 0.0, scale: float = 1.0) -> Stepper:
         drop: how often each is left out in training; see `poly`.
         scale: residual scaling; see `poly`.
     """
-    _require_paths("way", count, drop)
-    return _sum_of_paths(f"way{count}", count, lambda fs, u: [f(u) for f in fs], drop, scale, (0,) * count, 1 / count)
+
+    def paths(fs, u):
+        return [f(u) for f in fs]
+
+    return _sum_of_paths("way", "count", count, paths, drop, scale, reads=(0,) * count, damping=1 / max(count, 1))
 
 
-def _require_paths(name, count, drop):
-    if not isinstance(count, int) or count < 1:
-        what = "degree" if name == "poly" else "count"
-        raise InputError(f"{name}: {what} must be a whole number, at least 1, got {count!r}")
+def _sum_of_paths(name, what, count, paths, drop, scale, *, reads=(0,), damping=1.0):
+    if count < 1:
+        raise InputError(f"{name}: {what} must be a whole number, at least 1, got {count}")
     if not 0 <= drop < 1:
         raise InputError(f"{name}: drop must be at least 0 and less than 1, got {drop}")
 
-
-def _sum_of_paths(name, count, paths, drop, scale, reads=(0,), damping=1.0):
     def step(fs, u, history, coef, info=None):
         weights = [1] * count
         if scale != 1:
@@ -98,11 +94,12 @@ def _sum_of_paths(name, count, paths, drop, scale, reads=(0,), damping=1.0):
         return combine((1, u), *zip(weights, paths(fs, u), strict=True)), history
 
     known, informed = Facts(damping=lambda coef: damping), drop > 0 or scale != 1
-    return Stepper(name, step, evaluations=count, reads=reads, informed=informed, random=drop > 0, known=known)
+    return Stepper(
+        f"{name}{count}", step, evaluations=count, reads=reads, informed=informed, random=drop > 0, known=known
+    )
 
 
 @register
-@functools.cache
 def backward_euler(iterations: int = 3, tolerance: float | None = None) -> Stepper:
     """Backward Euler, u[n+1] = u[n] + f(u[n+1]), by Picard iteration v <- u[n] + f(v) from v = u[n].
 
@@ -118,7 +115,7 @@ def backward_euler(iterations: int = 3, tolerance: float | None = None) -> Stepp
             iteration has not converged in `iterations`, neither the value nor the gradient is that of backward Euler.
             Cannot be smaller than the rounding of the state's dtype. Reverse mode only (`jax.grad`, not `jax.jvp`).
     """
-    if not isinstance(iterations, int) or iterations < 1:
+    if iterations < 1:
         raise InputError(f"backward_euler: iterations must be a whole number, at least 1, got {iterations!r}")
     if tolerance is not None and not tolerance > 0:
         raise InputError(f"backward_euler: tolerance must be positive, got {tolerance}")
@@ -187,7 +184,6 @@ def _norm(u):
 
 
 @register
-@functools.cache
 def fractal(columns: int = 2, half_steps: bool = True) -> Stepper:
     """FractalNet's expansion rule (Larsson et al. 2017) as a scheme.
 
@@ -205,7 +201,7 @@ def fractal(columns: int = 2, half_steps: bool = True) -> Stepper:
         half_steps: False leaves every step at full size, as the published network does. Then the paths advance time
             by different amounts, and the scheme is not consistent with u' = F (order 0).
     """
-    if not isinstance(columns, int) or not 1 <= columns <= 16:  # which are 65,535 branches
+    if not 1 <= columns <= 16:  # which are 65,535 branches
         raise InputError(f"fractal: columns must be a whole number from 1 to 16, got {columns!r}")
 
     def step(fs, u, history, coef):

@@ -116,14 +116,12 @@ def runge_kutta(tableau: Tableau) -> Stepper:
 
 
 @register
-@functools.cache
 def midpoint() -> Stepper:
     """The explicit midpoint method, u+ = u + f(u + f(u)/2) (Runge 1895). Order 2, two branches."""
     return runge_kutta(Tableau("midpoint", a=((), (1 / 2,)), b=(0, 1), c=(0, 1 / 2), order=2))
 
 
 @register
-@functools.cache
 def heun() -> Stepper:
     """Heun's method, the explicit trapezoidal rule: u+ = u + (k1 + k2)/2 with k1 = f(u), k2 = f(u + k1) (Heun 1900).
 
@@ -133,7 +131,6 @@ def heun() -> Stepper:
 
 
 @register
-@functools.cache
 def rk4() -> Stepper:
     """The classical Runge-Kutta method (Kutta 1901). Order 4, four branches."""
     a, b, c = ((), (1 / 2,), (0, 1 / 2), (0, 0, 1)), (1 / 6, 1 / 3, 1 / 3, 1 / 6), (0, 1 / 2, 1 / 2, 1)

@@ -7,7 +7,6 @@ repeats them. Without a key (in evaluation) a step is deterministic. Wrappers ca
 import dataclasses
 import functools
 from collections.abc import Callable
-from numbers import Real
 from typing import Any, Literal
 
 import jax
@@ -43,11 +42,6 @@ def _around_branches(inner: Stepper, perturb: Callable[[tuple[Branch, ...], Step
     return {"step": of(inner.step), "inverse": None if inner.inverse is None else of(inner.inverse)}
 
 
-def _require_stepper(name, stepper):
-    if not isinstance(stepper, Stepper):
-        raise InputError(f"{name}: takes a Stepper first, such as steppers.lm(), got {stepper!r}")
-
-
 def _scaled_by(factor: Callable[[jax.Array], Any], f: Branch) -> Branch:
     """The branch u -> factor(leaf) * f(u), leaf by leaf."""
     return lambda u: jax.tree.map(lambda x: combine((factor(x), x)), f(u))
@@ -59,16 +53,12 @@ def _per(sample: bool, x: jax.Array) -> tuple[int, ...]:
 
 
 @register
-@functools.cache
 def scaled(stepper: Stepper, first: float = 1.0, last: float = 0.7) -> Stepper:
     """f -> s f, with s falling linearly from `first` at the first step of the network to `last` at the last one.
 
     Each branch is scaled by itself: where one feeds the next, the scale acts on both. (PolyNet's residual scaling, of
     the sum of the powers, is the `scale` of `poly`.) Deterministic.
     """
-    _require_stepper("scaled", stepper)
-    if not (isinstance(first, Real) and isinstance(last, Real)):
-        raise InputError(f"scaled: first and last must be numbers, got {first!r} and {last!r}")
 
     def perturb(fs, info):
         scale = first + (last - first) * info.depth
@@ -78,7 +68,6 @@ def scaled(stepper: Stepper, first: float = 1.0, last: float = 0.7) -> Stepper:
 
 
 @register
-@functools.cache
 def stochastic_depth(
     stepper: Stepper,
     survival: float = 0.5,
@@ -106,13 +95,10 @@ def stochastic_depth(
     Raises:
         InputError: if `survival` is not in (0, 1].
     """
-    _require_stepper("stochastic_depth", stepper)
     if not 0 < survival <= 1:
         raise InputError(
             f"stochastic_depth: survival must be above 0 and at most 1 (a drop rate in [0, 1)), got {survival}"
         )
-    _one_of("stochastic_depth: rescale", rescale, ("training", "evaluation"))
-    _one_of("stochastic_depth: rule", rule, ("first_kept", "first_dropped"))
 
     def perturb(fs, info):
         depth = info.depth if rule == "first_kept" else (info.index + 1) / info.count
@@ -131,7 +117,6 @@ def stochastic_depth(
 
 
 @register
-@functools.cache
 def shake_shake(
     stepper: Stepper,
     *,
@@ -151,9 +136,6 @@ def shake_shake(
         backward: "shake"; "keep" takes the forward pass's eta, "even" 1/2. The published names are those of forward
             and backward: S-S-I is ("shake", "shake", per_sample=True), S-E-I ("shake", "even"), E-S ("even", "shake").
     """
-    _require_stepper("shake_shake", stepper)
-    _one_of("shake_shake: forward", forward, ("shake", "even"))
-    _one_of("shake_shake: backward", backward, ("shake", "keep", "even"))
 
     def mixed(f1, f2, key):
         def mix(u):
@@ -189,7 +171,6 @@ def shake_shake(
 
 
 @register
-@functools.cache
 def noise(stepper: Stepper, sigma: float = 0.001, *, distribution: Literal["normal", "uniform"] = "normal") -> Stepper:
     """u[n+1] -> u[n+1] + xi after each step of training: noise injection (Lu et al. 2018).
 
@@ -199,10 +180,8 @@ def noise(stepper: Stepper, sigma: float = 0.001, *, distribution: Literal["norm
         distribution: of xi, independent for each number of the state: "normal" is N(0, sigma^2), "uniform" is
             U(0, sigma), as in the authors' code; its mean is sigma/2, not zero.
     """
-    _require_stepper("noise", stepper)
     if not sigma >= 0:
         raise InputError(f"noise: sigma must be 0 or more, got {sigma}")
-    _one_of("noise: distribution", distribution, ("normal", "uniform"))
     draw = jax.random.normal if distribution == "normal" else jax.random.uniform
 
     def add(sign, key, u: State):
@@ -225,8 +204,3 @@ def noise(stepper: Stepper, sigma: float = 0.001, *, distribution: Literal["norm
         return {"step": step, "inverse": None if inner.inverse is None else inverse}
 
     return _wrapped("noise", stepper, around, random=True)
-
-
-def _one_of(what, value, allowed):
-    if value not in allowed:
-        raise InputError(f"{what} must be one of {', '.join(allowed)}, got {value!r}")

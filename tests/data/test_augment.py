@@ -298,7 +298,7 @@ def test_own_augmentation(monkeypatch):
         (["crop_area(0)"], "crop_area: min_area must be above 0 and at most 1, got 0"),
         (["cutuot(2)"], "unknown augmentation 'cutuot': did you mean 'cutout'"),
         (["trivial(narrow)"], "unknown augmentation 'narrow'"),
-        (["mixup('a')"], "alpha of mixup must be a finite number, got 'a'"),
+        (["mixup('a')"], "mixup: alpha must be a finite number, got 'a'"),
     ],
 )
 def test_what_is_wrong_is_named(texts, message):

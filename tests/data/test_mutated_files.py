@@ -251,7 +251,7 @@ def test_names_of_no_directory(name, directory):
 @pytest.mark.parametrize("size", [0, 2**16, 10**12])
 def test_sizes_of_no_image(tmp_path, size):
     damaged_folder(tmp_path, lambda path: path.write_bytes(FILES["JPEG"]))
-    with pytest.raises(InputError, match=r"size must be from 1 to 65535 pixels|size of folder must be a whole number"):
+    with pytest.raises(InputError, match=r"size must be from 1 to 65535 pixels|size must be a whole number"):
         load(f"folder({size})", directory=tmp_path)
 
 

@@ -1,5 +1,6 @@
 """ConvNeXt: the published sizes, any scheme, any memory."""
 
+import itertools
 import re
 
 import jax
@@ -36,9 +37,19 @@ def loss_and_gradient(model):
 
 @pytest.mark.versions
 @pytest.mark.parametrize(
-    ("name", "parameters"), [("convnext_tiny", 28_589_128), ("convnext_atto", 3_695_520)]
-)  # Liu et al. 2022; timm
-def test_parameters(name, parameters):
+    ("name", "depths", "channels", "parameters"),
+    [
+        ("convnext_tiny", (3, 3, 9, 3), (96, 192, 384, 768), 28_589_128),  # 28.6 million in Liu et al. 2022
+        ("convnext_atto", (2, 2, 6, 2), (40, 80, 160, 320), 3_695_520),  # 3.70 million in timm's table
+    ],
+)
+def test_parameters(name, depths, channels, parameters):
+    """Counted from the layout of the paper: 7 x 7, layer normalization, two linear maps, and a scale a block."""
+    count = (4 * 4 * 3 + 3) * channels[0]  # first patches: kernel, bias, normalization
+    count += sum(n * (49 * c + c + 2 * c + 8 * c * c + 5 * c + c) for n, c in zip(depths, channels, strict=True))
+    count += sum(2 * a + 4 * a * b + b for a, b in itertools.pairwise(channels))
+    count += 2 * channels[-1] + 1000 * channels[-1] + 1000
+    assert count == parameters
     model = nnx.eval_shape(lambda: create(name, classes=1000))
     assert networks.parameter_count(model) == parameters
 
@@ -50,7 +61,7 @@ def test_a_branch_written_out():
     padded = np.pad(u, ((0, 0), (1, 1), (1, 1), (0, 0)))
     x = sum(padded[:, i : i + 8, j : j + 8] * kernel[i, j, 0] for i in range(3) for j in range(3))
     x = (x - x.mean(-1, keepdims=True)) / np.sqrt(x.var(-1, keepdims=True) + 1e-6)
-    x = jax.nn.gelu(x @ branch.widen.kernel[...], approximate=False) @ branch.narrow.kernel[...]
+    x = jax.nn.gelu(x @ branch.perceptron.widen.kernel[...], approximate=False) @ branch.perceptron.narrow.kernel[...]
     np.testing.assert_allclose(branch(u), 0.5 * x, rtol=1e-3, atol=1e-5)
 
 
@@ -112,7 +123,7 @@ def test_its_branch_in_a_resnet():
         ("convnext((1, 1), (2,))", {}, "must have an entry a stage"),
         (SMALL, {"branch": "convnext(4)"}, "convnext: kernel must be odd, so that it has a middle, got 4"),
         (SMALL, {"branch": "convnect"}, "unknown branch 'convnect': did you mean 'convnext'"),
-        (SMALL, {"activation": "post"}, "a convnext branch keeps the shape, and has its activation inside"),
+        (SMALL, {"placement": "post"}, "a convnext branch keeps the shape, and has its activation inside"),
         (SMALL, {"stepper": "poly(2)", "sharing": "convolutions"}, "a convnext branch has none to share"),
     ],
 )

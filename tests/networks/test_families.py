@@ -26,17 +26,17 @@ def count(name, stepper=None, **options):
     ("name", "options", "parameters"),
     [
         # Post-activated, the networks of torchvision; pre-activated they have other batch normalisations.
-        ("resnet18", {"activation": "post", "classes": 1000}, 11_689_512),
-        ("resnet34", {"activation": "post", "classes": 1000}, 21_797_672),
-        ("resnet50", {"activation": "post", "classes": 1000}, 25_557_032),
-        ("resnet101", {"activation": "post", "classes": 1000}, 44_549_160),
-        ("resnet152", {"activation": "post", "classes": 1000}, 60_192_808),
+        ("resnet18", {"placement": "post", "classes": 1000}, 11_689_512),
+        ("resnet34", {"placement": "post", "classes": 1000}, 21_797_672),
+        ("resnet50", {"placement": "post", "classes": 1000}, 25_557_032),
+        ("resnet101", {"placement": "post", "classes": 1000}, 44_549_160),
+        ("resnet152", {"placement": "post", "classes": 1000}, 60_192_808),
         ("resnext50_32x4d", {"classes": 1000}, 25_028_904),
         ("resnext101_32x8d", {"classes": 1000}, 88_791_336),
         ("resnext101_32x4d", {"classes": 1000}, 44_177_704),
         # 34.43 and 68.16 million (Xie et al. 2017), post-activated; LM-ResNeXt 35.1 and 68.8 million (Lu et al. 2018).
-        ("resnext29_8x64d", {"activation": "post"}, 34_426_698),
-        ("resnext29_16x64d", {"activation": "post"}, 68_155_210),
+        ("resnext29_8x64d", {"placement": "post"}, 34_426_698),
+        ("resnext29_16x64d", {"placement": "post"}, 68_155_210),
         ("resnext29_8x64d", {"stepper": "lm", "boundary": "step"}, 35_081_810),
         ("resnext29_16x64d", {"stepper": "lm", "boundary": "step"}, 68_810_322),
         # Gomez et al. 2017: 0.46, 1.73 and 1.75 million.
@@ -44,7 +44,7 @@ def count(name, stepper=None, **options):
         ("revnet110", {}, 1_729_226),
         ("revnet164", {}, 1_748_810),
         # Shortcuts without parameters, as in the first ResNets: 0.27 million.
-        ("resnet20", {"activation": "post", "shortcut": "pad"}, 269_722),
+        ("resnet20", {"placement": "post", "shortcut": "pad"}, 269_722),
         ("resnet26", {"width": 10}, 36_480_186),  # WRN-28-10 (36.5 million), which counts its projections as layers
     ],
 )
@@ -83,9 +83,9 @@ def gradient_and_statistics(model, key=None, images=IMAGES):
     [
         pytest.param("revnet38", {}, 8, marks=pytest.mark.slow),
         pytest.param("revnet164", {}, 8, marks=pytest.mark.slow),
-        pytest.param("resnext29_8x64d", {"activation": "post"}, 8, marks=pytest.mark.slow),
+        pytest.param("resnext29_8x64d", {"placement": "post"}, 8, marks=pytest.mark.slow),
         pytest.param("resnet18", {}, 32, marks=pytest.mark.slow),
-        ("resnet20", {"stepper": "lm", "activation": "post", "shortcut": "pad"}, 8),
+        ("resnet20", {"stepper": "lm", "placement": "post", "shortcut": "pad"}, 8),
         ("resnet20", {"stepper": "dense"}, 8),
         pytest.param("resnet20", {"stepper": "shake_shake(lm)", "boundary": "step"}, 8, marks=pytest.mark.slow),
         ("resnet20", {"stepper": "rk4", "boundary": "step", "sharing": "convolutions"}, 8),
@@ -175,7 +175,7 @@ def test_symmetric_branch_is_a_gradient():
 
 
 def test_post_activation_rectifies_every_state():
-    model = small("lm", activation="post")
+    model = small("lm", placement="post")
     u, _ = model.stages[0](model.stem(IMAGES))
     assert u.min() == 0
     assert model.activation is None
@@ -270,7 +270,7 @@ def test_each_step_draws_for_itself_and_knows_its_place():
         ("resnet20", {"width": 0}, "width positive"),
         ("revnet38", {"width": 0.03}, "splits the channels into 2 equal parts, and 1 does not divide: choose a width"),
         ("resnext29_8x64d", {"width": 0.01}, "channels do not divide into 8 groups"),
-        ("resnet20", {"branch": "symmetric", "activation": "post"}, "keeps the shape, and has its activation inside"),
+        ("resnet20", {"branch": "symmetric", "placement": "post"}, "keeps the shape, and has its activation inside"),
         (
             "resnet20",
             {"branch": "symmetric", "sharing": "convolutions", "stepper": steppers.poly()},

@@ -81,7 +81,7 @@ def reference_units(params, statistics):
 
     return [
         [
-            [unit(*both) for both in zip(values(p["units"]), values(s["units"]), strict=True)]
+            [unit(*both) for both in zip(values(p), values(s), strict=True)]
             for p, s in zip(values(block["columns"]), values(statistics["blocks"][i]["columns"]), strict=True)
         ]
         for i, block in enumerate(values(params["blocks"]))

@@ -154,7 +154,7 @@ def test_evaluation_needs_no_inverse_pass():
     ("name", "stepper", "options", "message"),
     [
         ("resnet20", "lm", {}, "lm has no inverse, so that its states cannot be rebuilt: choose stored or remat"),
-        ("resnet20", "momentum", {"activation": "post"}, "momentum is rectified after each step"),
+        ("resnet20", "momentum", {"placement": "post"}, "momentum is rectified after each step"),
     ],
 )
 def test_what_cannot_be_rebuilt_is_refused(name, stepper, options, message):

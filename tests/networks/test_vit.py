@@ -10,6 +10,7 @@ from flax import nnx
 from scipy.linalg import expm
 
 from lmjax import InputError, networks
+from lmjax.config import ModelConfig
 from lmjax.networks.vit import SPLITTINGS, split
 
 IMAGES = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
@@ -83,6 +84,11 @@ def test_every_parameter_takes_part(splitting):
     assert silent == []
 
 
+def test_a_published_name_takes_another_splitting():
+    model = ModelConfig("vit-tiny(splitting=strang)").outline(classes=10, cin=3)
+    assert [part.share for part in model.stages[0].steps.item.branches[0].parts] == [0.5, 1.0, 0.5]
+
+
 def test_bfloat16():
     model = create(dtype="bfloat16")
     assert model.features(IMAGES).dtype == jnp.bfloat16
@@ -106,7 +112,7 @@ def test_attention_between_the_pixels_of_a_resnet():
         ("vit(splitting=string)", {}, "unknown network 'string'"),
         ("vit(heads=5)", {}, "transformer: 192 channels do not divide into 5 heads"),
         ("vit_tiny", {"branch": "basic"}, "it has branches of its own: leave out branch"),
-        ("vit_tiny", {"activation": "post"}, "a transformer branch keeps the shape"),
+        ("vit_tiny", {"placement": "post"}, "a transformer branch keeps the shape"),
     ],
 )
 def test_what_is_wrong_is_named(name, options, message):

@@ -18,7 +18,8 @@ from lmjax.config import ModelConfig
 KINDS = {
     "basic": ({"name": "resnet14", "stepper": steppers.lm(), "width": 0.25}, "conv2.kernel"),
     "bottleneck": ({"name": "resnet14", "branch": "bottleneck", "width": 0.5}, "conv3.kernel"),
-    "post": ({"name": "resnet14", "activation": "post", "width": 0.25}, "norm2.scale"),
+    "post": ({"name": "resnet14", "placement": "post", "width": 0.25}, "norm2.scale"),
+    "group": ({"name": "resnet14", "placement": "post", "normalization": "group(4)", "width": 0.25}, "norm2.scale"),
     "coupled": ({"name": "revnet38", "width": 0.25, "memory": "reversible"}, "conv2.kernel"),
     "Runge-Kutta": (
         {"name": "resnet8", "stepper": steppers.heun(), "boundary": "step", "sharing": "convolutions", "width": 0.25},

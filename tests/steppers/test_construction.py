@@ -1,7 +1,6 @@
 """Making steppers: the same call gives the same object, and what is wrong is named."""
 
 import copy
-import functools
 import re
 
 import jax.numpy as jnp
@@ -39,7 +38,7 @@ def test_arguments_make_different_ones():
         (lambda: steppers.way(0), "way: count must be a whole number, at least 1, got 0"),
         (lambda: steppers.way(2, drop=-0.1), "way: drop must be at least 0 and less than 1, got -0.1"),
         (lambda: steppers.fractal(0), "columns must be a whole number from 1 to 16, got 0"),
-        (lambda: steppers.fractal(2.5), "columns must be a whole number from 1 to 16, got 2.5"),
+        (lambda: steppers.fractal(2.5), "fractal: columns must be a whole number, got 2.5"),
         (lambda: steppers.momentum(0.0), "gamma must be between 0 and 1, got 0.0"),
         (lambda: steppers.momentum(1.0), "gamma must be between 0 and 1, got 1.0"),
         (lambda: steppers.dense(0), "dense: steps must be a whole number, at least 1, got 0"),
@@ -47,14 +46,14 @@ def test_arguments_make_different_ones():
         (lambda: steppers.backward_euler(0), "iterations must be a whole number, at least 1, got 0"),
         (lambda: steppers.backward_euler(3, -1.0), "tolerance must be positive"),
         (lambda: steppers.lm(0.1, 0.0), "low must not exceed high"),
-        (lambda: steppers.dense(2.5), "dense: steps must be a whole number, at least 1, got 2.5"),
-        (lambda: steppers.backward_euler(2.5), "iterations must be a whole number, at least 1, got 2.5"),
-        (lambda: steppers.scaled(steppers.lm(), "a"), "scaled: first and last must be numbers, got 'a' and 0.7"),
+        (lambda: steppers.dense(2.5), "dense: steps must be a whole number or None, got 2.5"),
+        (lambda: steppers.backward_euler(2.5), "backward_euler: iterations must be a whole number, got 2.5"),
+        (lambda: steppers.scaled(steppers.lm(), "a"), "scaled: first must be a finite number, got 'a'"),
         (lambda: steppers.get("linear_multistep(('a',), (1,))"), "linear_multistep: could not convert string to float"),
         (lambda: steppers.get("lm({[1]: 2})"), "give a name such as lm, or a call"),
         (lambda: steppers.get("lm(low=1, low=2)"), "give each argument once"),
-        (lambda: steppers.get("lm(-1e400, 0)"), "low of lm must be a finite number, got -inf"),
-        (lambda: steppers.get("lm(per_channel='no')"), "per_channel of lm must be True or False, got 'no'"),
+        (lambda: steppers.get("lm(-1e400, 0)"), "lm: low must be a finite number, got -inf"),
+        (lambda: steppers.get("lm(per_channel='no')"), "lm: per_channel must be True or False, got 'no'"),
         (lambda: steppers.linear_multistep((), (1,)), "at least one weight"),
         (lambda: steppers.linear_multistep((1,), (1, -1)), "sum to zero"),
         (lambda: steppers.adams_bashforth(7), "unknown order of Adams-Bashforth '7'"),
@@ -145,11 +144,10 @@ def test_register_adds_a_name():
 
 
 def test_registered_names_may_take_arguments():
-    @functools.cache
-    def make(rate, *, name="mine"):
+    @steppers.register(name="with-a-rate")
+    def make(rate: float, *, name: str = "mine"):
         return steppers.Stepper(f"{name}{rate:g}", lambda fs, u, history, coef: (u, history))
 
-    assert steppers.register(name="with-a-rate")(make) is make
     assert steppers.get("with_a_rate(-0.5)").name == "mine-0.5"
     assert steppers.get("with-a-rate(2, name='yours')") is make(2, name="yours")
     assert steppers.get("noise(with-a-rate(3))").name == "noise(mine3)"
@@ -211,12 +209,12 @@ def test_neither_a_name_nor_a_call(text):
         ("euler(1)", "stepper 'euler(1)': too many positional arguments; euler takes ()"),
         ("noise", "stepper 'noise': missing a required argument: 'stepper'; noise takes (stepper, sigma"),
         ("noise(noise)", "stepper 'noise(noise)': missing a required argument: 'stepper'"),
-        ("noise(1)", "stepper of noise must be a stepper, got 1"),
+        ("noise(1)", "noise: stepper must be a stepper such as lm(-0.5, -0.5), got 1"),
         ("linear_multistep", "missing a required argument: 'a'"),
-        ("poly('many')", "degree of poly must be a whole number, got 'many'"),
-        ("stochastic_depth(lm, 'often')", "survival of stochastic_depth must be a finite number, got 'often'"),
-        ("lm([1])", "low of lm must be a finite number, got [1]"),
-        ("lm(0.1)", "lm: low and high must be numbers, and low must not exceed high, got 0.1 and 0.0"),
+        ("poly('many')", "poly: degree must be a whole number, got 'many'"),
+        ("stochastic_depth(lm, 'often')", "stochastic_depth: survival must be a finite number, got 'often'"),
+        ("lm([1])", "lm: low must be a finite number, got [1]"),
+        ("lm(0.1)", "lm: low must not exceed high, got 0.1 and 0.0"),
     ],
 )
 def test_wrong_calls_are_named(call, message):

@@ -1,4 +1,4 @@
-"""Batch normalisation, over the whole batch or over groups of it."""
+"""Normalizations and activations by name."""
 
 import jax
 import jax.numpy as jnp
@@ -7,17 +7,19 @@ from jax import lax
 from jax.typing import DTypeLike
 
 from lmjax.errors import InputError
+from lmjax.networks.options import Activation, Normalization, Options, activations, normalizations, plain
 
 
+@plain(normalizations, "batch")
 class BatchNorm(nnx.BatchNorm):
-    """Batch normalisation (Ioffe and Szegedy 2015), which can take its statistics over groups of so many images.
+    """Batch normalization (Ioffe and Szegedy 2015), which can take its statistics over groups of so many images.
 
     With mean and variance over all images and pixels of a channel, y = (x - mean) / sqrt(var + epsilon) scale + bias.
 
     By default the mean and the variance of a channel are those of the whole batch, whatever devices it is spread
-    over, which costs two sums over all devices forward and two backward. With `group` = g, image n is normalised with
+    over, which costs two sums over all devices forward and two backward. With `group` = g, image n is normalized with
     the statistics of the images g floor(n/g), ..., g floor(n/g) + g - 1 alone (the "ghost batches" of Hoffer, Hubara
-    and Soudry 2017; with g the batch of a device, what data-parallel training without synchronisation computes). No
+    and Soudry 2017; with g the batch of a device, what data-parallel training without synchronization computes). No
     device then waits for another while g divides the images it has; the result does not depend on their number. The
     running statistics are updated with the mean over the groups. An evaluation uses those, and has no groups.
 
@@ -36,7 +38,7 @@ class BatchNorm(nnx.BatchNorm):
         once s follows     1e-6    1e-6    4e-6    3e-5    6e-4    0.03
 
     in the end that of subtracting the mean first. (In the first row up to ten times as much where XLA sums one number
-    after another; from 1000 on, it is no normalisation yet.)
+    after another; from 1000 on, it is no normalization yet.)
 
     Attributes:
         group: how many images; None for the whole batch.
@@ -62,7 +64,7 @@ class BatchNorm(nnx.BatchNorm):
         )
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        """[N, ..., channels], normalised in training with the statistics of x, in evaluation with the running ones.
+        """[N, ..., channels], normalized in training with the statistics of x, in evaluation with the running ones.
 
         Raises:
             InputError: if N is no multiple of the group.
@@ -73,7 +75,7 @@ class BatchNorm(nnx.BatchNorm):
             return self._scaled(x - shift, self.var[...], dtype)
         if self.group is not None:
             if shape[0] % self.group:
-                raise InputError(f"batch normalisation: {shape[0]} images do not divide into groups of {self.group}")
+                raise InputError(f"batch normalization: {shape[0]} images do not divide into groups of {self.group}")
             x = x.reshape(-1, self.group, *shape[1:])
         d = x - shift
         squares = jnp.square(d)  # before the first sum, so that XLA makes both in one loop
@@ -96,7 +98,77 @@ class BatchNorm(nnx.BatchNorm):
 
 
 def group_batch_norm(network: nnx.Module, group: int | None) -> None:
-    """Sets the group of every batch normalisation in a network."""
-    for _, module in nnx.iter_graph(network):
-        if isinstance(module, BatchNorm):
-            module.group = group
+    """Set the group of every batch normalization in a network.
+
+    Raises:
+        InputError: for a group where there is no `BatchNorm`.
+    """
+    found = [module for _, module in nnx.iter_graph(network) if isinstance(module, BatchNorm)]
+    if group is not None and not found:
+        raise InputError("train.batch_norm_group: this network has no batch normalization: leave it out")
+    for module in found:
+        module.group = group
+
+
+@normalizations.register
+def layer() -> Normalization:
+    """Layer normalization, of each pixel or token over its channels (Ba et al. 2016)."""
+    return nnx.LayerNorm
+
+
+@normalizations.register
+def rms() -> Normalization:
+    """Each pixel or token over the root mean square of its channels, times a scale (Zhang and Sennrich 2019)."""
+    return nnx.RMSNorm
+
+
+@normalizations.register
+def group(groups: int = 32) -> Normalization:
+    """Group normalization, of each image over its pixels and each group of channels (Wu and He 2018).
+
+    Args:
+        groups: how many, a divisor of all numbers of channels. 1 takes all channels together.
+    """
+
+    def make(channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.GroupNorm:
+        if groups < 1 or channels % groups:
+            raise InputError(f"normalization group: {channels} channels do not divide into {groups} groups")
+        return nnx.GroupNorm(channels, num_groups=groups, dtype=dtype, rngs=rngs)
+
+    return make
+
+
+def norm(channels: int, options: Options, rngs: nnx.Rngs, own: Normalization = BatchNorm) -> nnx.Module:
+    """The normalization that is chosen, or the network's own."""
+    return (options.normalization or own)(channels, dtype=options.dtype, rngs=rngs)
+
+
+# Python functions, which copies of a network share: of jax's objects, each would have one of its own.
+
+
+@activations.register
+def relu() -> Activation:
+    """max(x, 0), the rectified linear unit (Nair and Hinton 2010)."""
+    return lambda x: jax.nn.relu(x)
+
+
+@activations.register
+def silu() -> Activation:
+    """x / (1 + exp(-x)), the sigmoid linear unit or swish (Elfwing et al. 2018)."""
+    return lambda x: jax.nn.silu(x)
+
+
+@activations.register
+def tanh() -> Activation:
+    """The hyperbolic tangent."""
+    return lambda x: jnp.tanh(x)
+
+
+@activations.register
+def gelu(*, approximate: bool = False) -> Activation:
+    """x P(X <= x) with X ~ N(0, 1), the Gaussian error linear unit (Hendrycks and Gimpel 2016).
+
+    Args:
+        approximate: by a tanh.
+    """
+    return lambda x: jax.nn.gelu(x, approximate=approximate)
