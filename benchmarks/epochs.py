@@ -1,11 +1,13 @@
 """G4 and G5: whole epochs through the trainer, as train.py makes them."""
 
+import functools
 import time
 
 from benchmarks import ours
 from benchmarks.row import Plan, figure, lacks, missing, ratio
 from benchmarks.timing import Calls, interleaved
 from benchmarks.train_step import lm_peer
+from lmjax.training import evaluate, train_epoch
 
 EPOCHS = 160  # of the published recipe
 
@@ -19,7 +21,7 @@ def _trainer(plan, name):
 def overhead(plan: Plan) -> list[dict]:
     """G4: an epoch of LM-ResNet-20 at batch 128 over as many bare steps: order, crops, flips, metrics, dispatch."""
     case, trainer = _trainer(plan, "resnet20")
-    epoch = Calls(trainer.train_epoch, steps=trainer.steps_per_epoch)
+    epoch = Calls(functools.partial(train_epoch, trainer), steps=trainer.steps_per_epoch)
     bare = ours.bare_step(case, ours.steps_per_dispatch(plan.tiny))
     took = interleaved({"epoch": epoch, "bare": bare}, rounds=plan.rounds, seconds=plan.round_seconds)
     seconds = [t * trainer.steps_per_epoch for t in took["epoch"]]
@@ -32,17 +34,17 @@ def recipe(plan: Plan, name: str = "resnet20") -> list[dict]:
     Beside it PyTorch's steps in the authors' style alone, without reading, augmenting or evaluating anything.
     """
     case, trainer = _trainer(plan, name)
-    trainer.compile()
-    trainer.train_epoch(), trainer.evaluate()
+    trainer.compiled.all()
+    train_epoch(trainer), evaluate(trainer)
     seconds = []
     for _ in range(plan.of(min(plan.rounds, 3), 1)):
         began = time.perf_counter()
-        trainer.train_epoch(), trainer.evaluate()
+        train_epoch(trainer), evaluate(trainer)
         seconds.append(time.perf_counter() - began)
-    projected = [trainer.compile_seconds + EPOCHS * t for t in seconds]
+    projected = [trainer.compiled.seconds + EPOCHS * t for t in seconds]
     found = [
         figure("an epoch and its evaluation", seconds, "s"),
-        figure("compilation", [trainer.compile_seconds], "s"),
+        figure("compilation", [trainer.compiled.seconds], "s"),
         figure("160 epochs, projected", projected, "s"),
     ]
     label = "authors' steps alone / all of ours, projected"

@@ -16,7 +16,7 @@ import jax
 
 from lmjax import command_line, data, output
 from lmjax.errors import InputError
-from lmjax.training import Trainer
+from lmjax.training import Trainer, evaluate, train_epoch
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "families.py"
 
@@ -25,14 +25,14 @@ def measure(row: str) -> dict[str, float]:
     """Trains one row for its epoch."""
     config = command_line.load(f"{CONFIGS}:{row}")
     trainer = Trainer(config, data.load(config.data.name))
-    trainer.compile()
-    metrics = trainer.train_epoch() | trainer.evaluate()
+    trainer.compiled.all()
+    metrics = train_epoch(trainer) | evaluate(trainer)
     return {
         "parameters": trainer.parameters,
         "accuracy": metrics["test_accuracy"],
         "images_per_second": metrics["images_per_second"],
-        "temporary_bytes": trainer.temporary_bytes,
-        "compile_seconds": trainer.compile_seconds,
+        "temporary_bytes": trainer.compiled.train(1).memory_analysis().temp_size_in_bytes,
+        "compile_seconds": trainer.compiled.seconds,
     }
 
 

@@ -9,12 +9,15 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from benchmarks.batch import random_batch
 from lmjax import runtime
 from lmjax.config import Config, DataConfig, ModelConfig, TrainConfig
 from lmjax.data import Dataset, Split
-from lmjax.training import Trainer, data_mesh
+from lmjax.training import Trainer, data_mesh, seed_mesh
+from lmjax.training.placement import spread, stack
 
 
 def prepare() -> None:
@@ -138,7 +141,7 @@ SEED = np.uint32(0)  # of what is random in a step
 def real_program(case: Case) -> jax.stages.Lowered:
     """One step as train.py makes it: order, crop, flip, loss, metrics, update, with the state donated."""
     made = trainer(case)
-    return _jitted(made.programs, 1).lower(made.state, (SEED, made.feed.train_example))
+    return _jitted(made.compiled.programs, 1).lower(made.state, (SEED, made.feed.train_example))
 
 
 def real_step(case: Case) -> Steps:
@@ -150,7 +153,7 @@ def real_step(case: Case) -> Steps:
 def _bare(case):
     """The programs on a batch that they are given, the state before, and the batch."""
     made = trainer(case)
-    programs = dataclasses.replace(made.programs, feed=Fixed(), mean=np.float32(0), std=np.float32(1))
+    programs = dataclasses.replace(made.compiled.programs, feed=Fixed(), mean=np.float32(0), std=np.float32(1))
     images, labels = case.images()
     return programs, made.state, (SEED, (jnp.asarray(images, case.dtype), jnp.asarray(labels)))
 
@@ -177,6 +180,16 @@ def vmapped_step(case: Case, steps: int, seeds: int) -> Steps:
     programs, state, given = _bare(case)
     stacked = jax.tree.map(lambda x: jnp.stack([x] * seeds), state)
     program = jax.jit(jax.vmap(_jitted(programs, steps), in_axes=(0, None)), donate_argnums=0)
+    return Steps(program.lower(stacked, given).compile(), stacked, given, steps)
+
+
+def spread_step(case: Case, steps: int, seeds: int) -> Steps:
+    """The bare steps of several networks, each on a device of its own, as one program (as train.py makes --seeds)."""
+    programs, state, given = _bare(case)
+    mesh = seed_mesh(seeds)
+    stacked = jax.device_put(stack([state] * seeds), NamedSharding(mesh, P("seed")))
+    given = jax.device_put(jax.tree.map(np.asarray, given), NamedSharding(mesh, P()))
+    program = jax.jit(spread(_jitted(programs, steps), mesh, (P("seed"), P())), donate_argnums=0)
     return Steps(program.lower(stacked, given).compile(), stacked, given, steps)
 
 

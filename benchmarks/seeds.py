@@ -1,11 +1,14 @@
 """G6: several networks at once on one device, against one alone."""
 
+import os
 import statistics
 import tempfile
 import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+import jax
 
 from benchmarks import ours
 from benchmarks.apart import apart
@@ -76,6 +79,11 @@ def several_seeds(plan: Plan, counts: Sequence[int], dtype: str) -> list[dict]:
         found.append(figure(f"images/s of {name} / one", gains, "x", seeds=seeds))
     together = sum(in_processes(plan, n, dtype)) / statistics.median(1 / t for t in one)
     found.append(figure(f"images/s of processes, n = {n} / one", [together], "x", seeds=n))
+    if jax.default_backend() == "cpu":
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count={n}"
+        given = {"tiny": plan.tiny, "dtype": dtype, "seconds": plan.round_seconds, "rounds": plan.rounds, "count": n}
+        gains = apart("benchmarks.seeds:on_devices", timeout=240, env={"XLA_FLAGS": flags}, **given)
+        found.append(figure(f"images/s of virtual devices, n = {n} / one", gains, "x", seeds=n))
     best = max(found, key=lambda f: f["median"])
     return [*found, best | {"label": "images/s of the best / one", "way": best["label"]}]
 
@@ -96,6 +104,14 @@ def in_processes(plan: Plan, count: int, dtype: str) -> list[float]:
         }
         started = [pool.submit(apart, "benchmarks.seeds:race", timeout=240, name=str(i), **given) for i in range(count)]
         return [future.result() for future in started]
+
+
+def on_devices(tiny: bool, dtype: str, seconds: float, rounds: int, count: int) -> list[float]:
+    """In a process with as many devices: images a second of one program over the networks, over those of one."""
+    case, steps = small(tiny, dtype), ours.steps_per_dispatch(tiny)
+    sides = {"one": ours.bare_step(case, steps), "all": ours.spread_step(case, steps, count)}
+    times = interleaved(sides, rounds=rounds, seconds=seconds)
+    return [count * a / b for a, b in zip(times["one"], times["all"], strict=True)]
 
 
 def race(tiny: bool, dtype: str, seconds: float, meeting: str, count: int, name: str) -> float:

@@ -1,125 +1,154 @@
 """From the command line to a `Config`: the file that --config names, with overrides."""
 
-import argparse
+import dataclasses
 import difflib
+import itertools
 import json
 import re
 import runpy
+import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import Any, NoReturn
 
 from lmjax.config import Config, from_dict
-from lmjax.errors import InputError, optional_import
+from lmjax.errors import InputError, optional_import, unknown
+
+_MOST_SEEDS = 10_000  # in a range, which may be misspelt
 
 
-def parse(arguments: Sequence[str] | None, *, description: str) -> tuple[Config, argparse.Namespace]:
-    """Reads the command line of train.py.
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """Choices of a run that are no part of its config."""
+
+    config: str | None = None
+    """A Python file (which is run: use only files that you trust), with :ROW if it has several; a config that comes
+    with lmjax, such as digits or cifar10:lm_resnet20; or the config.json of a run."""
+    seeds: tuple[str, ...] | None = None
+    """Make the run from each of these seeds, as in 0 1 2 or 0..7, and report the mean and the standard deviation."""
+    resume: str | None = None
+    """Go on with the run in --workdir; "auto": start it if there is none, so that one command can be repeated until it
+    is finished."""
+    evaluate: str | None = None
+    """Report the test accuracy of the run in this folder, and stop."""
+    at: str = "latest"
+    """The checkpoint to evaluate: latest, best, or a step."""
+    deterministic: bool = False
+    """Make a GPU repeat a run bit for bit, which costs speed."""
+    log: tuple[str, ...] = ()
+    """Tell tensorboard, wandb, or both of each epoch; tensorboard --logdir runs shows all runs."""
+    profile: str | None = None
+    """Write a trace of some steps to this folder, or without one to the folder profile of the run."""
+    dry_run: bool = False
+    """Say what the run would be: its config, parameters, multiplications, steps and memory. Nothing is written."""
+    quiet: bool = False
+    """Print nothing but warnings, errors and the last line."""
+
+    @property
+    def numbers(self) -> tuple[int, ...] | None:
+        """The seeds as numbers."""
+        return None if self.seeds is None else tuple(itertools.chain.from_iterable(map(_numbers, self.seeds)))
+
+    def check(self, overrides: Sequence[str]) -> None:
+        """Raise InputError if the choices contradict each other, or the config keys on the command line."""
+        if self.evaluate == "":
+            raise InputError("--evaluate: give the folder of a run")
+        if self.resume not in (None, "required", "auto"):
+            raise InputError(f"--resume: takes auto or nothing, got {self.resume!r}")
+        if self.resume and self.evaluate is not None:
+            raise InputError("--resume: does not go with --evaluate")
+        if self.at not in ("latest", "best") and not self.at.isdecimal():
+            raise InputError(f"--at: must be latest, best or the step of a checkpoint, got {self.at!r}")
+        if self.at != "latest" and self.evaluate is None:
+            raise InputError("--at: goes with --evaluate")
+        if self.evaluate is not None and (self.log or self.profile is not None or self.dry_run):
+            raise InputError("--log, --profile and --dry-run: go with training, not with --evaluate")
+        if self.seeds is not None:
+            _check_seeds(self, overrides)
+
+
+def _numbers(word: str) -> Iterable[int]:
+    match = re.fullmatch(r"(-?\d+)(?:\.\.(\d+))?", word, re.ASCII)
+    if match is None or (match[2] and not 0 <= int(match[2]) - int(match[1]) < _MOST_SEEDS):
+        raise InputError(f"--seeds: must be whole numbers, as in 0 1 2 or 0..7, got {word!r}")
+    return range(int(match[1]), int(match[2] or match[1]) + 1)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Words(Options):
+    help: str | None = None
+    """Show this; "--help model" explains the keys of the config that begin with --model, and "--help all" all keys."""
+
+
+def parse(arguments: Sequence[str] | None, *, prog: str, description: str) -> tuple[Config, Options]:
+    """The config and the options of a command line.
 
     Args:
         arguments: the words after the program's name; None takes the process's own.
-        description: the first lines of --help.
-
-    Returns:
-        The config, and the choices that are no part of it: `config` (the file), `seeds`, `resume` ("required", "auto"),
-        `evaluate`, `at`, `deterministic`, `log` (names), `profile` (a folder, or "" for one in that of the run).
+        prog, description: of the program, for --help.
 
     Raises:
         InputError: if the config file does not exist or holds no config, or the choices contradict each other.
         SystemExit: after --help, and after an override that is unknown or ill-typed, with a message that says so.
     """
-    parser = argparse.ArgumentParser(
-        description=description,
-        add_help=False,
-        allow_abbrev=False,
-        usage="train.py --config FILE [--KEY VALUE ...] [--seeds N ...] [--resume [auto] | --evaluate DIR [--at STEP]] "
-        "[--log NAME ...] [--profile [DIR]]",
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--config",
-        metavar="FILE",
-        help="a Python file of configs/ (which is run: use only files that you trust), with :ROW if it has several; "
-        "or the config.json of a run",
-    )
-    parser.add_argument(
-        "--seeds",
-        metavar="N",
-        nargs="+",
-        type=int,
-        help="make the run from each of these seeds, and report the mean and the standard deviation",
-    )
-    mode = parser.add_mutually_exclusive_group()
-    mode.add_argument(
-        "--resume",
-        metavar="auto",
-        nargs="?",
-        const="required",
-        help="go on with the run in --workdir; auto: start it if there is none, so that one command can be repeated "
-        "until it is finished",
-    )
-    mode.add_argument("--evaluate", metavar="DIR", help="report the test accuracy of the run in DIR and stop")
-    parser.add_argument(
-        "--at",
-        metavar="STEP",
-        default="latest",
-        help="the checkpoint to evaluate: latest (the default), best, or a step",
-    )
-    parser.add_argument(
-        "--deterministic", action="store_true", help="make a GPU repeat a run bit for bit, which costs speed"
-    )
-    # Not keys of the config: they do not change the run, may differ when it is resumed, and are not in a published row.
-    parser.add_argument(
-        "--log",
-        metavar="NAME",
-        nargs="+",
-        default=(),
-        help="tell tensorboard, wandb, or both of each epoch; tensorboard --logdir runs shows all runs",
-    )
-    parser.add_argument(
-        "--profile",
-        metavar="DIR",
-        nargs="?",
-        const="",
-        help="write a trace of some steps to DIR, or to the folder profile of the run",
-    )
-    parser.add_argument("-h", "--help", action="store_true", help="show this, and every key with its default")
-    choices, overrides = parser.parse_known_args(arguments)
-    if choices.help:
-        parser.print_help()
-        overrides = ["--help"]
-    elif choices.config is None:
+    words = ["--help" if word == "-h" else word for word in (sys.argv[1:] if arguments is None else arguments)]
+    for name, value in (("--resume", "required"), ("--profile", ""), ("--help", "")):
+        words = _completed(words, name, value)
+    tyro = optional_import("tyro", package="tyro", purpose="reading the command line")
+    form = {"prog": prog, "description": description, "add_help": False, "config": (tyro.conf.FlagCreatePairsOff,)}
+    if "--help" in words:
+        _show_help(tyro, form, words[words.index("--help") + 1])
+    options, overrides = tyro.cli(_Words, args=words, return_unknown_args=True, **form)
+    if options.config is None:
         raise InputError(f"give --config FILE{_available()}")
-    if choices.evaluate == "":
-        raise InputError("--evaluate: give the folder of a run")
-    if choices.resume not in (None, "required", "auto"):
-        raise InputError(f"--resume: takes auto or nothing, got {choices.resume!r}")
-    if choices.at not in ("latest", "best") and not choices.at.isdecimal():
-        raise InputError(f"--at: must be latest, best or the step of a checkpoint, got {choices.at!r}")
-    if choices.at != "latest" and choices.evaluate is None:
-        raise InputError("--at: goes with --evaluate")
-    if choices.evaluate is not None and (choices.log or choices.profile is not None):
-        raise InputError("--log and --profile: go with training, not with --evaluate")
-    if choices.seeds is not None:
-        _check_seeds(choices, overrides)
-    config = Config() if choices.config is None else load(choices.config)
-    return override(config, overrides), choices
+    options.check(overrides)
+    return override(load(options.config), overrides, prog=f"{prog} --config {options.config}"), options
 
 
-def _check_seeds(choices: argparse.Namespace, overrides: Sequence[str]) -> None:
-    seeds = choices.seeds
+def _completed(words: Sequence[str], name: str, value: str) -> list[str]:
+    """The words, with a value after an option that stands alone."""
+    found = []
+    for word, following in zip(words, [*words, "--"][1:], strict=True):
+        found += [word, value] if word == name and following.startswith("-") else [word]
+    return found
+
+
+def _show_help(tyro: ModuleType, form: dict[str, Any], topic: str) -> NoReturn:
+    groups = {field.name: field.type for field in dataclasses.fields(Config) if dataclasses.is_dataclass(field.type)}
+    form = form | {"add_help": True, "args": ["--help"]}
+    if topic == "all":
+        tyro.cli(Config, **form | {"description": "Keys of the config."})
+    elif topic in groups:
+        alone = dataclasses.make_dataclass("Keys", [(topic, groups[topic], groups[topic]())])
+        tyro.cli(alone, **form | {"description": groups[topic].__doc__})
+    elif topic:
+        raise unknown("topic of --help", topic, [*groups, "all"])
+    keys = {
+        name: ", ".join(field.name.replace("_", "-") for field in dataclasses.fields(groups[name])) for name in groups
+    }
+    lines = [f"  --{name}.KEY: {found}" for name, found in keys.items()]
+    text = "\n\nKeys of the config, which change what the file says (--help model explains those of --model):\n"
+    tyro.cli(Options, **form | {"description": form["description"] + text + "\n".join([*lines, "  --seed, --workdir"])})
+    raise AssertionError("tyro ends the program after --help")
+
+
+def _check_seeds(options: Options, overrides: Sequence[str]) -> None:
+    seeds = options.numbers
+    if not seeds:
+        raise InputError("--seeds: give at least one, as in 0 1 2 or 0..7")
     if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
         raise InputError(f"--seeds: {', '.join(map(str, twice))} twice: give each seed once")
     if wrong := [seed for seed in seeds if not 0 <= seed < 2**32]:
         raise InputError(f"--seeds: must be from 0 to 2**32 - 1, got {wrong[0]}")
     if any(re.match(r"--seed\b", word) for word in overrides):
         raise InputError("--seed and --seeds: give one of them")
-    if choices.evaluate is not None:
+    if options.evaluate is not None:
         raise InputError("--seeds: does not go with --evaluate: evaluate the folder of one seed")
 
 
-def override(config: Config, arguments: Sequence[str]) -> Config:
+def override(config: Config, arguments: Sequence[str], *, prog: str = "lmjax train") -> Config:
     """The config with keys replaced, e.g. by ["--model.stepper", "euler", "--train.epochs", "5"].
 
     Raises:
@@ -129,9 +158,7 @@ def override(config: Config, arguments: Sequence[str]) -> Config:
     if not arguments:
         return config
     tyro = optional_import("tyro", package="tyro", purpose="changing a config from the command line")
-    return tyro.cli(
-        Config, prog="train.py --config FILE", description="Keys of the config:", default=config, args=arguments
-    )
+    return tyro.cli(Config, prog=prog, description="Keys of the config:", default=config, args=arguments)
 
 
 def load(place: str | Path) -> Config:
@@ -173,24 +200,38 @@ def _require_file(path: Path) -> None:
 
 
 def _run(path: Path) -> dict[str, Any]:
-    """What a Python file defines."""
+    """The names that a Python file defines."""
     _require_file(path)
     try:
         return runpy.run_path(str(path))
     except InputError:
         raise
-    except Exception as error:  # the file is the user's: what is wrong with it is for them to mend
+    except (Exception, SystemExit) as error:  # the file is the user's: what is wrong with it is for them to mend
         raise InputError(f"--config {path}{_line(error, path)}: {type(error).__name__}: {error}") from error
 
 
 def _split(place: str | Path) -> tuple[Path, str]:
-    """The file, and the row in it, "" if none is named."""
-    match = re.fullmatch(r"(.+\.py):(.*)", str(place))
-    return (Path(match[1]), match[2]) if match else (Path(place), "")
+    """The file, and the row in it, "" if none is named. A plain name is that of a config that comes with lmjax."""
+    match = re.fullmatch(r"(.+\.py|\w\w+):(.*)", str(place))
+    path, row = (Path(match[1]), match[2]) if match else (Path(place), "")
+    if re.fullmatch(r"\w+", str(path)) and not path.is_file():
+        path = next((file for file in _ours() if file.stem == str(path)), path)
+    return path, row
+
+
+def _ours() -> list[Path]:
+    """The configs that come with lmjax: in the package once it is installed, beside it in its repository."""
+    package = Path(__file__).parent
+    return sorted(
+        next(
+            filter(None, (list(folder.glob("*.py")) for folder in (package / "configs", package.parent / "configs"))),
+            [],
+        )
+    )
 
 
 def _which(path: Path, row: str, rows: dict) -> str:
-    """What to say to someone who has named no row of a file, or one that is none."""
+    """The message for a row that is missing or unknown."""
     close = difflib.get_close_matches(row, rows, n=1)
     start = f"has no row {row!r}" + (f": did you mean {close[0]!r}?" if close else "") if row else "has several rows"
     lines = [
@@ -200,13 +241,13 @@ def _which(path: Path, row: str, rows: dict) -> str:
 
 
 def stem(place: str | Path) -> str:
-    """What to call a run of this config: "cifar10-lm_resnet20"."""
+    """The name of a run of this config: "cifar10-lm_resnet20"."""
     path, row = _split(place)
     return f"{path.stem}-{row}" if row else path.stem
 
 
 def _line(error: Exception, path: Path) -> str:
-    """Where in the file it went wrong, ", line N"."""
+    """The line of the file with the error, as ", line N"."""
     if isinstance(error, SyntaxError):
         return f", line {error.lineno}"
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
@@ -214,5 +255,4 @@ def _line(error: Exception, path: Path) -> str:
 
 
 def _available() -> str:
-    found = sorted(Path("configs").glob("*.py"))
-    return f"; in configs/: {', '.join(p.name for p in found)}" if found else ""
+    return f"; with lmjax come {', '.join(path.stem for path in _ours())}" if _ours() else ""

@@ -349,7 +349,7 @@ class CheckpointConfig(_Checked):
 
 @dataclasses.dataclass(frozen=True)
 class Config(_Checked):
-    """A run of train.py."""
+    """One training run."""
 
     data: DataConfig = DataConfig()
     model: ModelConfig = ModelConfig()
@@ -363,6 +363,7 @@ class Config(_Checked):
 
     def check(self):
         if self.workdir is not None:
+            _require(bool(self.workdir), "workdir", "the name of a folder", self.workdir)
             files.local(self.workdir, "workdir:")
         _require(0 <= self.seed < 2**32, "seed", "from 0 to 2**32 - 1", self.seed)
         steps = self.train.steps_per_dispatch

@@ -1,6 +1,6 @@
 """Errors that are the user's to mend: one line that names the thing and the cure.
 
-`train.py` prints an `InputError` without a traceback; everything else is a bug of ours and keeps its traceback.
+A command prints an `InputError` without a traceback; everything else is a bug of ours and keeps its traceback.
 """
 
 import difflib

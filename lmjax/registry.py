@@ -28,7 +28,7 @@ _WORDS = {float: "a finite number", int: "a whole number", bool: "True or False"
 
 
 class Part(NamedTuple):
-    """What a registry says of a part: its name, how it is called, and the first sentence of its docstring."""
+    """The name, signature and summary of a part, for lists."""
 
     name: str
     signature: str
@@ -75,7 +75,7 @@ class Registry:
         return self._makers[key]
 
     def _checked(self, make, name):
-        signature, made = inspect.signature(make), functools.cache(make)
+        signature, made = inspect.signature(make), functools.lru_cache(None, typed=True)(make)
 
         @functools.wraps(make)
         def checked(*arguments, **options):
@@ -189,7 +189,10 @@ class Registry:
             for expression in given if isinstance(given, tuple) else (given,):
                 values[expression] = self._value(expression, whole, hints.get(key))
         try:
-            return make(*map(values.get, arguments), **{key: values[each] for key, each in options.items()})
+            made = make(*map(values.get, arguments), **{key: values[each] for key, each in options.items()})
+            if made is None:
+                raise InputError(f"{self.kind} {whole!r}: its function returns nothing")
+            return made
         except InputError:
             raise
         except (TypeError, ValueError) as error:  # a string for a number, say
@@ -258,7 +261,7 @@ def _choices(hint: Any) -> tuple[Any, ...]:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of an annotated type; what the annotation leaves open, the part itself decides."""
+    """True if a value is of an annotated type; what the annotation leaves open, the part itself decides."""
     options = _options(hint)
     if len(options) > 1:
         return any(_fits(value, option) for option in options)

@@ -1,9 +1,10 @@
 """What a program does before JAX starts in it: compiler flags, memory, a compilation cache, its fellow processes.
 
-A library should not change the process it is imported into, so nothing here happens on import: `train.py` and the
+A library should not change the process it is imported into, so nothing here happens on import: `lmjax.cli` and the
 benchmarks call `start`.
 """
 
+import contextlib
 import ctypes
 import hashlib
 import importlib.metadata
@@ -19,6 +20,7 @@ from pathlib import Path
 
 import jax
 
+from lmjax import machine
 from lmjax.errors import InputError
 
 XLA_FLAGS: dict[str, list[tuple[int, int]]] = {}
@@ -45,7 +47,7 @@ HEARTBEAT_SECONDS = 30
 """A process that has not been heard of for so long is lost, and the others end."""
 
 
-def start(*, deterministic: bool = False) -> list[str]:
+def start(*, deterministic: bool = False, seeds: int = 1) -> list[str]:
     """Prepares this process for a run. To be called once, before JAX is asked for its devices.
 
     Sets the flags of `XLA_FLAGS` and, if wanted, of `DETERMINISTIC`, unless XLA_FLAGS in the environment sets them
@@ -54,6 +56,7 @@ def start(*, deterministic: bool = False) -> list[str]:
 
     Args:
         deterministic: have a GPU add up in the same order each time, so that the same run gives the same bits.
+        seeds: the number of seeds that may be trained side by side: a CPU becomes as many devices, at most one a core.
 
     Returns:
         What was done that a reader of the log may want to know.
@@ -67,11 +70,21 @@ def start(*, deterministic: bool = False) -> list[str]:
         notes.append(f"XLA_FLAGS: {' '.join(flags)}")
     if cpu_only():
         keep_memory()
-    if join_processes():
+    several = join_processes()
+    if cpu_only() and seeds > 1 and not several:
+        divide_cpu(min(seeds, machine.cores()))
+    if several:
         notes.append(f"process {jax.process_index()} of {jax.process_count()}, {jax.local_device_count()} devices here")
     if folder := cache_programs():
         notes.append(f"compiled programs are kept in {folder}")
     return notes
+
+
+def divide_cpu(devices: int) -> None:
+    """Have JAX take the CPU for so many devices, unless XLA_FLAGS says how many, or JAX has started."""
+    if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):
+        with contextlib.suppress(RuntimeError):
+            jax.config.update("jax_num_cpu_devices", devices)
 
 
 def quieten_orbax() -> None:

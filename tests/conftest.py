@@ -15,9 +15,9 @@ import jax
 import pytest
 from filelock import FileLock
 
-import train
 from lmjax import registry
 from lmjax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from lmjax.training import train, train_seeds
 
 # A shell ignores it for what runs in its background, tests included, and so would the processes that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -69,5 +69,5 @@ def runs(tmp_path_factory, compilation_cache):
                 workdir=str(root / name),
             )
             if not (root / name / "summary.json").exists():
-                train.train_seeds(config, [0, 1]) if name == "lm" else train.train(config)
+                train_seeds(config, [0, 1]) if name == "lm" else train(config)
     return {name: root / name for name in ("lm", "euler")}

@@ -1,6 +1,7 @@
 """Kills a run at random moments, hundreds of times, and compares what it comes to with the run that was left alone.
 
 python -m tests.soak --cycles 300 --out benchmarks/results/soak.json
+python -m tests.soak --cycles 300 --seeds 2 --out benchmarks/results/soak_seeds.json
 
 Every cycle starts train.py with --resume auto in a process of its own and ends it with SIGKILL, SIGTERM or SIGINT: in
 four of five cycles within seconds after training has begun, else at any moment since its start. A run that comes to its
@@ -27,9 +28,9 @@ import numpy as np
 import orbax.checkpoint  # noqa: F401
 
 import train
-from lmjax import networks  # noqa: F401
-from lmjax.training import Checkpoints, Trainer
-from lmjax.training.run import load_data, versions
+from lmjax import command_line, networks  # noqa: F401
+from lmjax.training import Checkpoints, Trainer, seeds
+from lmjax.training.run_folder import versions
 
 RUN = [
     "--config", "configs/digits.py", "--model.name", "resnet14", "--model.width", "0.25", "--train.batch-size", "128",
@@ -61,21 +62,28 @@ def ended(pid: int, options: int = 0) -> int | None:
 
 
 def outcome(workdir: Path) -> dict:
-    """All that a finished run has come to: a sum of every array of its last checkpoint, and its rows without times."""
+    """All that a finished run, or each seed of it, has come to.
 
-    def look():
-        config = train.command_line.load(workdir / "config.json")
-        with Checkpoints(workdir / "checkpoints", read_only=True) as checkpoints:
-            state, about = checkpoints.restore(Trainer(config, load_data(config)).state)
+    A sum of every array of its last checkpoint, and its rows without times.
+    """
+
+    def look_at(folder):
+        config = command_line.load(folder / "config.json")
+        with Checkpoints(folder / "checkpoints", read_only=True) as checkpoints:
+            state, about = checkpoints.restore(Trainer(config, config.data.load()).state)
         digest = hashlib.sha256()
         for leaf in jax.tree.leaves(jax.device_get(state)):
             digest.update(np.asarray(leaf).tobytes())
         rows = [
             {k: v for k, v in row.items() if k not in ("images_per_second", "wall_seconds")} for row in about["rows"]
         ]
-        lines = [json.loads(line)["step"] for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-        found = {"step": int(state.step), "arrays": digest.hexdigest(), "rows": rows, "lines": lines}
-        (workdir / "outcome.json").write_text(json.dumps(found))
+        lines = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+        return {"step": int(state.step), "arrays": digest.hexdigest(), "rows": rows, "lines": lines}
+
+    def look():
+        found = list(map(look_at, seeds.folders(workdir) or [workdir]))
+        joined = {key: [one[key] for one in found] for key in found[0]}
+        (workdir / "outcome.json").write_text(json.dumps(joined))
 
     said = workdir.with_suffix(".outcome.txt")
     if ended(start(look, said)):
@@ -83,18 +91,22 @@ def outcome(workdir: Path) -> dict:
     return json.loads((workdir / "outcome.json").read_text())
 
 
-def soak(cycles: int, seed: int, folder: Path) -> dict:
-    """So many cycles; returns how they have ended. Ends where a run has come to something else than the first."""
+def soak(cycles: int, seed: int, count: int, folder: Path) -> dict:
+    """So many cycles, of so many seeds at once; returns how they have ended.
+
+    Ends where a run has come to something else than the first.
+    """
     rng, began = random.Random(seed), time.monotonic()
-    alone = folder / "alone"
-    if ended(start(lambda: train.main([*RUN, "--workdir", str(alone)]), folder / "alone.txt")):
+    alone, run = folder / "alone", RUN if count == 1 else [*RUN, "--seeds", f"0..{count - 1}"]
+    if ended(start(lambda: train.main([*run, "--workdir", str(alone)]), folder / "alone.txt")):
         raise SystemExit((folder / "alone.txt").read_text())
-    expected, seconds = outcome(alone), json.loads((alone / "summary.json").read_text())["wall_seconds"]
+    expected, summary = outcome(alone), (*seeds.folders(alone), alone)[0] / "summary.json"
+    seconds = json.loads(summary.read_text())["wall_seconds"]
     counts, finished, resumed_at = collections.Counter(), 0, set()
     workdir, said = folder / "run", folder / "run.txt"
     for cycle in range(1, cycles + 1):
         said.unlink(missing_ok=True)
-        pid = start(lambda: train.main([*RUN, "--workdir", str(workdir), "--resume", "auto"]), said)
+        pid = start(lambda: train.main([*run, "--workdir", str(workdir), "--resume", "auto"]), said)
         code = None
         if rng.random() < 0.8:
             while (code := ended(pid, os.WNOHANG)) is None and "writing to" not in (
@@ -127,7 +139,8 @@ def soak(cycles: int, seed: int, folder: Path) -> dict:
         "ends": dict(sorted(counts.items())),
         "runs_finished_with_the_same_bits": finished,
         "different_steps_gone_on_from": len(resumed_at),
-        "steps_of_a_run": expected["step"],
+        "seeds_at_once": count,
+        "steps_of_a_run": expected["step"][0],
         "arrays": expected["arrays"],
         "seconds_of_the_undisturbed_run": round(seconds, 1),
         "seconds": round(time.monotonic() - began),
@@ -137,13 +150,15 @@ def soak(cycles: int, seed: int, folder: Path) -> dict:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cycles", type=int, default=300)
-    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seed", type=int, default=0, help="of the kills")
+    parser.add_argument("--seeds", type=int, default=1, help="networks trained side by side")
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder
-        results = soak(options.cycles, options.seed, Path(folder))
-    results |= {"command": f"python -m tests.soak --cycles {options.cycles} --seed {options.seed}"}
+        results = soak(options.cycles, options.seed, options.seeds, Path(folder))
+    command = f"python -m tests.soak --cycles {options.cycles} --seed {options.seed} --seeds {options.seeds}"
+    results |= {"command": command}
     results |= {"cores": os.cpu_count(), "versions": versions()}
     print(json.dumps(results, indent=2))
     if options.out:

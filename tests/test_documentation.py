@@ -43,7 +43,7 @@ def test_commands_of_train_are_understood(command, monkeypatch, tmp_path):
             parts = [b for b in blocks(text(page)) if re.search(r"def (paced|mixer)|register\(|^config = ", b, re.M)]
             (tmp_path / "configs" / f"{name}.py").write_text("\n".join(parts))
             monkeypatch.chdir(tmp_path)
-    config, _ = command_line.parse(shlex.split(command), description="")
+    config, _ = command_line.parse(shlex.split(command), prog="train.py", description="")
     steppers.get(config.model.stepper or "euler")
 
 

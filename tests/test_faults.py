@@ -22,10 +22,10 @@ STEPS = 11  # an epoch
 HARNESS = """
 import errno, os, resource, signal, sys
 import train
-from lmjax.training import Checkpoints, integrity, run
+from lmjax.training import Checkpoints, integrity, loop
 
 folder, fault = sys.argv[1:3]
-say_epoch, save, seal = run.say_epoch, Checkpoints.save, integrity.seal
+say_epoch, save, seal = loop.say_epoch, Checkpoints.save, integrity.seal
 filler = os.path.join(folder, "filler")
 
 def fill():
@@ -61,7 +61,7 @@ def after(row, *others):
     if (fault, row["epoch"]) == ("disk full", 3):
         os.remove(filler)
 
-run.say_epoch = after
+loop.say_epoch = after
 Checkpoints.save = save_and_wait  # so that the one before the fault is there
 if fault == "killed while saving":
     Checkpoints.save, integrity.seal = save_and_die, seal_or_die
@@ -281,7 +281,7 @@ def test_nobody_reads_any_more(cache, tmp_path, undisturbed, lost):
 
 def test_second_ctrl_c_ends_at_once(cache, tmp_path):
     """Even where the first does not come to its end, because the step takes for ever."""
-    program = HARNESS.replace("run.say_epoch = after", "run.say_epoch = lambda *_: __import__('time').sleep(600)")
+    program = HARNESS.replace("loop.say_epoch = after", "loop.say_epoch = lambda *_: __import__('time').sleep(600)")
     command = [sys.executable, "-c", program, str(tmp_path), "none", *SMALL, "--workdir", str(tmp_path / "run")]
     said = tmp_path / "said.txt"
     with said.open("w") as file:

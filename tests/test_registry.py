@@ -6,7 +6,7 @@ from typing import Literal
 import pytest
 
 from lmjax import InputError, registry, steppers
-from lmjax.__main__ import main
+from lmjax.cli import main
 from lmjax.registry import Registry
 from tests.documentation import text
 

@@ -15,10 +15,15 @@ def main(arguments: list[str] | None = None) -> int:
     )
 
 
-if __name__ == "__main__":
+def run(arguments: list[str] | None = None) -> int:
+    """Run a command in a process of its own."""
     # Not runtime.start(): what looks at runs is no process of one.
     runtime.quieten_orbax()
     runtime.cache_programs()
     if runtime.cpu_only():
         runtime.keep_memory()
-    sys.exit(main())
+    return main(arguments)
+
+
+if __name__ == "__main__":
+    sys.exit(run())

@@ -20,7 +20,7 @@ from lmjax.config import to_dict
 from lmjax.errors import InputError
 from lmjax.training import Checkpoints, Record, Trained, open_run, seeds
 from lmjax.training.console import device, say
-from lmjax.training.run import versions
+from lmjax.training.run_folder import versions
 
 
 def add_runs(parser: Any, *, images: int, out: str) -> None:

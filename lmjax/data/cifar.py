@@ -6,7 +6,6 @@ which is fetched once.
 
 import dataclasses
 import hashlib
-import os
 import tarfile
 import zlib
 from pathlib import Path
@@ -15,6 +14,7 @@ import numpy as np
 
 from lmjax.data import prepared
 from lmjax.data.dataset import Dataset, Split
+from lmjax.data.folder import require_directory
 from lmjax.data.memory import into_memory
 from lmjax.errors import InputError, optional_import
 
@@ -89,11 +89,7 @@ def load_cifar(name: str, directory: str | Path | None = None, on_error: str = "
             should be.
     """
     if directory is not None:
-        directory = Path(os.path.expanduser(directory))
-        if not os.path.isdir(directory):  # unlike Path's, it takes any text for a name
-            raise InputError(
-                f"data.dir: there is no directory {directory}: create it, or name the one that holds the data"
-            )
+        directory = require_directory(directory)
         version = prepared.find(name, directory)
         if version is not None:
             return _from_tfds(name, version, on_error)

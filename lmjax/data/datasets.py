@@ -160,7 +160,7 @@ def folder(size: int | None = None, *, val_split: float | None = None) -> Origin
     def load(directory: str | Path, on_error: str = "stop") -> Dataset:
         root = require_directory(directory)
         classes, train, test = open_folder(root, ("test", "val"), val_split)
-        return into_memory(root.name, train, test, classes, size=size, on_error=on_error)
+        return into_memory(root.resolve().name, train, test, classes, size=size, on_error=on_error)
 
     return Origin(load)
 

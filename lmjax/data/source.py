@@ -18,7 +18,7 @@ class Source(Protocol):
         ...
 
     def place(self, i: int) -> str:
-        """What to call image i in a message."""
+        """The name of image i in messages."""
         ...
 
 

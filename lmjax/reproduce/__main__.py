@@ -33,7 +33,7 @@ def _work(options: argparse.Namespace) -> None:
     place = _check(options)
     diverged = []
     if options.table is not None and not options.only_report:
-        for text in runtime.start():
+        for text in runtime.start(seeds=options.at_once or options.seeds or 8):
             say(text)
         diverged = _make(table(options.table), options)
     if jax.process_index() == 0:  # the others have done their part
@@ -50,7 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--out", type=Path, metavar="DIR", help="the folder of the runs; below runs/ if it is left out")
     parser.add_argument("--seeds", type=_count, metavar="N", help="from 0 to N - 1, instead of what the table asks for")
     parser.add_argument(
-        "--at-once", type=_count, metavar="N", help="runs at a time; two on a CPU, one on other devices"
+        "--at-once", type=_count, metavar="N", help="seeds side by side; one a device, or a core of a CPU"
     )
     parser.add_argument("--data-name", metavar="NAME", help="how CIFAR-10 is stored: cifar10, folder")
     parser.add_argument("--data-dir", metavar="DIR", help="where it is")

@@ -1,18 +1,21 @@
-"""Makes the runs of a table, several at once where that is faster; what is done already is not done again."""
+"""The runs of a table: those that are not made yet, several seeds at once where there are several devices."""
 
 import contextlib
 import dataclasses
 import re
-from collections.abc import Generator, Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
+
+import jax
 
 from lmjax.config import Config
 from lmjax.errors import InputError
 from lmjax.reproduce.tables import Table
-from lmjax.training import Diverged, Interruption, Record, Run, seeds
+from lmjax.training import Diverged, Interruption, Record, seeds
 from lmjax.training.console import say, warn
-from lmjax.training.run import describe
+from lmjax.training.loop import run
+from lmjax.training.run_folder import describe
 
 
 def folder_of(row: str) -> str:
@@ -49,7 +52,7 @@ def make(
         table: the table.
         out: the folder that holds them.
         count: see `order`.
-        at_once: how many runs to make at the same time; None: `lmjax.training.seeds.at_once`.
+        at_once: seeds to train side by side, at most one a device; None: as many as there are devices.
         data: fields of `DataConfig` to replace, such as its name and folder.
 
     Returns:
@@ -64,30 +67,49 @@ def make(
     missing = [(row, config) for row, config in jobs if summaries[config.workdir] is None]
     images = next((s["data"] for s in summaries.values() if s is not None and "data" in s), None)
     interruption, trainers, datasets, diverged = Interruption(), {}, {}, []
-    done, number = len(jobs) - len(missing), at_once or seeds.at_once()
-    for group in (missing[i : i + number] for i in range(0, len(missing), number)):
+    done = len(jobs) - len(missing)
+    devices = jax.local_device_count()
+    if at_once is not None and at_once > devices:
+        raise InputError(f"--at-once {at_once}: there are {devices} devices: give at most as many")
+    side_by_side = bool(jobs) and seeds.side_by_side(jobs[0][1])
+    for row, group in _groups(missing, (at_once or devices) if side_by_side else 1):
         say(f"{done} of {len(jobs)} runs are finished")
-        with contextlib.ExitStack() as stack:
-            stories = {}
-            for row, config in group:
-                name = f"{row}, seed {config.seed}"
-                say(f"{name}:")
-                resume = Record(config.workdir).started
-                like, source = trainers.get(row), (config.data.name, config.data.dir)
-                run = Run(config, interruption, resume=resume, like=like, dataset=datasets.get(source), name=name)
-                stories[name] = _unless_diverged(name, run.story())
-                stack.callback(stories[name].close)
-                trainers[row] = next(stories[name])
-                datasets[source] = trainers[row].dataset
-                now = describe(trainers[row].dataset)
-                if images not in (None, now):
-                    raise InputError(f"{out}: its runs were trained on other images: give the same, or another --out")
-                images = now
-            ended = dict(zip(stories, seeds.side_by_side(list(stories.values())), strict=True))
-        diverged += [name for name in ended if ended[name] is None]
-        done += sum(summary is not None for summary in ended.values())
+        config, names = group[0], [f"{row}, seed {one.seed}" for one in group]
+        say(f"{'; '.join(names)}:")
+        source = config.data.name, config.data.dir
+        if source not in datasets:
+            datasets[source] = config.data.load()
+        now = describe(datasets[source])
+        if images not in (None, now):
+            raise InputError(f"{out}: its runs were trained on other images: give the same, or another --out")
+        images, found = now, {}
+        with _reported(names):  # one that diverges ends no other
+            trainers[row], found = run(
+                group, names, resume=[Record(one.workdir).started for one in group], side_by_side=side_by_side,
+                like=trainers.get(row), dataset=datasets[source], interruption=interruption,
+            )  # fmt: skip
+        diverged += [name for name, one in zip(names, group, strict=True) if one.seed not in found]
+        done += len(found)
     say(f"{done} of {len(jobs)} runs are finished")
     return diverged
+
+
+@contextlib.contextmanager
+def _reported(names: Sequence[str]) -> Iterator[None]:
+    try:
+        yield
+    except Diverged as error:
+        warn(f"{', '.join(names)}: {error}")
+
+
+def _groups(jobs: list[tuple[str, Config]], at_once: int) -> Iterator[tuple[str, list[Config]]]:
+    """The rows' runs that are trained side by side: of the first seeds those of every row, then of the next seeds."""
+    numbers = sorted({config.seed for _, config in jobs})
+    for i in range(0, len(numbers), at_once):
+        wanted = numbers[i : i + at_once]
+        for row in dict.fromkeys(row for row, _ in jobs):
+            found = [config for other, config in jobs if other == row and config.seed in wanted]
+            yield from ((row, group) for group in seeds.groups(found, at_once))
 
 
 def _look(config: Config) -> dict[str, Any] | None:
@@ -101,12 +123,3 @@ def _look(config: Config) -> dict[str, Any] | None:
     except InputError as error:
         raise InputError(f"{record.directory}: holds a run without a config.json: move it away") from error
     return None
-
-
-def _unless_diverged(name: str, story: Generator) -> Generator:
-    """A run that returns None if it has diverged, which is to end no other."""
-    try:
-        return (yield from story)
-    except Diverged as error:
-        warn(f"{name}: {error}")
-        return None

@@ -1,32 +1,41 @@
 """Training: one compiled update, whatever the stepper."""
 
 from lmjax.training.checkpoint import Checkpoints
+from lmjax.training.due import Due
+from lmjax.training.epoch import epoch_metrics, evaluate, require_finite, train_epoch
 from lmjax.training.interruption import Interruption
+from lmjax.training.loop import Diverged, Stopped
 from lmjax.training.optimizer import create_optimizer, learning_rate
-from lmjax.training.placement import data_mesh
+from lmjax.training.placement import data_mesh, seed_mesh
 from lmjax.training.record import Record
-from lmjax.training.run import Diverged, Run, Stopped
-from lmjax.training.schedule import Schedule
-from lmjax.training.step import Programs, TrainState
+from lmjax.training.runs import train, train_seeds
+from lmjax.training.state import TrainState
+from lmjax.training.step import Programs
 from lmjax.training.trained import Trained, open_run
-from lmjax.training.trainer import NonFiniteLoss, Tally, Trainer
+from lmjax.training.trainer import EpochSums, NonFiniteLoss, Trainer
 
 __all__ = [
     "Checkpoints",
     "Diverged",
+    "Due",
+    "EpochSums",
     "Interruption",
     "NonFiniteLoss",
     "Programs",
     "Record",
-    "Run",
-    "Schedule",
     "Stopped",
-    "Tally",
     "TrainState",
     "Trained",
     "Trainer",
     "create_optimizer",
     "data_mesh",
+    "epoch_metrics",
+    "evaluate",
     "learning_rate",
     "open_run",
+    "require_finite",
+    "seed_mesh",
+    "train",
+    "train_epoch",
+    "train_seeds",
 ]

@@ -18,7 +18,7 @@ from lmjax import files
 from lmjax.errors import InputError
 from lmjax.training import integrity
 from lmjax.training.console import warn
-from lmjax.training.step import TrainState
+from lmjax.training.state import TrainState
 
 _METRIC = "test_accuracy"
 _DISCARDED = "discarded"
@@ -99,7 +99,7 @@ class Checkpoints:
 
     def _leave_out_damaged(self):
         """Find the checkpoints that are damaged, before Orbax reads any."""
-        for step in _steps(self.directory):
+        for step in checkpoint_steps(self.directory):
             path = self.directory / str(step)
             sums = integrity.sums(path)
             if sums is not None:
@@ -219,6 +219,11 @@ class Checkpoints:
             raise InputError(f"{self.directory}: holds later checkpoints, up to step {self.latest()}, of another run")
         if first:
             self._read_back(state)
+
+    def remove_after(self, step: int) -> None:
+        """Remove the checkpoints of later steps, which a run that goes on from this one makes once more."""
+        for later in [other for other in self.steps() if other > step]:
+            self._manager.delete(later)
 
     def _read_back(self, state):
         """Raise InputError if the checkpoint that was just saved cannot be read, or holds other numbers."""
@@ -379,6 +384,15 @@ class Checkpoints:
             multihost_utils.sync_global_devices(f"the checkpoint of step {chosen} is left out")
             self._manager.reload()
 
+    def try_restore(self, like: TrainState, step: int) -> tuple[TrainState, dict[str, Any]] | None:
+        """As `restore`, of one step; None if it cannot be read, and is set aside. For one process alone."""
+        try:
+            return self._restore(like, step)
+        except _Unreadable:
+            self._leave_out(step, "cannot be read")
+            self._manager.reload()
+            return None
+
     def _restore(self, like, step, *, network_only=False):
         abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), _items(like))
         wanted = {"network": abstract[0]} if network_only else dict(zip(("network", "training"), abstract, strict=True))
@@ -453,14 +467,14 @@ def _about(folder: Path) -> Path:
     return folder / "about" / "metadata"
 
 
-def _steps(directory: Path) -> list[int]:
+def checkpoint_steps(directory: Path) -> list[int]:
     """The steps of the checkpoints in a folder, increasing."""
     return sorted(int(path.name) for path in directory.glob("*") if path.name.isascii() and path.name.isdecimal())
 
 
 def newest_about(directory: Path) -> tuple[int, dict[str, Any]] | None:
     """The step of the newest checkpoint that says something of itself, and that; None if there is none."""
-    for step in reversed(_steps(directory)):
+    for step in reversed(checkpoint_steps(directory)):
         with contextlib.suppress(OSError, ValueError, RecursionError):
             return step, json.loads(_about(directory / str(step)).read_text(encoding="utf-8"))
     return None

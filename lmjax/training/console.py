@@ -1,6 +1,8 @@
 """What a run says while it is made."""
 
+import contextlib
 import sys
+from collections.abc import Iterator
 
 import jax
 import numpy as np
@@ -9,10 +11,27 @@ from lmjax import machine
 from lmjax.config import Config
 from lmjax.training.trainer import Trainer
 
+_QUIET = [False]
 
-def say(text: str) -> None:
-    """A line on the standard output, of the first process alone."""
-    if jax.process_index() == 0:
+
+@contextlib.contextmanager
+def quiet(wanted: bool = True) -> Iterator[None]:
+    """While this is entered, `say` prints results alone."""
+    before, _QUIET[0] = _QUIET[0], wanted
+    try:
+        yield
+    finally:
+        _QUIET[0] = before
+
+
+def say(text: str, *, result: bool = False) -> None:
+    """Print a line on the standard output, in the first process alone.
+
+    Args:
+        text: the line.
+        result: it is a result of the program, which is printed even where it is to be `quiet`.
+    """
+    if jax.process_index() == 0 and (result or not _QUIET[0]):
         print(text, flush=True)
 
 
@@ -21,19 +40,45 @@ def warn(text: str) -> None:
     print(text.translate(_CONTROLS), file=sys.stderr, flush=True)
 
 
+_LANES = 128  # of a TPU's vector registers, which the images of a batch fill
+
 # A file may be named as a terminal's commands are.
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
-def device() -> str:
-    """How many devices of what kind there are."""
-    devices = jax.devices()
-    kind, platform = devices[0].device_kind, devices[0].platform
-    return f"{len(devices)} x {kind} ({f'{machine.cpu()}, {machine.cores()} cores' if platform == 'cpu' else platform})"
+def introduce(trainer: Trainer) -> None:
+    """Say what is trained on what, and compile it."""
+    dataset, devices = trainer.dataset, trainer.mesh.size
+    seeds = f", {len(trainer.seeds)} times" if len(trainer.seeds) > 1 else ""
+    say(f"{trainer.config.model.name}, {trainer.scheme}: {trainer.parameters:,} parameters{seeds} on {device(devices)}")
+    say(f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} test images")
+    batch = trainer.config.train.batch_size // (1 if trainer.several else devices)
+    if note := padding(batch, trainer.mesh.devices.flat[0].platform):
+        warn(note)
+    trainer.compiled.all()
+    say(f"compiled in {trainer.compiled.seconds:.1f} s")
+
+
+def padding(batch: int, platform: str) -> str:
+    """A warning where a TPU pads a small batch on each chip; "" where there is nothing to warn of."""
+    if platform != "tpu" or batch >= _LANES:
+        return ""
+    return (
+        f"note: {batch} images a chip, which computes with {_LANES} at a time: {1 - batch / _LANES:.0%} of it is "
+        "padding; train several seeds side by side (--seeds), or a larger --train.batch-size"
+    )
+
+
+def device(count: int | None = None) -> str:
+    """The number (None: all) and kind of devices, as text."""
+    first = jax.devices()[0]
+    kind, platform = first.device_kind, first.platform
+    about = f"{machine.cpu()}, {machine.cores()} cores" if platform == "cpu" else platform
+    return f"{count or jax.device_count()} x {kind} ({about})"
 
 
 def say_epoch(row: dict, config: Config, name: str) -> None:
-    """The line of an epoch of a run, beside which others may be made."""
+    """Print the line of an epoch, with the name of its run."""
     epochs = config.train.epochs
     say(
         f"{name}  epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  "
@@ -46,7 +91,7 @@ def say_epoch(row: dict, config: Config, name: str) -> None:
 
 
 def say_stability(margins: dict[str, list]) -> None:
-    """Whether the learned coefficients have left the zero-stable range, and where by most."""
+    """Print how many learned steps are outside the zero-stable range."""
     steps = [
         (float(np.min(m)), f"learned step {n} of {stage}") for stage, ms in margins.items() for n, m in enumerate(ms, 1)
     ]

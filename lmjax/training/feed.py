@@ -1,4 +1,4 @@
-"""How a data set reaches the devices: all of it at once, or batch by batch from disk.
+"""The way of a data set to the devices: all of it at once, or batch by batch from disk.
 
 A feed has two sides. Outside of the compiled programs it hands out arrays, one set for each program that is run;
 inside, it makes the batch of a step out of them. The programs and the trainer know nothing else about the data.
@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 from lmjax.config import Config
 from lmjax.data import Dataset, Photographs
 from lmjax.errors import InputError
+from lmjax.training.placement import has_seeds
 from lmjax.training.resident import Resident
 from lmjax.training.streamed import Streamed
 
@@ -26,6 +27,8 @@ class Feed(Protocol):
         train_example, test_example: what a program of training, or of the evaluation, will be given: arrays, or their
             shapes.
         longest: the most training steps that one program may make; None for any number.
+        train_specs, test_specs: for several seeds, which of these arrays each seed has of its own; see
+            `placement.spread`.
     """
 
     steps_per_epoch: int
@@ -52,12 +55,12 @@ class Feed(Protocol):
         """Inside a program: as `train_batch`, not augmented; where there is no image, the label is -1."""
         ...
 
-    def reseeded(self, seed: int) -> "Feed":
-        """The same data in the order, and with the crops, of another seed."""
+    def reseeded(self, seeds: Sequence[int]) -> "Feed":
+        """The same data in the order, and with the crops, of other seeds."""
         ...
 
     def take_broken(self) -> list[str]:
-        """The images of this process that could not be decoded since this was asked last."""
+        """The images of this process that could not be decoded, of an epoch: since the last call, or in memory all."""
         ...
 
     def close(self) -> None:
@@ -65,13 +68,13 @@ class Feed(Protocol):
         ...
 
 
-def create_feed(config: Config, dataset: Dataset | Photographs, mesh: Mesh) -> Feed:
-    """The feed of a data set, on the devices of a mesh with one axis, "data".
+def create_feed(config: Config, dataset: Dataset | Photographs, mesh: Mesh, seeds: Sequence[int]) -> Feed:
+    """The feed of a data set, on the devices of a mesh with one axis, "data" or "seed".
 
     Raises:
         InputError: if there are fewer training images than a batch has, or a batch cannot be split over the devices.
     """
-    batch, devices = config.train.batch_size, mesh.size
+    batch, devices = config.train.batch_size, 1 if has_seeds(mesh) else mesh.size
     if batch > len(dataset.train):
         raise InputError(
             f"train.batch_size: {batch} is more than the {len(dataset.train)} training images of {dataset.name}"
@@ -83,4 +86,4 @@ def create_feed(config: Config, dataset: Dataset | Photographs, mesh: Mesh) -> F
     # Every batch of the evaluation is full; what pads the last one is not counted.
     test_batch = math.ceil(min(config.train.eval_batch_size, len(dataset.test)) / devices) * devices
     kind = Streamed if isinstance(dataset, Photographs) else Resident
-    return kind(config, dataset, mesh, test_batch)
+    return kind(config, dataset, mesh, test_batch, seeds)

@@ -26,7 +26,7 @@ class Interruption:
         self._received: signal.Signals | None = None
         self._distributed = jax.distributed.is_initialized()
         self._asked = 0
-        self._depth, self._before = 0, {}
+        self._before = {}
 
     @property
     def exit_code(self) -> int:
@@ -47,25 +47,21 @@ class Interruption:
         return multihost_utils.reached_preemption_sync_point(self._asked)
 
     def __enter__(self) -> "Interruption":
-        self._depth += 1
-        if self._depth == 1:
-            # What `jax.distributed` has installed for SIGTERM is its service, which tells the others.
-            wanted = [signal.SIGINT, getattr(signal, "SIGHUP", None), None if self._distributed else signal.SIGTERM]
-            for number in filter(None, wanted):  # Windows has no SIGHUP
-                if signal.getsignal(number) is signal.SIG_IGN:  # as nohup and shells in scripts want it
-                    continue
-                try:
-                    self._before[number] = signal.signal(number, self._receive)
-                except ValueError:  # only the main thread may
-                    break
+        # What `jax.distributed` has installed for SIGTERM is its service, which tells the others.
+        wanted = [signal.SIGINT, getattr(signal, "SIGHUP", None), None if self._distributed else signal.SIGTERM]
+        for number in filter(None, wanted):  # Windows has no SIGHUP
+            if signal.getsignal(number) is signal.SIG_IGN:  # as nohup and shells in scripts want it
+                continue
+            try:
+                self._before[number] = signal.signal(number, self._receive)
+            except ValueError:  # only the main thread may
+                break
         return self
 
     def __exit__(self, *_) -> None:
-        self._depth -= 1
-        if self._depth == 0:
-            for number, handler in self._before.items():
-                signal.signal(number, handler)
-            self._before = {}
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before = {}
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._received is None:

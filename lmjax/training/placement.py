@@ -1,10 +1,15 @@
-"""Which device holds what: the mesh of all devices, and the state of a run on it."""
+"""Devices and what each holds: one run on all of them, or a run of its own seed on each.
+
+Several seeds are a leading axis of every array of their state, divided over the devices of a mesh with the axis "seed".
+"""
 
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -18,6 +23,48 @@ def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 
 
+def seed_mesh(seeds: int) -> Mesh:
+    """The first devices along one axis, "seed": one for each of so many seeds."""
+    # Not make_mesh, which wants the chips of a TPU to fill a box; seeds never communicate.
+    return Mesh(np.array(jax.devices()[:seeds]), ("seed",), axis_types=(AxisType.Auto,))
+
+
+def has_seeds(mesh: Mesh) -> bool:
+    """True if each device of a mesh has a seed of its own."""
+    return mesh.axis_names == ("seed",)
+
+
+def seed_array(seeds: Sequence[int], mesh: Mesh) -> np.ndarray:
+    """The seeds as a program takes them: uint32, [seeds] on a mesh of seeds, else a single number."""
+    return np.uint32(seeds if has_seeds(mesh) else seeds[0])
+
+
+def spread(program: Callable[..., Any], mesh: Mesh, specs: tuple[Any, ...]) -> Callable[..., Any]:
+    """The program of one seed for the seeds of a mesh, each on its device, without communication between them.
+
+    Args:
+        program: takes and gives arrays without the axis of the seeds.
+        mesh: from `seed_mesh`.
+        specs: of each argument, or of the arrays in it: P("seed"), or P() for what all seeds share.
+    """
+
+    def local(*arguments):
+        own = jax.tree.map(
+            lambda spec, tree: tree if spec == P() else jax.tree.map(lambda x: x[0], tree),
+            specs, arguments, is_leaf=lambda spec: isinstance(spec, P),
+        )  # fmt: skip
+        # The barriers keep what adds and removes the axis out of the fusions, whose sums are those of a run alone then.
+        return jax.tree.map(lambda x: x[None], lax.optimization_barrier(program(*lax.optimization_barrier(own))))
+
+    # The check of replication rejects loops that begin with a constant.
+    return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=P("seed"), check_vma=False)
+
+
+def stack(trees: Sequence[Any]) -> Any:
+    """The trees of several seeds as one, in the memory of this process."""
+    return jax.tree.map(lambda *leaves: np.stack([np.asarray(x) for x in leaves]), *trees)
+
+
 def replicated(mesh: Mesh) -> NamedSharding:
     """The whole array on every device."""
     return NamedSharding(mesh, P())
@@ -28,11 +75,13 @@ def shardings(tree: Any, mesh: Mesh, *, split: bool) -> Any:
 
     Args:
         tree: of arrays, or their shapes.
-        mesh: from `data_mesh`.
+        mesh: from `data_mesh` or `seed_mesh`.
         split: divide each array over the devices along its longest axis that they divide, if there is one and the
             array is not small ("fully sharded data parallel", Zhao et al. 2023; ZeRO, Rajbhandari et al. 2020);
             otherwise each device has all of it.
     """
+    if has_seeds(mesh):
+        return jax.tree.map(lambda _: NamedSharding(mesh, P("seed")), tree)
 
     def layout(x):
         axes = [axis for axis, length in enumerate(x.shape) if length % mesh.size == 0]

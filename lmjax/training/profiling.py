@@ -12,6 +12,7 @@ import jax
 from lmjax import files
 from lmjax.errors import InputError
 from lmjax.training.console import say, warn
+from lmjax.training.record import Record
 from lmjax.training.trainer import Trainer
 
 WARM_UP = 10
@@ -56,16 +57,23 @@ def window(programs: Sequence[int]) -> tuple[int, int]:
 
 
 class Profile:
-    """A trace of the `window` of an epoch, made by `jax.profiler`. If it fails, that is reported; training goes on.
+    """A trace of the `window` of the first epoch, made by `jax.profiler`. If it fails, training goes on without it.
 
     Args:
-        directory: below which it is written, in plugins/profile: for XProf, and for Perfetto.
+        directory: below which it is written, in plugins/profile: for XProf, and for Perfetto. None: no trace.
     """
 
-    def __init__(self, directory: Path):
+    def __init__(self, directory: Path | None):
         self.directory = directory
-        self._tracing = False
+        self._tracing = self._done = False
         self._step: contextlib.AbstractContextManager | None = None
+
+    @classmethod
+    def of(cls, wanted: str | None, record: Record) -> "Profile":
+        """The trace that --profile asks for: in a folder, or for "" in that of the run; by the process that writes."""
+        if wanted is None or not record.writes:
+            return cls(None)
+        return cls(Path(wanted) if wanted else record.directory / "profile")
 
     @contextlib.contextmanager
     def epoch(self, trainer: Trainer) -> Iterator[Callable[[int], None]]:
@@ -75,10 +83,14 @@ class Profile:
             trainer: its images per second do not count what it takes to begin and to write the trace.
 
         Yields:
-            To be called where `Trainer.train_epoch` could pause, with the step.
+            To be called where `train_epoch` could pause, with the step.
         """
+        if self.directory is None or self._done:
+            yield lambda step: None
+            return
+        self._done = True
         first, seconds = trainer.step, 0.0
-        programs = trainer.dispatches(trainer.steps_per_epoch - first % trainer.steps_per_epoch)
+        programs = trainer.compiled.dispatches(trainer.steps_per_epoch - first % trainer.steps_per_epoch)
         begin, end = (first + step for step in window(programs))
 
         def between(step: int) -> None:
@@ -93,7 +105,8 @@ class Profile:
             self._at(first, begin, end)
         try:
             yield between
-            trainer.tally.seconds -= seconds
+            for sums in trainer.sums:
+                sums.seconds -= seconds
         finally:
             if self._tracing:  # an interruption, or an error
                 self._at(end, begin, end)

@@ -13,7 +13,7 @@ import jax
 from lmjax import output, runtime
 from lmjax.errors import InputError
 from lmjax.training.console import say, warn
-from lmjax.training.run import Stopped
+from lmjax.training.loop import Stopped
 
 LOST = 75  # what sysexits.h calls a temporary failure
 

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from lmjax.config import Config
 from lmjax.data import Dataset, Pipeline, epoch_order
+from lmjax.training.placement import has_seeds, seed_array
 
 
 class Resident:
@@ -20,7 +21,8 @@ class Resident:
 
     longest = None
 
-    def __init__(self, config: Config, dataset: Dataset, mesh: Mesh, test_batch: int):
+    def __init__(self, config: Config, dataset: Dataset, mesh: Mesh, test_batch: int, seeds: Sequence[int]):
+        self._mesh = mesh
         self._augment = Pipeline(
             config.data.augment, shape=dataset.shape, classes=len(dataset.classes), mean=dataset.mean
         )
@@ -28,7 +30,11 @@ class Resident:
         size = len(dataset.test)
         self._batch = test_batch
         self._starts = range(0, size, self._batch)
-        self._split = NamedSharding(mesh, P("data"))
+        several = has_seeds(mesh)
+        self.train_specs, self.test_specs = (P("seed"), P(), P()), P()
+        split = NamedSharding(mesh, P() if several else P("data"))
+        # Seeds have a device each, and nothing to divide.
+        self._split = (lambda x: x) if several else functools.partial(lax.with_sharding_constraint, shardings=split)
         everywhere = NamedSharding(mesh, P())
         self._train = tuple(jax.device_put(x, everywhere) for x in (dataset.train.images, dataset.train.labels))
         padding = -size % self._batch
@@ -41,15 +47,16 @@ class Resident:
             key = jax.random.fold_in(jax.random.key(seed), 2**31)
             return epoch_order(key, epoch, size=len(dataset.train), batch=config.train.batch_size)
 
-        self._order = jax.jit(order, out_shardings=NamedSharding(mesh, P(None, "data")))
-        self._seed = np.uint32(config.seed)
-        # Every process has met the same ones, and so has each seed.
-        self._broken = self._all_broken = list(dataset.broken) if jax.process_index() == 0 else []
-        self.train_example = (self._order(self._seed, np.int32(0)), *self._train)
+        layout = NamedSharding(mesh, P("seed") if several else P(None, "data"))
+        self._order = jax.jit(jax.vmap(order, (0, None)) if several else order, out_shardings=layout)
+        self._seeds = seed_array(seeds, mesh)
+        # Every process has met the same ones.
+        self._broken = list(dataset.broken) if jax.process_index() == 0 else []
+        self.train_example = (self._order(self._seeds, np.int32(0)), *self._train)
         self.test_example = (*self._test, np.int32(0))
 
     def train_arrays(self, step: int, dispatches: Sequence[int]) -> Iterable[Any]:
-        order = self._order(self._seed, np.int32(step // self.steps_per_epoch))
+        order = self._order(self._seeds, np.int32(step // self.steps_per_epoch))
         return ((order, *self._train) for _ in dispatches)
 
     def test_arrays(self) -> Iterable[Any]:
@@ -58,22 +65,20 @@ class Resident:
     def train_batch(self, key: jax.Array, step: jax.Array, arrays: Any) -> tuple[jax.Array, jax.Array]:
         order, images, labels = arrays
         index = order[step % self.steps_per_epoch]
-        split = functools.partial(lax.with_sharding_constraint, shardings=self._split)
-        return self._augment(key, images, labels, index, split)
+        return self._augment(key, images, labels, index, self._split)
 
     def test_batch(self, arrays: Any) -> tuple[jax.Array, jax.Array]:
         images, labels, start = arrays
         picked = lax.dynamic_slice_in_dim(images, start, self._batch)
-        return lax.with_sharding_constraint(picked, self._split), lax.dynamic_slice_in_dim(labels, start, self._batch)
+        return self._split(picked), lax.dynamic_slice_in_dim(labels, start, self._batch)
 
-    def reseeded(self, seed: int) -> "Resident":
+    def reseeded(self, seeds: Sequence[int]) -> "Resident":
         other = copy.copy(self)  # with the same arrays on the devices
-        other._seed, other._broken = np.uint32(seed), self._all_broken
+        other._seeds = seed_array(seeds, self._mesh)
         return other
 
     def take_broken(self) -> list[str]:
-        found, self._broken = self._broken, []
-        return found
+        return self._broken  # in every epoch, as images that are read in every epoch are reported
 
     def close(self) -> None:
         pass

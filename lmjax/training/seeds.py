@@ -1,10 +1,9 @@
-"""The same run from several seeds: side by side where that is faster, and what their results are together."""
+"""The same run from several seeds: their folders, in which order they are trained, and their results together."""
 
-import contextlib
 import dataclasses
+import math
 import statistics
-from collections.abc import Generator
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from jax.experimental import multihost_utils
 
 from lmjax.config import Config
 from lmjax.errors import InputError
+from lmjax.training.checkpoint import checkpoint_steps
 from lmjax.training.record import Record
 
 
@@ -27,60 +27,41 @@ def folders(directory: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name[4:]))
 
 
-def at_once() -> int:
-    """How many runs are best trained at the same time.
+def side_by_side(config: Config) -> bool:
+    """True if each seed trains on a device of its own.
 
-    One network leaves a part of a CPU idle: two of them there make 1.3 times as many images a second as one by one, on
-    two cores, where a program over both networks makes 0.3 times as many, and two processes 1.1 times (`python -m
-    benchmarks --suite cpu --only seeds`). On other devices, and where a network is spread over several, it is one;
-    `--suite gpu --only G6` measures what else could be done.
+    False where images are read from disk while training (each seed would decode images of its own), where parameters
+    are divided over the devices, and where there are several processes: then each seed has all devices, in turn.
     """
-    return 2 if jax.device_count() == 1 and jax.default_backend() == "cpu" else 1
+    return not (in_turn(config) or jax.process_count() > 1)
 
 
-def side_by_side(runs: list[Generator]) -> list[Any]:
-    """Makes runs to their ends: what they yield is done at the same time, all else in turns.
+def in_turn(config: Config) -> bool:
+    """True if the config alone, whatever the processes, has the seeds take turns; see `side_by_side`."""
+    return config.data.origin.streamed or config.train.shard_parameters
 
-    Args:
-        runs: each yields a function without arguments to be called, and is sent what it returns, or is thrown what it
-            raises.
 
-    Returns:
-        What the runs return.
+def groups(configs: Sequence[Config], at_once: int) -> Iterator[list[Config]]:
+    """Groups of seeds to train side by side, of nearly equal size.
+
+    Those of a group go on from the same step. The seed that is farthest behind comes first, with all that have one of
+    their last two checkpoints at its last step, as after a kill between the saves of two seeds. New seeds come last.
     """
-    ended, answers = {}, {run: run.__next__ for run in runs}
-    pool = ThreadPoolExecutor(max(len(runs), 1))
-    with contextlib.ExitStack() as stack:
-        stack.callback(pool.shutdown, wait=False)
-        for run in runs:
-            stack.callback(run.close)  # if one fails, the others end, too, and keep what they have
-        while answers:
-            wanted = {}
-            for run, answer in answers.items():
-                try:
-                    wanted[run] = answer()
-                except StopIteration as end:
-                    ended[run] = end.value
-            if len(wanted) == 1:  # in this thread, which is cheaper
-                answers = {run: _answer(run, work) for run, work in wanted.items()}
-            else:
-                started = {run: pool.submit(work) for run, work in wanted.items()}
-                answers = {run: _answer(run, future.result) for run, future in started.items()}
-    return [ended[run] for run in runs]
-
-
-def _answer(run, work):
-    """Does the work, and returns what hands its outcome to the run."""
-    try:
-        result = work()
-        return lambda: run.send(result)
-    except Exception as error:
-        raised = error  # the name `error` ends with this block
-        return lambda: run.throw(raised)
+    steps = {config.seed: checkpoint_steps(Path(config.workdir, "checkpoints")) for config in configs}
+    left = [config for config in configs if steps[config.seed]]
+    cohorts = []
+    while left:
+        step = min(steps[config.seed][-1] for config in left)
+        cohorts.append([config for config in left if step in steps[config.seed][-2:]])
+        left = [config for config in left if config not in cohorts[-1]]
+    cohorts.append([config for config in configs if not steps[config.seed]])
+    for cohort in filter(None, cohorts):
+        size = math.ceil(len(cohort) / math.ceil(len(cohort) / at_once))
+        yield from (cohort[i : i + size] for i in range(0, len(cohort), size))
 
 
 def require_seeds(record: Record, config: Config, seeds: list[int], *, resume: str | None) -> dict[int, dict]:
-    """Checks that a folder can hold the runs of these seeds, before hours go into the first.
+    """Check that a folder can hold the runs of these seeds, before hours go into the first.
 
     Args:
         record: of all seeds.

@@ -3,40 +3,23 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
 from jax import lax
+from jax.sharding import Mesh
 
-from lmjax.data import normalise
+from lmjax.config import Config
+from lmjax.data import Dataset, Photographs, normalise
+from lmjax.errors import InputError
 from lmjax.training.feed import Feed
+from lmjax.training.placement import replicated
+from lmjax.training.state import TrainState
 
-
-class TrainState(NamedTuple):
-    """All that changes during training, as pure arrays.
-
-    Attributes:
-        step: int32, how many steps have been made.
-        params: the trainable parameters, a nested dict.
-        statistics: the running statistics of batch normalisation, a nested dict.
-        optimizer: the optimiser's state.
-        average: the moving averages {"params", "statistics"} that are evaluated instead; None where there are none.
-    """
-
-    step: jax.Array
-    params: Any
-    statistics: Any
-    optimizer: Any
-    average: Any = None
-
-    def evaluated(self) -> tuple[Any, Any]:
-        """The parameters and statistics to evaluate."""
-        if self.average is None:
-            return self.params, self.statistics
-        return self.average["params"], self.average["statistics"]
+_TOP5_FROM = 100  # with fewer classes, the top-5 accuracy says little
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -52,6 +35,7 @@ class Programs:
         dtype: of the normalised images.
         label_smoothing: share of each target that is spread evenly over all classes.
         average: decay of the moving averages in a step; None for none.
+        classes: the number of logits.
         top5: whether the evaluation counts a label among the five largest logits, too.
         skip_non_finite: whether an update is left out if its loss or gradient is infinite or NaN. Its loss is then NaN.
         gather: brings parameters that are divided over the devices together before they are used.
@@ -64,11 +48,35 @@ class Programs:
     mean: Any
     std: Any
     dtype: Any
+    classes: int
     label_smoothing: float = 0.0
     average: float | None = None
     top5: bool = False
     skip_non_finite: bool = False
     gather: Callable[[Any], Any] = lambda tree: tree
+
+    @classmethod
+    def of(
+        cls, config: Config, dataset: Dataset | Photographs, model: nnx.Module, feed: Feed,
+        optimizer: optax.GradientTransformationExtraArgs, mesh: Mesh,
+    ) -> "Programs":  # fmt: skip
+        """The functions of a run."""
+        gather = functools.partial(lax.with_sharding_constraint, shardings=replicated(mesh))
+        return cls(
+            graph=nnx.graphdef(model),
+            random=getattr(model, "random", True),  # a key that is not needed costs nothing
+            feed=feed,
+            optimizer=optimizer,
+            mean=dataset.mean,
+            std=dataset.std,
+            dtype=jnp.dtype(config.model.dtype),
+            classes=len(dataset.classes),
+            label_smoothing=config.train.label_smoothing,
+            average=config.train.average,
+            top5=len(dataset.classes) >= _TOP5_FROM,
+            skip_non_finite=config.train.on_nan == "skip",
+            **({"gather": gather} if config.train.shard_parameters else {}),
+        )
 
     def train(
         self, state: TrainState, seed: jax.Array, arrays: Any, *, steps: int
@@ -82,7 +90,8 @@ class Programs:
             steps: how many steps to make, within the epoch.
 
         Returns:
-            The state after them, and {"loss": [steps], "accuracy": [steps]}, float32.
+            The state after them, and {"loss": [steps], "accuracy": [steps]}, float32. The mean of each over the steps
+            of an epoch is train_<name> in a row of metrics.
         """
 
         def one(state, _):
@@ -101,6 +110,11 @@ class Programs:
         def loss(params):
             model = nnx.merge(self.graph, self.gather(params), state.statistics)
             logits = model(normalise(images, self.mean, self.std, self.dtype), network_key)
+            if logits.shape != (len(images), self.classes):
+                raise InputError(
+                    f"model.name: must give logits [{len(images)}, {self.classes}], the images and the classes, got "
+                    f"{list(logits.shape)}"
+                )
             return self._loss(logits, targets), (logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
         (value, (logits, statistics)), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
@@ -138,7 +152,8 @@ class Programs:
             arrays: from the feed.
 
         Returns:
-            {"loss", "count", "correct"}, and "correct5" where it is wanted: float32 and int32 sums over the batch.
+            {"count", "loss", "accuracy"}, and "top5_accuracy" where it is wanted: float32 and int32 sums over the
+            batch. Each is divided by the count of all batches, and is test_<name> in a row of metrics.
         """
         model = nnx.merge(self.graph, self.gather(params), statistics)
         model.eval()
@@ -147,11 +162,11 @@ class Programs:
         logits = model(normalise(images, self.mean, self.std, self.dtype))
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(targets, 0))
         sums = {
-            "loss": jnp.sum(jnp.where(counts, losses, 0)),
             "count": jnp.sum(counts),
-            "correct": jnp.sum(counts & (jnp.argmax(logits, -1) == targets)),
+            "loss": jnp.sum(jnp.where(counts, losses, 0)),
+            "accuracy": jnp.sum(counts & (jnp.argmax(logits, -1) == targets)),
         }
         if self.top5:
             _, best = lax.top_k(logits, 5)
-            sums["correct5"] = jnp.sum(counts & jnp.any(best == targets[:, None], -1))
+            sums["top5_accuracy"] = jnp.sum(counts & jnp.any(best == targets[:, None], -1))
         return sums

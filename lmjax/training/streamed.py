@@ -1,7 +1,6 @@
 """The feed of photographs that are read and decoded while training."""
 
 import collections
-import dataclasses
 import functools
 import sys
 from collections.abc import Iterable, Iterator, Sequence
@@ -27,8 +26,9 @@ class Streamed:
     """
 
     longest = 1
+    train_specs = test_specs = None  # seeds are trained one after another
 
-    def __init__(self, config: Config, dataset: Photographs, mesh: Mesh, test_batch: int):
+    def __init__(self, config: Config, dataset: Photographs, mesh: Mesh, test_batch: int, seeds: Sequence[int]):
         self._arguments = config, dataset, mesh, test_batch
         loader = functools.partial(Loader, size=dataset.size, decoder=dataset.decoder, skip=dataset.skip)
         processes_and_threads = _processes_and_threads(dataset.workers, dataset.threads)
@@ -40,7 +40,7 @@ class Streamed:
             config.data.augment, shape=dataset.shape, classes=len(dataset.classes), mean=dataset.mean, streamed=True
         )
         train = loader(dataset.train, min_area=self._augment.min_area)
-        self._train = channel(train, config.train.batch_size, config.seed)
+        self._train = channel(train, config.train.batch_size, seeds[0])
         self._test = channel(loader(dataset.test), test_batch, None)
         self.steps_per_epoch = len(self._train.stream)
         self.train_example, self.test_example = self._train.example, self._test.example
@@ -60,9 +60,8 @@ class Streamed:
     def test_batch(self, arrays: Any) -> tuple[jax.Array, jax.Array]:
         return arrays
 
-    def reseeded(self, seed: int) -> "Streamed":
-        config, *others = self._arguments
-        return Streamed(dataclasses.replace(config, seed=seed), *others)
+    def reseeded(self, seeds: Sequence[int]) -> "Streamed":
+        return Streamed(*self._arguments, seeds)
 
     def take_broken(self) -> list[str]:
         found = self._train.broken + self._test.broken

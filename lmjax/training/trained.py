@@ -17,7 +17,6 @@ from lmjax.errors import InputError
 from lmjax.training.checkpoint import Checkpoints
 from lmjax.training.console import warn
 from lmjax.training.record import Record
-from lmjax.training.run import load_data
 from lmjax.training.trainer import Trainer
 
 
@@ -126,7 +125,7 @@ def open_run(
     if data_dir is not None:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=data_dir))
     with Checkpoints(record.directory / "checkpoints", read_only=True) as checkpoints:
-        dataset = load_data(config)
+        dataset = config.data.load()
         step = checkpoints.choose(at)
         about = checkpoints.about(step)
         record.require_own(step, about)

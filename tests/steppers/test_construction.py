@@ -173,7 +173,7 @@ def test_registered_names_may_take_arguments():
         ("scaled(lm)", steppers.scaled(steppers.lm())),
         ("noise(lm(-0.5, -0.5), 0.01)", steppers.noise(steppers.lm(-0.5, -0.5), 0.01)),
         ("stochastic-depth(lm, survival=0.8)", steppers.stochastic_depth(steppers.lm(), survival=0.8)),
-        ("stochastic_depth(lm, rule='first-dropped')", steppers.stochastic_depth(steppers.lm(), rule="first_dropped")),
+        ("stochastic_depth(lm, rule=first-dropped)", steppers.stochastic_depth(steppers.lm(), rule="first_dropped")),
         (
             "noise(shake-shake(stepper=momentum(0.8), backward='even'), sigma=0.1)",
             steppers.noise(steppers.shake_shake(stepper=steppers.momentum(0.8), backward="even"), sigma=0.1),

@@ -8,7 +8,7 @@ import pytest
 
 from lmjax import data
 from lmjax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
-from lmjax.training import Trainer, data_mesh
+from lmjax.training import Trainer, data_mesh, train_epoch
 
 STEPS, SEEDS = 200, (0, 1, 2)
 
@@ -26,7 +26,7 @@ def curves(stepper, dtype):
     for seed in SEEDS:
         trainer, losses = first.reseeded(seed), []
         while len(losses) < STEPS:
-            trainer.train_epoch(lambda images, loss, accuracy, losses=losses: losses.append(loss))
+            train_epoch(trainer, lambda images, loss, accuracy, losses=losses: losses.append(loss))
         found.append(losses[:STEPS])
     return np.array(found), {x.dtype for x in jax.tree.leaves((trainer.state.params, trainer.state.statistics))}
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from lmjax import InputError
-from lmjax.training import Checkpoints, Trainer, data_mesh, integrity
+from lmjax.training import Checkpoints, Trainer, data_mesh, evaluate, integrity, train_epoch
 from lmjax.training.step import TrainState
 
 ONE = data_mesh(jax.devices()[:1])
@@ -17,13 +17,13 @@ ONE = data_mesh(jax.devices()[:1])
 @pytest.mark.versions
 def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, config, digits):
     whole = Trainer(config, digits, ONE)
-    rows = [whole.train_epoch() | whole.evaluate() for _ in range(3)]
+    rows = [train_epoch(whole) | evaluate(whole) for _ in range(3)]
 
     first = Trainer(config, digits, ONE)
-    first.train_epoch()
+    train_epoch(first)
     with Checkpoints(tmp_path / "c") as checkpoints:
         checkpoints.save(first.state, {"note": "after one epoch"})
-        first.train_epoch()  # goes on at once: the arrays that are being saved are donated
+        train_epoch(first)  # goes on at once: the arrays that are being saved are donated
 
     second = Trainer(config, digits, ONE)
     with Checkpoints(tmp_path / "c") as checkpoints:
@@ -31,7 +31,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, config, digits):
         second.state, about = checkpoints.restore(second.state)
     assert about == {"note": "after one epoch"}
     assert second.step == 5
-    resumed = [second.train_epoch() | second.evaluate() for _ in range(2)]
+    resumed = [train_epoch(second) | evaluate(second) for _ in range(2)]
     chex.assert_trees_all_equal(second.state, whole.state)
     assert [r["test_loss"] for r in resumed] == [r["test_loss"] for r in rows[1:]]
 
@@ -44,14 +44,14 @@ def test_restores_onto_other_devices(tmp_path, config, digits, split, monkeypatc
     one, eight = Trainer(config, digits, ONE), Trainer(divided, digits, data_mesh())
     shardings = jax.tree.map(lambda x: x.sharding, eight.state)
     assert split == any(not sharding.is_fully_replicated for sharding in jax.tree.leaves(shardings))
-    one.train_epoch()
+    train_epoch(one)
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(one.state, {})
     with Checkpoints(tmp_path) as checkpoints:
         eight.state, _ = checkpoints.restore(eight.state)
     assert jax.tree.map(lambda x: x.sharding, eight.state) == shardings
     chex.assert_trees_all_equal(jax.device_get(eight.state), jax.device_get(one.state))
-    assert eight.evaluate()["test_loss"] == pytest.approx(one.evaluate()["test_loss"], rel=1e-4)
+    assert evaluate(eight)["test_loss"] == pytest.approx(evaluate(one)["test_loss"], rel=1e-4)
     with Checkpoints(tmp_path / "back") as checkpoints:
         checkpoints.save(eight.state, {})
     one.restart()
@@ -62,21 +62,21 @@ def test_restores_onto_other_devices(tmp_path, config, digits, split, monkeypatc
 
 def test_network_only_does_not_need_the_optimiser(tmp_path, config, digits):
     trained = Trainer(config, digits, ONE)
-    trained.train_epoch()
+    train_epoch(trained)
     with Checkpoints(tmp_path) as checkpoints:
         checkpoints.save(trained.state, {})
     optimizer = dataclasses.replace(config.optimizer, name="adamw")
     other = Trainer(dataclasses.replace(config, optimizer=optimizer), digits, ONE)
     with Checkpoints(tmp_path) as checkpoints:
         other.state, _ = checkpoints.restore(other.state, network_only=True)
-    assert other.evaluate() == trained.evaluate()
+    assert evaluate(other) == evaluate(trained)
 
 
 def test_the_newest_two_are_kept(tmp_path, config, digits):
     trainer = Trainer(config, digits, ONE)
     with Checkpoints(tmp_path) as checkpoints:
         for _ in range(3):
-            trainer.train_epoch()
+            train_epoch(trainer)
             checkpoints.save(trainer.state, {})
             checkpoints.save(trainer.state, {})  # twice the same is no error
     assert sorted(p.name for p in tmp_path.iterdir() if p.name.isdigit()) == ["10", "15"]
@@ -87,7 +87,7 @@ def test_the_best_are_kept_besides(tmp_path, config, digits):
     trainer = Trainer(config, digits, ONE)
     with Checkpoints(tmp_path, keep_last=1, keep_best=2) as checkpoints:
         for accuracy in (0.3, 0.5, 0.4, None, 0.2):
-            trainer.train_epoch()
+            train_epoch(trainer)
             checkpoints.save(trainer.state, {}, test_accuracy=accuracy)
         assert checkpoints.steps() == [10, 15, 25]
         assert checkpoints.best() == 10
@@ -104,7 +104,7 @@ def test_killed_while_an_old_one_is_removed(tmp_path, config, digits, capsys):
         patch.setattr("shutil.rmtree", lambda *_, **__: None)  # as if it had been killed before
         with Checkpoints(tmp_path, keep_last=1) as checkpoints:
             for _ in range(2):
-                trainer.train_epoch()
+                train_epoch(trainer)
                 checkpoints.save(trainer.state, {})
     (left,) = (tmp_path / "discarded").iterdir()
     next(p for p in left.rglob("*") if p.is_file()).unlink()

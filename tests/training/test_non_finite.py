@@ -11,11 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import train
-from lmjax import InputError, data, steppers
+from lmjax import InputError, data, steppers, training
 from lmjax.config import CheckpointConfig, Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from lmjax.steppers import Stepper, combine
-from lmjax.training import Checkpoints, NonFiniteLoss, Trainer, data_mesh
+from lmjax.training import Checkpoints, NonFiniteLoss, Trainer, data_mesh, require_finite, train_epoch
 from tests.training.test_trainer import changed
 
 ONE = data_mesh(jax.devices()[:1])
@@ -58,20 +57,20 @@ def rows(config):
 def test_stop_names_the_step_and_the_last_good_checkpoint(config):
     said = r"the training loss is nan at step (\d+): try a smaller .*; the last checkpoint, of step (\d+), is in"
     with pytest.raises(InputError, match=said) as raised:
-        train.train(config)
+        training.train(config)
     step, saved = map(int, re.search(said, str(raised.value)).groups())
     assert step - 2 <= saved < step
     with Checkpoints(Path(config.workdir, "checkpoints"), read_only=True) as checkpoints:
         state, _ = checkpoints.restore(Trainer(config, data.load("digits")).state)
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(jax.device_get(state)))
     with pytest.raises(InputError, match=f"nan at step {step}"):  # the same draws lead there again
-        train.train(config, resume="auto")
+        training.train(config, resume="auto")
 
 
 def test_skip_leaves_out_what_cannot_be_used(config, digits):
     config = changed(config, train={"on_nan": "skip", "batch_size": 64}, model={"stepper": "faulty(0.15)"})
     trainer = Trainer(config, digits, ONE)
-    step = trainer._train(1)
+    step = trainer.compiled.train(1)
     skipped = 0
     for now, arrays in enumerate(trainer.feed.train_arrays(0, [1] * 5)):
         before = jax.device_get(trainer.state)
@@ -82,16 +81,31 @@ def test_skip_leaves_out_what_cannot_be_used(config, digits):
             skipped += 1
             chex.assert_trees_all_equal(before._replace(step=now + 1), after)
     assert 0 < skipped < 5
-    row = Trainer(config, digits, ONE).train_epoch()
+    row = train_epoch(Trainer(config, digits, ONE))
     assert row["skipped_steps"] == skipped
     assert np.isfinite(row["train_loss"])
+
+
+@pytest.mark.parametrize("mode", ["stop", "rollback"])
+def test_parameters_that_are_not_finite_though_the_loss_is(config, mode):
+    """A rate of 1e4 breaks them, and what is broken is lost on its way to the loss."""
+    config = changed(config, model={"stepper": "lm"}, optimizer={"learning_rate": 1e4}, train={"on_nan": mode})
+    with pytest.raises(InputError, match=r"(not finite|is nan|is inf) at step"):
+        training.train(config)
+    assert not Path(config.workdir, "summary.json").exists()
+
+
+def test_epoch_without_a_step_that_counts(config, digits):
+    config = changed(config, train={"on_nan": "skip", "batch_size": 64}, model={"stepper": "faulty(1.0)"})
+    with pytest.raises(NonFiniteLoss, match="every step of the epoch was left out at step 5"):
+        train_epoch(Trainer(config, digits, ONE))
 
 
 @pytest.mark.slow
 def test_skipping_where_nothing_is_wrong_changes_nothing(config, digits):
     config = changed(config, model={"stepper": "lm"}, train={"batch_size": 64})
     plain, skipping = (Trainer(changed(config, train={"on_nan": mode}), digits, ONE) for mode in ("stop", "skip"))
-    plain.train_epoch(), skipping.train_epoch()
+    train_epoch(plain), train_epoch(skipping)
     chex.assert_trees_all_close(plain.state, skipping.state, rtol=1e-5, atol=1e-6)
 
 
@@ -99,12 +113,12 @@ def test_skipping_where_nothing_is_wrong_changes_nothing(config, digits):
 def test_skip_has_a_limit(config, digits):
     config = changed(config, train={"on_nan": "skip", "nan_limit": 2}, model={"stepper": "faulty(1.0)"})
     with pytest.raises(NonFiniteLoss, match="at step 3"):
-        Trainer(changed(config, train={"batch_size": 64}), digits, ONE).train_epoch()
+        train_epoch(Trainer(changed(config, train={"batch_size": 64}), digits, ONE))
 
 
 def test_rollback_goes_on_with_other_draws(config, capsys):
     config = changed(config, train={"on_nan": "rollback", "nan_limit": 50})
-    summary = train.train(config)
+    summary = training.train(config)
     said = re.findall(r"back to step (\d+), and on with other random draws \((\d+) of", capsys.readouterr().err)
     assert len(said) >= 1
     assert [int(n) for _, n in said] == list(range(1, len(said) + 1))
@@ -116,15 +130,15 @@ def test_rollback_goes_on_with_other_draws(config, capsys):
 def test_rollback_has_a_limit(config, capsys):
     config = changed(config, train={"on_nan": "rollback", "nan_limit": 3}, model={"stepper": "faulty(1.0)"})
     with pytest.raises(InputError, match="the training loss is nan at step 1: try a smaller"):
-        train.train(config)
+        training.train(config)
     assert capsys.readouterr().err.count("back to step 0") == 3
 
 
 def test_parameters_that_the_last_step_has_broken_are_not_saved(config, digits):
     trainer = Trainer(changed(config, model={"stepper": "lm"}), digits, ONE)
-    trainer.require_finite()
+    require_finite(trainer)
     leaves, structure = jax.tree.flatten(trainer.state.params)
     leaves[3] = leaves[3].at[0].set(np.inf)
     trainer.state = trainer.state._replace(params=jax.tree.unflatten(structure, leaves))
     with pytest.raises(NonFiniteLoss, match="parameters that are not finite at step 0"):
-        trainer.require_finite()
+        require_finite(trainer)

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lmjax import InputError
-from lmjax.training import Checkpoints, Trainer, data_mesh
+from lmjax.training import Checkpoints, Trainer, data_mesh, evaluate, train_epoch
 
 ONE = data_mesh(jax.devices()[:1])
 
@@ -32,9 +32,9 @@ def test_divided_parameters_are_the_same_numbers_in_less_memory(wide, digits, tm
     divided = Trainer(changed(wide, shard_parameters=True), digits, data_mesh())
     bytes_of = [sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(t.state)) for t in (whole, divided)]
     assert bytes_of[1] < 0.25 * bytes_of[0]
-    assert divided._train(1).memory_analysis().alias_size_in_bytes >= bytes_of[1], "and it is donated"
+    assert divided.compiled.train(1).memory_analysis().alias_size_in_bytes >= bytes_of[1], "and it is donated"
     layouts = jax.tree.map(lambda x: x.sharding, divided.state)
-    rows = [trainer.train_epoch() | trainer.evaluate() for trainer in (whole, divided)]
+    rows = [train_epoch(trainer) | evaluate(trainer) for trainer in (whole, divided)]
     for key in ("train_loss", "test_loss"):
         assert rows[0][key] == pytest.approx(rows[1][key], rel=1e-3)
     chex.assert_trees_all_close(jax.device_get(whole.state), jax.device_get(divided.state), rtol=1e-2, atol=5e-4)
@@ -57,7 +57,7 @@ def test_groups_of_images_are_the_same_on_any_number_of_devices(config, digits):
         Trainer(c, digits, mesh)
         for c, mesh in ((config, ONE), (config, data_mesh()), (changed(config, batch_norm_group=None), ONE))
     )
-    a, b, c = (trainer.train_epoch()["train_loss"] for trainer in (one, eight, whole))
+    a, b, c = (train_epoch(trainer)["train_loss"] for trainer in (one, eight, whole))
     assert a == pytest.approx(b, rel=1e-5)
     assert a != pytest.approx(c, rel=1e-4)
     chex.assert_trees_all_close(jax.device_get(one.state), jax.device_get(eight.state), rtol=1e-2, atol=5e-4)
@@ -65,7 +65,7 @@ def test_groups_of_images_are_the_same_on_any_number_of_devices(config, digits):
 
 def messages(trainer):
     """How many sums over devices a compiled step makes one after another, and the bytes they take."""
-    program = trainer._train(1).as_text()
+    program = trainer.compiled.train(1).as_text()
     return len(re.findall(r" all-reduce(?:-start)?\(", program))
 
 
@@ -97,16 +97,16 @@ def test_a_group_must_divide_the_batch(config):
 
 def test_another_seed_shares_programs_and_data_and_is_the_run_it_would_be_alone(config, digits):
     first = Trainer(config, digits, ONE)
-    first.train_epoch()
+    train_epoch(first)
     second = first.reseeded(1)
-    rows = [second.train_epoch() | second.evaluate() for _ in range(2)]
-    assert second.compile_seconds > 0, "the evaluation, which the first has not needed"
+    rows = [train_epoch(second) | evaluate(second) for _ in range(2)]
+    assert second.compiled.seconds > 0, "the evaluation, which the first has not needed"
     third = second.reseeded(5)
-    third.train_epoch(), third.evaluate()
-    assert third.compile_seconds == 0
+    train_epoch(third), evaluate(third)
+    assert third.compiled.seconds == 0
     alone = Trainer(dataclasses.replace(config, seed=1), digits, ONE)
     for row in rows:
-        expected = alone.train_epoch() | alone.evaluate()
+        expected = train_epoch(alone) | evaluate(alone)
         row.pop("images_per_second"), expected.pop("images_per_second")
         assert row == expected
     chex.assert_trees_all_equal(second.state, alone.state)

@@ -13,7 +13,7 @@ import pytest
 
 from lmjax import InputError
 from lmjax.config import Config, DataConfig, ModelConfig, TrainConfig
-from lmjax.training import Trainer, data_mesh, profiling
+from lmjax.training import Trainer, data_mesh, profiling, train_epoch
 from lmjax.training.profiling import Profile, window
 
 ONE = data_mesh(jax.devices()[:1])
@@ -64,14 +64,14 @@ def annotations(directory):
 
 @pytest.mark.versions
 def test_a_trace_of_some_steps_and_the_numbers_of_the_run(trainer, tmp_path, capsys):
-    trainer.train_epoch()
-    plain, tally = jax.device_get(trainer.state), trainer.tally
+    train_epoch(trainer)
+    plain, sums = jax.device_get(trainer.state), trainer.sums[0]
     trainer.restart()
     with Profile(tmp_path).epoch(trainer) as between:
-        trainer.train_epoch(pause=between)
+        train_epoch(trainer, pause=between)
     chex.assert_trees_all_equal(plain, jax.device_get(trainer.state))
-    assert dataclasses.replace(tally, seconds=0) == dataclasses.replace(trainer.tally, seconds=0)
-    assert trainer.tally.seconds > 0
+    assert dataclasses.replace(sums, seconds=0) == dataclasses.replace(trainer.sums[0], seconds=0)
+    assert trainer.sums[0].seconds > 0
     steps, modules = annotations(tmp_path)
     assert steps == [2, 3, 4, 5]  # of five
     assert "jit_train" in modules
@@ -88,9 +88,9 @@ def test_a_trace_of_some_steps_and_the_numbers_of_the_run(trainer, tmp_path, cap
 def test_of_programs_of_several_steps(digits, tmp_path):
     config = dataclasses.replace(CONFIG, train=TrainConfig(epochs=2, batch_size=32, steps_per_dispatch=5))
     trainer = Trainer(config, digits, ONE)
-    assert trainer.dispatches(10) == [5, 5]
+    assert trainer.compiled.dispatches(10) == [5, 5]
     with Profile(tmp_path).epoch(trainer) as between:
-        trainer.train_epoch(pause=between)
+        train_epoch(trainer, pause=between)
     assert annotations(tmp_path)[0] == [6]
 
 
@@ -105,7 +105,7 @@ def test_an_interruption_ends_the_trace(trainer, tmp_path, what):
         pytest.raises(RuntimeError, match="of another cause") if what == "error" else contextlib.nullcontext(),
         Profile(tmp_path).epoch(trainer) as between,
     ):
-        trainer.train_epoch(pause=lambda step: between(step) or pause(step))
+        train_epoch(trainer, pause=lambda step: between(step) or pause(step))
     assert annotations(tmp_path)[0] == [2, 3, 4]  # the last of which has only begun
     jax.profiler.start_trace(str(tmp_path / "again"))  # an error if one were still going on
     jax.profiler.stop_trace()
@@ -137,7 +137,7 @@ def test_a_trace_that_fails_is_reported_and_the_run_goes_on(trainer, tmp_path, m
         for name in ("start_trace", "stop_trace"):
             patch.setattr(profiling.jax.profiler, name, fail if name == fails else lambda *_, **__: None)
         with Profile(tmp_path).epoch(trainer) as between:
-            assert trainer.train_epoch(pause=between) is not None
+            assert train_epoch(trainer, pause=between) is not None
     assert trainer.step == 5
     said = capsys.readouterr().err
     assert said == "--profile has failed (Only one profile may be run at a time.): going on without it\n"
@@ -145,7 +145,7 @@ def test_a_trace_that_fails_is_reported_and_the_run_goes_on(trainer, tmp_path, m
 
 def test_the_names_of_the_stages_are_in_no_operation(trainer, monkeypatch):
     def program():
-        step = jax.jit(functools.partial(trainer.programs.train, steps=1))
+        step = jax.jit(functools.partial(trainer.compiled.programs.train, steps=1))
         lowered = step.lower(trainer.state, np.uint32(0), trainer.feed.train_example)
         return lowered.as_text(), lowered.as_text(debug_info=True)
 

@@ -8,7 +8,7 @@ import pytest
 
 from lmjax.config import CheckpointConfig, Config, DataConfig, ModelConfig
 from lmjax.data import load
-from lmjax.training import Checkpoints, Schedule, Tally, Trainer, data_mesh
+from lmjax.training import Checkpoints, Due, EpochSums, Trainer, data_mesh, evaluate, train_epoch
 from tests.data.photos import write_folder
 from tests.training.test_trainer import changed
 
@@ -18,21 +18,21 @@ ONE = data_mesh(jax.devices()[:1])
 def require_same(config, dataset, folder):
     """Runs twice: in one go, and stopped after every step, thrown away, and brought back from a file."""
     with Trainer(config, dataset, ONE) as whole, Trainer(config, dataset, ONE) as part:
-        expected = whole.train_epoch()
+        expected = train_epoch(whole)
         for step in range(1, whole.steps_per_epoch + 1):
-            found = part.train_epoch(pause=lambda now, step=step: now == step)
+            found = train_epoch(part, pause=lambda now, step=step: now == step)
             assert part.step == step
             assert (found is None) == (step < whole.steps_per_epoch)
             with Checkpoints(folder) as checkpoints:
-                checkpoints.save(part.state, {"tally": dataclasses.asdict(part.tally)})
+                checkpoints.save(part.state, {"sums": dataclasses.asdict(part.sums[0])})
             part.close()
             part.restart()
-            assert (part.step, part.tally) == (0, Tally())
+            assert (part.step, part.sums[0]) == (0, EpochSums())
             with Checkpoints(folder) as checkpoints:
                 part.state, about = checkpoints.restore(part.state)
-            part.tally = Tally(**about["tally"])
+            part.sums = [EpochSums(**about["sums"])]
         chex.assert_trees_all_equal(part.state, whole.state)
-        assert part.evaluate() == whole.evaluate()
+        assert evaluate(part) == evaluate(whole)
     found.pop("images_per_second"), expected.pop("images_per_second")
     assert found == expected
 
@@ -83,7 +83,7 @@ def test_photographs_go_on_after_a_pause_without_being_read_again(tmp_path, conf
         reads = []
         read = channel._read
         monkeypatch.setattr(channel, "_read", lambda start: reads.append(start) or read(start))
-        while trainer.train_epoch(pause=lambda step: True) is None:
+        while train_epoch(trainer, pause=lambda step: True) is None:
             pass
     assert trainer.step == 3
     assert reads == [0]
@@ -94,18 +94,18 @@ def test_several_steps_a_program_are_not_divided(tmp_path, config, digits):
     config = changed(config, train={"steps_per_dispatch": 3})
     trainer = Trainer(config, digits, ONE)
     asked = []
-    assert trainer.train_epoch(pause=lambda step: asked.append(step) or step >= 2) is None
+    assert train_epoch(trainer, pause=lambda step: asked.append(step) or step >= 2) is None
     assert asked == [3]
-    assert (trainer.step, trainer.tally.steps) == (3, 3)
+    assert (trainer.step, trainer.sums[0].steps) == (3, 3)
     whole = Trainer(config, digits, ONE)
-    assert trainer.train_epoch()["train_loss"] == whole.train_epoch()["train_loss"]
+    assert train_epoch(trainer)["train_loss"] == train_epoch(whole)["train_loss"]
     chex.assert_trees_all_equal(trainer.state, whole.state)
 
 
 def test_when_a_checkpoint_is_due(monkeypatch):
     now = [100.0]
     monkeypatch.setattr("time.monotonic", lambda: now[0])
-    due = Schedule(CheckpointConfig(minutes=2.0, steps=10), 5)
+    due = Due(CheckpointConfig(minutes=2.0, steps=10), 5)
     assert not due(14)
     assert due(15)
     due.saved(15)
@@ -116,6 +116,6 @@ def test_when_a_checkpoint_is_due(monkeypatch):
     assert due(24)
     due.saved(24)
     assert not due(24)
-    never = Schedule(CheckpointConfig(minutes=None), 0)
+    never = Due(CheckpointConfig(minutes=None), 0)
     now[0] += 1e6
     assert not never(10**6)

@@ -10,7 +10,7 @@ import pytest
 
 from lmjax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from lmjax.data import WorkerDied, load
-from lmjax.training import Trainer, data_mesh
+from lmjax.training import Trainer, data_mesh, evaluate, train_epoch
 from tests.data.photos import write_folder
 from tests.training.test_trainer import changed
 
@@ -54,9 +54,9 @@ def test_what_reaches_the_network(config, photographs):
 
 def test_a_run_that_goes_on_from_any_step_is_the_run_itself(config, photographs):
     with Trainer(config, photographs, ONE) as whole, Trainer(config, photographs, ONE) as part:
-        first = whole.train_epoch() | whole.evaluate()
-        part.state = part.place(jax.device_get(whole.state))
-        second, again = (t.train_epoch() | t.evaluate() for t in (whole, part))
+        first = train_epoch(whole) | evaluate(whole)
+        part.place([jax.device_get(whole.state)])
+        second, again = (train_epoch(t) | evaluate(t) for t in (whole, part))
         chex.assert_trees_all_equal(whole.state, part.state)
         assert first["test_loss"] != second["test_loss"] == again["test_loss"]
 
@@ -65,7 +65,7 @@ def test_workers_change_nothing(config, photographs):
     states = []
     for workers in (0, 2):
         with Trainer(config, dataclasses.replace(photographs, workers=workers), ONE) as trainer:
-            rows = [trainer.train_epoch() | trainer.evaluate() for _ in range(2)]
+            rows = [train_epoch(trainer) | evaluate(trainer) for _ in range(2)]
             states.append((jax.device_get(trainer.state), [row["test_loss"] for row in rows]))
     chex.assert_trees_all_equal(*states)
 
@@ -73,7 +73,7 @@ def test_workers_change_nothing(config, photographs):
 def test_eight_devices_compute_what_one_does(config, photographs):
     config = changed(config, train={"batch_size": 48})  # one step, before chaos sets in
     with Trainer(config, photographs, ONE) as one, Trainer(config, photographs, data_mesh()) as eight:
-        a, b = (t.train_epoch() | t.evaluate() for t in (one, eight))
+        a, b = (train_epoch(t) | evaluate(t) for t in (one, eight))
         assert one.step == eight.step == 1
         assert b["train_loss"] == pytest.approx(a["train_loss"], rel=1e-5)
         assert b["test_loss"] == pytest.approx(a["test_loss"], rel=1e-3)
@@ -83,8 +83,8 @@ def test_every_test_image_counts_once(config, photographs):
     metrics = []
     for batch in (8, 16, 24):
         with Trainer(changed(config, train={"eval_batch_size": batch}), photographs, ONE) as trainer:
-            metrics.append(trainer.evaluate())
-            assert trainer.evaluate() == metrics[-1]
+            metrics.append(evaluate(trainer))
+            assert evaluate(trainer) == metrics[-1]
     for other in metrics[1:]:
         assert other["test_accuracy"] == metrics[0]["test_accuracy"]
         assert other["test_loss"] == pytest.approx(metrics[0]["test_loss"], rel=1e-5)
@@ -96,8 +96,8 @@ def test_skipped_images_are_reported_and_do_not_count(config, photographs, tmp_p
         broken.write_bytes(broken.read_bytes()[:300])
     config = changed(config, train={"batch_size": 20, "eval_batch_size": 4})
     with Trainer(config, load("photographs(16)", directory=root, on_error="skip"), ONE) as trainer:
-        trainer.train_epoch()
-        metrics = trainer.evaluate()
+        train_epoch(trainer)
+        metrics = evaluate(trainer)
         assert (metrics["test_accuracy"] * 8) % 1 == pytest.approx(0, abs=1e-6)
         assert {"n1/4.JPEG", "n0/3.JPEG"} == {"/".join(p.split("/")[-2:]) for p in trainer.feed.take_broken()}
         assert trainer.feed.take_broken() == []
@@ -105,9 +105,9 @@ def test_skipped_images_are_reported_and_do_not_count(config, photographs, tmp_p
 
 def test_close_ends_the_reading_and_the_trainer_stays_usable(config, photographs):
     trainer = Trainer(config, photographs, ONE)
-    before = trainer.evaluate()
+    before = evaluate(trainer)
     trainer.close()
-    assert trainer.evaluate() == before
+    assert evaluate(trainer) == before
     trainer.close()
     trainer.close()
 
@@ -116,7 +116,7 @@ def test_top5_is_reported_from_a_hundred_classes_on(config, photographs):
     classes = tuple(f"n{i}" for i in range(100))
     dataset = dataclasses.replace(photographs, classes=classes)
     with Trainer(config, dataset, ONE) as trainer:
-        metrics = trainer.evaluate()
+        metrics = evaluate(trainer)
         logits, labels = [], []
         model = trainer.model
         model.eval()
@@ -129,7 +129,7 @@ def test_top5_is_reported_from_a_hundred_classes_on(config, photographs):
     expected = (order[:, :5] == labels[labels >= 0][:, None]).any(-1).mean()
     assert metrics["test_top5_accuracy"] == pytest.approx(expected)
     with Trainer(config, photographs, ONE) as trainer:
-        assert "test_top5_accuracy" not in trainer.evaluate()
+        assert "test_top5_accuracy" not in evaluate(trainer)
 
 
 @pytest.mark.parametrize("often", [1, pytest.param(4, marks=pytest.mark.slow)])
@@ -145,14 +145,14 @@ def test_lost_worker_is_replaced(config, photographs, capfd, often):
     outside = dataclasses.replace(photographs, workers=1)
     with Trainer(config, photographs, ONE) as whole, Trainer(config, outside, ONE) as trainer:
         for epoch in range(often):
-            expected = whole.train_epoch()["train_loss"]
-            assert trainer.train_epoch(pause=lambda step: True) is None
+            expected = train_epoch(whole)["train_loss"]
+            assert train_epoch(trainer, pause=lambda step: True) is None
             kill()
             if epoch < 3:
-                assert trainer.train_epoch()["train_loss"] == expected
+                assert train_epoch(trainer)["train_loss"] == expected
             else:
                 with pytest.raises(WorkerDied, match="a process that decodes images has died"):
-                    trainer.train_epoch()
+                    train_epoch(trainer)
                 done = trainer.step - epoch * trainer.steps_per_epoch
-                assert trainer.tally.steps == done > 0, "what was trained is counted, and can be saved"
+                assert trainer.sums[0].steps == done > 0, "what was trained is counted, and can be saved"
     assert capfd.readouterr().err.count("Starting new ones") == min(often, 3)

@@ -17,9 +17,9 @@ import jax
 import pytest
 
 import train
-from lmjax import InputError
+from lmjax import InputError, training
 from lmjax.config import CheckpointConfig, Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig, to_dict
-from lmjax.training import NonFiniteLoss, Record, Run, Trainer, data_mesh, trackers
+from lmjax.training import NonFiniteLoss, Record, Trainer, data_mesh, evaluate, loop, trackers
 from lmjax.training.trackers import TensorBoard, Trackers, WeightsAndBiases
 
 ROOT = Path(__file__).parent.parent.parent
@@ -44,7 +44,8 @@ def compiled(digits):
 @pytest.fixture
 def config(tmp_path, compiled, monkeypatch):
     """Of runs that all use the same programs."""
-    monkeypatch.setattr(train, "Run", lambda *args, like=None, **options: Run(*args, like=like or compiled, **options))
+    run = loop.run
+    monkeypatch.setattr(loop, "run", lambda *args, like=None, **options: run(*args, like=like or compiled, **options))
     return dataclasses.replace(CONFIG, workdir=str(tmp_path / "runs" / "run"))
 
 
@@ -182,15 +183,15 @@ def test_killed_and_resumed(config, wandb, monkeypatch):
             if row["epoch"] == 3:
                 raise RuntimeError("killed")
 
-        patch.setattr("lmjax.training.run.say_epoch", killed)
+        patch.setattr("lmjax.training.loop.say_epoch", killed)
         # As if the first time had been another: a GPU need not repeat itself.
         patch.setattr(Trackers, "log", lambda self, row: self._tell("log", row | {"train_loss": 77.0}))
         with pytest.raises(RuntimeError, match="killed"):
-            train.train(config, log=["tensorboard", "wandb"])
+            training.train(config, log=["tensorboard", "wandb"])
     workdir = Path(config.workdir)
     assert list(read(workdir / "tensorboard")["loss/train"]) == [5, 10, 15]
     assert wandb.finished == [("run0", 1)]
-    summary = train.train(config, resume="required", log=["tensorboard", "wandb"], profile=str(workdir / "trace"))
+    summary = training.train(config, resume="required", log=["tensorboard", "wandb"], profile=str(workdir / "trace"))
     assert list((workdir / "trace").glob("plugins/profile/*/perfetto_trace.json.gz"))
     rows = Record(workdir).read_rows()
     found = read(workdir / "tensorboard")
@@ -209,16 +210,16 @@ def test_killed_and_resumed(config, wandb, monkeypatch):
 def test_rolled_back(config, wandb, monkeypatch):
     """From the fourth epoch to the end of the second: the third is made once more, and otherwise."""
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=4))
-    evaluate, log, losses = Trainer.evaluate, Trackers.log, []
+    log, losses = Trackers.log, []
 
-    def evaluated(self, pause):
-        if self.step == 4 * STEPS and not self.draws:
-            raise NonFiniteLoss("the test loss is nan", self.step)
-        return evaluate(self, pause)
+    def evaluated(trainer, pause):
+        if trainer.step == 4 * STEPS and not any(trainer.redraws):
+            raise NonFiniteLoss("the test loss is nan", trainer.step, trainer.seeds[0])
+        return evaluate(trainer, pause)
 
-    monkeypatch.setattr(Trainer, "evaluate", evaluated)
+    monkeypatch.setattr("lmjax.training.loop.evaluate", evaluated)
     monkeypatch.setattr(Trackers, "log", lambda self, row: [losses.append(row["train_loss"]), log(self, row)])
-    train.train(config, log=["tensorboard", "wandb"])
+    training.train(config, log=["tensorboard", "wandb"])
     rows = Record(config.workdir).read_rows()
     assert len(losses) == 5
     assert losses[2] != losses[3] == rows[2]["train_loss"]
@@ -285,7 +286,7 @@ def test_each_seed_has_its_own(config, wandb, monkeypatch, capsys):
     """And where a tracker fails, the runs and the other trackers go on."""
     monkeypatch.setitem(trackers._KINDS, "failing", Failing)
     config = dataclasses.replace(config, train=dataclasses.replace(config.train, epochs=1))
-    results = train.train_seeds(config, [0, 1], log=["failing", "tensorboard", "wandb"], profile="")
+    results = training.train_seeds(config, [0, 1], log=["failing", "tensorboard", "wandb"], profile="")
     assert len(results["test_loss"]["values"]) == len(wandb.runs) == 2
     assert capsys.readouterr().err.count("--log failing has failed (No space left on device): going on without it") == 2
     for seed in (0, 1):
@@ -348,7 +349,7 @@ def test_a_run_that_is_disabled_is_said_to_be(tmp_path, config, wandb, monkeypat
 )
 def test_what_is_missing_is_said_before_anything_is_trained(config, monkeypatch, name, message):
     monkeypatch.setitem(sys.modules, name, None)
-    for start in (train.train, functools.partial(train.train_seeds, wanted=[0, 1])):
+    for start in (training.train, functools.partial(training.train_seeds, wanted=[0, 1])):
         with pytest.raises(InputError) as raised:
             start(config, log=[name])
         assert str(raised.value) == message
@@ -360,17 +361,17 @@ def test_the_command_line(monkeypatch, capsys, tmp_path):
     begin = ["--config", "configs/digits.py"]
     asked = []
     monkeypatch.setattr(trackers, "require", lambda names: None)
-    monkeypatch.setattr(train, "Run", lambda *args, **options: asked.append(options) or _no_run())
+    monkeypatch.setattr(loop, "run", lambda *args, **options: asked.append(options) or _no_run())
     for options, log, profile in (
         ([], (), None),
-        (["--log", "tensorboard", "wandb", "--profile"], ["tensorboard", "wandb"], ""),
-        (["--profile", "there", "--log", "wandb", "--seeds", "0"], ["wandb"], "there"),
+        (["--log", "tensorboard", "wandb", "--profile"], ("tensorboard", "wandb"), ""),
+        (["--profile", "there", "--log", "wandb", "--seeds", "0"], ("wandb",), "there"),
     ):
         assert train.main([*begin, "--workdir", str(tmp_path / "run"), *options]) == 2
         assert (asked[-1]["log"], asked[-1]["profile"]) == (log, profile)
     for option in (["--log", "wandb"], ["--profile"]):
         assert train.main([*begin, "--evaluate", "runs/a", *option]) == 2
-        assert "--log and --profile: go with training, not with --evaluate" in capsys.readouterr().err
+        assert "--log, --profile and --dry-run: go with training" in capsys.readouterr().err
 
 
 def _no_run():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from lmjax import InputError
-from lmjax.training import open_run
+from lmjax.training import evaluate, open_run
 
 
 @pytest.mark.versions
@@ -22,7 +22,7 @@ def test_network_of_a_run(runs):
         model = trained.model()
         right = sum(int((trained.logits(model, x).argmax(-1) == y).sum()) for x, y in trained.test_batches())
         assert right / len(trained.dataset.test) == pytest.approx(summary["test_accuracy"])
-        assert trained.trainer.evaluate()["test_loss"] == pytest.approx(summary["test_loss"], rel=1e-5)
+        assert evaluate(trained.trainer)["test_loss"] == pytest.approx(summary["test_loss"], rel=1e-5)
 
 
 def test_images_are_those_of_the_test_split(runs):

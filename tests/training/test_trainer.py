@@ -13,7 +13,7 @@ from flax import nnx
 from lmjax import InputError, networks
 from lmjax.config import OptimizerConfig
 from lmjax.data import Split, normalise
-from lmjax.training import Checkpoints, NonFiniteLoss, Trainer, data_mesh
+from lmjax.training import Checkpoints, NonFiniteLoss, Trainer, data_mesh, evaluate, train_epoch
 
 ONE = data_mesh(jax.devices()[:1])
 
@@ -25,13 +25,13 @@ def changed(config, **sections):
 
 
 def run(trainer, epochs):
-    return [trainer.train_epoch() | trainer.evaluate() for _ in range(epochs)]
+    return [train_epoch(trainer) | evaluate(trainer) for _ in range(epochs)]
 
 
 @pytest.mark.versions
 def test_learns(config, digits):
     trainer = Trainer(changed(config, train={"epochs": 40}), digits, ONE)
-    before = trainer.evaluate()
+    before = evaluate(trainer)
     rows = run(trainer, 40)
     assert before["test_accuracy"] < 0.3
     assert rows[-1]["test_accuracy"] > 0.8
@@ -85,7 +85,7 @@ def test_how_an_epoch_is_portioned(config, digits):
     # Of five steps; where no divisor is near the limit, the last dispatch is a shorter one.
     for limit, portions in ((1, [1] * 5), (2, [1] * 5), (3, [3, 2]), (4, [4, 1]), (5, [5]), (100, [5])):
         trainer = Trainer(changed(config, train={"steps_per_dispatch": limit}), digits, ONE)
-        assert trainer.dispatches(trainer.steps_per_epoch) == portions
+        assert trainer.compiled.dispatches(trainer.steps_per_epoch) == portions
 
 
 def test_one_step_against_numpy_sgd(config, digits):
@@ -94,7 +94,7 @@ def test_one_step_against_numpy_sgd(config, digits):
     config = changed(config, data={"augment": ()}, optimizer={"weight_decay": 0.01, "schedule": "constant"})
     trainer = Trainer(config, batch, ONE)
     params, statistics = jax.tree.map(jnp.copy, (trainer.state.params, trainer.state.statistics))
-    graph = trainer.programs.graph
+    graph = trainer.compiled.programs.graph
     images = normalise(jnp.asarray(batch.train.images), batch.mean, batch.std)
 
     def loss(params, statistics):
@@ -112,7 +112,7 @@ def test_one_step_against_numpy_sgd(config, digits):
         )
         velocity = jax.tree.map(lambda v, g, d, p: 0.9 * v + g + d * p, velocity, gradient, decay, params)
         params = jax.tree.map(lambda p, v: p - 0.05 * v, params, velocity)
-        trainer.train_epoch()
+        train_epoch(trainer)
     chex.assert_trees_all_close(jax.device_get(trainer.state.params), params, rtol=1e-3, atol=1e-5)
     chex.assert_trees_all_close(
         jax.device_get(trainer.state.statistics), jax.device_get(statistics), rtol=1e-3, atol=1e-5
@@ -123,26 +123,26 @@ def test_one_step_against_numpy_sgd(config, digits):
 @pytest.mark.parametrize("batch", [1, 32, 70, 500])
 def test_evaluation_counts_every_image_once(config, digits, batch):
     trainer = Trainer(changed(config, train={"eval_batch_size": batch}), digits, ONE)
-    trainer.train_epoch()
+    train_epoch(trainer)
     model = trainer.model
     model.eval()
     logits = model(normalise(jnp.asarray(digits.test.images), digits.mean, digits.std))
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, digits.test.labels)
-    found = trainer.evaluate()
+    found = evaluate(trainer)
     assert found["test_accuracy"] == np.mean(np.asarray(logits).argmax(-1) == digits.test.labels)
     assert found["test_loss"] == pytest.approx(float(losses.mean()), rel=1e-5)
 
 
 def test_state_is_donated_and_programs_compile_once(config, digits):
     trainer = Trainer(config, digits, ONE)
-    trainer.compile()
+    trainer.compiled.all()
     state_bytes = sum(x.nbytes for x in jax.tree.leaves(trainer.state))
-    assert trainer._train(1).memory_analysis().alias_size_in_bytes >= state_bytes
-    seconds = trainer.compile_seconds
+    assert trainer.compiled.train(1).memory_analysis().alias_size_in_bytes >= state_bytes
+    seconds = trainer.compiled.seconds
     kernel = trainer.state.params["stem"]["conv"]["kernel"]
     run(trainer, 2)
     assert kernel.is_deleted()
-    assert trainer.compile_seconds == seconds > 0
+    assert trainer.compiled.seconds == seconds > 0
 
 
 def test_non_finite_loss_stops_with_its_step(config, digits):
@@ -155,14 +155,14 @@ def test_loss_that_only_the_evaluation_sees(config, digits):
     """The last update of an epoch may break the parameters without any training loss to show it."""
     config = changed(config, optimizer={"learning_rate": 1e30}, train={"batch_size": 320})
     trainer = Trainer(config, digits, ONE)
-    trainer.train_epoch()
+    train_epoch(trainer)
     with pytest.raises(NonFiniteLoss, match=r"the test loss is (nan|inf) at step 1"):
-        trainer.evaluate()
+        evaluate(trainer)
 
 
 def test_progress_adds_up(config, digits):
     seen = []
-    Trainer(config, digits, ONE).train_epoch(lambda images, loss, accuracy: seen.append((images, loss, accuracy)))
+    train_epoch(Trainer(config, digits, ONE), lambda images, loss, accuracy: seen.append((images, loss, accuracy)))
     assert sum(images for images, _, _ in seen) == 320
     assert all(0 <= accuracy <= 1 and loss > 0 for _, loss, accuracy in seen)
 
@@ -174,7 +174,7 @@ def test_k_is_decayed_only_when_asked(config, digits):
         trainer = Trainer(dataclasses.replace(config, optimizer=optimizer), digits, ONE)
         before = trainer.coefficients()["stage3"]
         kernel = float(jnp.abs(trainer.state.params["stem"]["conv"]["kernel"]).max())
-        trainer.train_epoch()
+        train_epoch(trainer)
         ratio = np.array(trainer.coefficients()["stage3"]) / before
         assert (abs(ratio - 1) > 0.2).all() == moved
         assert float(jnp.abs(trainer.state.params["stem"]["conv"]["kernel"]).max()) < 0.7 * kernel
@@ -185,7 +185,7 @@ def test_k_can_be_fixed(config, digits):
     fixed = {"optimizer": {"coefficient_rate": 0}, "model": {"stepper": "lm(-0.5, -0.5)"}}
     trainer = Trainer(changed(config, **fixed), digits, ONE)
     kernel = trainer.state.params["stem"]["conv"]["kernel"].copy()
-    trainer.train_epoch()
+    train_epoch(trainer)
     assert trainer.coefficients() == {"stage1": [-0.5], "stage2": [-0.5], "stage3": [-0.5]}
     assert jnp.abs(trainer.state.params["stem"]["conv"]["kernel"] - kernel).max() > 1e-3
 
@@ -194,11 +194,11 @@ def test_k_can_be_fixed(config, digits):
 def test_k_can_be_kept_within_bounds(config, digits):
     low, high = -0.06, -0.05
     trainer = Trainer(changed(config, optimizer={"coefficient_bounds": (low, high)}), digits, ONE)
-    trainer.train_epoch()
+    train_epoch(trainer)
     k = np.concatenate(list(trainer.coefficients().values()))
     assert ((k >= low - 1e-7) & (k <= high + 1e-7)).all()
     free = Trainer(config, digits, ONE)
-    free.train_epoch()
+    train_epoch(free)
     assert (np.abs(np.concatenate(list(free.coefficients().values())) - k) > 1e-3).any()
     np.testing.assert_allclose(
         trainer.zero_stability()["stage1"], 1 - np.abs(trainer.coefficients()["stage1"]), rtol=1e-5
@@ -237,8 +237,8 @@ def test_label_smoothing_is_the_cross_entropy_of_softened_targets(config, digits
     log_p = np.asarray(jax.nn.log_softmax(logits), np.float64)
     targets = np.asarray(digits.train.labels)[_first_order(smooth)]
     expected = -(0.9 * log_p[np.arange(320), targets] + 0.1 * log_p.mean(-1)).mean()
-    assert smooth.train_epoch()["train_loss"] == pytest.approx(expected, rel=1e-5)
-    assert plain.train_epoch()["train_loss"] == pytest.approx(-log_p[np.arange(320), targets].mean(), rel=1e-5)
+    assert train_epoch(smooth)["train_loss"] == pytest.approx(expected, rel=1e-5)
+    assert train_epoch(plain)["train_loss"] == pytest.approx(-log_p[np.arange(320), targets].mean(), rel=1e-5)
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
@@ -254,7 +254,7 @@ def test_loss_of_a_mixture_and_the_accuracy_by_its_larger_share(config, digits, 
     logits = trainer.model(normalise(images, digits.mean, digits.std))
     log_p = np.asarray(jax.nn.log_softmax(logits), np.float64)
     mixed = share * log_p[np.arange(320), own] + (1 - share) * log_p[np.arange(320), other]
-    metrics = trainer.train_epoch()
+    metrics = train_epoch(trainer)
     assert metrics["train_loss"] == pytest.approx(
         -((1 - smoothing) * mixed + smoothing * log_p.mean(-1)).mean(), rel=1e-5
     )
@@ -277,29 +277,29 @@ def test_the_average_is_evaluated_saved_and_gone_on_with(config, digits, tmp_pat
     config = changed(config, train={"average": 0.3})
     trainer, plain = Trainer(config, digits, ONE), Trainer(changed(config, train={"average": None}), digits, ONE)
     expected = jax.device_get({"params": trainer.state.params, "statistics": trainer.state.statistics})
-    program = jax.jit(plain.programs.train, static_argnames="steps")
+    program = jax.jit(plain.compiled.programs.train, static_argnames="steps")
     state = plain.state
     for n, arrays in enumerate(plain.feed.train_arrays(0, [1] * 5)):
         state, _ = program(state, np.uint32(0), arrays, steps=1)
         decay = min(0.3, (1 + n) / (10 + n))
         new = {"params": state.params, "statistics": state.statistics}
         expected = jax.tree.map(lambda old, new, d=decay: d * old + (1 - d) * new, expected, new)
-    trainer.train_epoch()
+    train_epoch(trainer)
     chex.assert_trees_all_close(trainer.state.average, expected, rtol=1e-4, atol=1e-5)
     chex.assert_trees_all_close(trainer.state.params, state.params, rtol=1e-4, atol=1e-5)
 
-    averaged = trainer.evaluate()
+    averaged = evaluate(trainer)
     with Checkpoints(tmp_path / "checkpoints") as checkpoints:
         checkpoints.save(trainer.state, {})
         again = Trainer(config, digits, ONE)
         again.state, _ = checkpoints.restore(again.state)
-        assert again.evaluate() == averaged
+        assert evaluate(again) == averaged
         chex.assert_trees_all_equal(run(again, 1) and again.state, run(trainer, 1) and trainer.state)
         with pytest.raises(InputError, match="average"):
             checkpoints.restore(plain.state)
     last = trainer.state
     trainer.state = last._replace(average={"params": last.params, "statistics": last.statistics})
-    assert trainer.evaluate()["test_loss"] != averaged["test_loss"]
+    assert evaluate(trainer)["test_loss"] != averaged["test_loss"]
 
 
 def test_network_of_ones_own_with_other_variables_is_refused(config, digits):

@@ -13,7 +13,7 @@ import pytest
 
 from lmjax import data
 from lmjax.config import to_dict
-from lmjax.training import Trainer, data_mesh
+from lmjax.training import Trainer, data_mesh, evaluate, train_epoch
 from tests.data.photos import write_folder
 
 ROOT = Path(__file__).parent.parent.parent
@@ -25,12 +25,12 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4 --xla_backen
 import jax
 jax.distributed.initialize(sys.argv[1], num_processes=2, process_id=int(sys.argv[2]))
 from lmjax.config import from_dict
-from lmjax.training import Trainer
+from lmjax.training import Trainer, evaluate, train_epoch
 config = from_dict(json.loads(sys.argv[3]))
 dataset = config.data.load()
 with Trainer(config, dataset) as trainer:
     assert trainer.mesh.size == 8 and jax.local_device_count() == 4
-    row = trainer.train_epoch() | trainer.evaluate() | {"k": trainer.coefficients()}
+    row = train_epoch(trainer) | evaluate(trainer) | {"k": trainer.coefficients()}
     if config.data.origin.streamed:
         train, test = trainer.feed.train_arrays(0, [1]), trainer.feed.test_arrays()
         seen = [[shard.data.tolist() for _, labels in batches for shard in labels.addressable_shards]
@@ -67,7 +67,7 @@ def in_two_processes(config):
 
 
 def require_close(row, trainer):
-    one = trainer.train_epoch() | trainer.evaluate()
+    one = train_epoch(trainer) | evaluate(trainer)
     for key, value in row.items():
         if key == "k":
             for stage, k in value.items():

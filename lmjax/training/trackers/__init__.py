@@ -69,7 +69,11 @@ class Trackers:
         return self
 
     def __exit__(self, kind, error, traceback) -> None:
-        self._tell("close", kind is None)
+        self.end(finished=kind is None)
+
+    def end(self, *, finished: bool) -> None:
+        """Close them; see `Tracker.close`."""
+        self._tell("close", finished)
         self._trackers = {}
 
     def begin(self, rows: list[dict[str, Any]]) -> None:

@@ -1,4 +1,4 @@
-"""When a checkpoint is due within an epoch."""
+"""Time for a checkpoint."""
 
 import time
 
@@ -9,15 +9,15 @@ from jax.experimental import multihost_utils
 from lmjax.config import CheckpointConfig
 
 
-class Schedule:
-    """Whether so many steps or minutes have passed since the last checkpoint; call it with the step.
+class Due:
+    """True, called with the step, once so many steps or minutes have passed since the last checkpoint.
 
     Several processes must agree, though their clocks do not: that of the first counts, and the others are told now and
     then, about ten times between two checkpoints, at steps that all know.
 
     Args:
-        options: how many steps or minutes.
-        step: that the run begins with.
+        options: the steps or minutes, and the epochs.
+        step: at which the run begins.
     """
 
     def __init__(self, options: CheckpointConfig, step: int):
@@ -26,7 +26,7 @@ class Schedule:
         self.saved(step)
 
     def saved(self, step: int) -> None:
-        """Notes that there is a checkpoint of this step."""
+        """Note that there is a checkpoint of this step."""
         self._step, self._time = step, time.monotonic()
         self._ask = step + 1
 

@@ -1,0 +1,95 @@
+"""The compiled programs of a run."""
+
+import functools
+import time
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import Mesh
+from jax.sharding import PartitionSpec as P
+
+from lmjax.training.placement import has_seeds, replicated, spread
+from lmjax.training.state import TrainState
+from lmjax.training.step import Programs
+
+
+class Compiled:
+    """The programs of a run, compiled when they are first asked for; for several seeds, spread over their devices.
+
+    Args:
+        programs: to compile.
+        mesh: of the run.
+        state, seeds: arguments, or their shapes.
+        layout: of the state.
+        limit: the most steps that one program makes; None: 1 on a CPU, about 50 on an accelerator.
+
+    Attributes:
+        seconds: of tracing and compiling so far.
+    """
+
+    def __init__(self, programs: Programs, mesh: Mesh, state: TrainState, seeds: Any, layout: Any, limit: int | None):
+        self.programs, self._mesh, self._limit = programs, mesh, limit
+        self._state, self._seeds = jax.tree.map(_shape, (state, seeds))
+        self._layout, self._replicated = layout, replicated(mesh)
+        self._programs, self.seconds = {}, 0.0
+
+    @functools.cached_property
+    def _longest(self) -> int:
+        """Steps of one program: at most the limit, and a divisor of an epoch if there is a good one."""
+        limit, feed = self._limit, self.programs.feed
+        if limit is None:
+            # A step on a CPU takes long enough for its dispatch to cost nothing, and for its loss to be wanted at once.
+            limit = 1 if self._mesh.devices.flat[0].platform == "cpu" else 50
+        limit = min(limit, feed.steps_per_epoch, feed.longest or limit)
+        divisor = max(d for d in range(1, limit + 1) if feed.steps_per_epoch % d == 0)
+        return divisor if 2 * divisor >= limit else limit
+
+    def dispatches(self, steps: int) -> list[int]:
+        """Split steps into dispatches: full ones, and a shorter one if something is left."""
+        full, rest = divmod(steps, self._longest)
+        return [self._longest] * full + [rest] * (rest > 0)
+
+    def train(self, steps: int):
+        """The compiled program that makes so many steps."""
+        program = functools.partial(self.programs.train, steps=steps)
+        specs = P("seed"), P("seed"), self.programs.feed.train_specs
+        arguments = self._state, self._seeds, self.programs.feed.train_example
+        return self._compile(f"train {steps}", program, specs, arguments, (self._layout, self._replicated), donate=True)
+
+    def evaluate(self):
+        """The compiled program of a batch of evaluation."""
+        specs = P("seed"), P("seed"), self.programs.feed.test_specs
+        arguments = *self._state.evaluated(), self.programs.feed.test_example
+        return self._compile("evaluate", self.programs.evaluate, specs, arguments, self._replicated)
+
+    def finite(self):
+        """The compiled program that tells whether parameters are finite."""
+
+        def finite(params):
+            return jnp.isfinite(optax.tree.norm(params))
+
+        return self._compile("finite", finite, (P("seed"),), (self._state.params,), self._replicated)
+
+    def _compile(self, name, program, specs, arguments, layout, *, donate=False):
+        """The compiled program of this name, made when it is first asked for."""
+        if name not in self._programs:
+            start = time.perf_counter()
+            if has_seeds(self._mesh):
+                jitted = jax.jit(spread(program, self._mesh, specs), donate_argnums=0 if donate else ())
+            else:
+                jitted = jax.jit(program, donate_argnums=0 if donate else (), out_shardings=layout)
+            self._programs[name] = jitted.lower(*arguments).compile()
+            self.seconds += time.perf_counter() - start
+        return self._programs[name]
+
+    def all(self) -> None:
+        """Compile what an epoch needs now instead of when it is first needed."""
+        for steps in set(self.dispatches(self.programs.feed.steps_per_epoch)):
+            self.train(steps)
+        self.evaluate()
+
+
+def _shape(x):
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None))

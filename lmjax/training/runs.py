@@ -1,0 +1,108 @@
+"""A run, or the same run from several seeds: begun, gone on with, or found finished."""
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import jax
+
+from lmjax.config import Config
+from lmjax.training import loop, profiling, seeds, trackers
+from lmjax.training.console import say, warn
+from lmjax.training.interruption import Interruption
+from lmjax.training.loop import Diverged
+from lmjax.training.record import Record
+
+
+def train(
+    config: Config, *, resume: str | None = None, log: Collection[str] = (), profile: str | None = None
+) -> dict[str, Any]:
+    """Train a network, on all devices; returns the summary of the run.
+
+    Args:
+        config: the run.
+        resume: "required" to go on with the one in its folder, "auto" to do so if there is one.
+        log: the trackers to tell of it, of `trackers.NAMES`.
+        profile: the folder for a trace of some of its steps, "" for one in its own folder; None for no trace.
+    """
+    _require(log, profile)
+    goes_on = resume == "required" or (resume == "auto" and Record(config.workdir).started)
+    if goes_on and (summary := finished(config)) is not None:
+        return summary
+    _, summaries = loop.run([config], [f"seed {config.seed}"], resume=[goes_on], log=log, profile=profile)
+    return summaries[config.seed]
+
+
+def train_seeds(
+    config: Config,
+    wanted: Sequence[int],
+    *,
+    resume: str | None = None,
+    log: Collection[str] = (),
+    profile: str | None = None,
+) -> dict[str, Any]:
+    """Train the same network from several seeds; returns the mean and the standard deviation over them.
+
+    Each has a folder of its own. Those that are trained at the same time have a device each (`seeds.side_by_side`). A
+    seed that diverges ends no other. The trace is of the first.
+
+    Args:
+        config: the run.
+        wanted: the seeds.
+        resume, log, profile: as for `train`; with `resume`, the seeds that the folder holds already count, too.
+
+    Raises:
+        Diverged: when all others are finished, if a seed has diverged.
+    """
+    _require(log, profile)
+    record = Record(config.workdir, writes=jax.process_index() == 0)
+    summaries = seeds.require_seeds(record, config, wanted, resume=resume)
+    missing, interruption, like = [], Interruption(), None
+    for seed in wanted:
+        one = seeds.of_seed(config, seed)
+        if Record(one.workdir).started and (summary := finished(one)) is not None:
+            summaries[seed] = summary
+        else:
+            missing.append(one)
+    side_by_side = seeds.side_by_side(config)
+    for group in seeds.groups(missing, jax.local_device_count() if side_by_side else 1):
+        names = [f"seed {one.seed}" for one in group]
+        say(f"{', '.join(names)}:")
+        try:
+            like, found = loop.run(
+                group, names, resume=[Record(one.workdir).started for one in group], side_by_side=side_by_side,
+                like=like, interruption=interruption, log=log, profile=profile,
+            )  # fmt: skip
+            summaries |= found
+        except Diverged as error:  # which ends no other
+            warn(f"{', '.join(names)}: {error}")
+        profile = None
+    results = _together(record, summaries) if summaries else {}
+    if diverged := [one.seed for one in missing if one.seed not in summaries]:
+        raise Diverged(f"seed {', '.join(map(str, diverged))} diverged, and is not counted: see above")
+    return results
+
+
+def _require(log: Collection[str], profile: str | None) -> None:
+    trackers.require(log)
+    if profile:
+        profiling.require(profile)
+
+
+def finished(config: Config) -> dict[str, Any] | None:
+    """The summary of the run in the folder of a config; None if it has not come to its end."""
+    record = Record(config.workdir)
+    record.require_same(config)
+    summary = record.summary()
+    if summary is not None:
+        say(f"{record.directory} is finished: test accuracy {summary['test_accuracy']:.2%}", result=True)
+    return summary
+
+
+def _together(record: Record, summaries: dict[int, dict[str, Any]]) -> dict[str, Any]:
+    results = seeds.together(summaries)
+    record.summarise({"seeds": list(summaries), **results})
+    accuracy = results["test_accuracy"]
+    spread = "" if accuracy["std"] is None else f" ± {accuracy['std']:.2%}"
+    count = f"{len(summaries)} seed" + "s" * (len(summaries) > 1)
+    say(f"test accuracy of {count} {accuracy['mean']:.2%}{spread}; everything is in {record.directory}", result=True)
+    return results

@@ -1,0 +1,60 @@
+"""The state of a run, and its beginning."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import nnx
+
+from lmjax import networks
+from lmjax.config import Config
+from lmjax.data import Dataset, Photographs
+from lmjax.errors import InputError
+
+
+class TrainState(NamedTuple):
+    """All that changes during training, as pure arrays.
+
+    Attributes:
+        step: int32, how many steps have been made.
+        params: the trainable parameters, a nested dict.
+        statistics: the running statistics of batch normalisation, a nested dict.
+        optimizer: the optimiser's state.
+        average: the moving averages {"params", "statistics"} that are evaluated instead; None where there are none.
+    """
+
+    step: jax.Array
+    params: Any
+    statistics: Any
+    optimizer: Any
+    average: Any = None
+
+    def evaluated(self) -> tuple[Any, Any]:
+        """The parameters and statistics to evaluate."""
+        if self.average is None:
+            return self.params, self.statistics
+        return self.average["params"], self.average["statistics"]
+
+
+def initialize(
+    config: Config, dataset: Dataset | Photographs, optimizer: optax.GradientTransformationExtraArgs, seed: int
+) -> tuple[nnx.Module, TrainState]:
+    """The network and the state at the beginning of a run, in the memory of this process.
+
+    Raises:
+        InputError: if the network has variables that a run does not keep.
+    """
+    model = config.model.build(classes=len(dataset.classes), cin=dataset.shape[-1], rngs=nnx.Rngs(seed))
+    networks.group_batch_norm(model, config.train.batch_norm_group)
+    try:
+        _, params, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
+    except ValueError as error:
+        kinds = {type(variable).__name__ for _, variable in nnx.to_flat_state(nnx.state(model))}
+        raise InputError(
+            f"model.name {config.model.name}: has variables other than nnx.Param and nnx.BatchStat "
+            f"({', '.join(sorted(kinds))}): draw random numbers from the key of the call"
+        ) from error
+    params, statistics = nnx.to_pure_dict(params), nnx.to_pure_dict(statistics)
+    average = None if config.train.average is None else {"params": params, "statistics": statistics}
+    return model, TrainState(jnp.zeros((), jnp.int32), params, statistics, optimizer.init(params), average)

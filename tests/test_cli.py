@@ -1,0 +1,122 @@
+"""The command lmjax: its commands, names of configs, --dry-run, --quiet."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import lmjax
+from lmjax import cli, command_line
+from lmjax.errors import InputError
+
+SMALL = ["--model.name", "resnet14", "--model.width", "0.25", "--train.epochs", "1", "--train.batch-size", "256"]
+
+
+def said(capsys, *arguments):
+    code = cli.main(list(map(str, arguments)))
+    return code, *capsys.readouterr()
+
+
+def test_every_command_says_what_it_does(capsys):
+    code, out, _ = said(capsys, "--help")
+    assert code == 0
+    for name in cli.COMMANDS:
+        assert re.search(rf"^  {name} +[A-Z].{{10}}", out, re.M)
+        try:
+            code, out_of_one, _ = said(capsys, name, "--help")
+        except SystemExit as stop:
+            code, out_of_one = stop.code, capsys.readouterr().out
+        assert code == 0
+        assert "usage: " in out_of_one or f"lmjax {name}" in out_of_one
+
+
+def test_version(capsys):
+    assert said(capsys, "--version") == (0, f"lmjax {lmjax.__version__}\n", "")
+
+
+def test_unknown_command(capsys):
+    code, _, err = said(capsys, "trian")
+    assert code == 2
+    assert "unknown command 'trian': did you mean 'train'?" in err
+
+
+@pytest.mark.versions
+def test_configs_that_come_with_lmjax(tmp_path, monkeypatch):
+    """From any folder; a file of that name there comes first."""
+    monkeypatch.chdir(tmp_path)
+    assert command_line.load("digits").data.name == "digits"
+    assert command_line.load("cifar10:lm_resnet20").model.stepper == "lm"
+    assert command_line.stem("cifar10:lm_resnet20") == "cifar10-lm_resnet20"
+    with pytest.raises(InputError, match="there is no file digitts; with lmjax come cifar10, cifar100, digits"):
+        command_line.load("digitts")
+    with pytest.raises(InputError, match="has several rows"):
+        command_line.load("cifar10")
+
+
+@pytest.mark.versions
+def test_train_evaluate_and_quiet(tmp_path, capsys):
+    run = tmp_path / "run"
+    code, out, _ = said(capsys, "train", "--config", "digits", *SMALL, "--workdir", run, "--quiet")
+    assert code == 0
+    assert re.fullmatch(r"test accuracy [\d.]+%; everything is in .*run\n", out)
+    code, out, _ = said(capsys, "evaluate", run, "--at", "best")
+    found = json.loads(out)
+    assert code == 0
+    assert found["test_accuracy"] == pytest.approx(json.loads((run / "summary.json").read_text())["test_accuracy"])
+    code, _, err = said(capsys, "evaluate", tmp_path / "nowhere")
+    assert code == 2
+    assert "nowhere holds no run" in err
+
+
+def test_dry_run_writes_nothing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = said(capsys, "train", "--config", "digits", *SMALL, "--dry-run")
+    assert code == 0
+    assert not list(tmp_path.iterdir())
+    for words in ("11,281 parameters", "5 an epoch, 5 in 1 epochs", "1,437 training and 360 test", "MiB for state"):
+        assert words in out
+
+
+@pytest.mark.parametrize(
+    ("words", "numbers"), [(["0", "1", "2"], (0, 1, 2)), (["0..3"], (0, 1, 2, 3)), (["7", "2..3"], (7, 2, 3))]
+)
+def test_seeds_may_be_ranges(words, numbers):
+    _, options = command_line.parse(["--config", "digits", "--seeds", *words], prog="x", description="")
+    assert options.numbers == numbers
+
+
+@pytest.mark.parametrize("word", ["3..1", "a", "0..99999999", "1.5", ".."])
+def test_seeds_that_are_no_numbers(word, capsys):
+    code, _, err = said(capsys, "train", "--config", "digits", "--seeds", word)
+    assert code == 2
+    assert f"--seeds: must be whole numbers, as in 0 1 2 or 0..7, got {word!r}" in err
+
+
+@pytest.mark.slow
+def test_installed_from_the_wheel_and_from_the_sdist(tmp_path):
+    """With the configs, the marker of types and the command, and from an empty folder."""
+    root = Path(lmjax.__file__).parent.parent
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-t", "sdist", "-d", str(tmp_path / "dist")]
+    subprocess.run(build, cwd=root, check=True)
+    for package in sorted((tmp_path / "dist").iterdir()):
+        place = tmp_path / package.name.replace(".", "-")
+        install = [*pip, "install", "--no-deps", "--no-build-isolation", "--target", str(place), str(package)]
+        subprocess.run(install, check=True)
+        assert {path.name for path in (place / "lmjax" / "configs").glob("*.py")} == {
+            path.name for path in (root / "configs").glob("*.py")
+        }
+        assert (place / "lmjax" / "py.typed").exists()
+        (tmp_path / "empty").mkdir(exist_ok=True)
+        environment = {**os.environ, "PYTHONPATH": str(place), "XDG_CACHE_HOME": str(tmp_path)}
+        for words in (["list", "steppers"], ["train", "--config", "digits", *SMALL, "--quiet"]):
+            result = subprocess.run(
+                [place / "bin" / "lmjax", *words], cwd=tmp_path / "empty", env=environment, capture_output=True,
+                text=True, check=False,
+            )  # fmt: skip
+            assert result.returncode == 0, result.stderr
+            assert "adams_bashforth" in result.stdout or "test accuracy" in result.stdout

@@ -1,0 +1,207 @@
+"""Several seeds as an axis of one program: each is the run that it would be alone, and none waits for another."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import chex
+import jax
+import numpy as np
+import pytest
+
+from lmjax.config import CheckpointConfig, Config, DataConfig
+from lmjax.errors import InputError
+from lmjax.training import (
+    Checkpoints,
+    Interruption,
+    NonFiniteLoss,
+    Record,
+    Trainer,
+    data_mesh,
+    evaluate,
+    loop,
+    seed_mesh,
+    seeds,
+    train_epoch,
+    train_seeds,
+)  # fmt: skip
+from lmjax.training.console import padding
+from lmjax.training.epoch import _diverge
+from tests.training.test_non_finite import faulty  # noqa: F401  registers it
+from tests.training.test_trainer import changed
+
+ONE = data_mesh(jax.devices()[:1])
+
+
+def side_by_side(config, digits, *numbers):
+    return Trainer(config, digits, seed_mesh(len(numbers)), numbers)
+
+
+@pytest.mark.versions
+def test_each_seed_has_the_bits_of_the_seed_alone(config, digits):
+    together = side_by_side(config, digits, 3, 0, 2**32 - 1)
+    rows = [a | b for a, b in zip(train_epoch(together), evaluate(together), strict=True)]
+    for i, seed in enumerate(together.seeds):
+        alone = side_by_side(config, digits, seed)
+        (row,) = [a | b for a, b in zip(train_epoch(alone), evaluate(alone), strict=True)]
+        chex.assert_trees_all_equal(together.state_of(i), alone.state_of(0))
+        assert {key: row[key] for key in row if key != "images_per_second"} == {
+            key: value for key, value in rows[i].items() if key != "images_per_second"
+        }
+        assert together.coefficients(i) == alone.coefficients()
+
+
+@pytest.mark.versions
+def test_a_step_is_that_of_a_run_on_one_device_to_rounding(config, digits):
+    """Not to the bit: XLA divides the loops of a program for one device among the cores, and those of others not."""
+    run = Trainer(dataclasses.replace(config, seed=7), digits, ONE)
+    together = side_by_side(config, digits, 7, 1)
+    for trainer in (run, together):
+        train_epoch(trainer, pause=lambda step: step == 1)
+    assert together.sums[0].metrics["loss"] == pytest.approx(run.sums[0].metrics["loss"], rel=1e-6)
+    chex.assert_trees_all_close(together.state_of(0), run.state, rtol=1e-4, atol=1e-6)
+
+
+def test_no_seed_communicates(config, digits):
+    program = side_by_side(config, digits, 0, 1, 2, 3).compiled.train(1).as_text()
+    assert not re.search(r"all-reduce|all-gather|reduce-scatter|collective|all-to-all", program)
+    assert "num_partitions=4" in program
+
+
+@pytest.mark.versions
+def test_a_seed_that_diverges_ends_no_other(config, digits):
+    sound, broken = (side_by_side(config, digits, 0, 1) for _ in range(2))
+    states = [jax.device_get(broken.state_of(i)) for i in range(2)]
+    states[0] = states[0]._replace(params=jax.tree.map(lambda x: x * np.nan, states[0].params))
+    broken.place(states)
+    rows = [train_epoch(trainer)[1] | evaluate(trainer)[1] for trainer in (sound, broken)]
+    assert list(broken.diverged) == [0]
+    assert "the training loss is nan at step 1" in str(broken.diverged[0])
+    assert rows[0]["test_loss"] == rows[1]["test_loss"]
+    chex.assert_trees_all_equal(sound.state_of(1), broken.state_of(1))
+
+
+@pytest.fixture
+def run(config, digits, tmp_path, monkeypatch) -> Config:
+    """A config whose data set is the small one."""
+    monkeypatch.setattr(DataConfig, "load", lambda self: digits)
+    keep = CheckpointConfig(steps=2)
+    return dataclasses.replace(config, checkpoint=keep, workdir=str(tmp_path / "runs"))
+
+
+def rows(config, seed):
+    lines = Path(config.workdir, f"seed{seed}", "metrics.jsonl").read_text().splitlines()
+    return [
+        {key: value for key, value in json.loads(line).items() if key not in ("wall_seconds", "images_per_second")}
+        for line in lines
+    ]
+
+
+class Stopping(Interruption):
+    """Asks to stop when it is asked for the nth time."""
+
+    def __init__(self, n):
+        super().__init__()
+        self.left = n
+
+    def __call__(self):
+        self.left -= 1
+        self.signal = self.signal or (15 if self.left < 0 else None)
+        return self.signal is not None
+
+
+def test_stopped_and_resumed_together(run, monkeypatch, capsys):
+    """Within an epoch, at its end and in an evaluation; and after a kill between the saves of the two."""
+    whole = dataclasses.replace(run, workdir=run.workdir + "-whole")
+    train_seeds(whole, [4, 9])
+    with monkeypatch.context() as patch:
+        for n in (3, 5, 9):
+            patch.setattr("lmjax.training.runs.Interruption", lambda n=n: Stopping(n))
+            with pytest.raises(loop.Stopped):
+                train_seeds(run, [4, 9], resume="auto")
+    with Checkpoints(Path(run.workdir, "seed9", "checkpoints")) as checkpoints:
+        checkpoints._manager.delete(checkpoints.latest())  # as if only the other had been saved
+    train_seeds(run, [4, 9], resume="auto")
+    for seed in (4, 9):
+        assert rows(run, seed) == rows(whole, seed)
+    assert "test accuracy of 2 seeds" in capsys.readouterr().out
+
+
+def test_some_begun_and_some_not(run):
+    """A kill before the first checkpoint, or seeds that are added: each is begun or gone on with, as it needs."""
+    begun = seeds.of_seed(run, 1)
+    Record(begun.workdir).start(begun)
+    train_seeds(run, [0, 1], resume="auto")
+    train_seeds(run, [0, 1, 2], resume="auto")
+    assert [len(rows(run, seed)) for seed in (0, 1, 2)] == [3, 3, 3]
+
+
+def test_rolled_back_together(run, monkeypatch, capsys):
+    """The seed that diverges gets other draws, and the other one the same ones again."""
+    run = changed(run, train={"on_nan": "rollback", "nan_limit": 50})
+    whole = dataclasses.replace(run, workdir=run.workdir + "-whole")
+    train_seeds(whole, [0, 1])
+    trained = loop.train_epoch
+
+    def once(trainer, *arguments):
+        if trainer.step >= 6 and not trainer.redraws[0]:
+            _diverge(trainer, NonFiniteLoss("the training loss is nan", trainer.step, 0))
+        return trained(trainer, *arguments)
+
+    monkeypatch.setattr(loop, "train_epoch", once)
+    train_seeds(run, [0, 1])
+    assert "seed 0: the training loss is nan at step 7: back to step 7, and on with" in capsys.readouterr().err
+    assert rows(run, 1) == rows(whole, 1), "it has made the same steps once more"
+    assert rows(run, 0)[0] == rows(whole, 0)[0]
+    assert rows(run, 0)[1] != rows(whole, 0)[1], "other draws"
+
+
+@pytest.mark.parametrize("side_by_side", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_one_that_gives_up_is_named_and_the_other_is_finished(run, side_by_side, monkeypatch, capsys):
+    monkeypatch.setattr(seeds, "side_by_side", lambda config: side_by_side)
+    begin = Trainer._begin
+
+    def broken(self, states):
+        states = [state._replace(params=jax.tree.map(lambda x: x * np.nan, state.params)) if seed == 1 else state
+                  for seed, state in zip(self.seeds, states, strict=True)]  # fmt: skip
+        begin(self, states)
+
+    monkeypatch.setattr(Trainer, "_begin", broken)
+    with pytest.raises(InputError, match="seed 1 diverged, and is not counted"):
+        train_seeds(run, [1, 0])
+    assert "seed 1: the training loss is nan at step 1: try a smaller" in capsys.readouterr().err
+    assert len(rows(run, 0)) == 3
+    assert Path(run.workdir, "seed0", "summary.json").exists()
+    assert not Path(run.workdir, "seed1", "summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("count", "at_once", "sizes"), [(8, 8, [8]), (9, 8, [5, 4]), (3, 2, [2, 1]), (4, 1, [1, 1, 1, 1]), (1, 8, [1])]
+)
+def test_groups_are_of_one_size_as_far_as_possible(run, count, at_once, sizes):
+    configs = [seeds.of_seed(run, seed) for seed in range(count)]
+    groups = list(seeds.groups(configs, at_once))
+    assert [len(group) for group in groups] == sizes
+    assert [config for group in groups for config in group] == configs
+
+
+def test_groups_go_on_from_one_step(run):
+    for seed, steps in {0: (2, 4), 1: (2, 4, 6), 2: (), 3: (6,), 4: (2, 8, 10)}.items():
+        for step in steps:
+            Path(run.workdir, f"seed{seed}", "checkpoints", str(step)).mkdir(parents=True)
+
+    def found(*numbers):
+        made = seeds.groups([seeds.of_seed(run, seed) for seed in numbers], 8)
+        return [[config.seed for config in group] for group in made]
+
+    assert found(0, 1, 2) == [[0, 1], [2]]
+    assert found(0, 3) == [[0], [3]]
+    assert found(0, 4) == [[0], [4]], "one that diverged long ago takes no other back"
+    assert found(0, 1, 3) == [[0, 1], [3]]
+
+
+def test_warns_of_padding():
+    assert "16 images a chip, which computes with 128 at a time: 88% of it is padding" in padding(16, "tpu")
+    assert not padding(128, "tpu")
+    assert not padding(16, "gpu")
