@@ -69,7 +69,7 @@ class DataConfig(_Checked):
     prefix: ClassVar[str] = "data."
 
     name: str = "digits"
-    """Which data set: digits, cifar10, cifar100, or a call such as "folder(32)", "tfds(mnist)" or "photographs(224)";
+    """The data set: digits, cifar10, cifar100, or a call such as "folder(32)", "tfds(mnist)" or "photographs(224)";
     see `python -m lmjax list datasets`."""
     dir: str | None = None
     """Where it is; None: where the data set itself looks, or nowhere (digits)."""
@@ -139,7 +139,7 @@ class ModelConfig(_Checked):
     activation: str | None = None
     """relu, gelu, silu, ..., of the whole network; None: the network's own."""
     placement: Literal["pre", "post"] | None = None
-    """Of normalization and activation: before each convolution, or after; None: the network's own."""
+    """Place of normalization and activation: before each convolution, or after; None: the network's own."""
     shortcut: str | None = None
     """Where the shape changes: projection (a convolution), pad (averaging and zero channels); None: the network's
     own."""
@@ -150,11 +150,11 @@ class ModelConfig(_Checked):
     """Start every residual branch at zero, by its last normalization's scale (post-activated) or its last convolution's
     kernel (pre-activated): the network starts as its shortcuts."""
     sharing: Literal["none", "convolutions", "all"] = "none"
-    """What the evaluations of one step share (poly, Runge-Kutta schemes)."""
+    """Parts that the evaluations of one step share (poly, Runge-Kutta schemes)."""
     dtype: Literal["float32", "bfloat16"] = "float32"
-    """Of the computation; parameters and statistics stay float32."""
+    """Type of the computation; parameters and statistics stay float32."""
     memory: Literal["stored", "remat", "reversible"] = "stored"
-    """What the backward pass has of the activations: all, the states between the steps, or none (for schemes with an
+    """Activations kept for the backward pass: all, the states between the steps, or none (for schemes with an
     inverse: reversible, hamiltonian, leapfrog, verlet, momentum)."""
     unroll: bool | None = None
     """Lay the blocks out in the compiled program instead of compiling a loop; None: where all is stored (laid out, XLA
@@ -229,7 +229,7 @@ class OptimizerConfig(_Checked):
     weight_decay: float = 1e-4
     """Added to the gradient (sgd, adam, rmsprop) or to the update (the others) as weight_decay * parameter."""
     decay: Literal["all", "kernels"] = "all"
-    """What decays: all but the coefficients of the scheme; or kernels alone, without biases and normalization."""
+    """Parameters that decay: all but the coefficients of the scheme, or the kernels alone."""
     decay_coefficients: bool = False
     """Decay the trainable coefficients of the scheme (k of LM), too."""
     coefficient_rate: float = 1.0
@@ -276,7 +276,7 @@ class OptimizerConfig(_Checked):
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig(_Checked):
-    """How long, in what portions, and what is kept."""
+    """Epochs, batches, and the treatment of the loss."""
 
     prefix: ClassVar[str] = "train."
 
@@ -334,9 +334,9 @@ class CheckpointConfig(_Checked):
     epochs: int | None = None
     """Epochs between checkpoints; None: only for the other reasons."""
     keep_last: int = 2
-    """How many of the newest are kept."""
+    """Newest checkpoints that are kept."""
     keep_best: int = 1
-    """How many of those with the highest test accuracy after an epoch are kept besides; the end of an epoch that is
+    """Checkpoints kept besides, of those with the highest test accuracy after an epoch; the end of an epoch that is
     among them is a reason to save. What is chosen by the test images is not judged by them any more."""
 
     def check(self):
