@@ -37,6 +37,10 @@ class Diverged(InputError):
     """A loss that is not finite, of a run whose config does not say to go on after that."""
 
 
+class NoCommonStep(InputError):
+    """No checkpoint of one step that all seeds have, now that damaged ones are set aside."""
+
+
 def run(
     configs: Sequence[Config],
     names: Sequence[str],
@@ -175,7 +179,7 @@ def restore(trainer: Trainer, folders: Sequence[RunFolder]) -> None:
 def _newest_of_all(folders: Sequence[RunFolder]) -> int:
     common = set.intersection(*(set(folder.checkpoints.steps()) for folder in folders))
     if not common:
-        raise InputError(
+        raise NoCommonStep(
             f"{folders[0].record.directory.parent}: the seeds have no checkpoint of the same step: resume each alone, "
             "as in --seeds 0 --resume"
         )

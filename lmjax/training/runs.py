@@ -9,7 +9,7 @@ from lmjax.config import Config
 from lmjax.training import loop, profiling, seeds, trackers
 from lmjax.training.console import say, warn
 from lmjax.training.interruption import Interruption
-from lmjax.training.loop import Diverged
+from lmjax.training.loop import Diverged, NoCommonStep
 from lmjax.training.record import Record
 
 
@@ -63,8 +63,9 @@ def train_seeds(
             summaries[seed] = summary
         else:
             missing.append(one)
-    side_by_side = seeds.side_by_side(config)
-    for group in seeds.groups(missing, jax.local_device_count() if side_by_side else 1):
+    side_by_side, left, before = seeds.side_by_side(config), missing, None
+    while left:
+        group = next(seeds.groups(left, jax.local_device_count() if side_by_side else 1))
         names = [f"seed {one.seed}" for one in group]
         say(f"{', '.join(names)}:")
         try:
@@ -75,7 +76,12 @@ def train_seeds(
             summaries |= found
         except Diverged as error:  # which ends no other
             warn(f"{', '.join(names)}: {error}")
-        profile = None
+        except NoCommonStep:  # because of damaged checkpoints, which the next groups do not count
+            if group == before:
+                raise
+            before = group
+            continue
+        profile, left = None, [one for one in left if one not in group]
     results = _together(record, summaries) if summaries else {}
     if diverged := [one.seed for one in missing if one.seed not in summaries]:
         raise Diverged(f"seed {', '.join(map(str, diverged))} diverged, and is not counted: see above")

@@ -137,6 +137,26 @@ def test_some_begun_and_some_not(run):
     assert [len(rows(run, seed)) for seed in (0, 1, 2)] == [3, 3, 3]
 
 
+def test_damaged_checkpoints_of_different_steps(run, monkeypatch, capsys):
+    """Then the seeds go on one by one."""
+    whole = dataclasses.replace(run, workdir=run.workdir + "-whole")
+    train_seeds(whole, [0, 1])
+    with monkeypatch.context() as patch:
+        patch.setattr("lmjax.training.runs.Interruption", lambda: Stopping(9))
+        with pytest.raises(loop.Stopped):
+            train_seeds(run, [0, 1])
+    for seed, which in ((0, -1), (1, -2)):
+        kept = Path(run.workdir, f"seed{seed}", "checkpoints")
+        steps = sorted(int(path.name) for path in kept.iterdir() if path.name.isdecimal())
+        assert len(steps) >= 2
+        for step in [*steps[:-2], steps[which]]:
+            (kept / str(step) / "about" / "metadata").write_bytes(b"x")
+    train_seeds(run, [0, 1], resume="auto")
+    assert "is left out" in capsys.readouterr().err
+    for seed in (0, 1):
+        assert rows(run, seed) == rows(whole, seed)
+
+
 def test_rolled_back_together(run, monkeypatch, capsys):
     """The seed that diverges gets other draws, and the other one the same ones again."""
     run = changed(run, train={"on_nan": "rollback", "nan_limit": 50})
