@@ -12,7 +12,16 @@ import pytest
 
 from lmjax import InputError, optimizers, schedules
 from lmjax.config import Config, OptimizerConfig
-from lmjax.training import Checkpoints, Trainer, create_optimizer, data_mesh, evaluate, learning_rate, train_epoch
+from lmjax.training import (
+    Checkpoints,
+    NonFiniteLoss,
+    Trainer,
+    create_optimizer,
+    data_mesh,
+    evaluate,
+    learning_rate,
+    train_epoch,
+)
 from tests.training.test_trainer import changed
 
 pytestmark = pytest.mark.versions
@@ -340,7 +349,9 @@ def test_an_update_left_out_leaves_no_trace(config, digits):
     params = state.params | {"head": jax.tree.map(lambda x: x * np.inf, state.params["head"])}
     trainer.place([jax.device_get(state._replace(params=params))])
     before = jax.device_get(trainer.state)
-    assert train_epoch(trainer)["skipped_steps"] == 5
+    with pytest.raises(NonFiniteLoss, match="every step of the epoch was left out at step 5"):
+        train_epoch(trainer)
+    assert trainer.sums[0].skipped == 5
     chex.assert_trees_all_equal(jax.device_get(trainer.state), before._replace(step=np.int32(5)))
 
 
