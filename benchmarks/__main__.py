@@ -23,14 +23,14 @@ from pathlib import Path
 from benchmarks.report import circumstances, line
 from benchmarks.row import Plan, Row, lacks
 from benchmarks.rows import SUITES
-from lmjax import files, output
+from lmjax import console, files
 from lmjax.errors import unknown
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "torchvision", "diffrax")
 WIDTH = 66
 
 
-@output.lossy()
+@console.lossy()
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     options = parse(arguments)

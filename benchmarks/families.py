@@ -14,7 +14,7 @@ from pathlib import Path
 
 import jax
 
-from lmjax import command_line, data, output
+from lmjax import command_line, console, data
 from lmjax.errors import InputError
 from lmjax.training import Trainer, evaluate, train_epoch
 
@@ -36,7 +36,7 @@ def measure(row: str) -> dict[str, float]:
     }
 
 
-@output.lossy()
+@console.lossy()
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.families", description=__doc__.splitlines()[0])
     parser.add_argument("rows", nargs="*", metavar="ROW", help="of configs/families.py; all if none is given")

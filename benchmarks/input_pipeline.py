@@ -20,7 +20,7 @@ import numpy as np
 
 from benchmarks import readers
 from benchmarks.report import circumstances, compare, extremes, line, median
-from lmjax import machine, output
+from lmjax import console, devices
 from lmjax.data.crops import random_box
 from lmjax.data.decode import DECODERS, BrokenImage
 from lmjax.errors import InputError, optional_import
@@ -49,7 +49,7 @@ class Plan:
     apart: tuple[str, ...] = tuple(NEEDS)  # the readers in the sections that start a process for each row
     feed_rounds: int = 3
     feed_seconds: float = 5
-    feed_workers: tuple[int, ...] = (0, 1, *(2**k for k in range(1, max(machine.cores(), 2).bit_length())))
+    feed_workers: tuple[int, ...] = (0, 1, *(2**k for k in range(1, max(devices.cores(), 2).bit_length())))
     feed_threads: tuple[int, ...] = (1, 2)  # in each worker; PyTorch has one
     batch: int = 64  # of the feed
     batches: int = 10_000  # while memory is watched
@@ -198,7 +198,7 @@ def check(folder: str, plan: Plan) -> int:
     return len(photos.paths)
 
 
-@output.lossy()
+@console.lossy()
 def main(arguments: list[str] | None = None) -> int:
     arguments = sys.argv[1:] if arguments is None else arguments
     parser = argparse.ArgumentParser(prog="python -m benchmarks.input_pipeline", description=__doc__.splitlines()[0])
@@ -217,7 +217,7 @@ def main(arguments: list[str] | None = None) -> int:
         found |= {"images": check(folder, plan), "plan": dataclasses.asdict(plan), "seconds": {}}
         names, missing = usable()
         found["missing"] = missing
-        print(f"{found['images']} photographs, {machine.cores()} cores, {found['machine']['cpu']}", *missing, sep="\n")
+        print(f"{found['images']} photographs, {devices.cores()} cores, {found['machine']['cpu']}", *missing, sep="\n")
         for section in (section for section in SECTIONS if section not in given.skip):
             began = time.perf_counter()
             found[section] = SECTIONS[section](names, folder, plan)

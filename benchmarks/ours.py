@@ -16,8 +16,8 @@ from benchmarks.batch import random_batch
 from lmjax import runtime
 from lmjax.config import Config, DataConfig, ModelConfig, TrainConfig
 from lmjax.data import Dataset, Split
+from lmjax.devices import spread, stack
 from lmjax.training import Trainer, data_mesh, seed_mesh
-from lmjax.training.placement import spread, stack
 
 
 def prepare() -> None:

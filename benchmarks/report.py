@@ -9,7 +9,7 @@ import subprocess
 from collections.abc import Hashable, Iterable
 from pathlib import Path
 
-from lmjax import machine
+from lmjax import devices
 
 
 def circumstances(module: str, arguments: list[str], packages: Iterable[str]) -> dict[str, object]:
@@ -25,7 +25,7 @@ def circumstances(module: str, arguments: list[str], packages: Iterable[str]) ->
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python", "-m", module, *arguments]),
         "commit": commit,
-        "machine": {"cpu": machine.cpu(), "cores": machine.cores()},
+        "machine": {"cpu": devices.cpu(), "cores": devices.cores()},
         "versions": {"python": platform.python_version()} | {package: _version(package) for package in packages},
     }
 

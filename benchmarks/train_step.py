@@ -12,7 +12,7 @@ from benchmarks import ours
 from benchmarks.companion import Companion
 from benchmarks.row import Plan, figure, lacks, missing, ratio
 from benchmarks.timing import Side, interleaved
-from lmjax import machine
+from lmjax import devices
 
 
 def times(plan: Plan, sides: Mapping[str, Side]) -> dict[str, list[float]]:
@@ -29,7 +29,7 @@ def lm_peer(case: ours.Case, style: str, **model: Any) -> Side:
 
     network = pytorch.LMResNet(_depth(case), width=case.width, classes=case.classes, **model)
     require_same_size(case, pytorch.parameters(network))
-    return pytorch.Step(network, *case.images(), style, threads=machine.cores())
+    return pytorch.Step(network, *case.images(), style, threads=devices.cores())
 
 
 def lm_companion(case: ours.Case, style: str, threads: int) -> Companion:
@@ -69,7 +69,7 @@ def on_cpu(plan: Plan) -> Iterator[dict]:
         sides = {"lm": ours.bare_step(case), "euler": ours.bare_step(plain), "train.py": ours.real_step(case)}
         with contextlib.ExitStack() as stack:
             if not lacks("torch"):
-                for threads in sorted({1, machine.cores()}):
+                for threads in sorted({1, devices.cores()}):
                     peer = lm_companion(case, "channels_last", threads)
                     sides[f"PyTorch, threads: {threads}"] = stack.enter_context(peer)
             took = times(plan, sides)
@@ -148,7 +148,7 @@ def imagenet(plan: Plan) -> list[dict]:
         network = torchvision.models.resnet50(num_classes=case.classes)
         if not plan.tiny:  # it cannot be made as narrow as ours
             require_same_size(case, pytorch.parameters(network))
-        sides["torchvision"] = pytorch.Step(network, *case.images(), "best", threads=machine.cores())
+        sides["torchvision"] = pytorch.Step(network, *case.images(), "best", threads=devices.cores())
     took = times(plan, sides)
     found = [f for name, values in took.items() for f in seconds(name, values, case)]
     found.append(figure("ours: images a second", [case.batch / t for t in took["ours"]], "images/s"))

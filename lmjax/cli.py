@@ -15,11 +15,11 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 import lmjax
-from lmjax import command_line, data, networks, optimizers, output, registry, runtime, schedules, steppers  # noqa: F401
+from lmjax import command_line, console, data, devices, networks, optimizers, registry, runtime, schedules, steppers  # noqa: F401
 from lmjax.config import Config, to_dict
+from lmjax.console import quiet, say
 from lmjax.errors import InputError, unknown
 from lmjax.training import Record, Trainer, evaluate, open_run, program, seed_mesh, seeds, train, train_seeds
-from lmjax.training.console import device, quiet, say
 from lmjax.training.loop import report_broken
 
 _TRAIN = """Train a network whose blocks are steps of a numerical scheme.
@@ -33,7 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the command that the arguments name; returns the exit code."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     name = words[0] if words else "--help"
-    with output.lossy():
+    with console.lossy():
         if name in ("-h", "--help"):
             print(_usage())
             return 0 if words else 2
@@ -171,7 +171,8 @@ def _describe(config: Config, numbers: Sequence[int] | None) -> str:
             f"{steps[0]} in a program",
             f"memory of each device, XLA's estimate: {kept / 2**20:,.1f} MiB for state and data, "
             f"{memory.temp_size_in_bytes / 2**20:,.1f} MiB during a step",
-            f"devices: {device(trainer.mesh.size)}; compiled in {trainer.compiled.seconds:.1f} s; nothing was written",
+            f"devices: {devices.describe(trainer.mesh.size)}; compiled in {trainer.compiled.seconds:.1f} s; "
+            "nothing was written",
         ])  # fmt: skip
 
 

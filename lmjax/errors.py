@@ -5,6 +5,8 @@ A command prints an `InputError` without a traceback; everything else is a bug o
 
 import difflib
 import importlib
+import os
+import re
 from collections.abc import Iterable
 from types import ModuleType
 
@@ -46,3 +48,14 @@ def optional_import(module: str, *, package: str, purpose: str) -> ModuleType:
             raise  # it is installed and something that it needs is missing: not ours to explain away
         raise InputError(f"{purpose} needs {package}, which is not installed: pip install {package}") from error
     return importlib.import_module(module)
+
+
+def reason(error: BaseException) -> str:
+    """The cause of an error in one line: the words of the operating system where it has some."""
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    text = str(error)
+    if code := re.search(r"os_error_code='(\d+)'", text):  # as tensorstore says it
+        return os.strerror(int(code[1]))
+    line = next(iter(text.splitlines()), "") or type(error).__name__
+    return line if len(line) <= 200 else f"{line[:200]}..."

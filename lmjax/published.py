@@ -9,7 +9,7 @@ import dataclasses
 import re
 import sys
 
-from lmjax import output, recipes
+from lmjax import console, recipes
 from lmjax.config import Config, DataConfig, ModelConfig
 
 _LM, _HE16, _HE16B = "Lu et al. 2018", "He et al. 2016a", "He et al. 2016b"
@@ -205,7 +205,7 @@ def cost(table: str, row: Row) -> dict[str, int | None]:
     }
 
 
-@output.lossy()
+@console.lossy()
 def main(arguments: list[str] | None = None) -> int:
     """Prints the tables."""
     parser = argparse.ArgumentParser(prog="python -m lmjax.published", description="Every published row, and its cost.")

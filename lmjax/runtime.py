@@ -20,7 +20,7 @@ from pathlib import Path
 
 import jax
 
-from lmjax import machine
+from lmjax import devices
 from lmjax.errors import InputError
 
 XLA_FLAGS: dict[str, list[tuple[int, int]]] = {}
@@ -72,7 +72,7 @@ def start(*, deterministic: bool = False, seeds: int = 1) -> list[str]:
         keep_memory()
     several = join_processes()
     if cpu_only() and seeds > 1 and not several:
-        divide_cpu(min(seeds, machine.cores()))
+        divide_cpu(min(seeds, devices.cores()))
     if several:
         notes.append(f"process {jax.process_index()} of {jax.process_count()}, {jax.local_device_count()} devices here")
     if folder := cache_programs():

@@ -5,11 +5,11 @@ import sys
 from collections.abc import Sequence
 from types import ModuleType
 
-from lmjax import output
+from lmjax import console
 from lmjax.errors import InputError
 
 
-@output.lossy()
+@console.lossy()
 def run(prog: str, description: str, commands: Sequence[ModuleType], arguments: Sequence[str] | None) -> int:
     """Runs the command that the arguments name; prints an `InputError` without a traceback.
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import train
-from lmjax import machine
+from lmjax import devices
 
 ROOT = Path(__file__).parent.parent
 SMALL = ["--config", "configs/digits.py", "--model.name", "resnet14", "--model.width", "0.25", "--train.epochs", "1"]
@@ -113,7 +113,7 @@ def test_a_cpu_becomes_a_device_for_each_of_two_seeds(tmp_path):
         return result.stdout
 
     said = command("--workdir", tmp_path / "both", "--seeds", 0, 1)
-    count = min(2, machine.cores())
+    count = min(2, devices.cores())
     assert f"{count} times on {count} x cpu" in said or count == 1
     command("--workdir", tmp_path / "alone", "--seeds", 1)
     alone, among = (read(tmp_path / path / "seed1" / "metrics.jsonl") for path in ("alone", "both"))

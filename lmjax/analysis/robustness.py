@@ -24,9 +24,9 @@ from optax import softmax_cross_entropy_with_integer_labels as cross_entropy
 from lmjax.analysis import attacks, command, robustness_figure
 from lmjax.analysis.robustness_checks import checks
 from lmjax.analysis.runs import Measured, add_runs, batches, grouped, measured, outputs, write_json
+from lmjax.console import warn
 from lmjax.errors import InputError
 from lmjax.training import Trained
-from lmjax.training.console import warn
 
 RADII = (1, 2, 4, 8, 16, 32, 128)  # grey levels; within 128 every image can be made the same grey
 SIGMAS = (4, 8, 16, 32, 64)

@@ -14,12 +14,12 @@ from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from lmjax import files
+from lmjax import devices, files
 from lmjax.analysis import command, naming
 from lmjax.config import to_dict
+from lmjax.console import say
 from lmjax.errors import InputError
 from lmjax.training import Checkpoints, Record, Trained, open_run, seeds
-from lmjax.training.console import device, say
 from lmjax.training.run_folder import versions
 
 
@@ -169,7 +169,7 @@ def _about(trained: Trained, options: Any, labels: np.ndarray) -> dict[str, Any]
         "data": trained.dataset.name,
         "images": len(labels),
         "seed": options.seed,
-        "device": device(),
+        "device": devices.describe(),
         "versions": versions(),
     }
 

@@ -122,7 +122,7 @@ def _fetch(archive: Archive, directory: Path | None) -> Path:
             known_hash=f"sha256:{archive.sha256}",
             fname=archive.filename,
             path=folder,
-            downloader=pooch.HTTPDownloader(progressbar=_progress_bar(), timeout=20),
+            downloader=pooch.HTTPDownloader(progressbar=True, timeout=20),
         )
     except ValueError as error:  # pooch's word for a checksum that differs
         raise InputError(
@@ -134,14 +134,6 @@ def _fetch(archive: Archive, directory: Path | None) -> Path:
             f"check the connection and the disk, {by_hand}"
         ) from error
     return Path(path)
-
-
-def _progress_bar() -> bool:
-    try:
-        import tqdm  # noqa: F401
-    except ImportError:
-        return False
-    return True
 
 
 def _reason(error: BaseException) -> str:

@@ -15,7 +15,7 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from lmjax.data.crops import Box, middle
-from lmjax.errors import optional_import
+from lmjax.errors import optional_import, reason
 
 
 class BrokenImage(ValueError):
@@ -43,7 +43,7 @@ class PillowImage:
         except UnidentifiedImageError as error:  # whose message has the address of the BytesIO in it
             raise BrokenImage("it is no image that Pillow knows") from error
         except Exception as error:  # Pillow's readers raise whatever a broken file made them stumble over
-            raise BrokenImage(_reason(error)) from error
+            raise BrokenImage(reason(error)) from error
         if self._image.format == "EPS":
             raise BrokenImage("it is PostScript, a program, which is not run here")  # Pillow has Ghostscript run it
         self.size: tuple[int, int] = self._image.size
@@ -56,7 +56,7 @@ class PillowImage:
             image.load()
             return image if image.mode == "RGB" else image.convert("RGB")
         except Exception as error:
-            raise BrokenImage(_reason(error)) from error
+            raise BrokenImage(reason(error)) from error
 
     def whole(self) -> np.ndarray:
         """All of it, uint8 [height, width, 3]."""
@@ -127,10 +127,6 @@ def _turbo():
     cv2 = optional_import("cv2", package="opencv-python-headless", purpose=purpose)
     cv2.setNumThreads(0)  # the images are what is spread over threads
     return jpeg, cv2
-
-
-def _reason(error: Exception) -> str:
-    return str(error) or type(error).__name__
 
 
 DECODERS = {"pillow": PillowImage, "turbo": TurboImage}

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from lmjax import machine
+from lmjax import devices
 from lmjax.data.dataset import Dataset, Split
 from lmjax.data.decode import BrokenImage, PillowImage
 from lmjax.data.source import Source
@@ -60,7 +60,7 @@ def _decoded(source: Source, size: int | None) -> tuple[Split, list[tuple[str, s
             return None, str(error)
 
     images, labels, broken = np.zeros((0, 1, 1, 3), np.uint8), [], []
-    with concurrent.futures.ThreadPoolExecutor(machine.cores()) as pool:  # decoding releases the interpreter's lock
+    with concurrent.futures.ThreadPoolExecutor(devices.cores()) as pool:  # decoding releases the interpreter's lock
         try:
             for i, (image, label) in enumerate(pool.map(decode, range(len(source)))):
                 if image is None:

@@ -11,8 +11,8 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lmjax import command_line, files, output, runtime
-from lmjax.errors import InputError, optional_import, unknown
+from lmjax import command_line, console, files, runtime
+from lmjax.errors import InputError, optional_import, reason, unknown
 from lmjax.report.page import page
 from lmjax.report.runs import Row, read
 
@@ -73,8 +73,7 @@ def _failure_is_named(out: Path) -> Iterator[None]:
     except InputError:
         raise
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        why = error.strerror if isinstance(error, OSError) else error
-        raise InputError(f"--out {out}: cannot be written ({why})") from error
+        raise InputError(f"--out {out}: cannot be written ({reason(error)})") from error
 
 
 def _with_images(rows: list[Row], images: bool, wanted: Sequence[str] | None) -> tuple[list[Row], str]:
@@ -98,7 +97,7 @@ def _with_images(rows: list[Row], images: bool, wanted: Sequence[str] | None) ->
     )
 
 
-@output.lossy()
+@console.lossy()
 def main(arguments: list[str] | None = None) -> int:
     """Writes a report; prints an `InputError` without a traceback."""
     parser = argparse.ArgumentParser(

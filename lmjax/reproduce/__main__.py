@@ -12,17 +12,17 @@ from pathlib import Path
 
 import jax
 
-from lmjax import files, output, runtime
+from lmjax import console, files, runtime
+from lmjax.console import say
 from lmjax.errors import InputError
 from lmjax.reproduce import results, runs, writing
 from lmjax.reproduce.tables import TABLES, Table, table
 from lmjax.training import Stopped, program
-from lmjax.training.console import say
 
 _MOST = 1000  # seeds
 
 
-@output.lossy()
+@console.lossy()
 def main(arguments: list[str] | None = None) -> int:
     """Does what the command line says; returns the exit code, which is that of train.py."""
     options = _parser().parse_args(arguments)

@@ -12,7 +12,7 @@ from scipy import stats
 
 from lmjax import files
 from lmjax.config import to_dict
-from lmjax.errors import InputError
+from lmjax.errors import InputError, reason
 from lmjax.reproduce.runs import folder_of, place
 from lmjax.reproduce.tables import Table
 from lmjax.training import Record
@@ -69,11 +69,7 @@ def write_note(out: Path, data: str) -> None:
         files.make_folder(out)
         files.write(out / _ABOUT, json.dumps({"data": data}, indent=2) + "\n")
     except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise InputError(f"{out}: cannot be written ({_why(error)})") from error
-
-
-def _why(error: Exception) -> str:
-    return (isinstance(error, OSError) and error.strerror) or str(error)
+        raise InputError(f"{out}: cannot be written ({reason(error)})") from error
 
 
 def collect(table: Table, out: Path) -> dict[str, dict[int, dict[str, Any]]]:
@@ -194,7 +190,7 @@ def export(table: Table, out: Path, to: Path) -> int:
                 files.write(target.summary_path, source.summary_path.read_bytes())
                 files.write(target.config_path, json.dumps(to_dict(config), indent=2) + "\n")
             except OSError as error:
-                raise InputError(f"--export {to}: cannot be written ({_why(error)})") from error
+                raise InputError(f"--export {to}: cannot be written ({reason(error)})") from error
     if (said := note(out)) is not None:
         write_note(to, said)
     return sum(map(len, collect(table, to).values()))

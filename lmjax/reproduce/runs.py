@@ -10,10 +10,10 @@ from typing import Any
 import jax
 
 from lmjax.config import Config
+from lmjax.console import say, warn
 from lmjax.errors import InputError
 from lmjax.reproduce.tables import Table
 from lmjax.training import Diverged, Interruption, Record, seeds
-from lmjax.training.console import say, warn
 from lmjax.training.loop import run
 from lmjax.training.run_folder import describe
 

@@ -1,12 +1,12 @@
 """Training: one compiled update, whatever the stepper."""
 
+from lmjax.devices import data_mesh, seed_mesh
 from lmjax.training.checkpoint import Checkpoints
 from lmjax.training.due import Due
 from lmjax.training.epoch import epoch_metrics, evaluate, require_finite, train_epoch
 from lmjax.training.interruption import Interruption
 from lmjax.training.loop import Diverged, Stopped
 from lmjax.training.optimizer import create_optimizer, learning_rate
-from lmjax.training.placement import data_mesh, seed_mesh
 from lmjax.training.record import Record
 from lmjax.training.runs import train, train_seeds
 from lmjax.training.state import TrainState

@@ -15,9 +15,9 @@ import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
 from lmjax import files
-from lmjax.errors import InputError
+from lmjax.console import warn
+from lmjax.errors import InputError, reason
 from lmjax.training import integrity
-from lmjax.training.console import warn
 from lmjax.training.state import TrainState
 
 _METRIC = "test_accuracy"
@@ -71,7 +71,7 @@ class Checkpoints:
             try:
                 files.make_folder(self.directory)
             except OSError as error:
-                raise InputError(f"{self.directory}: cannot be made a folder ({error.strerror})") from error
+                raise InputError(f"{self.directory}: cannot be made a folder ({reason(error)})") from error
         if not self._writes or jax.process_index() == 0:  # of those that write, one decides for all
             self._leave_out_damaged()
         if self._writes:
@@ -95,7 +95,7 @@ class Checkpoints:
         try:
             self._manager = _Manager(self._path.path, options=options, item_handlers=handlers)
         except (OSError, ValueError) as error:
-            raise InputError(f"{self.directory}: cannot be used ({_reason(error)})") from error
+            raise InputError(f"{self.directory}: cannot be used ({reason(error)})") from error
 
     def _leave_out_damaged(self):
         """Find the checkpoints that are damaged, before Orbax reads any."""
@@ -234,7 +234,7 @@ class Checkpoints:
             restored, _ = self._restore(state, int(state.step))
             why = None if all(map(_same, jax.tree.leaves(state), jax.tree.leaves(restored))) else "other numbers"
         except InputError as error:
-            why = _reason(error.__cause__ or error)
+            why = reason(error.__cause__ or error)
         if why:
             raise InputError(
                 f"{self.directory}: the first checkpoint was written, and is not what is read back ({why}): choose "
@@ -270,7 +270,7 @@ class Checkpoints:
             before = self.latest()
             last = "there is none" if before is None else f"the last one is of step {before}"
             self._report(
-                f"the checkpoint of step {step} could not be written ({_reason(error)}): going on without it; {last}"
+                f"the checkpoint of step {step} could not be written ({reason(error)}): going on without it; {last}"
             )
 
     @contextlib.contextmanager
@@ -280,7 +280,7 @@ class Checkpoints:
         except Exception as error:
             if not isinstance(error, OSError) and "os_error_code" not in str(error):
                 raise  # it is no matter of the disk: another process is lost
-            why = f"the checkpoint of step {step} could not be written ({_reason(error)})"
+            why = f"the checkpoint of step {step} could not be written ({reason(error)})"
             raise InputError(f"{self.directory}: {why}: make room; --resume then goes on from the last one") from error
 
     def choose(self, which: str | int = "latest") -> int:
@@ -338,8 +338,7 @@ class Checkpoints:
             sums = integrity.sums(path)
             if sums is not None and integrity.damage(path, sums) is None:
                 raise InputError(
-                    f"{path}: this checkpoint cannot be read here, though its sums are right ({_reason(error)}): keep "
-                    "it"
+                    f"{path}: this checkpoint cannot be read here, though its sums are right ({reason(error)}): keep it"
                 ) from error
             raise _Unreadable(
                 f"{path}: this checkpoint cannot be read: delete it, and the one before is used, if there is one"
@@ -484,17 +483,6 @@ def _same(a: jax.Array, b: jax.Array) -> bool:
     """True if two arrays have the same bits, as far as this process has them."""
     pairs = zip(a.addressable_shards, b.addressable_shards, strict=True)
     return all(np.asarray(x.data).tobytes() == np.asarray(y.data).tobytes() for x, y in pairs)
-
-
-def _reason(error: Exception) -> str:
-    """The operating system's words, of an error that may have pages."""
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    text = str(error)
-    if code := re.search(r"os_error_code='(\d+)'", text):  # as tensorstore says it
-        return os.strerror(int(code[1]))
-    line = text.splitlines()[0] if text else type(error).__name__
-    return line if len(line) <= 200 else f"{line[:200]}..."
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -10,7 +10,7 @@ import optax
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from lmjax.training.placement import has_seeds, replicated, spread
+from lmjax.devices import has_seeds, replicated, spread
 from lmjax.training.state import TrainState
 from lmjax.training.step import Programs
 

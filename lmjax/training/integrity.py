@@ -9,6 +9,7 @@ import json
 from pathlib import Path
 
 from lmjax import files
+from lmjax.errors import reason
 
 NAME = "checksums.json"
 
@@ -44,7 +45,7 @@ def damage(directory: Path, sums: dict[str, str]) -> str | None:
             if _sum(directory / name) != expected:
                 return f"{name} is not what was written"
     except OSError as error:
-        return f"{error.filename} cannot be read ({error.strerror})"
+        return f"{error.filename} cannot be read ({reason(error)})"
     return None
 
 

@@ -7,7 +7,7 @@ from types import FrameType
 import jax
 from jax.experimental import multihost_utils
 
-from lmjax import output
+from lmjax import console
 
 
 class Interruption:
@@ -66,9 +66,9 @@ class Interruption:
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self._received is None:
             self._received = signal.Signals(number)
-            output.tell("\ninterrupted: saving (Ctrl-C ends it at once)\n")
+            console.tell("\ninterrupted: saving (Ctrl-C ends it at once)\n")
             if self._distributed:
                 os.kill(os.getpid(), signal.SIGTERM)
         elif number == signal.SIGINT:
-            output.tell("interrupted again: what has not been saved is lost\n")
+            console.tell("interrupted again: what has not been saved is lost\n")
             os._exit(128 + number)

@@ -10,13 +10,14 @@ from jax.experimental import multihost_utils
 
 from lmjax import data
 from lmjax.config import Config
+from lmjax.console import say, warn
+from lmjax.devices import seed_mesh
 from lmjax.errors import InputError
-from lmjax.training.console import ProgressBar, introduce, say, say_epoch, warn
 from lmjax.training.due import Due
 from lmjax.training.epoch import epoch_metrics, evaluate, require_finite, train_epoch
 from lmjax.training.interruption import Interruption
-from lmjax.training.placement import seed_mesh
 from lmjax.training.profiling import Profile
+from lmjax.training.progress import introduce, progress_bar, say_epoch
 from lmjax.training.run_folder import RunFolder
 from lmjax.training.trainer import NonFiniteLoss, Trainer
 
@@ -140,7 +141,7 @@ def _train_and_evaluate(
     end = epoch * trainer.steps_per_epoch
     try:
         if trainer.step < end:
-            with profiles.epoch(trainer) as between, ProgressBar(trainer) as progress:
+            with profiles.epoch(trainer) as between, progress_bar(trainer) as progress:
                 train_epoch(trainer, progress, lambda step: between(step) or interruption() or due(step))
         tested = evaluate(trainer, interruption) if trainer.step == end else None
     except InputError:  # of the data: what is trained is not lost

@@ -10,8 +10,8 @@ from pathlib import Path
 import jax
 
 from lmjax import files
-from lmjax.errors import InputError
-from lmjax.training.console import say, warn
+from lmjax.console import say, warn
+from lmjax.errors import InputError, reason
 from lmjax.training.record import Record
 from lmjax.training.trainer import Trainer
 
@@ -37,7 +37,7 @@ def require(directory: str | Path) -> None:
             raise InputError(f"--profile {directory}: {there} is not a folder: name another place")
         writable = os.access(there, os.W_OK)
     except OSError as error:
-        raise InputError(f"--profile {directory}: cannot be a folder ({error.strerror}): name another place") from error
+        raise InputError(f"--profile {directory}: cannot be a folder ({reason(error)}): name another place") from error
     if not writable:
         raise InputError(f"--profile {directory}: {there} cannot be written: name another place")
 

@@ -10,9 +10,9 @@ from typing import NoReturn
 
 import jax
 
-from lmjax import output, runtime
+from lmjax import console, runtime
+from lmjax.console import say, warn
 from lmjax.errors import InputError
-from lmjax.training.console import say, warn
 from lmjax.training.loop import Stopped
 
 LOST = 75  # what sysexits.h calls a temporary failure
@@ -25,7 +25,7 @@ def run(work: Callable[[], None]) -> int:
         What to end with: 0; 2 after an `InputError`, which is printed without a traceback; 128 + the number of the
         signal after `Stopped`; 75 if another process of the run is lost.
     """
-    with output.lossy(), contextlib.ExitStack() as stack:
+    with console.lossy(), contextlib.ExitStack() as stack:
         ours = threading.current_thread() is threading.main_thread()
         if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not in a notebook or under nohup
             signal.signal(signal.SIGINT, _leave)
@@ -35,7 +35,7 @@ def run(work: Callable[[], None]) -> int:
 
 def _leave(*_) -> None:
     """What Ctrl-C does while there is nothing to save: an exception is lost where it meets a callback of JAX's."""
-    output.tell("interrupted\n")
+    console.tell("interrupted\n")
     os._exit(128 + signal.SIGINT)
 
 

@@ -12,9 +12,9 @@ from filelock import FileLock, Timeout
 
 from lmjax import files
 from lmjax.config import Config, differences, from_dict, to_dict
-from lmjax.errors import InputError
+from lmjax.console import warn
+from lmjax.errors import InputError, reason
 from lmjax.training.checkpoint import newest_about
-from lmjax.training.console import warn
 
 _FILES = ("config.json", "metrics.jsonl", "summary.json")
 
@@ -87,8 +87,7 @@ class Record:
         except NotImplementedError:
             self._report(f"{self.directory} is on a file system without locks: see to it that one run alone writes it")
         except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-            why = error.strerror if isinstance(error, OSError) else error
-            raise InputError(f"{self.directory}: cannot be written ({why})") from error
+            raise InputError(f"{self.directory}: cannot be written ({reason(error)})") from error
 
     def start(self, config: Config) -> None:
         """Makes the folder and notes the config.
@@ -103,7 +102,7 @@ class Record:
             try:
                 files.write(self.config_path, _json(to_dict(config)))
             except OSError as error:
-                raise InputError(f"{self.directory}: cannot be written ({error.strerror})") from error
+                raise InputError(f"{self.directory}: cannot be written ({reason(error)})") from error
 
     def config(self) -> Config:
         """The config that the run was started with.
@@ -246,7 +245,7 @@ class Record:
             self._behind = False
         except OSError as error:
             self._behind = True
-            self._report(f"{self.metrics_path} could not be written ({error.strerror}): going on without it")
+            self._report(f"{self.metrics_path} could not be written ({reason(error)}): going on without it")
 
     def summarise(self, summary: dict[str, Any]) -> None:
         """Writes summary.json.
@@ -263,7 +262,7 @@ class Record:
                 files.write(path, _json(summary))
             except OSError as error:
                 raise InputError(
-                    f"{path}: could not be written ({error.strerror}): make room, and going on with the run writes it"
+                    f"{path}: could not be written ({reason(error)}): make room, and going on with the run writes it"
                 ) from error
 
 

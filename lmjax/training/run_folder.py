@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import jax
 
 import lmjax
-from lmjax import data
+from lmjax import data, devices
 from lmjax.config import Config, to_dict
+from lmjax.console import say
 from lmjax.errors import InputError
 from lmjax.training import figures
 from lmjax.training.checkpoint import Checkpoints, require_possible
-from lmjax.training.console import device, say, say_stability
+from lmjax.training.progress import say_stability
 from lmjax.training.record import Record
 from lmjax.training.state import TrainState
 from lmjax.training.trackers import Trackers
@@ -170,7 +171,7 @@ class RunFolder:
             "images_per_second": len(rows) / sum(1 / row["images_per_second"] for row in rows),
             "wall_seconds": rows[-1]["wall_seconds"],
             "compile_seconds": trainer.compiled.seconds,
-            "device": device(1 if trainer.several else trainer.mesh.size),
+            "device": devices.describe(1 if trainer.several else trainer.mesh.size),
             "xla_flags": os.environ.get("XLA_FLAGS", ""),
             "versions": versions(),
             "data": describe(trainer.dataset),

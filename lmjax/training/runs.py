@@ -6,8 +6,8 @@ from typing import Any
 import jax
 
 from lmjax.config import Config
+from lmjax.console import say, warn
 from lmjax.training import loop, profiling, seeds, trackers
-from lmjax.training.console import say, warn
 from lmjax.training.interruption import Interruption
 from lmjax.training.loop import Diverged, NoCommonStep
 from lmjax.training.record import Record

@@ -14,9 +14,9 @@ from jax.sharding import Mesh
 
 from lmjax.config import Config
 from lmjax.data import Dataset, Photographs, normalise
+from lmjax.data.feed import Feed
+from lmjax.devices import replicated
 from lmjax.errors import InputError
-from lmjax.training.feed import Feed
-from lmjax.training.placement import replicated
 from lmjax.training.state import TrainState
 
 _TOP5_FROM = 100  # with fewer classes, the top-5 accuracy says little

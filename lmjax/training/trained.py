@@ -12,10 +12,10 @@ from flax import nnx
 
 from lmjax import networks
 from lmjax.config import Config
+from lmjax.console import warn
 from lmjax.data import Dataset, Photographs, normalise
 from lmjax.errors import InputError
 from lmjax.training.checkpoint import Checkpoints
-from lmjax.training.console import warn
 from lmjax.training.record import Record
 from lmjax.training.trainer import Trainer
 

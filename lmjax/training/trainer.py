@@ -16,11 +16,11 @@ from jax.sharding import Mesh
 from lmjax import networks
 from lmjax.config import Config
 from lmjax.data import Dataset, Photographs
+from lmjax.data.feed import create_feed
+from lmjax.devices import data_mesh, has_seeds, place, replicated, seed_array, shardings, stack
 from lmjax.errors import InputError
 from lmjax.training.compiled import Compiled
-from lmjax.training.feed import create_feed
 from lmjax.training.optimizer import create_optimizer, learning_rate
-from lmjax.training.placement import data_mesh, has_seeds, place, replicated, seed_array, shardings, stack
 from lmjax.training.state import TrainState, initialize
 from lmjax.training.step import Programs
 

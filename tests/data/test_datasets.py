@@ -14,9 +14,9 @@ import train
 from lmjax import InputError
 from lmjax.config import Config, DataConfig, TrainConfig
 from lmjax.data import Dataset, Files, Origin, Photographs, Split, datasets, load
+from lmjax.data.resident import Resident
 from lmjax.data.source import Subset, hold_out
 from lmjax.training import data_mesh
-from lmjax.training.resident import Resident
 from tests.data import handmade
 from tests.data.photos import write_folder
 from tests.documentation import blocks, text

@@ -12,8 +12,8 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from lmjax import InputError, networks
 from lmjax.config import ModelConfig
+from lmjax.devices import data_mesh, replicated
 from lmjax.networks import BatchNorm, group_batch_norm
-from lmjax.training.placement import data_mesh, replicated
 
 X = jax.random.normal(jax.random.key(0), (12, 5, 4, 3)) * 2 + 1
 

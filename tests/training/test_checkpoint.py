@@ -39,7 +39,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, config, digits):
 @pytest.mark.parametrize("split", [False, True], ids=["whole", "divided"])
 def test_restores_onto_other_devices(tmp_path, config, digits, split, monkeypatch):
     """From one to eight, on which the parameters and the optimiser may be divided, too; and back."""
-    monkeypatch.setattr("lmjax.training.placement._SMALL", 64)
+    monkeypatch.setattr("lmjax.devices._SMALL", 64)
     divided = dataclasses.replace(config, train=dataclasses.replace(config.train, shard_parameters=split))
     one, eight = Trainer(config, digits, ONE), Trainer(divided, digits, data_mesh())
     shardings = jax.tree.map(lambda x: x.sharding, eight.state)

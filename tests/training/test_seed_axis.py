@@ -26,8 +26,8 @@ from lmjax.training import (
     train_epoch,
     train_seeds,
 )  # fmt: skip
-from lmjax.training.console import padding
 from lmjax.training.epoch import _diverge
+from lmjax.training.progress import padding
 from tests.training.test_non_finite import faulty  # noqa: F401  registers it
 from tests.training.test_trainer import changed
 

@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from lmjax.config import Config
-from lmjax.errors import unknown
-from lmjax.training.console import warn
+from lmjax.console import warn
+from lmjax.errors import reason, unknown
 from lmjax.training.trackers.tensorboard import TensorBoard
 from lmjax.training.trackers.tracker import Tracker, histograms, scalars
 from lmjax.training.trackers.weights_and_biases import WeightsAndBiases
@@ -94,12 +94,6 @@ class Trackers:
                 getattr(tracker, what)(*arguments)
             except Exception as error:  # whatever it is: no training ends because somebody cannot look on
                 del self._trackers[name]
-                self._report(f"--log {name} has failed ({_reason(error)}): going on without it")
+                self._report(f"--log {name} has failed ({reason(error)}): going on without it")
                 with contextlib.suppress(Exception):
                     tracker.close(False)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, OSError) and error.strerror:
-        return error.strerror
-    return next(iter(str(error).splitlines()), "")[:200] or type(error).__name__

@@ -1,10 +1,42 @@
-"""The standard streams of a program, which go on when what they write cannot be written."""
+"""What a program prints: lines, notes, and streams that go on when what they write cannot be written."""
 
 import contextlib
 import io
 import os
 import sys
 from collections.abc import Iterator
+
+import jax
+
+_QUIET = [False]
+# A file may be named as a terminal's commands are.
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
+
+@contextlib.contextmanager
+def quiet(wanted: bool = True) -> Iterator[None]:
+    """While this is entered, `say` prints results alone."""
+    before, _QUIET[0] = _QUIET[0], wanted
+    try:
+        yield
+    finally:
+        _QUIET[0] = before
+
+
+def say(text: str, *, result: bool = False) -> None:
+    """Print a line on the standard output, in the first process alone.
+
+    Args:
+        text: the line.
+        result: it is a result of the program, which is printed even where it is to be `quiet`.
+    """
+    if jax.process_index() == 0 and (result or not _QUIET[0]):
+        print(text, flush=True)
+
+
+def warn(text: str) -> None:
+    """Print a line on the standard error, in any process."""
+    print(text.translate(_CONTROLS), file=sys.stderr, flush=True)
 
 
 class _Lossy(io.FileIO):

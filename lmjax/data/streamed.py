@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from lmjax import machine
+from lmjax import devices
 from lmjax.config import Config
 from lmjax.data import Loader, Photographs, Pipeline, Stream, WorkerDied
 
@@ -150,7 +150,7 @@ def _processes_and_threads(workers: int | None, threads: int | None) -> tuple[in
 
     One process serves about four cores; then the interpreter's lock is in the way.
     """
-    cores = machine.cores()
+    cores = devices.cores()
     if workers is None:
         workers = cores // 4 if cores > 4 else 0
     if threads is None:

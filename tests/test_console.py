@@ -6,20 +6,20 @@ from pathlib import Path
 
 import pytest
 
-from lmjax import output
+from lmjax import console
 
 ROOT = Path(__file__).parent.parent
 COMMANDS = ["train.py --help", "-m lmjax.analysis order euler rk4", "-m lmjax.report --help", "-m lmjax.prepare --help"]
 SAYS = """
 import sys, warnings
 from tqdm import tqdm
-from lmjax import output
-with output.lossy():
+from lmjax import console
+with console.lossy():
     for i in tqdm(range(3)):
         print("±", i, "x" * 100_000, flush=True)
         warnings.warn("careful")
     print("last", file=sys.stderr)
-    output.tell("signal")
+    console.tell("signal")
 open(sys.argv[1], "w").write("done")
 """
 
@@ -64,12 +64,12 @@ def test_other_encodings_are_escaped(tmp_path, monkeypatch):
 
 def test_streams_are_put_back_and_others_left_alone(capsys):
     ours = sys.stdout
-    with output.lossy():
+    with console.lossy():
         assert sys.stdout is ours
         print("seen")
     assert capsys.readouterr().out == "seen\n"
     with capsys.disabled():
         before = sys.stdout, sys.stderr
-        with output.lossy():
+        with console.lossy():
             assert (sys.stdout is before[0]) == (before[0] is not sys.__stdout__)
         assert (sys.stdout, sys.stderr) == before

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from lmjax.config import Config
 from lmjax.data import Dataset, Pipeline, epoch_order
-from lmjax.training.placement import has_seeds, seed_array
+from lmjax.devices import has_seeds, seed_array
 
 
 class Resident:

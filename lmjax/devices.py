@@ -4,7 +4,10 @@ Several seeds are a leading axis of every array of their state, divided over the
 """
 
 import math
+import os
+import platform
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -97,3 +100,24 @@ def place(tree: Any, layout: Any) -> Any:
     """Arrays of this process, equal in all processes, brought to the devices."""
     # From NumPy: an array that lives on one process's device cannot become one that spans several processes.
     return jax.tree.map(lambda x, sharding: jax.device_put(np.asarray(x), sharding), tree, layout)
+
+
+def describe(count: int | None = None) -> str:
+    """The number (None: all) and kind of devices, as text."""
+    first = jax.devices()[0]
+    about = f"{cpu()}, {cores()} cores" if first.platform == "cpu" else first.platform
+    return f"{count or jax.device_count()} x {first.device_kind} ({about})"
+
+
+def cores() -> int:
+    """The number of CPU cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def cpu() -> str:
+    """The model name of the CPU; its architecture where the system does not tell."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()

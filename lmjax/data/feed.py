@@ -13,10 +13,10 @@ from jax.sharding import Mesh
 
 from lmjax.config import Config
 from lmjax.data import Dataset, Photographs
+from lmjax.data.resident import Resident
+from lmjax.data.streamed import Streamed
+from lmjax.devices import has_seeds
 from lmjax.errors import InputError
-from lmjax.training.placement import has_seeds
-from lmjax.training.resident import Resident
-from lmjax.training.streamed import Streamed
 
 
 class Feed(Protocol):

@@ -1,0 +1,81 @@
+"""The lines and the progress bar of a run."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+
+import jax
+import numpy as np
+from tqdm import tqdm
+
+from lmjax import devices
+from lmjax.config import Config
+from lmjax.console import say, warn
+from lmjax.training.trainer import Trainer
+
+_LANES = 128  # of a TPU's vector registers, which the images of a batch fill
+
+
+def introduce(trainer: Trainer) -> None:
+    """Say what is trained on what, and compile it."""
+    dataset, count = trainer.dataset, trainer.mesh.size
+    seeds = f", {len(trainer.seeds)} times" if len(trainer.seeds) > 1 else ""
+    name = f"{trainer.config.model.name}, {trainer.scheme}"
+    say(f"{name}: {trainer.parameters:,} parameters{seeds} on {devices.describe(count)}")
+    say(f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} test images")
+    batch = trainer.config.train.batch_size // (1 if trainer.several else count)
+    if note := padding(batch, trainer.mesh.devices.flat[0].platform):
+        warn(note)
+    trainer.compiled.all()
+    say(f"compiled in {trainer.compiled.seconds:.1f} s")
+
+
+def padding(batch: int, platform: str) -> str:
+    """A warning where a TPU pads a small batch on each chip; "" where there is nothing to warn of."""
+    if platform != "tpu" or batch >= _LANES:
+        return ""
+    return (
+        f"note: {batch} images a chip, which computes with {_LANES} at a time: {1 - batch / _LANES:.0%} of it is "
+        "padding; train several seeds side by side (--seeds), or a larger --train.batch-size"
+    )
+
+
+def say_epoch(row: dict, config: Config, name: str) -> None:
+    """Print the line of an epoch, with the name of its run."""
+    epochs = config.train.epochs
+    say(
+        f"{name}  epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  "
+        f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.2%}  "
+        f"test loss {row['test_loss']:.4f} accuracy {row['test_accuracy']:.2%}  "
+        + (f"top-5 {row['test_top5_accuracy']:.2%}  " if "test_top5_accuracy" in row else "")
+        + (f"skipped {row['skipped_steps']}  " if row.get("skipped_steps") else "")
+        + f"lr {row['learning_rate']:g}  {row['images_per_second']:,.0f} images/s"
+    )
+
+
+def say_stability(margins: dict[str, list]) -> None:
+    """Print how many learned steps are outside the zero-stable range."""
+    steps = [
+        (float(np.min(m)), f"learned step {n} of {stage}") for stage, ms in margins.items() for n, m in enumerate(ms, 1)
+    ]
+    if steps:
+        outside = sum(margin < 0 for margin, _ in steps)
+        margin, where = min(steps)
+        say(
+            f"zero-stability: {outside} of {len(steps)} learned steps are outside the stable range; the largest root "
+            f"besides 1 has modulus {1 - margin:.3f} ({where})"
+        )
+
+
+@contextlib.contextmanager
+def progress_bar(trainer: Trainer) -> Iterator[Callable[[int, float, float], None]]:
+    """A bar over the images of an epoch, on a terminal alone; yields what `train_epoch` tells its progress."""
+    epoch, done = divmod(trainer.step, trainer.steps_per_epoch)
+    total = (trainer.steps_per_epoch - done) * trainer.config.train.batch_size
+    hidden = True if jax.process_index() else None  # None hides it where there is no terminal
+    with tqdm(total=total, desc=f"epoch {epoch + 1}", unit=" images", leave=False, disable=hidden) as bar:
+
+        def show(images: int, loss: float, accuracy: float) -> None:
+            bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.1%}", refresh=False)
+            bar.update(images)
+
+        yield show
