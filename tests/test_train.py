@@ -18,7 +18,7 @@ from PIL import Image
 import lmjax
 import train
 from lmjax import command_line, steppers
-from lmjax.training import Checkpoints, Record, Trainer, evaluate, integrity
+from lmjax.training import Checkpoints, Record, RecordWriter, Trainer, evaluate, integrity
 from lmjax.training.run_folder import _position, require_same_data
 
 ROOT = Path(__file__).parent.parent
@@ -297,7 +297,7 @@ def test_checkpoint_without_sums_is_tried(finished, state, tmp_path, sums, harm)
     with Checkpoints(tmp_path / "c", report=said.append) as checkpoints:
         assert checkpoints.latest() == 44
         assert int(checkpoints.restore(state)[0].step) == (22 if harm else 44)
-        assert checkpoints.set_aside() == (["damaged-44"] if harm else [])
+        assert checkpoints.folder.set_aside() == (["damaged-44"] if harm else [])
     assert said[0] == f"{place}: checksums.json is missing or cut short: it is tried as it is"
     assert said[1:] == [f"{place}: cannot be read: it is left out, and set aside as damaged-44"] * (harm is not None)
 
@@ -464,7 +464,7 @@ def test_metrics_cut_short_by_a_crash_are_mended_without_duplicates(copy, finish
 
 
 def test_second_run_in_one_folder_refuses(copy, capsys):
-    with Record(copy) as first:
+    with RecordWriter(copy) as first:
         first.hold()
         for resume in (["--resume"], ["--resume", "auto"]):
             assert run("--workdir", copy, *resume) == 2

@@ -8,6 +8,7 @@ from lmjax.training.interruption import Interruption
 from lmjax.training.loop import Diverged, Stopped
 from lmjax.training.optimizer import create_optimizer, learning_rate
 from lmjax.training.record import Record
+from lmjax.training.record_writer import RecordWriter
 from lmjax.training.runs import train, train_seeds
 from lmjax.training.state import TrainState
 from lmjax.training.step import Programs
@@ -23,6 +24,7 @@ __all__ = [
     "NonFiniteLoss",
     "Programs",
     "Record",
+    "RecordWriter",
     "Stopped",
     "TrainState",
     "Trained",

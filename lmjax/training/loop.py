@@ -71,17 +71,12 @@ def run(
         The trainer, and the summaries by seed; those of seeds that have diverged are missing.
 
     Raises:
-        InputError: for what the user has to mend; a `Diverged`, if no seed is left. What was trained is saved.
+        InputError: for a mistake of the user; a `Diverged`, if no seed is left. What was trained is saved.
         Stopped: if it was asked to stop.
     """
     config, interruption = configs[0], interruption or Interruption()
     with contextlib.ExitStack() as stack:
-        folders = list(map(RunFolder, configs, names, resume))
-        multihost_utils.sync_global_devices("all have looked at the folders")  # and only now may one write to them
-        for folder in folders:
-            stack.enter_context(folder.record)
-            if folder.resume:
-                folder.record.hold()
+        folders = _folders(stack, configs, names, resume)
         trainer = _trainer(configs, side_by_side, like, dataset)
         introduce(trainer)
         stack.enter_context(interruption)
@@ -90,12 +85,10 @@ def run(
             folder.open(stack, log)
         if any(resume):
             restore(trainer, folders)
-        for folder in folders:
-            folder.trackers.begin(folder.record.rows)
-        due, profiles = Due(config.checkpoint, trainer.step), Profile.of(profile, folders[0].record)
+        due, trace = Due(config.checkpoint, trainer.step), Profile.of(profile, folders[0].record)
         while (epoch := _epochs(trainer, folders) + 1) <= config.train.epochs:
             try:
-                tested = _train_and_evaluate(trainer, folders, epoch, interruption, due, profiles)
+                tested = _train_and_evaluate(trainer, folders, epoch, interruption, due, trace)
             except NonFiniteLoss as error:
                 roll_back(trainer, folders, error)
                 due.saved(trainer.step)
@@ -108,6 +101,19 @@ def run(
             if tested is None and interruption.signal:
                 raise _stopped(trainer, folders, interruption)
         return trainer, {trainer.seeds[i]: folder.finish(trainer, i) for i, folder in _sound(trainer, folders)}
+
+
+def _folders(
+    stack: contextlib.ExitStack, configs: Sequence[Config], names: Sequence[str], resume: Sequence[bool]
+) -> list[RunFolder]:
+    """The folders of the seeds; those that hold a run are kept from other runs until the stack is closed."""
+    folders = list(map(RunFolder, configs, names, resume))
+    multihost_utils.sync_global_devices("all have looked at the folders")  # and only now may one write to them
+    for folder in folders:
+        stack.enter_context(folder.record)
+        if folder.resume:
+            folder.record.hold()
+    return folders
 
 
 def _trainer(configs, side_by_side, like, dataset):
@@ -159,9 +165,9 @@ def restore(trainer: Trainer, folders: Sequence[RunFolder]) -> None:
     """
     sound = _sound(trainer, folders)
     steps = [folder.checkpoints.steps() for _, folder in sound]
-    if not any(steps) and not any(folder.checkpoints.set_aside() for _, folder in sound):
+    if not any(steps) and not any(folder.checkpoints.folder.set_aside() for _, folder in sound):
         trainer.restart()
-        again = [folder.forget() for _, folder in sound if folder.resume]
+        again = [folder.forget() for _, folder in sound]
         say(f"there is no checkpoint yet: starting again{''.join(again)}")
         return
     found = {i: None for i, _ in sound}
@@ -265,8 +271,6 @@ def roll_back(trainer: Trainer, folders: Sequence[RunFolder], error: NonFiniteLo
     trainer.redraw(
         [n if seed in diverged else m for seed, n, m in zip(trainer.seeds, trainer.redraws, redraws, strict=True)]
     )
-    for _, folder in _sound(trainer, folders):
-        folder.trackers.begin(folder.record.rows)
     if again:
         warn(
             f"{folders[i].name}: {error}: back to step {trainer.step}, and on with other random draws ({redraws[i]} of "

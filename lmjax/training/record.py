@@ -1,108 +1,41 @@
-"""What a run leaves in its folder: config.json, metrics.jsonl, summary.json."""
+"""The files that a run leaves in its folder: config.json, metrics.jsonl, summary.json."""
 
-import contextlib
 import json
 import math
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 from lmjax import files
-from lmjax.config import Config, differences, from_dict, to_dict
-from lmjax.console import warn
-from lmjax.errors import InputError, reason
-from lmjax.training.checkpoint import newest_about
+from lmjax.config import Config, differences, from_dict
+from lmjax.errors import InputError
+from lmjax.training.checkpoint_folder import newest_about
 
 _FILES = ("config.json", "metrics.jsonl", "summary.json")
 
 
 class Record:
-    """The folder of a run. Only one process of a run writes it, and only one run at a time.
+    """The folder of a run, to read.
 
     Args:
         directory: the folder.
-        writes: whether this process is the one that writes.
-        report: told what went wrong without ending the run, in a line.
-
-    Use it as a context manager, or call `close`: then others may write there.
     """
 
-    def __init__(
-        self,
-        directory: str | Path,
-        *,
-        writes: bool = True,
-        report: Callable[[str], None] = warn,
-    ):
+    def __init__(self, directory: str | Path):
         self.directory = files.local(directory, "folder of the run:")
-        self.writes = writes
         self.config_path, self.metrics_path, self.summary_path = (self.directory / name for name in _FILES)
-        self.rows: list[dict[str, Any]] = []
-        self._report = report
-        self._behind = False
-        # The system takes it back however a process ends.
-        self._lock = FileLock(self.directory / ".lock", thread_local=False)
-
-    def __enter__(self) -> "Record":
-        return self
-
-    def __exit__(self, *_) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Lets others write."""
-        self._lock.release()
 
     @property
     def started(self) -> bool:
-        """Whether the folder holds a run."""
+        """True if the folder holds a run."""
         return os.path.exists(self.config_path)  # unlike Path's, it takes any text for a name
 
     def require_none(self) -> None:
-        """Raises InputError if the folder holds a run already."""
+        """Raise InputError if the folder holds a run already."""
         if any(os.path.lexists(self.directory / name) for name in (*_FILES, "checkpoints")):
             raise InputError(
                 f"{self.directory} already holds a run: go on with it by --resume, or choose another folder"
             )
-
-    def hold(self) -> None:
-        """Keeps other runs from writing here until `close`.
-
-        Raises:
-            InputError: if one is writing, or the folder cannot be written.
-        """
-        if not self.writes:
-            return
-        try:
-            files.make_folder(self.directory)
-            self._lock.acquire(timeout=0)
-        except Timeout:
-            raise InputError(
-                f"{self.directory}: another run is writing there just now: wait for it, stop it, or choose another "
-                "folder"
-            ) from None
-        except NotImplementedError:
-            self._report(f"{self.directory} is on a file system without locks: see to it that one run alone writes it")
-        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-            raise InputError(f"{self.directory}: cannot be written ({reason(error)})") from error
-
-    def start(self, config: Config) -> None:
-        """Makes the folder and notes the config.
-
-        Raises:
-            InputError: if it holds a run already, or cannot be made.
-        """
-        if self.writes:
-            self.require_none()
-            self.hold()
-            self.require_none()  # of two that start at once, one gets the folder
-            try:
-                files.write(self.config_path, _json(to_dict(config)))
-            except OSError as error:
-                raise InputError(f"{self.directory}: cannot be written ({reason(error)})") from error
 
     def config(self) -> Config:
         """The config that the run was started with.
@@ -121,7 +54,7 @@ class Record:
             raise InputError(f"{self.config_path}: is not a config ({error}){_cure(error)}") from error
 
     def require_same(self, config: Config, sections: tuple[str, ...] | None = None) -> None:
-        """Checks that a config describes the run in this folder.
+        """Check that a config describes the run in this folder.
 
         Raises:
             InputError: naming every key that differs, with both values.
@@ -160,7 +93,7 @@ class Record:
             )
 
     def summary(self) -> dict[str, Any] | None:
-        """What `summarise` has written; None if the run has not come to its end.
+        """The summary of the run; None if it has not come to its end.
 
         Raises:
             InputError: if it is not what was written.
@@ -219,52 +152,6 @@ class Record:
             rows.append(row)
         return rows
 
-    def log(self, row: dict[str, Any]) -> None:
-        """Adds a row to metrics.jsonl. If it cannot be written, that is reported, and made up for with the next."""
-        self.rows.append(row)
-        if self._behind:
-            self.rewrite(self.rows)
-        elif self.writes:
-            with self._failure_is_reported():
-                files.append(self.metrics_path, _line(row))
-
-    def rewrite(self, rows: list[dict[str, Any]]) -> None:
-        """Makes metrics.jsonl consist of these rows: those of the checkpoint that a run goes on from.
-
-        What a crash has left in the file, half a line or lines of an epoch that is made once more, is gone then.
-        """
-        self.rows = list(rows)
-        if self.writes:
-            with self._failure_is_reported():
-                files.write(self.metrics_path, "".join(map(_line, rows)))
-
-    @contextlib.contextmanager
-    def _failure_is_reported(self):
-        try:
-            yield
-            self._behind = False
-        except OSError as error:
-            self._behind = True
-            self._report(f"{self.metrics_path} could not be written ({reason(error)}): going on without it")
-
-    def summarise(self, summary: dict[str, Any]) -> None:
-        """Writes summary.json.
-
-        Raises:
-            InputError: if it cannot be written.
-        """
-        if self.writes:
-            path = self.metrics_path
-            try:
-                if self._behind:
-                    files.write(path, "".join(map(_line, self.rows)))
-                path = self.summary_path
-                files.write(path, _json(summary))
-            except OSError as error:
-                raise InputError(
-                    f"{path}: could not be written ({reason(error)}): make room, and going on with the run writes it"
-                ) from error
-
 
 def _told(different: dict[str, tuple[Any, Any]], now: str) -> str:
     """Keys with their values there and here, for a message."""
@@ -276,11 +163,3 @@ def _cure(error: Exception) -> str:
     if not str(error).startswith("unknown stepper"):
         return ""
     return "; if a config of yours registers it, give that by --config FILE"
-
-
-def _json(values: dict[str, Any]) -> str:
-    return json.dumps(values, indent=2, allow_nan=False) + "\n"
-
-
-def _line(row: dict[str, Any]) -> str:
-    return json.dumps(row) + "\n"

@@ -17,9 +17,11 @@ from lmjax.config import Config, to_dict
 from lmjax.console import say
 from lmjax.errors import InputError
 from lmjax.training import figures
-from lmjax.training.checkpoint import Checkpoints, require_possible
+from lmjax.training.checkpoint import Checkpoints
+from lmjax.training.checkpoint_folder import require_possible
 from lmjax.training.progress import say_stability
 from lmjax.training.record import Record
+from lmjax.training.record_writer import RecordWriter
 from lmjax.training.state import TrainState
 from lmjax.training.trackers import Trackers
 from lmjax.training.trainer import EpochSums, Trainer
@@ -60,7 +62,7 @@ class RunFolder:
 
     def __init__(self, config: Config, name: str, resume: bool):
         self.config, self.resume, self.name, self.ended = config, resume, name, False
-        self.record = Record(config.workdir, writes=jax.process_index() == 0)
+        self.record = RecordWriter(config.workdir, writes=jax.process_index() == 0)
         self.record.require_same(config) if resume else self.record.require_none()
         require_possible(self.record.directory)
         # Of the processes before this one; a rollback in this one costs time.
@@ -76,6 +78,8 @@ class RunFolder:
             Checkpoints(record.directory / "checkpoints", keep_last=keep.keep_last, keep_best=keep.keep_best)
         )
         self.trackers = stack.enter_context(Trackers(log, record.directory, self.config, writes=record.writes))
+        if not self.resume:
+            self.trackers.begin([])
 
     def read(self, trainer: Trainer, like: TrainState, step: int | None) -> Position | None:
         """The position of a checkpoint; None if it cannot be read, and is set aside.
@@ -109,16 +113,20 @@ class RunFolder:
     def go_back(self, position: Position) -> None:
         """Make the metrics those of a position, and remove later checkpoints."""
         self.checkpoints.remove_after(int(position.state.step))
-        self.record.rewrite(position.rows)
+        self._rewrite(position.rows)
         if self._seconds_before is None:
             self._seconds_before = position.seconds
 
     def forget(self) -> str:
-        """Drop the metrics of a run that has no checkpoint; returns what to say of them."""
+        """Drop the metrics of a run that has no checkpoint; returns a note on them."""
         path = self.record.metrics_path
         again = f"; the {len(self.record.read_rows())} epochs of {path} are made once more" if path.exists() else ""
-        self.record.rewrite([])
+        self._rewrite([])
         return again
+
+    def _rewrite(self, rows: list[dict[str, Any]]) -> None:
+        self.record.rewrite(rows)
+        self.trackers.begin(rows)
 
     def save(self, trainer: Trainer, i: int, test_accuracy: float | None = None) -> None:
         """Save a checkpoint of seed number i."""
@@ -176,7 +184,7 @@ class RunFolder:
             "versions": versions(),
             "data": describe(trainer.dataset),
         }
-        record.summarise(summary)
+        record.summarize(summary)
         _draw(record, f"{config.model.name}, {trainer.scheme}, {config.data.name}")
         say_stability(summary["zero_stability"])
         say(f"test accuracy {summary['test_accuracy']:.2%}; everything is in {record.directory}", result=True)

@@ -11,6 +11,7 @@ from lmjax.training import loop, profiling, seeds, trackers
 from lmjax.training.interruption import Interruption
 from lmjax.training.loop import Diverged, NoCommonStep
 from lmjax.training.record import Record
+from lmjax.training.record_writer import RecordWriter
 
 
 def train(
@@ -54,7 +55,7 @@ def train_seeds(
         Diverged: when all others are finished, if a seed has diverged.
     """
     _require(log, profile)
-    record = Record(config.workdir, writes=jax.process_index() == 0)
+    record = RecordWriter(config.workdir, writes=jax.process_index() == 0)
     summaries = seeds.require_seeds(record, config, wanted, resume=resume)
     missing, interruption, like = [], Interruption(), None
     for seed in wanted:
@@ -104,9 +105,9 @@ def finished(config: Config) -> dict[str, Any] | None:
     return summary
 
 
-def _together(record: Record, summaries: dict[int, dict[str, Any]]) -> dict[str, Any]:
+def _together(record: RecordWriter, summaries: dict[int, dict[str, Any]]) -> dict[str, Any]:
     results = seeds.together(summaries)
-    record.summarise({"seeds": list(summaries), **results})
+    record.summarize({"seeds": list(summaries), **results})
     accuracy = results["test_accuracy"]
     spread = "" if accuracy["std"] is None else f" ± {accuracy['std']:.2%}"
     count = f"{len(summaries)} seed" + "s" * (len(summaries) > 1)

@@ -12,7 +12,7 @@ from jax.experimental import multihost_utils
 
 from lmjax.config import Config
 from lmjax.errors import InputError
-from lmjax.training.checkpoint import checkpoint_steps
+from lmjax.training.checkpoint_folder import checkpoint_steps
 from lmjax.training.record import Record
 
 

@@ -77,8 +77,6 @@ class Trainer(contextlib.AbstractContextManager):
         mesh: the devices to use, from `data_mesh` for one run or `seed_mesh` for several seeds; None for all devices.
         seeds: as many as the mesh has devices; None: one run, from the seed of the config.
 
-    Use it as a context manager, or call `close`, if photographs are read, to end the processes that do so.
-
     Attributes:
         state: `TrainState`, on every device, or divided over them with train.shard_parameters.
         scheme: the name of the scheme that the network is made of.
@@ -102,7 +100,7 @@ class Trainer(contextlib.AbstractContextManager):
         mesh: Mesh | None = None,
         seeds: Sequence[int] | None = None,
     ):
-        self.config, self.dataset = config, dataset
+        self.config, self.dataset, self.reported = config, dataset, []
         self.mesh = data_mesh() if mesh is None else mesh
         self.several = has_seeds(self.mesh)
         self.seeds = (config.seed,) if seeds is None else tuple(seeds)
@@ -125,13 +123,12 @@ class Trainer(contextlib.AbstractContextManager):
         programs = Programs.of(config, dataset, model, self.feed, self._optimizer, self.mesh)
         arguments = self.state, self.draws, self._layout
         self.compiled = Compiled(programs, self.mesh, *arguments, config.train.steps_per_dispatch)
-        self.reported: list[str] = []
 
     def __exit__(self, *_) -> None:
         self.close()
 
     def close(self) -> None:
-        """End the processes and threads that read photographs. The trainer stays usable, and starts them again."""
+        """End the processes and threads that read photographs. A trainer that is used again starts them again."""
         self.feed.close()
 
     def reseeded(self, *seeds: int) -> "Trainer":

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import pytest
 
 from lmjax import InputError
-from lmjax.training import Checkpoints, Trainer, data_mesh, evaluate, integrity, train_epoch
+from lmjax.training import Checkpoints, Trainer, checkpoint, data_mesh, evaluate, integrity, train_epoch
 from lmjax.training.step import TrainState
 
 ONE = data_mesh(jax.devices()[:1])
@@ -110,7 +110,7 @@ def test_killed_while_an_old_one_is_removed(tmp_path, config, digits, capsys):
     next(p for p in left.rglob("*") if p.is_file()).unlink()
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.steps() == [10]
-        assert checkpoints.set_aside() == []
+        assert checkpoints.folder.set_aside() == []
     assert capsys.readouterr().err == ""
     assert not (tmp_path / "discarded").exists()
 
@@ -194,13 +194,13 @@ def test_first_checkpoint_is_read_back(tmp_path, config, digits, monkeypatch):
     ):
         checkpoints.save(trainer.state, {})
     monkeypatch.undo()
-    restore = Checkpoints._restore
+    read = checkpoint._read
 
-    def other_numbers(self, like, step):
-        state, about = restore(self, like, step)
+    def other_numbers(*arguments):
+        state, about = read(*arguments)
         return state._replace(params=jax.tree.map(lambda x: x + 1, state.params)), about
 
-    monkeypatch.setattr(Checkpoints, "_restore", other_numbers)
+    monkeypatch.setattr(checkpoint, "_read", other_numbers)
     with Checkpoints(tmp_path / "b") as checkpoints, pytest.raises(InputError, match=r"\(other numbers\)"):
         checkpoints.save(trainer.state, {})
 
@@ -208,7 +208,7 @@ def test_first_checkpoint_is_read_back(tmp_path, config, digits, monkeypatch):
 @pytest.mark.parametrize("name", ["lr=[0.1]", "größe"])
 def test_name_that_cannot_be_hidden_is_refused(tmp_path, name, monkeypatch):
     """Where a system has no paths for open folders: before anything is trained."""
-    monkeypatch.setattr("lmjax.training.checkpoint._DESCRIPTORS", tmp_path / "none")
+    monkeypatch.setattr("lmjax.training.checkpoint_folder._DESCRIPTORS", tmp_path / "none")
     with pytest.raises(InputError, match=r"can only have ASCII letters, digits and _ \. - in it: choose another"):
         Checkpoints(tmp_path / name)
 

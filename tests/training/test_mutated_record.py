@@ -62,7 +62,7 @@ def read(record):
 
 @pytest.fixture
 def record(tmp_path):
-    record = Record(tmp_path, writes=False)
+    record = Record(tmp_path)
     record.config_path.write_bytes(CONFIG)
     record.metrics_path.write_bytes(ROWS)
     return record

@@ -1,5 +1,6 @@
 """Losses that are infinite or NaN: the run stops, leaves the update out, or goes back."""
 
+import dataclasses
 import functools
 import json
 import re
@@ -124,6 +125,25 @@ def test_rollback_goes_on_with_other_draws(config, capsys):
     assert [int(n) for _, n in said] == list(range(1, len(said) + 1))
     assert [row["step"] for row in rows(config)] == [11, 22, 33]
     assert np.isfinite(summary["test_loss"])
+
+
+def test_rollback_to_the_beginning_makes_all_epochs_once_more(config, capsys, monkeypatch):
+    """Where no checkpoint was due yet, the rows of the epochs before are dropped, too."""
+    failures = []
+
+    def fail_once_in_the_second_epoch(trainer, *arguments):
+        if trainer.step == 11 and not failures:
+            failures.append(NonFiniteLoss("the training loss is nan", 12, trainer.seeds[0]))
+            raise failures[0]
+        return train_epoch(trainer, *arguments)
+
+    monkeypatch.setattr(training.loop, "train_epoch", fail_once_in_the_second_epoch)
+    config = changed(config, train={"on_nan": "rollback"}, model={"stepper": "lm"})
+    training.train(dataclasses.replace(config, checkpoint=CheckpointConfig(minutes=None, keep_best=0)))
+    printed = capsys.readouterr()
+    assert "back to step 0" in printed.err
+    assert printed.out.count("epoch 1/3") == 2
+    assert [row["step"] for row in rows(config)] == [11, 22, 33]
 
 
 @pytest.mark.slow

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from lmjax.config import Config
-from lmjax.training import Checkpoints, Record
+from lmjax.training import Checkpoints, RecordWriter
 from lmjax.training.step import TrainState
 
 ACCURACIES = [0.5, 0.7, 0.2]
@@ -104,7 +104,7 @@ def row(epoch: int) -> dict:
 
 def run(folder: Path, disk: Disk) -> None:
     """What a run writes."""
-    record = Record(folder)
+    record = RecordWriter(folder)
     with record:
         record.start(Config(workdir="w"))
         disk.promised["config"] = True
@@ -119,14 +119,14 @@ def run(folder: Path, disk: Disk) -> None:
                     checkpoints.save(state(step), {"rows": record.rows}, test_accuracy=known)
                     checkpoints.wait()
                 disk.promised["step"] = step
-        record.summarise({"test_accuracy": 0.2})
+        record.summarize({"test_accuracy": 0.2})
         disk.promised["summary"] = True
     disk._look()
 
 
 def check(folder: Path, promised: dict) -> None:
     """What a run that goes on finds there."""
-    record = Record(folder)
+    record = RecordWriter(folder)
     if promised.get("config"):
         assert record.config() == Config(workdir="w")
     if promised.get("rows"):
@@ -137,7 +137,7 @@ def check(folder: Path, promised: dict) -> None:
     with Checkpoints(folder / "checkpoints", report=reports.append) as checkpoints:
         if checkpoints.latest() is None:
             assert not promised.get("step"), reports
-            assert not checkpoints.set_aside(), reports
+            assert not checkpoints.folder.set_aside(), reports
             return
         found, about = checkpoints.restore(state(0))
         step = int(found.step)

@@ -11,14 +11,14 @@ import pytest
 
 from lmjax import InputError
 from lmjax.config import Config
-from lmjax.training import Record
+from lmjax.training import RecordWriter
 
 pytestmark = pytest.mark.versions
 
 
 @pytest.fixture
 def record(tmp_path):
-    record = Record(tmp_path / "run")
+    record = RecordWriter(tmp_path / "run")
     record.start(Config())
     for step in (10, 20, 30):
         record.log({"step": step, "test_loss": step / 7})
@@ -67,9 +67,9 @@ def test_one_run_at_a_time(record):
     program = """
 import sys
 from lmjax import InputError
-from lmjax.training import Record
+from lmjax.training import RecordWriter
 try:
-    Record(sys.argv[1]).hold()
+    RecordWriter(sys.argv[1]).hold()
 except InputError as error:
     print(error)
 """
@@ -104,7 +104,7 @@ def test_config_that_is_no_config(record):
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"test_accuracy": "high"}', "[" * 100_000])
 def test_summary_that_is_none(record, text):
     assert record.summary() is None
-    record.summarise({"test_accuracy": 0.5})
+    record.summarize({"test_accuracy": 0.5})
     assert record.summary() == {"test_accuracy": 0.5}
     record.summary_path.write_text(text)
     with pytest.raises(
@@ -114,16 +114,16 @@ def test_summary_that_is_none(record, text):
 
 
 def test_only_the_writer_writes(tmp_path):
-    record = Record(tmp_path / "run", writes=False)
+    record = RecordWriter(tmp_path / "run", writes=False)
     record.start(Config())
     record.log({"step": 1})
-    record.summarise({})
+    record.summarize({})
     assert not (tmp_path / "run").exists()
 
 
 def test_only_the_process_that_writes_minds_what_the_others_find(tmp_path, config):
-    with Record(tmp_path / "run") as record:
+    with RecordWriter(tmp_path / "run") as record:
         record.start(config)
-    Record(tmp_path / "run", writes=False).start(config)  # it came late
+    RecordWriter(tmp_path / "run", writes=False).start(config)  # it came late
     with pytest.raises(InputError, match="already holds a run"):
-        Record(tmp_path / "run").start(config)
+        RecordWriter(tmp_path / "run").start(config)

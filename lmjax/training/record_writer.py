@@ -1,0 +1,136 @@
+"""The writing of a run's record: one process of one run at a time."""
+
+import contextlib
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from lmjax import files
+from lmjax.config import Config, to_dict
+from lmjax.console import warn
+from lmjax.errors import InputError, reason
+from lmjax.training.record import Record
+
+
+class RecordWriter(Record, contextlib.AbstractContextManager):
+    """The folder of a run, to write. Only one process of a run writes it, and only one run at a time.
+
+    Args:
+        directory: the folder.
+        writes: this process is the one that writes.
+        report: told what went wrong without ending the run, in a line.
+
+    Use it as a context manager, or call `close`: then others may write there.
+
+    Attributes:
+        rows: the rows of metrics.jsonl.
+    """
+
+    def __init__(self, directory: str | Path, *, writes: bool = True, report: Callable[[str], None] = warn):
+        super().__init__(directory)
+        self.writes = writes
+        self.rows: list[dict[str, Any]] = []
+        self._report = report
+        self._behind = False
+        # The system takes it back however a process ends.
+        self._lock = FileLock(self.directory / ".lock", thread_local=False)
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let others write."""
+        self._lock.release()
+
+    def hold(self) -> None:
+        """Keep other runs from writing here until `close`.
+
+        Raises:
+            InputError: if one is writing, or the folder cannot be written.
+        """
+        if not self.writes:
+            return
+        try:
+            files.make_folder(self.directory)
+            self._lock.acquire(timeout=0)
+        except Timeout:
+            raise InputError(
+                f"{self.directory}: another run is writing there just now: wait for it, stop it, or choose another "
+                "folder"
+            ) from None
+        except NotImplementedError:
+            self._report(f"{self.directory} is on a file system without locks: see to it that one run alone writes it")
+        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+            raise InputError(f"{self.directory}: cannot be written ({reason(error)})") from error
+
+    def start(self, config: Config) -> None:
+        """Make the folder and note the config.
+
+        Raises:
+            InputError: if it holds a run already, or cannot be made.
+        """
+        if self.writes:
+            self.require_none()
+            self.hold()
+            self.require_none()  # of two that start at once, one gets the folder
+            try:
+                files.write(self.config_path, _json(to_dict(config)))
+            except OSError as error:
+                raise InputError(f"{self.directory}: cannot be written ({reason(error)})") from error
+
+    def log(self, row: dict[str, Any]) -> None:
+        """Add a row to metrics.jsonl. If it cannot be written, that is reported, and made up for with the next."""
+        self.rows.append(row)
+        if self._behind:
+            self.rewrite(self.rows)
+        elif self.writes:
+            with self._failure_is_reported():
+                files.append(self.metrics_path, _line(row))
+
+    def rewrite(self, rows: list[dict[str, Any]]) -> None:
+        """Make metrics.jsonl consist of these rows: those of the checkpoint that a run goes on from.
+
+        What a crash has left in the file, half a line or lines of an epoch that is made once more, is gone then.
+        """
+        self.rows = list(rows)
+        if self.writes:
+            with self._failure_is_reported():
+                files.write(self.metrics_path, "".join(map(_line, rows)))
+
+    @contextlib.contextmanager
+    def _failure_is_reported(self) -> Iterator[None]:
+        try:
+            yield
+            self._behind = False
+        except OSError as error:
+            self._behind = True
+            self._report(f"{self.metrics_path} could not be written ({reason(error)}): going on without it")
+
+    def summarize(self, summary: dict[str, Any]) -> None:
+        """Write summary.json.
+
+        Raises:
+            InputError: if it cannot be written.
+        """
+        if self.writes:
+            path = self.metrics_path
+            try:
+                if self._behind:
+                    files.write(path, "".join(map(_line, self.rows)))
+                path = self.summary_path
+                files.write(path, _json(summary))
+            except OSError as error:
+                raise InputError(
+                    f"{path}: could not be written ({reason(error)}): make room, and going on with the run writes it"
+                ) from error
+
+
+def _json(values: dict[str, Any]) -> str:
+    return json.dumps(values, indent=2, allow_nan=False) + "\n"
+
+
+def _line(row: dict[str, Any]) -> str:
+    return json.dumps(row) + "\n"
