@@ -1,4 +1,4 @@
-"""What a program prints: lines, notes, and streams that go on when what they write cannot be written."""
+"""Printing: lines, notes, and streams that go on when what they write cannot be written."""
 
 import contextlib
 import io

@@ -1,4 +1,4 @@
-"""What all pictures have in common."""
+"""Figures of matplotlib in one style, and their files."""
 
 import io
 from pathlib import Path

@@ -12,7 +12,7 @@ from types import ModuleType
 
 
 class InputError(ValueError):
-    """What the user gave cannot be used; the message says what it is and how to mend it."""
+    """A mistake of the user; the message names it and the cure."""
 
 
 def unknown(kind: str, name: str, choices: Iterable[str]) -> InputError:
@@ -30,7 +30,7 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> InputError:
 
 
 def optional_import(module: str, *, package: str, purpose: str) -> ModuleType:
-    """Imports a package that only some users need.
+    """Import a package that only some users need.
 
     Args:
         module: the dotted name to import.

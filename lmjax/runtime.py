@@ -1,4 +1,4 @@
-"""What a program does before JAX starts in it: compiler flags, memory, a compilation cache, its fellow processes.
+"""Preparation of a process before JAX starts: compiler flags, memory, compilation cache, other processes.
 
 A library should not change the process it is imported into, so nothing here happens on import: `lmjax.cli` and the
 benchmarks call `start`.
@@ -38,7 +38,7 @@ Every supported version knows them. What they cost is a row of `python -m benchm
 """
 
 CACHE_BYTES = 4 * 2**30
-"""How large the compilation cache may grow before what was used longest ago is deleted."""
+"""Largest size of the compilation cache, in bytes; beyond it, what was used longest ago is deleted."""
 
 _ADDRESS, _PROCESSES, _PROCESS = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 
@@ -48,7 +48,7 @@ HEARTBEAT_SECONDS = 30
 
 
 def start(*, deterministic: bool = False, seeds: int = 1) -> list[str]:
-    """Prepares this process for a run. To be called once, before JAX is asked for its devices.
+    """Prepare this process for a run. To be called once, before JAX is asked for its devices.
 
     Sets the flags of `XLA_FLAGS` and, if wanted, of `DETERMINISTIC`, unless XLA_FLAGS in the environment sets them
     already; keeps the memory of a CPU (`keep_memory`); joins the other processes, if there are several
@@ -88,7 +88,7 @@ def divide_cpu(devices: int) -> None:
 
 
 def quieten_orbax() -> None:
-    """Has Orbax log nothing: `lmjax.training.Checkpoints` reports what matters of it.
+    """Have Orbax log nothing: `lmjax.training.Checkpoints` reports what matters of it.
 
     For every file that could not be written, asyncio and the threads of TensorStore print a traceback, too.
     """
@@ -104,7 +104,7 @@ def quieten_orbax() -> None:
 
 
 def set_flags(*, deterministic: bool = False) -> list[str]:
-    """Adds the flags of `XLA_FLAGS` for this version to the environment, and returns those it has added.
+    """Add the flags of `XLA_FLAGS` for this version to the environment, and return those it has added.
 
     Args:
         deterministic: add those of `DETERMINISTIC`, too.
@@ -121,7 +121,7 @@ def set_flags(*, deterministic: bool = False) -> list[str]:
 
 
 def cpu_only() -> bool:
-    """Whether JAX will find nothing but a CPU here, as far as can be told without starting it."""
+    """True if JAX will find nothing but a CPU here, as far as can be told without starting it."""
     chosen = jax.config.jax_platforms or os.environ.get("JAX_PLATFORMS")
     if chosen:
         return chosen == "cpu"
@@ -130,7 +130,7 @@ def cpu_only() -> bool:
 
 
 def keep_memory() -> None:
-    """Has the C library keep freed memory for the next step instead of returning it to the system.
+    """Have the C library keep freed memory for the next step instead of returning it to the system.
 
     On a CPU, XLA asks for the memory of all activations anew at every step. By default that comes as fresh pages each
     time, which the system fills with zeros first: up to a fifth of a step's time. Does nothing where the library is not
@@ -147,7 +147,7 @@ def keep_memory() -> None:
 
 
 def cache_programs() -> Path | None:
-    """Has JAX keep compiled programs in the user's cache folder, so that the second run of a config starts at once.
+    """Have JAX keep compiled programs in the user's cache folder, so that the second run of a config starts at once.
 
     The folder is lmjax/programs below XDG_CACHE_HOME or ~/.cache, with one folder in it for each kind of CPU, since
     what is compiled for one may not run on another that shares the home. It grows to at most `CACHE_BYTES`; deleting
@@ -181,7 +181,7 @@ def _kind_of_cpu() -> str:
 
 
 def join_processes(environment: Mapping[str, str] = os.environ) -> bool:
-    """Joins the other processes of a run, if the environment says that there are any.
+    """Join the other processes of a run, if the environment says that there are any.
 
     Found are: JAX_COORDINATOR_ADDRESS (host:port of process 0), JAX_NUM_PROCESSES and JAX_PROCESS_ID, all three, for
     any machines; SLURM (`srun`, one task a GPU); Open MPI (`mpirun`); the hosts of a TPU pod.
@@ -214,7 +214,7 @@ def join_processes(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def is_loss_of_another_process(error: BaseException) -> bool:
-    """Whether an error of JAX's runtime means that this process is well, and another one does not answer."""
+    """True if an error of JAX's runtime means that this process is well, and another one does not answer."""
     if not jax.distributed.is_initialized():
         return False
     if error.__cause__ is not None and is_loss_of_another_process(error.__cause__):
@@ -224,7 +224,7 @@ def is_loss_of_another_process(error: BaseException) -> bool:
 
 
 def _several(environment: Mapping[str, str]) -> bool:
-    """Whether a launcher that JAX knows by itself has started more than one process."""
+    """True if a launcher that JAX knows by itself has started more than one process."""
     # Of a step of srun, not of the whole allocation, whose shell is no task of it.
     counts = (environment.get(name, "1") for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
     if any(count.isdigit() and int(count) > 1 for count in counts):

@@ -112,7 +112,7 @@ def _from_tfds(name: str, directory: Path, on_error: str) -> Dataset:
 
 
 def _fetch(archive: Archive, directory: Path | None) -> Path:
-    """Downloads the archive once: checked against its SHA-256, and moved into place only when it is whole."""
+    """Download the archive once, check it against its SHA-256, and move it into place only when it is whole."""
     pooch = optional_import("pooch", package="pooch", purpose="downloading CIFAR")
     by_hand = f"or put {archive.filename} from {archive.url} into a folder and name it with --data.dir"
     folder = Path(pooch.os_cache("lmjax")) if directory is None else directory

@@ -1,4 +1,4 @@
-"""Which part of a photograph becomes an image of the batch: geometry alone; the pixels are decode.py's."""
+"""Crops: the part of a photograph that becomes an image of the batch. The pixels are decode.py's."""
 
 import math
 from typing import NamedTuple
@@ -39,7 +39,7 @@ def random_box(rng: np.random.Generator, width: int, height: int, min_area: floa
 
 
 def middle(width: int, height: int, size: int, shorter: int) -> tuple[tuple[int, int], Box]:
-    """How an image is brought to size x size without chance: its shorter side is scaled, then the middle cut out.
+    """The central crop of size x size: the shorter side is scaled, then the middle is cut out.
 
     Args:
         width, height: of the image, in pixels.

@@ -1,4 +1,4 @@
-"""What a data set is, once it is in memory."""
+"""A data set in memory."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -76,7 +76,7 @@ class Dataset:
         return self.train.images.shape[1:]
 
     def describe(self) -> dict[str, Any]:
-        """What a network trained on it depends on, as plain data, to be kept with a checkpoint."""
+        """All that a network trained on it depends on, as plain data, to be kept with a checkpoint."""
         return {
             "classes": utf8(self.classes),
             "shape": list(self.shape),

@@ -64,7 +64,7 @@ class Feed(Protocol):
         ...
 
     def close(self) -> None:
-        """Ends what goes on in the background."""
+        """End what goes on in the background."""
         ...
 
 

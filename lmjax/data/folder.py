@@ -68,12 +68,12 @@ class Files:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
     def place(self, i: int) -> str:
-        """Where image i is: its path."""
+        """The path of image i."""
         return os.path.join(self.folder, os.fsdecode(self._paths[i]))
 
 
 def _without_waiting(path: str, flags: int) -> int:
-    """Opens a file; a pipe, too, which otherwise waits for someone to write into it."""
+    """Open a file; a pipe, too, which otherwise waits for someone to write into it."""
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # not on Windows
 
 
@@ -112,7 +112,7 @@ def class_names(folder: Path) -> tuple[str, ...]:
 
 
 def is_image(name: str) -> bool:
-    """Whether a file of this name is taken for an image."""
+    """True if a file of this name is taken for an image."""
     return name.lower().endswith(_SUFFIXES) and not name.startswith(".")
 
 
@@ -125,7 +125,7 @@ def _listed(folder: Path) -> list[str]:
 
 
 def _hint(folder: Path) -> str:
-    """What to do about a class folder without images that has some one folder deeper, as in Tiny-ImageNet."""
+    """A hint for a class folder whose images are one folder deeper, as in Tiny-ImageNet."""
     for path in (folder / name for name in sorted(_listed(folder)) if not name.startswith(".")):
         if os.path.isdir(path) and any(map(is_image, _listed(path))):
             return f", but {path} does: move them one folder up, into {folder}"

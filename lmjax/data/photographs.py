@@ -62,7 +62,7 @@ class Photographs:
         return self.size, self.size, 3
 
     def describe(self) -> dict[str, Any]:
-        """What a network trained on it depends on, as plain data, to be kept with a checkpoint."""
+        """All that a network trained on it depends on, as plain data, to be kept with a checkpoint."""
         return {
             "classes": utf8(self.classes),
             "shape": list(self.shape),
@@ -103,7 +103,7 @@ def load_photographs(
 
 
 def _hint(root: Path) -> str:
-    """What to do about a directory that is nearly one."""
+    """A hint for a directory that has nearly the right layout."""
     if list(root.glob("ILSVRC2012_img_*.tar")):
         return f": python -m lmjax.prepare imagenet2012 --archives {root} --data-dir ... prepares the archives"
     if list(root.glob("n[0-9]*")):

@@ -65,7 +65,7 @@ def find(name: str | None, directory: Path) -> Path | None:
 
 
 def require_name(kind: str, name: str) -> None:
-    """Raises InputError if TFDS cannot have a data set of that name."""
+    """Raise InputError if TFDS cannot have a data set of that name."""
     if not _NAME.fullmatch(name):
         raise InputError(
             f"{kind}: the name must be that of a data set of tensorflow-datasets, as in tfds(mnist) or "
@@ -148,7 +148,7 @@ class Records:
         return self._read(i)[:2]
 
     def place(self, i: int) -> str:
-        """What to call image i in a message: the name that its record may have, and where that is."""
+        """The name of image i in messages: that of its record, if it has one, and its place."""
         try:
             name = "".join(filter(str.isprintable, self._read(i)[2]))
         except InputError:  # the message is about something else
@@ -218,7 +218,7 @@ class _TFRecords:
 
 
 def _index(file: str, length: int) -> np.ndarray:
-    """Where the records of a tfrecord file begin, and where the last one ends, from the lengths before them."""
+    """The offsets of the records of a tfrecord file and of its end, from the lengths before them."""
     offsets, offset = [0], 0
     try:
         with open(file, "rb", buffering=0) as opened:
@@ -237,7 +237,7 @@ def _index(file: str, length: int) -> np.ndarray:
 
 
 def _check_array_record(file: str, length: int) -> None:
-    """Reads the end of a file, where array_record keeps how many records there are, and closes it again."""
+    """Read the end of a file, where array_record keeps how many records there are, and close it again."""
     from array_record.python.array_record_module import ArrayRecordReader
 
     try:

@@ -218,7 +218,7 @@ def _name(source: Source, index: int) -> str:
 
 
 def _changed(file: str) -> float:
-    """When a file, or its place, last changed, in nanoseconds; one that cannot be found is always new."""
+    """The time at which a file, or its place, last changed, in nanoseconds; a missing one is always new."""
     try:
         status = os.stat(file)
     except OSError:  # what it is, is found when it is read

@@ -223,7 +223,7 @@ class Reader(Iterator[dict[str, np.ndarray]]):
         return first
 
     def close(self) -> None:
-        """Ends what makes batches in the background."""
+        """End what makes batches in the background."""
         if self._iterator is not None:
             if self._started or self._first is not None:
                 for _ in range(self._unasked):  # Grain ends only the workers that it has asked for a batch

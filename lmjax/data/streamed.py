@@ -146,7 +146,7 @@ class _Channel:
 
 
 def _processes_and_threads(workers: int | None, threads: int | None) -> tuple[int, int]:
-    """How to decode where the config leaves it open.
+    """The processes and threads that decode, where the config leaves them open.
 
     One process serves about four cores; then the interpreter's lock is in the way.
     """

@@ -1,4 +1,4 @@
-"""Being asked to stop: Ctrl-C, the notice that a cluster gives before it takes a machine away, a lost connection."""
+"""Signals that stop a run: Ctrl-C, preemption, a lost connection."""
 
 import os
 import signal
@@ -30,11 +30,11 @@ class Interruption:
 
     @property
     def exit_code(self) -> int:
-        """What a shell expects of a process that the signal has ended: 130, 143, or 129 after SIGHUP."""
+        """The exit code of a process that the signal has ended, as a shell has it: 130, 143, or 129 after SIGHUP."""
         return 128 + (self.signal or signal.SIGTERM)
 
     def __call__(self) -> bool:
-        """Whether to stop now."""
+        """True if the run is to stop now."""
         if self.signal is None and self._agreed():
             self.signal = self._received or signal.SIGTERM  # or it has reached another process
         return self.signal is not None

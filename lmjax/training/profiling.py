@@ -23,7 +23,7 @@ STEPS = 10
 
 
 def require(directory: str | Path) -> None:
-    """Checks, before the work, that a trace can be written below a folder, which is not made yet.
+    """Check, before the work, that a trace can be written below a folder, which is not made yet.
 
     Raises:
         InputError: if it, or what it would be made in, is a file or cannot be written.
@@ -112,7 +112,7 @@ class Profile:
                 self._at(end, begin, end)
 
     def _at(self, step: int, begin: int, end: int) -> None:
-        """Ends what was traced until this step, and begins what comes next."""
+        """End what was traced until this step, and begin what comes next."""
         try:
             if self._step is not None:
                 self._step.__exit__(None, None, None)

@@ -19,7 +19,7 @@ LOST = 75  # what sysexits.h calls a temporary failure
 
 
 def run(work: Callable[[], None]) -> int:
-    """Does the work of a program.
+    """Do the work of a program.
 
     Returns:
         What to end with: 0; 2 after an `InputError`, which is printed without a traceback; 128 + the number of the
@@ -57,7 +57,7 @@ def _code_of(work: Callable[[], None]) -> int:
 
 
 def end(code: int) -> NoReturn:
-    """Ends the process with what `run` has returned."""
+    """End the process with what `run` has returned."""
     if code > 2 or (code and jax.distributed.is_initialized()):
         # What was open is closed. In an orderly exit Python would pull away what XLA's threads may still be compiling
         # with, and a process that has failed would wait for the others to end.

@@ -159,7 +159,7 @@ def _told(different: dict[str, tuple[Any, Any]], now: str) -> str:
 
 
 def _cure(error: Exception) -> str:
-    """What helps against a scheme that is registered by no part of the library."""
+    """The cure for a scheme that is registered by no part of the library."""
     if not str(error).startswith("unknown stepper"):
         return ""
     return "; if a config of yours registers it, give that by --config FILE"

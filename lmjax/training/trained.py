@@ -105,7 +105,7 @@ def open_run(
     config: Config | None = None,
     data_dir: str | None = None,
 ) -> Iterator[Trained]:
-    """Opens a run that has left a checkpoint. Nothing is written to its folder.
+    """Open a run that has left a checkpoint. Nothing is written to its folder.
 
     Args:
         directory: the folder of the run.

@@ -1,4 +1,4 @@
-"""What a run tells other tools while it is made: TensorBoard, Weights & Biases.
+"""Trackers: other tools that are told of each epoch (TensorBoard, Weights & Biases).
 
 They are for looking on. What a run is and goes on from is its `Record` and its checkpoints, and none of this: so what
 to tell is no part of a `Config`, may be chosen anew at each --resume, and changes no number.
@@ -21,11 +21,11 @@ __all__ = ["NAMES", "TensorBoard", "Tracker", "Trackers", "WeightsAndBiases", "h
 _KINDS = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
 
 NAMES = tuple(_KINDS)
-"""What `--log` takes."""
+"""The choices of `--log`."""
 
 
 def require(names: Collection[str]) -> None:
-    """Checks that these trackers exist and that their packages are installed.
+    """Check that these trackers exist and that their packages are installed.
 
     Raises:
         InputError: naming the first that does not, or the pip command that installs it.

@@ -1,4 +1,4 @@
-"""What a tracker is, and what it makes of the row of an epoch."""
+"""The interface of a tracker, and the names under which it has the numbers of an epoch."""
 
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,7 +20,7 @@ class Tracker(Protocol):
 
     @staticmethod
     def require() -> None:
-        """Raises InputError if a package that it needs is not installed."""
+        """Raise InputError if a package that it needs is not installed."""
 
     def begin(self, rows: list[dict[str, Any]]) -> None:
         """The run goes on after these epochs: when it starts, when it is resumed, and when it is rolled back.
@@ -39,7 +39,7 @@ class Tracker(Protocol):
         """A checkpoint holds what was logged, so that it will not be made once more."""
 
     def close(self, finished: bool) -> None:
-        """Writes what is left. `finished`: the run has come to its end; else it may be resumed."""
+        """Write what is left. `finished`: the run has come to its end; else it may be resumed."""
 
 
 def scalars(row: dict[str, Any]) -> dict[str, float]:
