@@ -39,6 +39,12 @@ def warn(text: str) -> None:
     print(text.translate(_CONTROLS), file=sys.stderr, flush=True)
 
 
+def note(text: str) -> None:
+    """Print a line on the standard error, in the first process alone."""
+    if jax.process_index() == 0:
+        warn(text)
+
+
 class _Lossy(io.FileIO):
     """A file that loses what cannot be written: on a full disk, to a reader or a terminal that is gone."""
 

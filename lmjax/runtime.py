@@ -13,6 +13,7 @@ import logging
 import os
 import platform
 import re
+import stat
 import sys
 import urllib.request
 from collections.abc import Mapping
@@ -21,6 +22,7 @@ from pathlib import Path
 import jax
 
 from lmjax import devices
+from lmjax.console import warn
 from lmjax.errors import InputError
 
 XLA_FLAGS: dict[str, list[tuple[int, int]]] = {}
@@ -154,21 +156,39 @@ def cache_programs() -> Path | None:
     it is safe at any time. JAX's own settings come first: JAX_COMPILATION_CACHE_DIR chooses another folder,
     JAX_ENABLE_COMPILATION_CACHE=false turns it off.
 
+    The folder is private: one that another user owns or can write to is not used, and a line says so.
+
     Returns:
         The folder; None if there is none, or if it was chosen elsewhere.
     """
     if jax.config.jax_compilation_cache_dir is not None or not jax.config.jax_enable_compilation_cache:
         return None
-    base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    folder = base / "lmjax" / "programs" / _kind_of_cpu()
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:  # a home that cannot be written to: every run compiles, which is slower and nothing worse
+        base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        base.mkdir(parents=True, exist_ok=True)
+        folder = base
+        for name in ("lmjax", "programs", _kind_of_cpu()):
+            folder = folder / name
+            folder.mkdir(mode=0o700, exist_ok=True)
+            _require_private(folder)
+    except InputError as error:
+        warn(f"note: {error}: compiled programs are not kept")
+        return None
+    except (OSError, RuntimeError):  # no home, or one that cannot be written to: every run compiles
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
     if importlib.util.find_spec("filelock"):  # JAX needs it to bound the folder
         jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
     return folder
+
+
+def _require_private(folder: Path) -> None:
+    """Raise InputError if another user could write to a folder: what is compiled is run as it is found there."""
+    status = folder.stat()
+    if hasattr(os, "getuid") and status.st_uid != os.getuid():  # not on Windows
+        raise InputError(f"{folder}: belongs to another user")
+    if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        raise InputError(f"{folder}: others can write to it: delete it, and a new one is made")
 
 
 def _kind_of_cpu() -> str:

@@ -84,6 +84,32 @@ def test_the_cache_can_be_elsewhere_off_or_impossible(tmp_path):
     assert started(XDG_CACHE_HOME=str(tmp_path / "file"))["cache"] is None
 
 
+def test_the_cache_is_private(tmp_path):
+    """What is compiled is run as it is found: nobody else may have put it there."""
+    program = f"import os; os.umask(0)\n{REPORT}"
+    folder = Path(json.loads(python(program, XDG_CACHE_HOME=str(tmp_path)).stdout.splitlines()[-1])["cache"])
+    chain = [folder, *folder.parents[:2]]
+    assert [path.stat().st_mode & 0o777 for path in chain] == [0o700] * 3
+    for path in chain:
+        path.chmod(0o720)
+        result = python(REPORT, XDG_CACHE_HOME=str(tmp_path))
+        assert json.loads(result.stdout.splitlines()[-1])["cache"] is None
+        assert result.stderr == (
+            f"note: {path}: others can write to it: delete it, and a new one is made: compiled programs are not kept\n"
+        )
+        path.chmod(0o700)
+    if os.getuid() == 0:
+        os.chown(folder, 12345, -1)
+        assert f"{folder}: belongs to another user" in python(REPORT, XDG_CACHE_HOME=str(tmp_path)).stderr
+
+
+def test_the_cache_needs_a_home(tmp_path):
+    """A container's user that no file knows, without HOME."""
+    program = f"import pathlib\ndef home(): raise RuntimeError\npathlib.Path.home = home\n{REPORT}"
+    result = python(program)
+    assert json.loads(result.stdout.splitlines()[-1])["cache"] is None, result.stderr
+
+
 def test_memory_is_kept_on_a_cpu(tmp_path):
     """Once the heap has grown to what steps need, they ask the system for no new pages; else every one does."""
     program = """

@@ -1,16 +1,22 @@
-"""The files in a folder of images, `<directory>/{train,test|val}/<class>/*.{png,jpg,jpeg}`."""
+"""The files in a folder of images, `<directory>/{train,test|val}/<class>/*.{jpg,png,webp,...}`."""
 
+import collections
 import os
 import stat
 from pathlib import Path
 
 import numpy as np
 
+from lmjax.console import note
 from lmjax.data.decode import BrokenImage
 from lmjax.data.source import Source, hold_out
 from lmjax.errors import InputError
 
-_SUFFIXES = (".png", ".jpg", ".jpeg")
+# Formats that Pillow decodes by itself, from any source, without running a program; of an animation the first picture.
+_SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm", ".jp2", ".tga",
+)  # fmt: skip
+_KINDS = 6  # of files that are not used, in a note
 
 
 class Files:
@@ -19,6 +25,9 @@ class Files:
     Args:
         folder: holds a folder for each class, all of which must be in `classes` and the other way round.
         classes: their names; the label of a class is its position.
+
+    Attributes:
+        unused: the number of files and folders that are no images, by kind; hidden ones do not count.
 
     Raises:
         InputError: naming the class folder that is missing, empty or not in `classes`.
@@ -29,12 +38,20 @@ class Files:
             if name not in classes:
                 raise InputError(f"{folder / name}: a class that {folder.with_name('train')} does not have")
         paths, self.labels = [], []
+        self.unused = collections.Counter(
+            "files beside class folders"
+            for name in _listed(folder)
+            if not name.startswith(".") and not os.path.isdir(folder / name)
+        )
         for label, name in enumerate(classes):
             if not (folder / name).is_dir():
                 raise InputError(
                     f"{folder / name}: this class is missing here: every split needs a folder for every class"
                 )
-            found = sorted(filter(is_image, _listed(folder / name)))
+            listed = _listed(folder / name)
+            found = sorted(filter(is_image, listed))
+            others = (other for other in listed if not is_image(other) and not other.startswith("."))
+            self.unused.update(_kind(folder / name / other) for other in others)
             if not found:
                 raise InputError(f"{folder / name}: holds no images ({', '.join(_SUFFIXES)}){_hint(folder / name)}")
             paths += [os.path.join(name, file) for file in found]
@@ -93,6 +110,10 @@ def open_folder(root: Path, tests: tuple[str, ...], val_split: float | None) -> 
     classes = class_names(root / "train")
     found = [name for name in tests if os.path.isdir(root / name)][:1]
     train, *test = (Files(root / name, classes) for name in ("train", *found))
+    if unused := sum((files.unused for files in (train, *test)), collections.Counter()):
+        named = [f"{count} {kind}" for kind, count in unused.most_common(_KINDS)]
+        rest = unused.total() - sum(count for _, count in unused.most_common(_KINDS))
+        note(f"note: {root}: not used are {', '.join(named)}{f' and {rest} others' if rest else ''}")
     return classes, *hold_out(
         train, *test or (None,), val_split, root, f"folder {' or '.join(map(repr, found or tests))}"
     )
@@ -109,6 +130,10 @@ def class_names(folder: Path) -> tuple[str, ...]:
             cure += f"; if they are ImageNet's, `python -m lmjax.prepare sort-validation --images {folder}` does it"
         raise InputError(f"{folder}: holds {'images, but ' if flat else ''}no class folders: {cure}")
     return names
+
+
+def _kind(path: Path) -> str:
+    return "folders in class folders" if os.path.isdir(path) else f"{path.suffix.lower() or 'unnamed'} files"
 
 
 def is_image(name: str) -> bool:

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from lmjax import devices
 from lmjax.config import Config
-from lmjax.console import say, warn
+from lmjax.console import note, say
 from lmjax.training.trainer import Trainer
 
 _LANES = 128  # of a TPU's vector registers, which the images of a batch fill
@@ -23,8 +23,8 @@ def introduce(trainer: Trainer) -> None:
     say(f"{name}: {trainer.parameters:,} parameters{seeds} on {devices.describe(count)}")
     say(f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} test images")
     batch = trainer.config.train.batch_size // (1 if trainer.several else count)
-    if note := padding(batch, trainer.mesh.devices.flat[0].platform):
-        warn(note)
+    if text := padding(batch, trainer.mesh.devices.flat[0].platform):
+        note(text)
     trainer.compiled.all()
     say(f"compiled in {trainer.compiled.seconds:.1f} s")
 

@@ -56,12 +56,42 @@ def test_nothing_is_written(folder):
     assert sorted(folder.rglob("*")) == before
 
 
-def test_other_files_are_left_alone(folder):
-    (folder / "train" / "red" / "notes.txt").write_text("not an image")
+def test_files_that_are_not_used_are_counted_by_kind(folder, capsys):
     (folder / "train" / "red" / ".hidden.png").write_text("not an image")
     (folder / "train" / ".cache").mkdir()
     (folder / "README").write_text("")
+    load("folder", directory=folder)
+    assert not capsys.readouterr().err
+    for name in ("a.txt", "b.TXT", "c.heic", "unnamed"):
+        (folder / "train" / "red" / name).write_text("not an image")
+    (folder / "test" / "red" / "deeper").mkdir()
+    (folder / "test" / "list.csv").write_text("")
     assert len(load("folder", directory=folder).train) == 6
+    said = capsys.readouterr().err
+    assert said.startswith(f"note: {folder}: not used are 2 .txt files, ")
+    assert said.count("\n") == 1
+    assert set(said.strip().partition("not used are ")[2].split(", ")) == {
+        "2 .txt files",
+        "1 .heic files",
+        "1 unnamed files",
+        "1 folders in class folders",
+        "1 files beside class folders",
+    }
+
+
+def test_formats_that_pillow_decodes_by_itself_count(folder):
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
+    lossless = {"webp": {"lossless": True}, "bmp": {}, "tiff": {}, "ppm": {}, "tga": {}, "PNG": {}}
+    for suffix, options in lossless.items():
+        Image.fromarray(pixels).save(folder / "train" / "red" / f"z.{suffix}", **options)
+    first, second = (Image.new("RGB", (8, 8), color) for color in ((255, 0, 0), (0, 0, 255)))
+    first.save(folder / "train" / "red" / "z.gif", save_all=True, append_images=[second])
+    images = load("folder", directory=folder).train.images
+    assert len(images) == 6 + len(lossless) + 1
+    by_name = dict(zip(sorted([*map("z.{}".format, lossless), "z.gif"]), images[6:], strict=True))
+    assert by_name.pop("z.gif")[0, 0].tolist() == [255, 0, 0], "the first picture of an animation"
+    for name, image in by_name.items():
+        np.testing.assert_array_equal(image, pixels, name)
 
 
 def test_every_kind_of_image_becomes_rgb(folder):
