@@ -31,7 +31,7 @@ def say(text: str, *, result: bool = False) -> None:
         result: it is a result of the program, which is printed even where it is to be `quiet`.
     """
     if jax.process_index() == 0 and (result or not _QUIET[0]):
-        print(text, flush=True)
+        print(text.translate(_CONTROLS), flush=True)
 
 
 def warn(text: str) -> None:

@@ -1,15 +1,17 @@
-"""Local files: names that come from elsewhere, and writing that a crash or a power cut leaves whole."""
+"""Local files: names and contents that come from elsewhere, and writing that a crash or a power cut leaves whole."""
 
 import errno
 import os
 import re
 import secrets
+import stat
 from pathlib import Path
 from typing import BinaryIO
 
 from lmjax.errors import InputError
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a path of pathlib has lost the second slash; C:/ is no scheme
+_LARGEST = 2**30  # bytes of a text that is read whole
 _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}  # file systems that cannot sync, mostly folders
 
 
@@ -51,6 +53,22 @@ def inside(root: Path, *names: str) -> Path:
     return path
 
 
+def read(path: Path) -> str:
+    """The text of a file, UTF-8.
+
+    Raises:
+        OSError: if it cannot be read, or is no file: a pipe or a device may have no end.
+        ValueError: if it is no text, or too long to be one.
+    """
+    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:  # not on Windows
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):
+            raise OSError(errno.EINVAL, "it is no file", str(path))
+        if status.st_size > _LARGEST:
+            raise ValueError(f"it has {status.st_size:,} bytes")
+        return file.read().decode()
+
+
 def write(path: Path, content: str | bytes, *, durable: bool = True) -> None:
     """Write a file whole: whatever happens in between, it is either the old one or the new one.
 
@@ -81,8 +99,9 @@ def write(path: Path, content: str | bytes, *, durable: bool = True) -> None:
 
 
 def append(path: Path, text: str) -> None:
-    """Add text to the end of a file, which is made if it is not there, and bring it to the disk."""
-    with path.open("ab") as file:
+    """Add text to the end of a file, made if it is not there, and bring it to the disk. No link is followed."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    with open(os.open(path, flags, 0o666), "ab") as file:
         file.write(text.encode())
         _bring(file)
     sync(path.parent)

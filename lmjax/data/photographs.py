@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from lmjax import files
 from lmjax.data import prepared
 from lmjax.data.dataset import utf8
 from lmjax.data.folder import open_folder
@@ -116,7 +117,7 @@ def _resized(root: Path) -> int | None:
     if not path.exists():
         return None
     try:
-        note = json.loads(path.read_text())
+        note = json.loads(files.read(path))
         shorter_side, complete = int(note["shorter_side"]), bool(note["complete"])
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
         raise InputError(f"{path}: is not what lmjax.prepare resize writes: write the folder again") from error

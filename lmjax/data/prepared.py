@@ -301,7 +301,7 @@ def load(
     )
     again = "prepare the data set again, or name another data.dir"
     try:
-        info = json.loads((directory / _INFO).read_text("utf-8"))
+        info = json.loads(files.read(directory / _INFO))
         whole, file_format = (
             "/".join(filter(None, (info["name"], info.get("configName")))),
             info.get("fileFormat") or "tfrecord",
@@ -309,7 +309,7 @@ def load(
         splits = {
             split["name"]: _shards(directory, info["name"], file_format, split) for split in info.get("splits", [])
         }
-        _, features = _feature(json.loads((directory / "features.json").read_text("utf-8")))
+        _, features = _feature(json.loads(files.read(directory / "features.json")))
         features = features.get("features", features)
         if not all(map(str.isprintable, (whole, file_format, *splits, *features))):
             raise ValueError("a name in it cannot be printed")
@@ -382,7 +382,7 @@ def _feature(feature: dict) -> tuple[str, dict]:
 def _class_names(file: Path, count: int) -> tuple[str, ...]:
     """The names of the classes; their numbers if there is no file of names."""
     if file.exists():
-        return tuple(line.strip() for line in file.read_text("utf-8").split("\n") if line.strip())
+        return tuple(line.strip() for line in files.read(file).split("\n") if line.strip())
     if count > 10**6:
         raise ValueError(f"{count} classes without names")
     return tuple(map(str, range(count)))

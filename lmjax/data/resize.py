@@ -136,7 +136,7 @@ def _finished(target: Path, marker: Path, note: dict) -> bool:
             raise InputError(f"{target}: is not empty, and holds no copy that was begun here: name another folder")
         return False
     try:
-        before = dict(json.loads(marker.read_text()))
+        before = dict(json.loads(files.read(marker)))
     except (ValueError, TypeError, RecursionError) as error:
         raise InputError(f"{marker}: cannot be read: delete {target}, or name another folder") from error
     made, asked = ({key: each.get(key) for key in ("shorter_side", "quality")} for each in (before, note))

@@ -104,7 +104,7 @@ class CheckpointFolder:
             InputError: if it cannot be read.
         """
         with self.reading(step):
-            about = json.loads(_about(self.path / str(step)).read_text(encoding="utf-8"))
+            about = json.loads(files.read(_about(self.path / str(step))))
             if not isinstance(about, dict):
                 raise ValueError("about is no table")
             return about
@@ -206,5 +206,5 @@ def newest_about(directory: Path) -> tuple[int, dict[str, Any]] | None:
     """The step of the newest checkpoint that says something of itself, and that; None if there is none."""
     for step in reversed(checkpoint_steps(directory)):
         with contextlib.suppress(OSError, ValueError, RecursionError):
-            return step, json.loads(_about(directory / str(step)).read_text(encoding="utf-8"))
+            return step, json.loads(files.read(_about(directory / str(step))))
     return None

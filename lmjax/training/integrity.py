@@ -29,7 +29,7 @@ def seal(directory: Path) -> None:
 def sums(directory: Path) -> dict[str, str] | None:
     """The sums that lie in a folder; None if they are missing or cut short, so that nothing can be judged by them."""
     try:
-        found = json.loads((directory / NAME).read_text(encoding="utf-8"))
+        found = json.loads(files.read(directory / NAME))
     except (OSError, ValueError, RecursionError):
         return None
     whole = isinstance(found, dict) and found and all(isinstance(value, str) for value in found.values())

@@ -8,7 +8,7 @@ from typing import Any
 
 from lmjax import files
 from lmjax.config import Config, differences, from_dict
-from lmjax.errors import InputError
+from lmjax.errors import InputError, reason
 from lmjax.training.checkpoint_folder import newest_about
 
 _FILES = ("config.json", "metrics.jsonl", "summary.json")
@@ -44,12 +44,14 @@ class Record:
             InputError: if the folder holds no run.
         """
         try:
-            return from_dict(json.loads(self.config_path.read_text()))
-        except OSError as error:
+            return from_dict(json.loads(files.read(self.config_path)))
+        except (FileNotFoundError, NotADirectoryError) as error:
             places = self.directory.glob(f"seed*/{self.config_path.name}") if os.path.isdir(self.directory) else ()
             seeds = sorted(path.parent.name for path in places)
             several = f", but those of several seeds: add --seeds, or name one ({', '.join(seeds)})" if seeds else ""
             raise InputError(f"{self.directory} holds no run (no {self.config_path.name}){several}") from error
+        except OSError as error:
+            raise InputError(f"{self.config_path}: cannot be read ({reason(error)})") from error
         except (ValueError, RecursionError) as error:  # no text, no JSON, or JSON that is no config
             raise InputError(f"{self.config_path}: is not a config ({error}){_cure(error)}") from error
 
@@ -99,7 +101,7 @@ class Record:
             InputError: if it is not what was written.
         """
         try:
-            summary = json.loads(self.summary_path.read_text())
+            summary = json.loads(files.read(self.summary_path))
             accuracy = summary.get("test_accuracy") if isinstance(summary, dict) else None
             if not isinstance(accuracy, float) or not 0 <= accuracy <= 1:
                 raise ValueError("it has no test_accuracy between 0 and 1")
@@ -134,9 +136,9 @@ class Record:
             InputError: naming any other line that is no row, or saying why the file cannot be read.
         """
         try:
-            lines = self.metrics_path.read_text().splitlines()
+            lines = files.read(self.metrics_path).splitlines()
         except (OSError, ValueError) as error:
-            raise InputError(f"{self.metrics_path}: cannot be read ({error})") from error
+            raise InputError(f"{self.metrics_path}: cannot be read ({reason(error)})") from error
         rows = []
         for number, line in enumerate(lines, start=1):
             try:

@@ -1,7 +1,9 @@
 """The writing of a run's record: one process of one run at a time."""
 
 import contextlib
+import errno
 import json
+import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -55,6 +57,8 @@ class RecordWriter(Record, contextlib.AbstractContextManager):
             return
         try:
             files.make_folder(self.directory)
+            if os.path.islink(self._lock.lock_file):
+                raise OSError(errno.ELOOP, ".lock is a link")
             self._lock.acquire(timeout=0)
         except Timeout:
             raise InputError(

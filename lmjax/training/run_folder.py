@@ -22,7 +22,7 @@ from lmjax.training.checkpoint_folder import require_possible
 from lmjax.training.progress import say_stability
 from lmjax.training.record import Record
 from lmjax.training.record_writer import RecordWriter
-from lmjax.training.state import TrainState
+from lmjax.training.state import TrainState, settings
 from lmjax.training.trackers import Trackers
 from lmjax.training.trainer import EpochSums, Trainer
 
@@ -101,6 +101,7 @@ class RunFolder:
         try:
             rows, sums, redraws, seconds = _position(about, step, trainer.steps_per_epoch)
             require_same_data(trainer.dataset, about["data"], self.record)
+            _require_same_settings(about.get("settings", {}), self.record)
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             if isinstance(error, InputError):
                 raise
@@ -133,6 +134,7 @@ class RunFolder:
         about = {
             "config": to_dict(self.config),
             "data": trainer.dataset.describe(),
+            "settings": settings(),
             "wall_seconds": self.seconds(),
             "rows": self.record.rows,
             "sums": dataclasses.asdict(trainer.sums[i]),
@@ -224,6 +226,15 @@ def require_same_data(dataset: data.Dataset | data.Photographs, before: dict[str
             f"{record.directory}: the data has changed since ({', '.join(changed)}): "
             "go on with the same data, or start a new run"
         )
+
+
+def _require_same_settings(before: dict[str, Any], record: Record) -> None:
+    for name, now in settings().items():
+        if before.get(name, now) != now:
+            raise InputError(
+                f"{record.directory}: was made with {name}={before[name]}, and would go on differently with {now}: "
+                f"set {name.upper()} as it was"
+            )
 
 
 def _draw(record: Record, title: str) -> None:

@@ -12,6 +12,13 @@ from lmjax.config import Config
 from lmjax.data import Dataset, Photographs
 from lmjax.errors import InputError
 
+_SETTINGS = ("jax_default_prng_impl", "jax_threefry_partitionable", "jax_enable_x64", "jax_default_matmul_precision")
+
+
+def settings() -> dict[str, Any]:
+    """The settings of JAX that change the numbers of a run, and are in no config."""
+    return {name: getattr(jax.config, name) for name in _SETTINGS}
+
 
 class TrainState(NamedTuple):
     """All that changes during training, as pure arrays.

@@ -3,9 +3,9 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -55,12 +55,44 @@ def test_row_that_could_not_be_written_is_made_up_for(record, monkeypatch):
         def full(*_, **__):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-        patch.setattr(Path, "open", full)
+        patch.setattr(os, "open", full)
         record.log({"step": 40})
     assert said == [f"{record.metrics_path} could not be written (No space left on device): going on without it"]
     assert [row["step"] for row in record.read_rows()] == [10, 20, 30]
     record.log({"step": 50})
     assert [row["step"] for row in record.read_rows()] == [10, 20, 30, 40, 50]
+
+
+@pytest.mark.parametrize("name", ["config.json", "metrics.jsonl", "summary.json"])
+@pytest.mark.parametrize("kind", ["a pipe", "a device"])
+def test_what_is_read_must_be_a_file(record, name, kind):
+    """A pipe would be waited for, and a device may have no end."""
+    place = record.directory / name
+    place.unlink(missing_ok=True)
+    os.mkfifo(place) if kind == "a pipe" else place.symlink_to("/dev/zero")
+    read = {"config.json": record.config, "metrics.jsonl": record.read_rows, "summary.json": record.summary}[name]
+    with pytest.raises(InputError, match=rf"{re.escape(str(place))}: .*it is no file"):
+        read()
+
+
+def test_no_link_is_written_through(record, tmp_path):
+    victim, said = tmp_path / "victim", []
+    victim.write_text("theirs")
+    record._report = said.append
+    record.metrics_path.unlink()
+    record.metrics_path.symlink_to(victim)
+    record.log({"step": 40})
+    assert said == [
+        f"{record.metrics_path} could not be written (Too many levels of symbolic links): going on without it"
+    ]
+    record.log({"step": 50})  # which takes the place of the link
+    assert [row["step"] for row in record.read_rows()] == [10, 20, 30, 40, 50]
+    lock = record.directory / ".lock"
+    lock.unlink(missing_ok=True)
+    lock.symlink_to(victim)
+    with pytest.raises(InputError, match=r"cannot be written \(\.lock is a link\)"):
+        RecordWriter(record.directory).hold()
+    assert victim.read_text() == "theirs"
 
 
 def test_one_run_at_a_time(record):

@@ -1,6 +1,7 @@
 """A run that is stopped after any step, and goes on from its checkpoint, is the run that was never stopped."""
 
 import dataclasses
+import shutil
 
 import chex
 import jax
@@ -8,7 +9,8 @@ import pytest
 
 from lmjax.config import CheckpointConfig, Config, DataConfig, ModelConfig
 from lmjax.data import load
-from lmjax.training import Checkpoints, Due, EpochSums, Trainer, data_mesh, evaluate, train_epoch
+from lmjax.errors import InputError
+from lmjax.training import Checkpoints, Due, EpochSums, Record, Trainer, data_mesh, evaluate, train, train_epoch
 from tests.data.photos import write_folder
 from tests.training.test_trainer import changed
 
@@ -48,6 +50,21 @@ def require_same(config, dataset, folder):
 )
 def test_data_on_the_device(tmp_path, config, digits, model):
     require_same(changed(dataclasses.replace(config, model=model), train={"average": 0.9}), digits, tmp_path)
+
+
+@pytest.mark.parametrize("name", ["jax_threefry_partitionable", "jax_enable_x64", "jax_default_prng_impl"])
+def test_settings_that_change_the_numbers_are_those_of_the_run(tmp_path, runs, name):
+    folder = shutil.copytree(runs["euler"], tmp_path / "run")
+    (folder / "summary.json").unlink()
+    config = dataclasses.replace(Record(folder).config(), workdir=str(folder))
+    before = getattr(jax.config, name)
+    jax.config.update(name, "rbg" if isinstance(before, str) else not before)
+    try:
+        with pytest.raises(InputError, match=f"was made with {name}={before}, and would go on .*: set {name.upper()}"):
+            train(config, resume="required")
+    finally:
+        jax.config.update(name, before)
+    assert train(config, resume="required")["epochs"] == 2
 
 
 @pytest.mark.versions

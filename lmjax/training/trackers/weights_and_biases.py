@@ -65,7 +65,7 @@ class WeightsAndBiases:
         for name, seconds in _LIMITS.items():
             os.environ.setdefault(name, seconds)
         wandb = _wandb()
-        before = json.loads(self._note.read_text()) if self._note.exists() else {}
+        before = json.loads(files.read(self._note)) if self._note.exists() else {}
         self._told = before.get("step", -1)
         self._run = wandb.init(
             project=os.environ.get("WANDB_PROJECT", "lmjax"),
