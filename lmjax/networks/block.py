@@ -3,10 +3,11 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from flax import nnx
 
 from lmjax.networks.options import Options
-from lmjax.networks.stack import List, changed, statistics
+from lmjax.networks.stack import List, changed, changing
 from lmjax.steppers import StepInfo, Stepper
 
 
@@ -17,7 +18,8 @@ class Coefficient(nnx.Param):
 class Block(nnx.Module):
     """One step of a scheme: its branches, one an evaluation, and its coefficients.
 
-    Batch normalization updates its running statistics once a step, whatever the scheme:
+    Batch normalization updates its running statistics once a step, whatever the scheme. Other variables that a branch
+    changes, such as the counter of nnx.Dropout, are those of its last evaluation. For the statistics:
 
     - Where evaluations share convolutions, each normalizes with statistics, scale and bias of its own (as in the
       released PolyNet): f(u) and f(f(u)) are distributed differently, and evaluating with the statistics of the other
@@ -48,7 +50,7 @@ class Block(nnx.Module):
         modules = self.evaluated()
         fs = [PureBranch(module) for module in modules]
         u, history = self.stepper.step(tuple(fs), u, history, self.values(), info)
-        for branch, update in self.merged([f.statistics for f in fs]):
+        for branch, update in self.merged([f.changes for f in fs]):
             nnx.update(branch, update)
         return jax.tree.map(self.after, u), history
 
@@ -57,9 +59,11 @@ class Block(nnx.Module):
         return [self.branches[i % len(self.branches)] for i in range(self.stepper.evaluations)]
 
     def merged(self, updates: list[dict]) -> list[tuple[nnx.Module, dict]]:
-        """Each branch, and its statistics after the evaluations that had these."""
-        if len(updates) > len(self.branches):  # one branch for all of them
-            updates = [jax.tree.map(lambda *x: sum(x) / len(x), *updates)]
+        """Each branch, and its variables after the evaluations that have left these."""
+        if len(updates) > len(
+            self.branches
+        ):  # one branch for all of them: the mean of statistics, counters as they are
+            updates = [jax.tree.map(_mean, *updates)]
         return list(zip(self.branches, updates, strict=True))
 
     def values(self) -> Any:
@@ -71,20 +75,24 @@ class PureBranch:
     """A module as a pure function, so that a scheme may evaluate it as often as it likes, in loops and solvers, too.
 
     Attributes:
-        statistics: what its running statistics are after the last evaluation; {} if it has not changed them.
+        changes: its variables that are not trained, after the last evaluation; {} if that has not changed them.
     """
 
     def __init__(self, module: nnx.Module):
         self.graph, variables = nnx.split(module)
         self.variables = nnx.to_pure_dict(variables)  # arrays, from which every evaluation makes variables of its own
-        self.statistics = {}
+        self.changes = {}
 
     def __call__(self, u: Any) -> Any:
         copy = nnx.merge(self.graph, self.variables)
-        before = statistics(copy)
+        before = changing(copy)
         f = copy(u)
-        self.statistics = changed(before, statistics(copy))
+        self.changes = changed(before, changing(copy))
         return f
+
+
+def _mean(*values):
+    return sum(values) / len(values) if jnp.issubdtype(values[0].dtype, jnp.floating) else values[-1]
 
 
 def _share_convolutions(first, other):

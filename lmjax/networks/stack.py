@@ -38,7 +38,7 @@ class Stack(nnx.Module):
     def scan(
         self, body: Callable[[nnx.Module, Any, Any], Any], carry: Any, given: Any = None, *, remat: bool = False
     ) -> Any:
-        """carry <- body(item, carry, given) for each item in turn; running statistics are updated on the way.
+        """carry <- body(item, carry, given) for each item in turn; what a call changes is updated on the way.
 
         Args:
             body: from one module, the carry and what is given for the module to the next carry, of the same
@@ -54,9 +54,9 @@ class Stack(nnx.Module):
         def one(carry, step):
             variables, given = step
             item = nnx.merge(graph, variables)
-            before = statistics(item)
+            before = changing(item)
             carry = body(item, carry, given)
-            return carry, changed(before, statistics(item))
+            return carry, changed(before, changing(item))
 
         one = jax.checkpoint(one) if remat else one
         carry, new = lax.scan(one, carry, (nnx.to_pure_dict(variables), given), unroll=self.unroll)
@@ -64,13 +64,16 @@ class Stack(nnx.Module):
         return carry
 
 
-def statistics(module: nnx.Module) -> dict[str, Any]:
-    """The running statistics of a module, as a nested dict of arrays."""
-    return nnx.to_pure_dict(nnx.state(module, nnx.BatchStat))
+def changing(module: nnx.Module) -> dict[str, Any]:
+    """The variables that a call of a module may change, as a nested dict of arrays: all but the trainable ones.
+
+    Running statistics, and the counters of random streams, as of nnx.Dropout.
+    """
+    return nnx.to_pure_dict(nnx.state(module, nnx.Not(nnx.Param)))
 
 
 def changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """`after` if the module has written its statistics since `before`, else nothing.
+    """`after` if the module has written these variables since `before`, else nothing.
 
     In evaluation they stay the very same arrays, and must not be written: a module that only reads its variables can
     be called inside any transformation, one that writes them cannot.

@@ -195,19 +195,22 @@ class Stage(nnx.Module):
         return steps, info_of
 
     def _scan_reversibly(self, state, steps, info_of):
-        graph, variables = nnx.split(self.steps.item)
+        graph, params, others = nnx.split(self.steps.item, nnx.Param, ...)
+        others = nnx.to_pure_dict(others)
+        shapes = jax.eval_shape(lambda: others)
 
         def branch(i):
-            def f(variables, step, u):
-                pure = PureBranch(nnx.merge(graph, variables).evaluated()[i])
-                return pure(u), pure.statistics
+            def f(params, given, u):
+                pure = PureBranch(nnx.merge(graph, params, given[1]).evaluated()[i])
+                return pure(u), pure.changes
 
             return f
 
         branches = [branch(i) for i in range(self.stepper.evaluations)]
         state, updates = reversible_scan(
-            self.stepper, branches, state, nnx.to_pure_dict(variables), steps,
-            coef=lambda variables: nnx.merge(graph, variables).values(), info=info_of, unroll=self.steps.unroll,
+            self.stepper, branches, state, nnx.to_pure_dict(params), (steps, others),
+            coef=lambda params: nnx.merge(graph, params, shapes).values(), info=lambda given: info_of(given[0]),
+            unroll=self.steps.unroll,
         )  # fmt: skip
         for module, update in self.steps.item.merged(list(updates)):
             nnx.update(module, update)
