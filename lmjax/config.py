@@ -103,7 +103,7 @@ class DataConfig(_Checked):
 
     def check(self):
         if self.dir is not None:
-            files.local(self.dir, "data.dir:")
+            object.__setattr__(self, "dir", str(files.local(self.dir, "data.dir:")))
         _require(self.workers is None or self.workers >= 0, "data.workers", "0 or more", self.workers)
         _require(self.threads is None or self.threads >= 1, "data.threads", "at least 1", self.threads)
         if self.name == "imagenet":
@@ -364,7 +364,7 @@ class Config(_Checked):
     def check(self):
         if self.workdir is not None:
             _require(bool(self.workdir), "workdir", "the name of a folder", self.workdir)
-            files.local(self.workdir, "workdir:")
+            object.__setattr__(self, "workdir", str(files.local(self.workdir, "workdir:")))
         _require(0 <= self.seed < 2**32, "seed", "from 0 to 2**32 - 1", self.seed)
         steps = self.train.steps_per_dispatch
         _require(

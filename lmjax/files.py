@@ -16,7 +16,7 @@ _NO_SYNC = {errno.EINVAL, errno.ENOTSUP, errno.ENOSYS}  # file systems that cann
 
 
 def local(place: str | Path, option: str) -> Path:
-    """The path that an option gives.
+    """The path that an option gives, with the home folder for ~.
 
     Args:
         place: the path, as it was given.
@@ -31,7 +31,7 @@ def local(place: str | Path, option: str) -> Path:
             f"{option} {place}: {scheme}:// is not supported: name a folder of this machine, and copy from or to the "
             "other place"
         )
-    return Path(place)
+    return Path(os.path.expanduser(place))
 
 
 def inside(root: Path, *names: str) -> Path:

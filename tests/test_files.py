@@ -8,6 +8,7 @@ import pytest
 import train
 from lmjax import InputError, files
 from lmjax.analysis.__main__ import main as analysis
+from lmjax.config import Config, DataConfig
 from lmjax.prepare import main as prepare
 from lmjax.report import main as report
 from lmjax.reproduce.__main__ import main as reproduce
@@ -52,6 +53,14 @@ def test_addresses_are_refused_before_anything_is_written(tmp_path, monkeypatch,
 def test_what_is_no_address():
     for place in ("a:b", "C:/x", "./gs", "x//y", "a b:/c"):
         assert files.local(place, "--to") == Path(place)
+
+
+def test_home_is_found_wherever_a_path_is_given(monkeypatch, tmp_path):
+    """The shell leaves the ~ of --workdir=~/a as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert files.local("~/a", "--to") == tmp_path / "a"
+    config = Config(workdir="~/a", data=DataConfig(name="folder(8)", dir="~/b"))
+    assert (config.workdir, config.data.dir) == (str(tmp_path / "a"), str(tmp_path / "b"))
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "/x", "a/b", "a\\b", ".hidden", "a\0b"])

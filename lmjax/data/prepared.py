@@ -84,7 +84,7 @@ def require(name: str, directory: str | Path | None) -> Path:
         InputError: if there is none, with the command that prepares it.
     """
     if directory is None:
-        root = files.local(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "TFDS_DATA_DIR:").expanduser()
+        root = files.local(os.environ.get("TFDS_DATA_DIR") or "~/tensorflow_datasets", "TFDS_DATA_DIR:")
     else:
         root = require_directory(directory)
     if (found := find(name, root)) is not None:
