@@ -10,7 +10,7 @@ SOURCES = {str(path.relative_to(ROOT)): path for path in (ROOT / "train.py", *so
 
 MODULES = {"pickle", "cPickle", "_pickle", "pickletools", "dill", "cloudpickle", "joblib", "marshal", "shelve", "runpy"}
 CALLS = {"eval", "exec", "compile", "__import__", "yaml.load", "torch.load", "pandas.read_pickle", "pd.read_pickle"}
-# A config in Python is run as a program, as the README says.
+# A config in Python is run as a program, as docs/training.md says.
 ALLOWED = {("lmjax/command_line.py", "runpy")}
 
 

@@ -1,4 +1,4 @@
-"""What the README says is true. Its code and commands are run by tests/test_documentation.py."""
+"""Statements of the README and of docs/*.md. Their code and commands are run by tests/test_documentation.py."""
 
 import os
 import re
@@ -15,6 +15,7 @@ from tests.documentation import ROOT, blocks, text
 from tests.steppers.schemes import WRAPPERS
 
 README = text("README.md")
+WRAPPED = text("docs/schemes.md").partition("| wrapper |")[2].partition("\n\n")[0]
 
 pytestmark = pytest.mark.versions
 
@@ -53,6 +54,15 @@ def test_the_command_is_repeated_until_it_is_finished(tmp_path, page, codes, cal
     assert (tmp_path / "calls").read_text().count("--workdir runs/a --resume auto\n") == calls
 
 
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_links_lead_to_files(page):
+    """Those of docs/*.md are checked by mkdocs."""
+    prose = re.sub(r"```.*?```", "", text(page), flags=re.DOTALL)
+    links = [link for link in re.findall(r"\]\((.*?)\)", prose) if "://" not in link]
+    assert links
+    assert [link for link in links if not (ROOT / link).is_file()] == []
+
+
 def test_the_two_commands():
     assert "pip install -r requirements.txt && python train.py --config configs/digits.py\n" in README
     assert "pip install -r requirements.txt -r requirements-dev.txt && pytest\n" in README
@@ -63,17 +73,16 @@ def test_every_stepper_is_in_the_table():
     named = {n for row in table.splitlines()[2:] for n in re.findall(r"`(\w+)`", row.split("|")[1])}
     assert named == set(steppers.names())
     assert all(re.search(r"f[₁(]|Runge-Kutta|half steps|f\(", row) for row in table.splitlines()[2:]), "a formula each"
-    wrappers = README.partition("| wrapper |")[2].partition("\n\n")[0]
-    assert set(re.findall(r"^\| `(\w+)\(", wrappers, re.MULTILINE)) == set(WRAPPERS)
+    assert set(re.findall(r"^\| `(\w+)\(", WRAPPED, re.MULTILINE)) == set(WRAPPERS)
 
 
-@pytest.mark.parametrize("call", re.findall(r"`(\w+\([^`]*\))`", README.partition("## Networks")[0]))
+@pytest.mark.parametrize("call", re.findall(r"`(\w+\([^`]*\))`", README.partition("## Use a stepper")[0] + WRAPPED))
 def test_every_call_is_a_stepper(call):
     assert isinstance(steppers.get(call), steppers.Stepper)
 
 
 def test_every_network_is_known():
-    named = README.partition("`--model.name` is one of")[2].partition("or others")[0]
+    named = text("docs/networks.md").partition("`--model.name` is one of")[2].partition("or another")[0]
     found, family = [], ""
     for word in re.findall(r"`([\w]+)`", named):
         family = re.match(r"[a-z]*", word)[0] or family
@@ -82,18 +91,15 @@ def test_every_network_is_known():
 
 
 def test_a_stepper_of_your_own_is_a_scheme_and_a_network():
-    code = block("damped")
     namespace = {"__name__": "readme"}
-    exec(compile(code, "README.md", "exec"), namespace)
-    lines = [line for line in code.partition("@functools")[2].splitlines() if line.strip()]
-    assert len(lines) <= 15
+    exec(compile(block("damped"), "README.md", "exec"), namespace)
     damped = namespace["damped"]
     assert steppers.get("damped") is damped()
-    assert steppers.get("damped(0.9, 1.0)") is damped(0.9, 1.0)
-    u, _ = damped().step((jnp.cos,), jnp.float32(0.4), (), 0.8)
+    assert steppers.get("damped(0.8)") is damped(0.8)
+    u, _ = damped(0.8).step((jnp.cos,), jnp.float32(0.4), (), None)
     np.testing.assert_allclose(u, 0.8 * 0.4 + np.cos(0.4), rtol=1e-6)
-    # With k = 1 it is Euler, and a solver.
-    u = odeint(damped(), lambda u: -u, jnp.float32(1.0), t1=1.0, steps=2000, coef=1.0)
+    # With the factor 1 it is Euler, and a solver.
+    u = odeint(damped(1.0), lambda u: -u, jnp.float32(1.0), t1=1.0, steps=2000)
     np.testing.assert_allclose(u, np.exp(-1), atol=0.01)
     wrapped = steppers.get("stochastic_depth(damped)")
     model = networks.create("resnet14", stepper=wrapped, width=0.25, rngs=nnx.Rngs(0))

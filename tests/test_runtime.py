@@ -170,7 +170,7 @@ TRAIN = [
 
 
 def test_two_processes_of_train_py(tmp_path):
-    """Started as the README says: one folder, one set of files, and the numbers of one process."""
+    """Started as docs/devices.md says: one folder, one set of files, and the numbers of one process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
