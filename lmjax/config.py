@@ -111,7 +111,9 @@ class DataConfig(_Checked):
         origin = self.origin
         origin.options(self.name, **self._options())
         object.__setattr__(self, "name", datasets.normalize(self.name))
-        words = {("default",): ("crop_area(0.08)" if origin.streamed else "crop(4)", "flip"), ("none",): ()}
+        words: dict[tuple[str, ...], tuple[str, ...]] = {
+            ("default",): ("crop_area(0.08)" if origin.streamed else "crop(4)", "flip"), ("none",): (),
+        }  # fmt: skip
         augment = tuple(map(augmentations.normalize, words.get(self.augment, self.augment)))
         parse(augment, streamed=origin.streamed)
         object.__setattr__(self, "augment", augment)

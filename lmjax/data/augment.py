@@ -83,7 +83,7 @@ class Area(Augmentation):
     min_area: float
 
 
-augmentations = Registry("augmentation", Augmentation, example="crop(4)")
+augmentations: Registry[Augmentation] = Registry("augmentation", Augmentation, example="crop(4)")
 register = augmentations.register
 
 

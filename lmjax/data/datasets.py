@@ -60,7 +60,7 @@ def _key(name: str) -> str:
     return "dir" if name == "directory" else name
 
 
-registry = Registry(
+registry: Registry[Origin] = Registry(
     "data set", Origin, example="folder(32)", plural="datasets",
     hint='; what tensorflow-datasets has prepared is "tfds(NAME)"',
 )  # fmt: skip
