@@ -5,6 +5,7 @@ import difflib
 import sys
 import types
 import typing
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from lmjax import files, optimizers, schedules, steppers
@@ -361,7 +362,18 @@ class Config(_Checked):
     seed: int = 0
     """Everything random follows from it: initial parameters, order, augmentation."""
     workdir: str | None = None
-    """Where the run is written; None makes a new folder below runs/."""
+    """Where the run is written; None: on the command line, a new folder below runs/."""
+
+    @property
+    def folder(self) -> Path:
+        """The workdir.
+
+        Raises:
+            InputError: if it is None.
+        """
+        if self.workdir is None:
+            raise InputError("workdir: name the folder of the run, as in Config(workdir=...)")
+        return Path(self.workdir)
 
     def check(self):
         if self.workdir is not None:

@@ -15,7 +15,7 @@ _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) i
 
 
 @contextlib.contextmanager
-def quiet(wanted: bool = True) -> Iterator[None]:
+def quiet(wanted: bool = True) -> Generator[None, None, None]:
     """While this is entered, `say` prints results alone."""
     before, _QUIET[0] = _QUIET[0], wanted
     try:

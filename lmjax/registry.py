@@ -61,7 +61,7 @@ class Registry(Generic[T]):
     def register(self, make: F, *, name: str | None = None) -> F: ...
     @overload
     def register(self, *, name: str | None = None) -> Callable[[F], F]: ...
-    def register(self, make=None, *, name=None):
+    def register(self, make: Any = None, *, name: str | None = None) -> Any:
         """Add a part: the decorator of the function that makes it.
 
         Args:

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
 from lmjax.errors import InputError
 from lmjax.registry import Registry
@@ -396,6 +396,6 @@ def epoch_order(key: jax.Array, epoch: jax.Array | int, size: int, batch: int) -
     return order[: steps * batch].reshape(steps, batch)
 
 
-def normalise(images: jax.Array, mean: jax.Array, std: jax.Array, dtype: DTypeLike = jnp.float32) -> jax.Array:
+def normalise(images: jax.Array, mean: ArrayLike, std: ArrayLike, dtype: DTypeLike = jnp.float32) -> jax.Array:
     """(images - mean) / std for each channel: uint8 [..., C] -> dtype [..., C], computed in float32."""
     return ((images.astype(jnp.float32) - mean) / std).astype(dtype)

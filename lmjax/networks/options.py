@@ -41,8 +41,8 @@ PARTS: dict[str, Registry[Any]] = {
 _CHOICES: dict[str, Any] = {"placement": Placement, "boundary": Boundary, "sharing": Sharing, "memory": Memory}
 
 
-class _Part(Generic[T]):
-    """A field that may be set by a name or a call, and holds the part; None unless it is set."""
+class NameOr(Generic[T]):
+    """A field that is set by a part, its name or its call, and holds the part, or None."""
 
     def __init__(self, get: Callable[[str], T]):
         self.get = get
@@ -82,15 +82,15 @@ class Options:
         InputError: for a value that cannot be, or a part that is none.
     """
 
-    stepper: _Part[Stepper] = _Part(steppers.get)
+    stepper: NameOr[Stepper] = NameOr(steppers.get)
     classes: int = 10
     cin: int = 3
     width: float = 1.0
-    branch: _Part[Kind] = _Part(branches.get)
-    normalization: _Part[Normalization] = _Part(normalizations.get)
-    activation: _Part[Activation] = _Part(activations.get)
+    branch: NameOr[Kind] = NameOr(branches.get)
+    normalization: NameOr[Normalization] = NameOr(normalizations.get)
+    activation: NameOr[Activation] = NameOr(activations.get)
     placement: Placement = None
-    shortcut: _Part[Kind] = _Part(shortcuts.get)
+    shortcut: NameOr[Kind] = NameOr(shortcuts.get)
     boundary: Boundary = None
     zero_init: bool = False
     sharing: Sharing = "none"
