@@ -5,6 +5,7 @@ import difflib
 import sys
 import types
 import typing
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from lmjax import files, optimizers, schedules, steppers
@@ -111,7 +112,9 @@ class DataConfig(_Checked):
         origin = self.origin
         origin.options(self.name, **self._options())
         object.__setattr__(self, "name", datasets.normalize(self.name))
-        words = {("default",): ("crop_area(0.08)" if origin.streamed else "crop(4)", "flip"), ("none",): ()}
+        words: dict[tuple[str, ...], tuple[str, ...]] = {
+            ("default",): ("crop_area(0.08)" if origin.streamed else "crop(4)", "flip"), ("none",): (),
+        }  # fmt: skip
         augment = tuple(map(augmentations.normalize, words.get(self.augment, self.augment)))
         parse(augment, streamed=origin.streamed)
         object.__setattr__(self, "augment", augment)
@@ -359,7 +362,18 @@ class Config(_Checked):
     seed: int = 0
     """Everything random follows from it: initial parameters, order, augmentation."""
     workdir: str | None = None
-    """Where the run is written; None makes a new folder below runs/."""
+    """Where the run is written; None: on the command line, a new folder below runs/."""
+
+    @property
+    def folder(self) -> Path:
+        """The workdir.
+
+        Raises:
+            InputError: if it is None.
+        """
+        if self.workdir is None:
+            raise InputError("workdir: name the folder of the run, as in Config(workdir=...)")
+        return Path(self.workdir)
 
     def check(self):
         if self.workdir is not None:

@@ -4,7 +4,8 @@ import contextlib
 import io
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Generator
+from typing import Any
 
 import jax
 
@@ -14,7 +15,7 @@ _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) i
 
 
 @contextlib.contextmanager
-def quiet(wanted: bool = True) -> Iterator[None]:
+def quiet(wanted: bool = True) -> Generator[None, None, None]:
     """While this is entered, `say` prints results alone."""
     before, _QUIET[0] = _QUIET[0], wanted
     try:
@@ -48,14 +49,14 @@ def note(text: str) -> None:
 class _Lossy(io.FileIO):
     """A file that loses what cannot be written: on a full disk, to a reader or a terminal that is gone."""
 
-    def write(self, data: bytes) -> int:
+    def write(self, data: Any, /) -> int:
         with contextlib.suppress(OSError):
             return super().write(data) or len(data)  # None: the reader is too slow, and the stream does not block
         return len(data)
 
 
 @contextlib.contextmanager
-def lossy() -> Iterator[None]:
+def lossy() -> Generator[None, None, None]:
     """Inside it, nothing that is printed can end the program: what cannot be written is lost.
 
     Characters that the encoding of a stream lacks are escaped. Streams that were replaced before, as in a notebook, are

@@ -39,7 +39,7 @@ def has_seeds(mesh: Mesh) -> bool:
 
 def seed_array(seeds: Sequence[int], mesh: Mesh) -> np.ndarray:
     """The seeds as a program takes them: uint32, [seeds] on a mesh of seeds, else a single number."""
-    return np.uint32(seeds if has_seeds(mesh) else seeds[0])
+    return np.array(seeds if has_seeds(mesh) else seeds[0], np.uint32)
 
 
 def spread(program: Callable[..., Any], mesh: Mesh, specs: tuple[Any, ...]) -> Callable[..., Any]:

@@ -1,6 +1,6 @@
 """Steppers as the numerical methods they claim to be."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -10,12 +10,14 @@ from jax import lax
 from lmjax.errors import InputError
 from lmjax.steppers import State, StepInfo, Stepper, rk4
 
+Field = Callable[[State], State]
+
 _RK4 = rk4()
 
 
 def odeint(
     stepper: Stepper,
-    field: Callable[[State], State] | tuple[Callable[[State], State], ...],
+    field: Field | Sequence[Field],
     u0: State,
     *,
     t1: float | jax.Array,
@@ -23,7 +25,7 @@ def odeint(
     coef: Any = None,
     start: Stepper | None = _RK4,
 ) -> State:
-    """Integrates u' = F(u) from t = 0 to t1 with a fixed step h = t1 / steps.
+    """Integrate u' = F(u) from t = 0 to t1 with a fixed step h = t1 / steps.
 
     The branches are f = c h F, with c the damping of the scheme, so that every scheme integrates the same equation:
     `lm` with coefficient k, which by itself integrates (1 + k) u' = F, is given (1 + k) h F.
@@ -46,6 +48,30 @@ def odeint(
         InputError: if steps is not a whole number from 1, if coefficients are missing or given to a scheme that has
             none, or if the fields or the start do not fit the scheme.
     """
+    _require_fitting(stepper, steps, coef, start)
+    fields, damping = _fields(stepper, field), stepper.known.damping(coef)
+    if isinstance(damping, float) and damping == 0:
+        raise InputError(f"odeint: {stepper.name} integrates u'' = F(u), not u' = F(u)")
+    h = t1 / steps
+    fs = tuple(_increment(F, h * damping) for F in fields)
+    u = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), u0)
+    history, startup = stepper.init(u), 0
+
+    def step(carry, n):
+        # Without a key: odeint is deterministic.
+        return stepper.step(fs, *carry, coef, StepInfo(None, n, steps)), None
+
+    if start is not None and stepper.known.steps_back:
+        startup = min(stepper.known.steps_back, steps)
+        for n in range(startup):
+            # The history after a step does not depend on where the step arrives, so it comes from the scheme itself.
+            (_, history), _ = step((u, history), n)
+            u, _ = start.step((_increment(fields[0], h),) * start.evaluations, u, (), None)
+    (u, _), _ = lax.scan(step, (u, history), jnp.arange(startup, steps))
+    return u
+
+
+def _require_fitting(stepper: Stepper, steps: int, coef: Any, start: Stepper | None) -> None:
     for scheme in (stepper, *([] if start is None else [start])):
         if not isinstance(scheme, Stepper):
             raise InputError(f"odeint: a scheme must be a Stepper, such as steppers.rk4(), got {scheme!r}")
@@ -59,38 +85,17 @@ def odeint(
         raise InputError(
             f"odeint: start must be a one-step scheme for one field, without coefficients; got {start.name}"
         )
-    if isinstance(field, list):
-        field = tuple(field)
-    if isinstance(field, tuple) and len(field) != stepper.evaluations:
-        raise InputError(f"odeint: {stepper.name} takes {stepper.evaluations} fields, one a branch, got {len(field)}")
-    if stepper.parts > 1 and not isinstance(field, tuple):
+
+
+def _fields(stepper: Stepper, field: Field | Sequence[Field]) -> tuple[Field, ...]:
+    """The field of each branch."""
+    if callable(field):
+        if stepper.parts == 1:
+            return (field,) * stepper.evaluations
         raise InputError(f"odeint: {stepper.name} takes a tuple of {stepper.evaluations} fields, one a branch, got one")
-
-    damping = stepper.known.damping(coef)
-    if isinstance(damping, float) and damping == 0:
-        raise InputError(f"odeint: {stepper.name} integrates u'' = F(u), not u' = F(u)")
-
-    h = t1 / steps
-    fields = field if isinstance(field, tuple) else (field,) * stepper.evaluations
-    fs = tuple(_increment(F, h * damping) for F in fields)
-    u = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), u0)
-    history = stepper.init(u)
-
-    startup = 0 if start is None else min(stepper.known.steps_back, steps)
-
-    def info(n):
-        return StepInfo(None, n, steps)  # without a key: odeint is deterministic
-
-    for n in range(startup):
-        # The history after a step does not depend on where the step arrives, so it comes from the scheme itself.
-        _, history = stepper.step(fs, u, history, coef, info(n))
-        u, _ = start.step((_increment(fields[0], h),) * start.evaluations, u, (), None)
-
-    def step(carry, n):
-        return stepper.step(fs, *carry, coef, info(n)), None
-
-    (u, _), _ = lax.scan(step, (u, history), jnp.arange(startup, steps))
-    return u
+    if len(field) != stepper.evaluations:
+        raise InputError(f"odeint: {stepper.name} takes {stepper.evaluations} fields, one a branch, got {len(field)}")
+    return tuple(field)
 
 
 def _increment(field, h):

@@ -14,7 +14,9 @@ import optax
 from lmjax.errors import InputError
 from lmjax.registry import Registry
 
-registry = Registry("optimizer", optax.GradientTransformation, example="adamw(b2=0.95)")
+registry: Registry["optax.GradientTransformation | Rule"] = Registry(
+    "optimizer", optax.GradientTransformation, example="adamw(b2=0.95)"
+)
 register, normalize = registry.register, registry.normalize
 
 

@@ -11,20 +11,25 @@ import re
 import sys
 import types
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from numbers import Real
-from typing import Any, Literal, NamedTuple
+from typing import Any, Generic, Literal, NamedTuple, TypeVar, overload
 
 from lmjax.errors import InputError, unknown
 
-KINDS: dict[str, "Registry"] = {}
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
+
+KINDS: dict[str, "Registry[Any]"] = {}
 """Every registry by the plural of its kind, in the order in which they were made."""
 
 _HYPHENS = re.compile(r"""('(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*")|(?<=[A-Za-z0-9])-(?=[A-Za-z])""")
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 # What `ast` raises for text that is no expression, or one too long or too deeply nested for it.
 _NO_EXPRESSION = (SyntaxError, ValueError, TypeError, MemoryError, RecursionError)
-_WORDS = {float: "a finite number", int: "a whole number", bool: "True or False", str: "a string"}
+_WORDS = {
+    float: "a finite number", int: "a whole number", bool: "True or False", str: "a string", types.NoneType: "None",
+}  # fmt: skip
 
 
 class Part(NamedTuple):
@@ -35,7 +40,7 @@ class Part(NamedTuple):
     summary: str
 
 
-class Registry:
+class Registry(Generic[T]):
     """The parts of one kind.
 
     Args:
@@ -46,12 +51,17 @@ class Registry:
         hint: what to add where a name is unknown.
     """
 
-    def __init__(self, kind: str, makes: type = object, *, example: str, plural: str | None = None, hint: str = ""):
-        self.kind, self.makes, self.example, self._hint = kind, makes, example, hint
-        self._makers: dict[str, Callable[..., Any]] = {}
+    def __init__(self, kind: str, makes: Any = object, *, example: str, plural: str | None = None, hint: str = ""):
+        self.kind, self.example, self._hint = kind, example, hint
+        self._words = _WORDS | {makes: f"a {kind} such as {example}"}
+        self._makers: dict[str, Callable[..., T]] = {}
         KINDS[plural or f"{kind}s"] = self
 
-    def register(self, make: Callable[..., Any] | None = None, *, name: str | None = None) -> Callable[..., Any]:
+    @overload
+    def register(self, make: F, *, name: str | None = None) -> F: ...
+    @overload
+    def register(self, *, name: str | None = None) -> Callable[[F], F]: ...
+    def register(self, make: Any = None, *, name: str | None = None) -> Any:
         """Add a part: the decorator of the function that makes it.
 
         Args:
@@ -71,28 +81,7 @@ class Registry:
             raise InputError(f"{self.kind} {key!r}: is no name: use letters, digits and _, as in register(name=...)")
         if key in self._makers and _ours(self._makers[key]) and not _ours(make):
             raise InputError(f"lmjax has a {self.kind} named {key!r}: choose another name")
-        self._makers[key] = self._checked(make, key)
-        return self._makers[key]
-
-    def _checked(self, make, name):
-        signature, made = inspect.signature(make), functools.lru_cache(None, typed=True)(make)
-
-        @functools.wraps(make)
-        def checked(*arguments, **options):
-            bound, hints = signature.bind(*arguments, **options), typing.get_type_hints(make)
-            bound.apply_defaults()
-            for key, given in bound.arguments.items():
-                starred = signature.parameters[key].kind is inspect.Parameter.VAR_POSITIONAL
-                for value in given if starred else (given,):
-                    if key in hints and not _fits(value, hints[key]):
-                        raise InputError(f"{name}: {key} must be {self._must(hints[key])}, got {value!r}")
-            given, named = _frozen(bound.args), {key: _frozen(value) for key, value in bound.kwargs.items()}
-            try:
-                hash((given, *named.values()))
-            except TypeError:  # the cache cannot tell it from others
-                return make(*given, **named)
-            return made(*given, **named)
-
+        self._makers[key] = checked = _checked(make, key, self._words)
         return checked
 
     def names(self) -> tuple[str, ...]:
@@ -103,18 +92,18 @@ class Registry:
         """The names that are a part by themselves, without arguments."""
         return tuple(name for name, make in self._makers.items() if _needs_nothing(make))
 
-    def maker(self, name: str) -> Callable[..., Any]:
+    def maker(self, name: str) -> Callable[..., T]:
         """The function that was registered under a name.
 
         Raises:
             InputError: for a name that is none, with the nearest ones, or with the kind that has it.
         """
-        try:
+        if name in self._makers:
             return self._makers[name]
-        except KeyError:
-            raise self._unknown(name) from None
+        other = [f" ({name!r} is one of the {plural})" for plural, known in KINDS.items() if name in known._makers]
+        raise InputError(f"{unknown(self.kind, name, self._makers)}{self._hint}{''.join(other[:1])}")
 
-    def get(self, text: str) -> Any:
+    def get(self, text: str) -> T:
         """The part of a name or a call: "lm", "poly(3)", "noise(lm, sigma=0.01)".
 
         Arguments are numbers, strings, True, False, None, tuples and lists of them, or other parts of the kind; a word
@@ -126,7 +115,7 @@ class Registry:
                 those of the part.
         """
         try:
-            expression = ast.parse(_with_underscores(text).strip(), mode="eval").body
+            expression = _parsed(text)
         except _NO_EXPRESSION:
             raise self._unreadable(text) from None
         if not isinstance(expression, (ast.Name, ast.Call)):
@@ -138,24 +127,16 @@ class Registry:
 
         Where the annotation is `str`, a word gets quotes: `tfds(mnist)` is `tfds('mnist')`.
         """
-        text = _with_underscores(text)
         try:
-            expression = ast.parse(text.strip(), mode="eval")
+            expression = _parsed(text)
             for call in ast.walk(expression):
-                if isinstance(call, ast.Call):
-                    self._quote(call)
+                if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id in self._makers:
+                    for word, hint in _arguments(call, self._makers[call.func.id]):
+                        if isinstance(word, ast.Name) and str in _options(hint):
+                            word.id = repr(word.id)  # written as it is
             return ast.unparse(expression)
         except _NO_EXPRESSION:
-            return text
-
-    def _quote(self, call):
-        make = self._makers.get(getattr(call.func, "id", None))
-        if make is None:
-            return
-        bound = inspect.signature(make).bind(*call.args, **{each.arg: each.value for each in call.keywords})
-        for key, word in bound.arguments.items():
-            if isinstance(word, ast.Name) and str in _options(typing.get_type_hints(make).get(key)):
-                word.id = repr(word.id)  # written as it is
+            return _with_underscores(text)
 
     def describe(self) -> Iterator[Part]:
         """What there is, for a list of parts."""
@@ -163,63 +144,86 @@ class Registry:
             summary = " ".join((inspect.getdoc(make) or "").partition("\n\n")[0].split())
             yield Part(name, _signature(make), summary)
 
-    def _value(self, expression, whole, hint=None):
+    def _value(self, expression: ast.expr, whole: str, hint: Any = None) -> Any:
         if isinstance(expression, ast.Name):
             if expression.id in _choices(hint) or str in _options(hint):
                 return expression.id
-            return self._make(expression.id, [], {}, whole)
+            return self._made(ast.Call(expression, [], []), expression.id, whole)
         if isinstance(expression, ast.Call) and isinstance(expression.func, ast.Name):
-            options = {keyword.arg: keyword.value for keyword in expression.keywords}
-            if len(options) < len(expression.keywords) or None in options:
-                raise InputError(f"{self.kind} {whole!r}: give each argument once, by its name")
-            return self._make(expression.func.id, expression.args, options, whole)
+            return self._made(expression, expression.func.id, whole)
         try:
             return ast.literal_eval(expression)
         except _NO_EXPRESSION:
             raise self._unreadable(whole) from None
 
-    def _make(self, name, arguments, options, whole):
+    def _made(self, call: ast.Call, name: str, whole: str) -> T:
         make = self.maker(name)
         try:
-            bound = inspect.signature(make).bind(*arguments, **options)
+            given = _arguments(call, make)
         except TypeError as error:
             raise InputError(f"{self.kind} {whole!r}: {error}; {name} takes {_signature(make)}") from None
-        hints, values = typing.get_type_hints(make), {}
-        for key, given in bound.arguments.items():
-            for expression in given if isinstance(given, tuple) else (given,):
-                values[expression] = self._value(expression, whole, hints.get(key))
+        values = {expression: self._value(expression, whole, hint) for expression, hint in given}
         try:
-            made = make(*map(values.get, arguments), **{key: values[each] for key, each in options.items()})
-            if made is None:
-                raise InputError(f"{self.kind} {whole!r}: its function returns nothing")
-            return made
+            made = make(*map(values.get, call.args), **{str(each.arg): values[each.value] for each in call.keywords})
         except InputError:
             raise
         except (TypeError, ValueError) as error:  # a string for a number, say
             raise InputError(f"{self.kind} {whole!r}: {name}: {error}") from None
+        if made is None:
+            raise InputError(f"{self.kind} {whole!r}: its function returns nothing")
+        return made
 
-    def _must(self, hint):
-        """What a value of an annotation is called."""
-        options = [option for option in _options(hint) if option is not type(None)]
-        words = [repr(choice) for choice in _choices(hint)]
-        words += [
-            f"a {self.kind} such as {self.example}"
-            if option is self.makes
-            else _WORDS.get(option, getattr(option, "__name__", str(option)))
-            for option in options
-            if typing.get_origin(option) is not Literal
-        ]
-        return " or ".join(words + ["None"] * (type(None) in _options(hint)))
-
-    def _unknown(self, name):
-        other = next((plural for plural, r in KINDS.items() if r is not self and name in r._makers), None)
-        error = f"{unknown(self.kind, name, self._makers)}{self._hint}"
-        return InputError(f"{error} ({name!r} is one of the {other})" if other else error)
-
-    def _unreadable(self, text):
+    def _unreadable(self, text: str) -> InputError:
         shown = text if len(text) <= 200 else f"{text[:200]}..."
         name = self.example.partition("(")[0]
         return InputError(f"{self.kind} {shown!r}: give a name such as {name}, or a call such as {self.example}")
+
+
+def _parsed(text: str) -> ast.expr:
+    return ast.parse(_with_underscores(text).strip(), mode="eval").body
+
+
+def _arguments(call: ast.Call, make: Callable[..., Any]) -> list[tuple[ast.expr, Any]]:
+    """The expressions that a call gives a function, each with the annotation of its parameter.
+
+    Raises:
+        TypeError: if the function does not take them.
+    """
+    named = {each.arg or "": each.value for each in call.keywords}
+    if len(named) < len(call.keywords) or "" in named:
+        raise TypeError("give each argument once, by its name")
+    hints = typing.get_type_hints(make)
+    return [(value, hints.get(key)) for key, value in _each(inspect.signature(make).bind(*call.args, **named))]
+
+
+def _each(bound: inspect.BoundArguments) -> Iterator[tuple[str, Any]]:
+    """The arguments of a call by the names of their parameters, starred ones one by one."""
+    for key, given in bound.arguments.items():
+        kind = bound.signature.parameters[key].kind
+        values = given if kind is inspect.Parameter.VAR_POSITIONAL else (given,)
+        for value in given.values() if kind is inspect.Parameter.VAR_KEYWORD else values:
+            yield key, value
+
+
+def _checked(make: Callable[..., T], name: str, words: Mapping[Any, str]) -> Callable[..., T]:
+    """A function that checks its arguments by their annotations, and remembers what it has made."""
+    signature, made = inspect.signature(make), functools.lru_cache(None, typed=True)(make)
+
+    @functools.wraps(make)
+    def checked(*arguments, **options):
+        bound, hints = signature.bind(*arguments, **options), typing.get_type_hints(make)
+        bound.apply_defaults()
+        for key, value in _each(bound):
+            if key in hints and not _fits(value, hints[key]):
+                raise InputError(f"{name}: {key} must be {_must(hints[key], words)}, got {value!r}")
+        given, named = _frozen(bound.args), {key: _frozen(value) for key, value in bound.kwargs.items()}
+        try:
+            hash((given, *named.values()))
+        except TypeError:  # the cache cannot tell it from others
+            return make(*given, **named)
+        return made(*given, **named)
+
+    return checked
 
 
 def _frozen(value: Any) -> Any:
@@ -260,6 +264,15 @@ def _choices(hint: Any) -> tuple[Any, ...]:
     return tuple(choice for literal in literals for choice in typing.get_args(literal))
 
 
+def _must(hint: Any, words: Mapping[Any, str]) -> str:
+    """What a value of an annotation is called."""
+    if len(options := _options(hint)) > 1:
+        return " or ".join(_must(option, words) for option in options)
+    if typing.get_origin(hint) is Literal:
+        return " or ".join(map(repr, typing.get_args(hint)))
+    return words.get(hint, getattr(hint, "__name__", str(hint)))
+
+
 def _fits(value: Any, hint: Any) -> bool:
     """True if a value is of an annotated type; what the annotation leaves open, the part itself decides."""
     options = _options(hint)
@@ -268,7 +281,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if typing.get_origin(hint) is Literal:
         return value in typing.get_args(hint)
     if hint is float:
-        return isinstance(value, Real) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
+        return issubclass(type(value), Real) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     if hint is int:  # more than 32 bits would count for ever
         return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
     if hint is None:

@@ -18,6 +18,7 @@ import sys
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import jax
 
@@ -42,6 +43,7 @@ Every supported version knows them. What they cost is a row of `python -m benchm
 CACHE_BYTES = 4 * 2**30
 """Largest size of the compilation cache, in bytes; beyond it, what was used longest ago is deleted."""
 
+_SETTINGS: Any = jax.config  # whose type lacks most of them
 _ADDRESS, _PROCESSES, _PROCESS = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES", "JAX_PROCESS_ID"
 
 
@@ -118,13 +120,13 @@ def set_flags(*, deterministic: bool = False) -> list[str]:
     wanted += DETERMINISTIC if deterministic else []
     added = [flag for flag in wanted if flag.partition("=")[0] not in names]
     if added:
-        os.environ["XLA_FLAGS"] = " ".join(filter(None, [present, *added]))
+        os.environ["XLA_FLAGS"] = " ".join([present, *added]).strip()
     return added
 
 
 def cpu_only() -> bool:
     """True if JAX will find nothing but a CPU here, as far as can be told without starting it."""
-    chosen = jax.config.jax_platforms or os.environ.get("JAX_PLATFORMS")
+    chosen = _SETTINGS.jax_platforms or os.environ.get("JAX_PLATFORMS")
     if chosen:
         return chosen == "cpu"
     plugins = importlib.metadata.entry_points(group="jax_plugins")
@@ -161,7 +163,7 @@ def cache_programs() -> Path | None:
     Returns:
         The folder; None if there is none, or if it was chosen elsewhere.
     """
-    if jax.config.jax_compilation_cache_dir is not None or not jax.config.jax_enable_compilation_cache:
+    if _SETTINGS.jax_compilation_cache_dir is not None or not _SETTINGS.jax_enable_compilation_cache:
         return None
     try:
         base = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -213,7 +215,7 @@ def join_processes(environment: Mapping[str, str] = os.environ) -> bool:
         InputError: if only some of the three variables are given, or no connection can be made.
     """
     given = [name for name in (_ADDRESS, _PROCESSES, _PROCESS) if environment.get(name)]
-    arguments = {}
+    arguments: dict[str, Any] = {}
     if _PROCESSES in given or _PROCESS in given:
         if missing := {_ADDRESS, _PROCESSES, _PROCESS} - set(given):
             raise InputError(f"{', '.join(given)} given without {', '.join(sorted(missing))}: give all three or none")

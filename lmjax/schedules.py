@@ -16,7 +16,7 @@ from lmjax.registry import Registry
 Course = Callable[[float, int], optax.Schedule]
 """From the highest rate and the number T of updates of the run to the rate of each update n = 0, 1, ..., T - 1."""
 
-registry = Registry("schedule", Callable, example="steps(0.5, 0.75)")
+registry: Registry[Course] = Registry("schedule", Callable, example="steps(0.5, 0.75)")
 register, normalize = registry.register, registry.normalize
 
 

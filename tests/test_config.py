@@ -8,6 +8,7 @@ import pytest
 
 from lmjax import InputError, steppers
 from lmjax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig, differences, from_dict, to_dict
+from lmjax.training import train, train_seeds
 
 
 def test_round_trip_through_json():
@@ -139,6 +140,13 @@ def test_round_trip_through_json():
 def test_what_is_wrong_is_named(make, message):
     with pytest.raises(InputError, match=re.escape(message)):
         make()
+
+
+def test_a_run_needs_a_folder(tmp_path):
+    for begin in (train, lambda config: train_seeds(config, [0, 1])):
+        with pytest.raises(InputError, match=r"workdir: name the folder of the run, as in Config\(workdir=\.\.\.\)"):
+            begin(Config())
+    assert Config(workdir=str(tmp_path)).folder == tmp_path
 
 
 def test_equal_configs_are_equal_however_written():

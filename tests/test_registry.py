@@ -32,6 +32,10 @@ def shapes(monkeypatch):
     def label(text: str, *, font: str | None = None) -> dict:
         return {"text": text, "font": font}
 
+    @shapes.register
+    def tags(**names: str) -> dict:
+        return names
+
     shapes.register(lambda: {}, name="no-thing")
     return shapes
 
@@ -46,6 +50,8 @@ def shapes(monkeypatch):
         ("label(box)", {"text": "box", "font": None}),
         ("label('a-b', font=sans-serif)", {"text": "a-b", "font": "sans_serif"}),
         ("""label("it's a-b\\"c-d", font='no-thing')""", {"text": "it's a-b\"c-d", "font": "no-thing"}),
+        ("tags(a=b, c='d e')", {"a": "b", "c": "d e"}),
+        ("tags", {}),
         ("no_thing", {}),
         ("no-thing()", {}),
         ("stack", {"stack": (), "gap": 0.5}),
@@ -61,15 +67,17 @@ def test_calls(shapes, call, part):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        ("bok(3)", "unknown shape 'bok': did you mean 'box'? known: box, label, no_thing, stack"),
+        ("bok(3)", "unknown shape 'bok': did you mean 'box'? known: box, label, no_thing, stack, tags"),
         ("box", "shape 'box': missing a required argument: 'side'; box takes (side, *, color='red')"),
         ("box(2.5)", "box: side must be a whole number, got 2.5"),
         ("box(3, color='green')", "box: color must be 'red' or 'dark_blue' or None, got 'green'"),
         ("box(3, color=green)", "unknown shape 'green'"),
+        ("tags(a=3)", "tags: names must be a string, got 3"),
         ("label(3)", "label: text must be a string, got 3"),
         ("label(font=sans)", "shape 'label(font=sans)': missing a required argument: 'text'"),
         ("stack(3)", "stack: parts must be a shape such as box(3), got 3"),
-        ("lm", "unknown shape 'lm': known: box, label, no_thing, stack ('lm' is one of the steppers)"),
+        ("box(side=1, side=2)", "shape 'box(side=1, side=2)': give each argument once, by its name"),
+        ("lm", "unknown shape 'lm': known: box, label, no_thing, stack, tags ('lm' is one of the steppers)"),
         ("box(3).x", "shape 'box(3).x': give a name such as box, or a call such as box(3)"),
     ],
 )
@@ -94,12 +102,12 @@ def test_parts_of_lmjax_cannot_be_replaced_and_ones_own_can(shapes):
 
 
 def test_what_a_part_says_of_itself(shapes):
-    box, stack, _, nothing = shapes.describe()
+    box, stack, _, _, nothing = shapes.describe()
     assert box == ("box", "(side, *, color='red')", "A box.")
     assert stack == ("stack", "(*parts, gap=0.5)", "")
     assert nothing.name == "no_thing"
-    assert shapes.names() == ("box", "stack", "label", "no_thing")
-    assert shapes.plain() == ("stack", "no_thing")
+    assert shapes.names() == ("box", "stack", "label", "tags", "no_thing")
+    assert shapes.plain() == ("stack", "tags", "no_thing")
 
 
 @pytest.mark.parametrize("kind", registry.KINDS)

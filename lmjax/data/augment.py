@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.typing import DTypeLike
+from jax.typing import ArrayLike, DTypeLike
 
 from lmjax.errors import InputError
 from lmjax.registry import Registry
@@ -83,7 +83,7 @@ class Area(Augmentation):
     min_area: float
 
 
-augmentations = Registry("augmentation", Augmentation, example="crop(4)")
+augmentations: Registry[Augmentation] = Registry("augmentation", Augmentation, example="crop(4)")
 register = augmentations.register
 
 
@@ -274,6 +274,11 @@ def parse(texts: Sequence[str], *, streamed: bool) -> tuple[Augmentation, ...]:
     """
     parts = tuple(map(augmentations.get, texts))
     for n, (text, part) in enumerate(zip(texts, parts, strict=True)):
+        if not isinstance(part, Geometry | Pixels | Mixing | Area):
+            raise InputError(
+                f"data.augment: {text}: its function must return a Geometry, Pixels, Mixing or Area of "
+                f"lmjax.data.augment, not {type(part).__name__}"
+            )
         if streamed and augmentations.normalize(text).startswith("crop("):
             raise InputError(f"data.augment: {text} is for images in memory: photographs have crop_area(0.08)")
         if isinstance(part, Area) and not streamed:
@@ -314,10 +319,10 @@ class Pipeline:
                 )
         self.min_area = next((part.min_area for _, part in parts if isinstance(part, Area)), None)
         self._classes, self._mean = classes, np.asarray(mean, np.float32)
-        parts = [place for place in parts if not isinstance(place[1], Area)]
-        self._leading = list(itertools.takewhile(_is_geometry, parts))
-        self._rest = [place for place in parts[len(self._leading) :] if not isinstance(place[1], Mixing)]
-        self._mixing = [place for place in parts if isinstance(place[1], Mixing)]
+        one_by_one = [(n, part) for n, part in parts if isinstance(part, Geometry | Pixels)]
+        self._leading = list(itertools.takewhile(_is_geometry, one_by_one))
+        self._rest = one_by_one[len(self._leading) :]
+        self._mixing = [(n, part) for n, part in parts if isinstance(part, Mixing)]
 
     def __call__(
         self,
@@ -347,7 +352,8 @@ class Pipeline:
                 images = _move(list(group), key, images)
                 continue
             for n, part in group:
-                images = part.apply(jax.random.fold_in(key, n), images, self._mean)
+                if isinstance(part, Pixels):
+                    images = part.apply(jax.random.fold_in(key, n), images, jnp.asarray(self._mean))
         if not self._mixing:
             return images, labels
         mixtures = [functools.partial(part.apply, jax.random.fold_in(key, n)) for n, part in self._mixing]
@@ -366,7 +372,7 @@ def _move(parts, key, images, index=None):
     height, width = images.shape[1:3]
     batch = len(images) if index is None else len(index)
     rows, columns = (jnp.broadcast_to(jnp.arange(size)[None], (batch, size)) for size in (height, width))
-    seen_rows, seen_columns = True, True
+    seen_rows, seen_columns = jnp.array(True), jnp.array(True)
     for n, part in reversed(parts):  # from a place in the result back to one in the data set
         rows, columns = part.source(jax.random.fold_in(key, n), rows, columns, (height, width))
         seen_rows, seen_columns = seen_rows & _inside(rows, height), seen_columns & _inside(columns, width)
@@ -390,6 +396,6 @@ def epoch_order(key: jax.Array, epoch: jax.Array | int, size: int, batch: int) -
     return order[: steps * batch].reshape(steps, batch)
 
 
-def normalise(images: jax.Array, mean: jax.Array, std: jax.Array, dtype: DTypeLike = jnp.float32) -> jax.Array:
+def normalise(images: jax.Array, mean: ArrayLike, std: ArrayLike, dtype: DTypeLike = jnp.float32) -> jax.Array:
     """(images - mean) / std for each channel: uint8 [..., C] -> dtype [..., C], computed in float32."""
     return ((images.astype(jnp.float32) - mean) / std).astype(dtype)

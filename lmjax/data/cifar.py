@@ -19,8 +19,8 @@ from lmjax.data.memory import into_memory
 from lmjax.errors import InputError, optional_import
 
 # Channel means and standard deviations as the authors of LM-ResNet have them, for both data sets.
-_MEAN = np.float32([0.4914, 0.4822, 0.4465]) * 255
-_STD = np.float32([0.2023, 0.1994, 0.2010]) * 255
+_MEAN = np.array([0.4914, 0.4822, 0.4465], np.float32) * 255
+_STD = np.array([0.2023, 0.1994, 0.2010], np.float32) * 255
 _PIXELS = 3 * 32 * 32
 
 
@@ -152,9 +152,9 @@ def _from_archive(name: str, archive: Archive, path: Path) -> Dataset:
         with tarfile.open(path, "r:gz") as tar:
             wanted = {f"{archive.folder}/{file}" for file in (*archive.train, *archive.test, archive.names)}
             content = {
-                member.name: tar.extractfile(member).read()
+                member.name: file.read()
                 for member in tar
-                if member.isfile() and member.name in wanted
+                if member.isfile() and member.name in wanted and (file := tar.extractfile(member))
             }
     except (tarfile.TarError, zlib.error, EOFError, OSError) as error:
         raise InputError(f"{path}: cannot be read as a tar.gz archive ({error}): {again}") from error

@@ -25,6 +25,10 @@ class Split:
         return len(self.labels)
 
 
+def _left_out() -> np.ndarray:
+    return np.empty(0, np.float32)
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Dataset:
     """A data set for classification that fits in memory.
@@ -33,7 +37,8 @@ class Dataset:
         name: what to call it in logs.
         train, test: its two splits, of one image shape.
         classes: the name of each label.
-        mean, std: of the training images' channels, in the units of a pixel (0 to 255); float32 [C]. None: computed.
+        mean, std: of the training images' channels, in the units of a pixel (0 to 255); float32 [C]; computed if left
+            out.
         broken: the places of images that could not be decoded, and were left out.
     """
 
@@ -41,8 +46,8 @@ class Dataset:
     train: Split
     test: Split
     classes: tuple[str, ...]
-    mean: np.ndarray | None = None
-    std: np.ndarray | None = None
+    mean: np.ndarray = dataclasses.field(default_factory=_left_out)
+    std: np.ndarray = dataclasses.field(default_factory=_left_out)
     broken: tuple[str, ...] = ()
 
     def __post_init__(self):
@@ -66,7 +71,7 @@ class Dataset:
                 f"{self.name}: training images are {self.train.images.shape[1:]} and test images "
                 f"{self.test.images.shape[1:]} (height, width, channels): bring them to one size, as in folder(32)"
             )
-        if self.mean is None or self.std is None:
+        if not (self.mean.size and self.std.size):
             for key, value in zip(("mean", "std"), _channel_statistics(self.train.images), strict=True):
                 object.__setattr__(self, key, value)
 
@@ -102,4 +107,4 @@ def _channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         mean.append(m)
         std.append(np.sqrt(counts @ (values - m) ** 2 / counts.sum()))
     # A channel that never varies carries nothing; dividing by 1 leaves it at zero.
-    return np.float32(mean), np.float32([s if s > 0 else 1.0 for s in std])
+    return np.array(mean, np.float32), np.array([s if s > 0 else 1.0 for s in std], np.float32)

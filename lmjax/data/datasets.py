@@ -60,7 +60,7 @@ def _key(name: str) -> str:
     return "dir" if name == "directory" else name
 
 
-registry = Registry(
+registry: Registry[Origin] = Registry(
     "data set", Origin, example="folder(32)", plural="datasets",
     hint='; what tensorflow-datasets has prepared is "tfds(NAME)"',
 )  # fmt: skip
@@ -211,15 +211,17 @@ def photographs(
         val_split: as in `folder`.
     """
     _check("photographs", size, val_split)
+    place: Callable[[Any], Path] = require_directory
     if tfds is not None:
         prepared.require_name("photographs", tfds)
+        place = functools.partial(prepared.require, tfds)
 
     def load(
         directory: str | Path | None, on_error: str = "stop", workers: int | None = None, threads: int | None = None
     ) -> Photographs:
         return load_photographs(
-            require_directory(directory) if tfds is None else prepared.require(tfds, directory), size, name=tfds,
-            val_split=val_split, decoder=decoder, skip=on_error == "skip", workers=workers, threads=threads,
+            place(directory), size, name=tfds, val_split=val_split, decoder=decoder, skip=on_error == "skip",
+            workers=workers, threads=threads,
         )  # fmt: skip
 
     return Origin(load if tfds is None else functools.partial(load, directory=None), streamed=True)

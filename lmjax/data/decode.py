@@ -93,7 +93,7 @@ class TurboImage:
         try:
             height, width, colours, _ = self._jpeg.decode_jpeg_header(data)
         except ValueError:  # no JPEG, or broken already in its header, which Pillow will say
-            colours = None
+            height, width, colours = 0, 0, None
         if colours in ("YCbCr", "RGB", "Gray") and width * height <= _LARGEST:
             self.size = (width, height)
         else:

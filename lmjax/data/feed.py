@@ -35,6 +35,8 @@ class Feed(Protocol):
     train_example: Any
     test_example: Any
     longest: int | None
+    train_specs: Any
+    test_specs: Any
 
     def train_arrays(self, step: int, dispatches: Sequence[int]) -> Iterable[Any]:
         """For programs that make so many steps each, beginning at `step`, within an epoch."""
@@ -85,5 +87,6 @@ def create_feed(config: Config, dataset: Dataset | Photographs, mesh: Mesh, seed
         )
     # Every batch of the evaluation is full; what pads the last one is not counted.
     test_batch = math.ceil(min(config.train.eval_batch_size, len(dataset.test)) / devices) * devices
-    kind = Streamed if isinstance(dataset, Photographs) else Resident
-    return kind(config, dataset, mesh, test_batch, seeds)
+    if isinstance(dataset, Photographs):
+        return Streamed(config, dataset, mesh, test_batch, seeds)
+    return Resident(config, dataset, mesh, test_batch, seeds)

@@ -37,7 +37,7 @@ class Files:
         for name in class_names(folder):
             if name not in classes:
                 raise InputError(f"{folder / name}: a class that {folder.with_name('train')} does not have")
-        paths, self.labels = [], []
+        paths, labels = [], []
         self.unused = collections.Counter(
             "files beside class folders"
             for name in _listed(folder)
@@ -55,11 +55,11 @@ class Files:
             if not found:
                 raise InputError(f"{folder / name}: holds no images ({', '.join(_SUFFIXES)}){_hint(folder / name)}")
             paths += [os.path.join(name, file) for file in found]
-            self.labels += [label] * len(found)
+            labels += [label] * len(found)
         self.folder = str(folder)
         # One array each: a million strings would be copied one by one to every process that decodes.
         self._paths = np.array([os.fsencode(path) for path in paths])
-        self.labels = np.int32(self.labels)
+        self.labels = np.array(labels, np.int32)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -115,7 +115,7 @@ def open_folder(root: Path, tests: tuple[str, ...], val_split: float | None) -> 
         rest = unused.total() - sum(count for _, count in unused.most_common(_KINDS))
         note(f"note: {root}: not used are {', '.join(named)}{f' and {rest} others' if rest else ''}")
     return classes, *hold_out(
-        train, *test or (None,), val_split, root, f"folder {' or '.join(map(repr, found or tests))}"
+        train, test[0] if test else None, val_split, root, f"folder {' or '.join(map(repr, found or tests))}"
     )
 
 

@@ -59,7 +59,7 @@ def _decoded(source: Source, size: int | None) -> tuple[Split, list[tuple[str, s
         except BrokenImage as error:
             return None, str(error)
 
-    images, labels, broken = np.zeros((0, 1, 1, 3), np.uint8), [], []
+    images, labels, broken, first = np.zeros((0, 1, 1, 3), np.uint8), [], [], 0
     with concurrent.futures.ThreadPoolExecutor(devices.cores()) as pool:  # decoding releases the interpreter's lock
         try:
             for i, (image, label) in enumerate(pool.map(decode, range(len(source)))):
@@ -78,7 +78,7 @@ def _decoded(source: Source, size: int | None) -> tuple[Split, list[tuple[str, s
         except BaseException:
             pool.shutdown(cancel_futures=True)
             raise
-    return Split(images[: len(labels)], np.int32(labels)), broken
+    return Split(images[: len(labels)], np.array(labels, np.int32)), broken
 
 
 def _room(source: Source, image: np.ndarray) -> np.ndarray:

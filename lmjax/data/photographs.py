@@ -16,8 +16,8 @@ from lmjax.data.source import Source
 from lmjax.errors import InputError
 
 # ImageNet's channel means and standard deviations as most recipes have them.
-_MEAN = np.float32([0.485, 0.456, 0.406]) * 255
-_STD = np.float32([0.229, 0.224, 0.225]) * 255
+_MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
+_STD = np.array([0.229, 0.224, 0.225], np.float32) * 255
 
 RESIZED = "resized.json"  # what `lmjax.prepare resize` leaves in a folder that it has written
 

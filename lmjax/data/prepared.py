@@ -19,6 +19,7 @@ import shlex
 import threading
 from pathlib import Path
 from types import SimpleNamespace
+from typing import NamedTuple
 
 import numpy as np
 
@@ -30,6 +31,7 @@ from lmjax.errors import InputError, optional_import
 _INFO = "dataset_info.json"  # the last file that TFDS writes
 _NAME = re.compile(r"\w+(/\w[\w.+-]*)?", re.ASCII)
 _VERSION = re.compile(r"\d+\.\d+\.\d+")
+_AGAIN = "prepare the data set again, or name another data.dir"
 _IMAGE = "tensorflow_datasets.core.features.image_feature.Image"
 _LABEL = "tensorflow_datasets.core.features.class_label_feature.ClassLabel"
 
@@ -162,6 +164,8 @@ class Records:
             raise IndexError(i)
         file = self.files[bisect.bisect_right(self._ends, i)]
         try:
+            # Protobuf makes the class when it is imported.
+            # pyrefly: ignore[missing-attribute]
             values = tf_example_pb2.Example.FromString(self._records[i]).features.feature
         except Exception as error:  # a broken file makes the readers of others raise whatever they stumble over
             raise _unreadable(file, error) from error
@@ -233,7 +237,7 @@ def _index(file: str, length: int) -> np.ndarray:
         raise _unreadable(file, error.strerror) from error
     if len(offsets) <= length or offset != size:
         raise _unreadable(file, f"it should hold {length} whole records, and is cut short or damaged")
-    return np.int64(offsets)
+    return np.array(offsets, np.int64)
 
 
 def _check_array_record(file: str, length: int) -> None:
@@ -299,23 +303,58 @@ def load(
     optional_import(
         "tensorflow_datasets", package="tensorflow-datasets", purpose=f"reading {directory}, prepared by it,"
     )
-    again = "prepare the data set again, or name another data.dir"
+    info = _info(directory)
+    if name is not None and name not in (info.name, info.name.partition("/")[0]):
+        raise InputError(f"{directory} holds {info.name}, not {name}: name another data.dir")
+    if "train" not in info.splits:
+        raise InputError(f"{directory}: has no split 'train', only {', '.join(info.splits) or '(none)'}: {_AGAIN}")
+    if info.file_format not in ("array_record", "tfrecord"):
+        raise InputError(
+            f"{directory}: the format {info.file_format} cannot be read here: prepare {info.name} again with "
+            "file_format='array_record'"
+        )
+    tested = [split for split in tests if split in info.splits][:1]
+    used = {split: info.splits[split] for split in ("train", *tested)}
+    for split, (_, lengths) in used.items():
+        if not sum(lengths):
+            raise InputError(f"{directory}: the split {split!r} is empty: {_AGAIN}")
+    # The readers close none of them, and ImageNet has more than a thousand.
+    allow_open_files(sum(len(files) for files, _ in used.values()))
+    count = len(info.classes)
+    train, *test = (Records(directory, split, *shards, count, info.file_format) for split, shards in used.items())
+    part = f"split {' or '.join(map(repr, tested or tests))}"
+    return Prepared(info.name, info.classes, *hold_out(train, test[0] if test else None, val_split, directory, part))
+
+
+class _Info(NamedTuple):
+    """The description of a data set, from the files beside its records."""
+
+    name: str  # with that of its variant: "imagenet_resized/32x32"
+    file_format: str
+    splits: dict[str, tuple[list[str], list[int]]]  # files, and the number of records in each
+    classes: tuple[str, ...]
+
+
+def _info(directory: Path) -> _Info:
+    """The description of images with one label each.
+
+    Raises:
+        InputError: if it is not whole, or of something else.
+    """
     try:
         info = json.loads(files.read(directory / _INFO))
-        whole, file_format = (
-            "/".join(filter(None, (info["name"], info.get("configName")))),
-            info.get("fileFormat") or "tfrecord",
-        )
+        name = "/".join(filter(None, (info["name"], info.get("configName"))))
+        file_format = info.get("fileFormat") or "tfrecord"
         splits = {
             split["name"]: _shards(directory, info["name"], file_format, split) for split in info.get("splits", [])
         }
         _, features = _feature(json.loads(files.read(directory / "features.json")))
         features = features.get("features", features)
-        if not all(map(str.isprintable, (whole, file_format, *splits, *features))):
+        if not all(map(str.isprintable, (name, file_format, *splits, *features))):
             raise ValueError("a name in it cannot be printed")
         kinds = {key: _feature(features[key]) for key in ("image", "label") if key in features}
         if [kind for kind, _ in kinds.values()] != [_IMAGE, _LABEL]:
-            raise InputError(f"{directory}: holds no images with one label each; {whole} has {', '.join(features)}")
+            raise InputError(f"{directory}: holds no images with one label each; {name} has {', '.join(features)}")
         (_, image), (_, label) = kinds.values()
         dtype, count = image["dtype"], int(label.get("numClasses") or label["num_classes"])
         classes = _class_names(directory / "label.labels.txt", count)
@@ -323,30 +362,12 @@ def load(
         raise
     except Exception as error:  # whatever else the files hold than they should
         reason = " ".join(f"{type(error).__name__}: {error}".split())  # some say it in several lines
-        raise InputError(f"{directory}: is only half prepared, or damaged ({reason}): {again}") from error
+        raise InputError(f"{directory}: is only half prepared, or damaged ({reason}): {_AGAIN}") from error
     if len(classes) != count:
-        raise InputError(f"{directory}: has names for {len(classes)} of its {count} classes: {again}")
+        raise InputError(f"{directory}: has names for {len(classes)} of its {count} classes: {_AGAIN}")
     if dtype != "uint8":
         raise InputError(f"{directory}: its images are {dtype!r}, not of 8 bits")
-    if name is not None and name not in (whole, info["name"]):
-        raise InputError(f"{directory} holds {whole}, not {name}: name another data.dir")
-    if "train" not in splits:
-        raise InputError(f"{directory}: has no split 'train', only {', '.join(splits) or '(none)'}: {again}")
-    if file_format not in ("array_record", "tfrecord"):
-        raise InputError(
-            f"{directory}: the format {file_format} cannot be read here: prepare {whole} again with "
-            "file_format='array_record'"
-        )
-    tested = [split for split in tests if split in splits][:1]
-    used = {split: splits[split] for split in ("train", *tested)}
-    for split, (_, lengths) in used.items():
-        if not sum(lengths):
-            raise InputError(f"{directory}: the split {split!r} is empty: {again}")
-    # The readers close none of them, and ImageNet has more than a thousand.
-    allow_open_files(sum(len(files) for files, _ in used.values()))
-    train, *test = (Records(directory, split, *shards, count, file_format) for split, shards in used.items())
-    part = f"split {' or '.join(map(repr, tested or tests))}"
-    return Prepared(whole, classes, *hold_out(train, *test or (None,), val_split, directory, part))
+    return _Info(name, file_format, splits, classes)
 
 
 def _shards(directory: Path, name: str, file_format: str, split: dict) -> tuple[list[str], list[int]]:

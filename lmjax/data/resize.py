@@ -7,7 +7,7 @@ import json
 import math
 import os
 import stat
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +17,7 @@ from lmjax import files
 from lmjax.data.decode import BrokenImage, PillowImage
 from lmjax.data.folder import Files, class_names, is_image
 from lmjax.data.photographs import RESIZED, Photographs
-from lmjax.data.source import Source
+from lmjax.data.source import Source, Subset
 from lmjax.errors import InputError
 
 _LONGEST = 65500  # pixels of a side of a JPEG file, to libjpeg
@@ -53,69 +53,103 @@ def resize(
         InputError: if an image cannot be decoded or encoded, the photographs are smaller copies themselves, or the
             folder cannot be written, or holds something else, a copy of other photographs for example.
     """
-    _require(shorter_side >= 1, f"--shorter-side: must be at least 1 pixel, got {shorter_side}")
-    _require(1 <= quality <= 95, f"--quality: must be from 1 to 95, got {quality}")
-    _require(
-        photographs.resized is None or shorter_side <= photographs.resized,
-        f"--shorter-side {shorter_side}: {photographs.directory} is a smaller copy itself, of {photographs.resized} "
-        "pixels: make this one from the originals",
-    )
-    source = Path(photographs.directory)
-    _require(source not in target.resolve().parents, f"--to {target}: lies in the photographs themselves, {source}")
-    classes = photographs.classes
-    _require(len(set(classes)) == len(classes), f"{photographs.name}: several classes have the same name: rename them")
-    splits = {"train": photographs.train, "val": photographs.test}
-    labels = {split: np.full(len(source), -1) for split, source in splits.items()}  # of what is in the copy
-    counts = {split: len(source) for split, source in splits.items()}
-    note = {"shorter_side": shorter_side, "quality": quality, "source": photographs.directory, "images": counts}
-    changed = {  # the images of a prepared data set have no times of their own
-        split: max(map(_changed, source.files)) for split, source in splits.items() if not isinstance(source, Files)
-    }
-
-    def write(item):
-        split, i = item
-        source = splits[split]
-        try:
-            labels[split][i] = _write(target / split, source, i, classes, changed.get(split), shorter_side, quality)
-        except BrokenImage as error:
-            verb = "encoded" if isinstance(error, _NotEncoded) else "decoded"
-            problem = f"{source.place(i)}: cannot be {verb} ({error})"
-            if skip:
-                return problem
-            raise InputError(f"{problem}: replace or delete it, or give --on-error skip") from error
-
-    total = sum(counts.values())
-    left_out = []
+    copy, left_out = _Copy(photographs, target, shorter_side, quality, skip), []
     try:
-        marker = files.inside(target, RESIZED)
-        if _finished(target, marker, note):
+        if copy.finished():
             return None
-        folders = [files.inside(target, split, name) for split in splits for name in classes]
-        files.make_folder(target)
-        files.write(marker, json.dumps(note | {"complete": False}) + "\n")
-        for folder in folders:
-            folder.mkdir(parents=True, exist_ok=True)
-        _compare((target / split, set(classes), class_names(target / split)) for split in splits)
-        items = ((split, i) for split in splits for i in range(counts[split]))
-        for done, problem in enumerate(_in_threads(write, items), start=1):
+        copy.begin()
+        for done, problem in enumerate(_in_threads(copy.write, copy.images()), start=1):
             if problem is not None:
                 left_out.append(problem)
-            if done % 100 == 0 or done == total:
-                progress(done, total)
-        _compare(
-            (folder, {_name(source, i) for i in np.flatnonzero(labels[split] == label)}, _images(folder))
-            for split, source in splits.items()
-            for label, folder in enumerate(target / split / name for name in classes)
-        )
-        if hasattr(os, "sync"):  # not on Windows; to sync a million files one by one would take hours
-            os.sync()
-        files.write(marker, json.dumps(note | {"complete": True}) + "\n")
+            if done % 100 == 0 or done == copy.total:
+                progress(done, copy.total)
+        copy.finish()
     except OSError as error:
         raise InputError(
             f"{error.filename2 or error.filename or target}: cannot be written ({error.strerror or error}); when that "
             "is mended, the same command goes on from here"
         ) from error
     return left_out
+
+
+class _Copy:
+    """A smaller copy that is being written; arguments and errors are those of `resize`."""
+
+    def __init__(self, photographs: Photographs, target: Path, shorter_side: int, quality: int, skip: bool):
+        source, classes = Path(photographs.directory), photographs.classes
+        _require(shorter_side >= 1, f"--shorter-side: must be at least 1 pixel, got {shorter_side}")
+        _require(1 <= quality <= 95, f"--quality: must be from 1 to 95, got {quality}")
+        _require(
+            photographs.resized is None or shorter_side <= photographs.resized,
+            f"--shorter-side {shorter_side}: {source} is a smaller copy itself, of {photographs.resized} pixels: make "
+            "this one from the originals",
+        )
+        _require(source not in target.resolve().parents, f"--to {target}: lies in the photographs themselves, {source}")
+        _require(
+            len(set(classes)) == len(classes), f"{photographs.name}: several classes have the same name: rename them"
+        )
+        self._target, self._classes, self._skip = target, classes, skip
+        self._size, self._quality = shorter_side, quality
+        self._splits = {"train": photographs.train, "val": photographs.test}
+        counts = {split: len(source) for split, source in self._splits.items()}
+        self.total = sum(counts.values())
+        self._labels = {split: np.full(count, -1) for split, count in counts.items()}  # of what is in the copy
+        self._note = {
+            "shorter_side": shorter_side, "quality": quality, "source": photographs.directory, "images": counts,
+        }  # fmt: skip
+        self._changed = {  # the images of a prepared data set have no times of their own
+            split: max(map(_changed, _files(source)))
+            for split, source in self._splits.items()
+            if not isinstance(source, Files)
+        }
+
+    @property
+    def _marker(self) -> Path:
+        return files.inside(self._target, RESIZED)
+
+    def finished(self) -> bool:
+        return _finished(self._target, self._marker, self._note)
+
+    def images(self) -> Iterator[tuple[str, int]]:
+        """Each image by its split and its number there."""
+        return ((split, i) for split, source in self._splits.items() for i in range(len(source)))
+
+    def begin(self) -> None:
+        """Make the folders, and mark them as unfinished."""
+        folders = [files.inside(self._target, split, name) for split in self._splits for name in self._classes]
+        files.make_folder(self._target)
+        files.write(self._marker, json.dumps(self._note | {"complete": False}) + "\n")
+        for folder in folders:
+            folder.mkdir(parents=True, exist_ok=True)
+        places = [self._target / split for split in self._splits]
+        _compare((place, set(self._classes), class_names(place)) for place in places)
+
+    def write(self, image: tuple[str, int]) -> str | None:
+        """Write an image, unless it is there; returns why it was left out."""
+        split, i = image
+        source = self._splits[split]
+        try:
+            self._labels[split][i] = _write(
+                self._target / split, source, i, self._classes, self._changed.get(split, 0), self._size, self._quality
+            )
+        except BrokenImage as error:
+            verb = "encoded" if isinstance(error, _NotEncoded) else "decoded"
+            problem = f"{source.place(i)}: cannot be {verb} ({error})"
+            if self._skip:
+                return problem
+            raise InputError(f"{problem}: replace or delete it, or give --on-error skip") from error
+        return None
+
+    def finish(self) -> None:
+        """Check that nothing else is there, and mark the copy as finished."""
+        _compare(
+            (folder, {_name(source, int(i)) for i in np.flatnonzero(self._labels[split] == label)}, _images(folder))
+            for split, source in self._splits.items()
+            for label, folder in enumerate(self._target / split / name for name in self._classes)
+        )
+        if hasattr(os, "sync"):  # not on Windows; to sync a million files one by one would take hours
+            os.sync()
+        files.write(self._marker, json.dumps(self._note | {"complete": True}) + "\n")
 
 
 def count(folder: Path) -> int:
@@ -192,7 +226,9 @@ def _in_threads(function: Callable, items: Iterator) -> Iterator:
             yield from pool.map(function, batch)
 
 
-def _write(folder, source: Source, index: int, classes, changed: float | None, shorter_side, quality) -> int:
+def _write(
+    folder: Path, source: Source, index: int, classes: Sequence[str], changed: float, shorter_side: int, quality: int
+) -> int:
     """Write one image, unless it is there; returns its label."""
     data = None
     if isinstance(source, Files):
@@ -215,6 +251,13 @@ def _name(source: Source, index: int) -> str:
     stem, suffix = os.path.splitext(name)
     # "a.png.JPEG" is what "a.png" becomes.
     return name if suffix.lower() in (".jpg", ".jpeg") and not is_image(stem) else f"{name}.JPEG"
+
+
+def _files(source: Source) -> Iterable[str]:
+    """The files that the images of a source come from."""
+    if isinstance(source, Subset):
+        return _files(source.source)
+    return getattr(source, "files", None) or map(source.place, range(len(source)))
 
 
 def _changed(file: str) -> float:

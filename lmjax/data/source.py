@@ -26,21 +26,21 @@ class Subset:
     """Some images of a source, in their order there.
 
     Args:
-        source: all images.
+        source: all images; also an attribute.
         numbers: which of them, int [N].
     """
 
     def __init__(self, source: Source, numbers: np.ndarray):
-        self._source, self._numbers = source, np.sort(numbers)
+        self.source, self._numbers = source, np.sort(numbers)
 
     def __len__(self) -> int:
         return len(self._numbers)
 
     def __getitem__(self, i: int) -> tuple[bytes, int]:
-        return self._source[int(self._numbers[i])]
+        return self.source[int(self._numbers[i])]
 
     def place(self, i: int) -> str:
-        return self._source.place(int(self._numbers[i]))
+        return self.source.place(int(self._numbers[i]))
 
 
 def hold_out(train: Source, test: Source | None, share: float | None, where: Path, part: str) -> tuple[Source, Source]:

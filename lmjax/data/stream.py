@@ -50,11 +50,9 @@ class Loader:
 
     def random(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """Image `index`, cropped at random, or its middle."""
-
-        def crop(image):
-            return image.crop(random_box(rng, *image.size, self.min_area), self.size)
-
-        cut, decode = (self._middle, PillowImage) if self.min_area is None else (crop, DECODERS[self.decoder])
+        cut, decode = self._middle, PillowImage
+        if self.min_area is not None:
+            cut, decode = functools.partial(self._crop, rng, self.min_area), DECODERS[self.decoder]
         tries = min(len(self.source), 100)
         for offset in range(tries):
             found = self._load((index + offset) % len(self.source), cut, decode)
@@ -74,6 +72,10 @@ class Loader:
             found = {"image": np.zeros((self.size, self.size, 3), np.uint8), "label": np.int32(-1)}
             return found | {"broken": np.int64(index if inside else -1)}
         return found | {"broken": np.int64(-1)}
+
+    def _crop(self, rng, min_area, image):
+        width, height = image.size
+        return image.crop(random_box(rng, width, height, min_area), self.size)
 
     def _middle(self, image):
         return image.centre(self.size, round(self.size * 256 / 224))

@@ -25,7 +25,7 @@ class Streamed:
     The next batch is on its way to the devices while they compute with one.
     """
 
-    longest = 1
+    longest: int | None = 1
     train_specs = test_specs = None  # seeds are trained one after another
 
     def __init__(self, config: Config, dataset: Photographs, mesh: Mesh, test_batch: int, seeds: Sequence[int]):
@@ -80,7 +80,7 @@ class _Channel:
         places = sharding.addressable_devices_indices_map((batch,))
         self._devices = list(places)
         rows = np.concatenate([np.arange(batch)[place] for place in places.values()])
-        self.stream = Stream(loader, batch, seed=seed, rows=rows)
+        self.stream = Stream(loader, batch, seed=seed, rows=rows.tolist())
         shape = (batch, loader.size, loader.size, 3)
         self.example = (
             jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=sharding),

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
-from lmjax.networks.options import Options
+from lmjax.networks.options import Options, chosen
 from lmjax.networks.stack import List, changed, changing
 from lmjax.steppers import StepInfo, Stepper
 
@@ -36,10 +36,11 @@ class Block(nnx.Module):
     """
 
     def __init__(self, options: Options, channels: int, *, rngs: nnx.Rngs):
-        self.stepper, self.after = options.stepper, options.after
+        self.stepper, self.after = chosen(options.stepper, "stepper"), options.after
+        branch = chosen(options.branch, "branch")
         width = channels // self.stepper.parts
         count = 1 if options.sharing == "all" else self.stepper.evaluations
-        self.branches = List([options.branch(width, width, options=options, rngs=rngs) for _ in range(count)])
+        self.branches = List([branch(width, width, options=options, rngs=rngs) for _ in range(count)])
         if options.sharing == "convolutions":
             for other in self.branches[1:]:
                 _share_convolutions(self.branches[0], other)

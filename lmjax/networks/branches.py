@@ -62,9 +62,9 @@ class Convolutions(nnx.Module):
         self, layers: Callable[[int, int], Sequence[tuple[int, int, int, int]]], cin: int, cout: int, *,
         stride: int = 1, options: Options = PUBLISHED, rngs: nnx.Rngs,
     ):  # fmt: skip
-        layers, post, dtype = layers(cout, stride), options.post, options.dtype
-        self.post, self.layers, self.function = post, len(layers), options.activation or relu()
-        for i, (cout, size, stride, groups) in enumerate(layers, start=1):
+        convolutions, post, dtype = layers(cout, stride), options.post, options.dtype
+        self.post, self.layers, self.function = post, len(convolutions), options.activation or relu()
+        for i, (cout, size, stride, groups) in enumerate(convolutions, start=1):
             if not post:
                 setattr(self, f"act{i}", Activation(cin, options, rngs=rngs))
             setattr(self, f"conv{i}", conv(cin, cout, size, stride=stride, groups=groups, dtype=dtype, rngs=rngs))

@@ -116,7 +116,7 @@ class Block(nnx.Module):
 
     def __call__(self, x: jax.Array, paths: DropPath | None = None, key: jax.Array | None = None) -> jax.Array:
         """All columns. `paths` weighs what is joined (None: the mean); dropout follows from `key` (None: none)."""
-        features = [x] * len(self.columns)
+        features, joined = [x] * len(self.columns), x
         for row in range(1, self.rows + 1):
             # A unit that spans twice as many rows ends half as often: these are always the deepest columns.
             ending = [c for c in range(len(self.columns)) if row % (self.rows >> c) == 0]
@@ -217,11 +217,14 @@ class FractalNet(nnx.Module):
         Raises:
             InputError: if a key is missing, if there is no such column, or if the images are too small.
         """
-        draws = self.random and not self.deterministic
-        if draws and key is None:
-            raise InputError(
-                "FractalNet draws random numbers in training: call model(images, key), or model.eval() first"
-            )
+        units = paths = None
+        if self.random and not self.deterministic:
+            if key is None:
+                raise InputError(
+                    "FractalNet draws random numbers in training: call model(images, key), or model.eval() first"
+                )
+            joins, units = jax.random.split(key)
+            paths = DropPath.draw(joins, columns=self.columns, drop=self.drop_path, whole=self.global_paths)
         if column is not None and column not in range(-self.columns, self.columns):
             raise InputError(f"FractalNet: column must be -1 or from 0 to {self.columns - 1}, got {column!r}")
         height, width = images.shape[1:3]
@@ -232,13 +235,10 @@ class FractalNet(nnx.Module):
                 f"halves them: give at least {smallest} x {smallest}, or fewer blocks (fractalnet2x3 has two)"
             )
         x = images
-        if draws:
-            joins, units = jax.random.split(key)
-            paths = DropPath.draw(joins, columns=self.columns, drop=self.drop_path, whole=self.global_paths)
         for i, block in enumerate(self.blocks):
-            key = jax.random.fold_in(units, i) if draws else None
+            key = None if units is None else jax.random.fold_in(units, i)
             if column is None:
-                x = block(x, paths.within(i) if draws else None, key)
+                x = block(x, None if paths is None else paths.within(i), key)
             else:
                 x = block.alone(x, column % self.columns, key)
         return self.head(jnp.mean(x.astype(jnp.promote_types(x.dtype, jnp.float32)), axis=(1, 2)))

@@ -7,7 +7,7 @@ import jax
 from flax import nnx
 
 from lmjax.errors import InputError, unknown
-from lmjax.networks.options import Options, names, registry
+from lmjax.networks.options import Builder, Options, names, registry
 
 # A family and its numbers as they are written in papers: resnet56, fractalnet3x4, resnext29_8x64d.
 _NAME = re.compile(r"([a-z]+)(\d{1,4})(?:x(\d{1,4})|_(\d{1,4})x(\d{1,4})d)?")
@@ -15,7 +15,7 @@ _CALL = re.compile(r"([a-z]+)\((\d{1,4})(?:, (\d{1,4}))?(?:, (\d{1,4}))?\)")
 _FORMS = ("{}{}", "{}{}x{}", "{}{}_{}x{}d")
 
 
-def get(name: str) -> Any:
+def get(name: str) -> Builder:
     """The builder of a network: "resnet56", "resnet(56)", "resnext29_8x64d", "vit(depth=6, patch=4, image=32)".
 
     Raises:
@@ -48,8 +48,8 @@ def create(name: str, *, rngs: nnx.Rngs, **options: Any) -> nnx.Module:
     build = get(name)
     if not isinstance(rngs, nnx.Rngs):
         raise InputError(f"network {name!r}: rngs must be an nnx.Rngs, such as nnx.Rngs(0), got {rngs!r}")
-    options = Options(**options)
-    return _initialized(lambda rngs: build(options, rngs), rngs)
+    chosen = Options(**options)
+    return _initialized(lambda rngs: build(chosen, rngs), rngs)
 
 
 def _initialized(make, rngs):
@@ -57,7 +57,7 @@ def _initialized(make, rngs):
     key = rngs.params()
     if isinstance(key, jax.core.Tracer):
         return make(nnx.Rngs(key))  # already inside a program
-    graph = None
+    graph: Any = None
 
     def variables(key):
         nonlocal graph

@@ -12,7 +12,7 @@ from lmjax import steppers
 from lmjax.errors import InputError
 from lmjax.networks.branches import Activation, Projection, Stem, basic
 from lmjax.networks.normalization import norm
-from lmjax.networks.options import PUBLISHED, Boundary, Kind, Options
+from lmjax.networks.options import PUBLISHED, Boundary, Kind, Options, chosen
 from lmjax.networks.stack import List
 from lmjax.networks.stage import Stage
 from lmjax.steppers import StepInfo, Stepper, euler
@@ -135,7 +135,7 @@ class Network(nnx.Module):
 
     def __init__(self, architecture: Architecture, options: Options = PUBLISHED, *, rngs: nnx.Rngs):
         a, o = architecture, architecture.complete(options)
-        self.stepper, self.deterministic = o.stepper, False
+        self.stepper, self.deterministic = chosen(o.stepper, "stepper"), False
         self.stream = jnp.promote_types(o.dtype, jnp.float32) if o.memory == "reversible" else o.dtype
         channels = tuple(max(1, round(c * o.width)) for c in a.channels)
         widths = (channels[0] if a.stem is None else max(1, round(a.stem * min(o.width, 1))), *channels)
@@ -144,13 +144,12 @@ class Network(nnx.Module):
             [
                 # Random numbers of its own, so that the options of one stage do not change what the next one draws.
                 Stage(
-                    o, *widths[i : i + 2], depth, stride=min(i + 1, 2), first=i == 0, rngs=nnx.Rngs(rngs.params())
+                    o, widths[i], widths[i + 1], depth, stride=min(i + 1, 2), first=i == 0, rngs=nnx.Rngs(rngs.params())
                 )
                 for i, depth in enumerate(a.depths)
             ]
         )  # fmt: skip
-        activates = a.activation is not None and not o.post
-        self.activation = a.activation(widths[-1], o, rngs=rngs) if activates else None
+        self.activation = None if a.activation is None or o.post else a.activation(widths[-1], o, rngs=rngs)
         self.pool = a.pool
         self.head = a.head(widths[-1], o, rngs=rngs)
 

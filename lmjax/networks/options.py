@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, Generic, Literal, TypeVar, get_args, overload
 
 import jax
 import jax.numpy as jnp
@@ -24,17 +24,41 @@ Normalization = Callable[..., nnx.Module]
 """Makes a normalization of [N, ..., channels], called as `kind(channels, dtype=dtype, rngs=rngs)`."""
 Activation = Callable[[jax.Array], jax.Array]
 """A function of each number, such as ReLU."""
+Builder = Callable[["Options", nnx.Rngs], nnx.Module]
+"""Makes a network that maps (images, key) to logits. One that has an attribute `stepper` takes others, too."""
+T = TypeVar("T")
+F = TypeVar("F", bound=Callable[..., Any])
 
-registry = Registry("network", example="resnet(56)")
-"""Builders of networks: `builder(options, rngs)` is a module that maps (images, key) to logits. One that has an
-attribute `stepper` takes others, too."""
-branches = Registry("branch", example="bottleneck(groups=8)", plural="branches")
-normalizations = Registry("normalization", example="group(8)")
-activations = Registry("activation", example="silu")
-shortcuts = Registry("shortcut", example="projection")
-PARTS = {"branch": branches, "normalization": normalizations, "activation": activations, "shortcut": shortcuts}
+registry: Registry[Builder] = Registry("network", example="resnet(56)")
+branches: Registry[Kind] = Registry("branch", example="bottleneck(groups=8)", plural="branches")
+normalizations: Registry[Normalization] = Registry("normalization", example="group(8)")
+activations: Registry[Activation] = Registry("activation", example="silu")
+shortcuts: Registry[Kind] = Registry("shortcut", example="projection")
+PARTS: dict[str, Registry[Any]] = {
+    "branch": branches, "normalization": normalizations, "activation": activations, "shortcut": shortcuts,
+}  # fmt: skip
 """By the name of an option, the registry that it chooses from."""
-_CHOICES = {"placement": Placement, "boundary": Boundary, "sharing": Sharing, "memory": Memory}
+_CHOICES: dict[str, Any] = {"placement": Placement, "boundary": Boundary, "sharing": Sharing, "memory": Memory}
+
+
+class NameOr(Generic[T]):
+    """A field that is set by a part, its name or its call, and holds the part, or None."""
+
+    def __init__(self, get: Callable[[str], T]):
+        self.get = get
+
+    def __set_name__(self, owner: type, name: str) -> None:
+        self.name = name
+
+    @overload
+    def __get__(self, options: None, owner: type) -> None: ...
+    @overload
+    def __get__(self, options: "Options", owner: type) -> T | None: ...
+    def __get__(self, options: "Options | None", owner: type) -> T | None:
+        return None if options is None else vars(options)[self.name]
+
+    def __set__(self, options: "Options", value: T | str | None) -> None:
+        vars(options)[self.name] = self.get(value) if isinstance(value, str) else value
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,15 +82,15 @@ class Options:
         InputError: for a value that cannot be, or a part that is none.
     """
 
-    stepper: Stepper | str | None = None
+    stepper: NameOr[Stepper] = NameOr(steppers.get)
     classes: int = 10
     cin: int = 3
     width: float = 1.0
-    branch: Kind | str | None = None
-    normalization: Normalization | str | None = None
-    activation: Activation | str | None = None
+    branch: NameOr[Kind] = NameOr(branches.get)
+    normalization: NameOr[Normalization] = NameOr(normalizations.get)
+    activation: NameOr[Activation] = NameOr(activations.get)
     placement: Placement = None
-    shortcut: Kind | str | None = None
+    shortcut: NameOr[Kind] = NameOr(shortcuts.get)
     boundary: Boundary = None
     zero_init: bool = False
     sharing: Sharing = "none"
@@ -75,9 +99,6 @@ class Options:
     memory: Memory = "stored"
 
     def __post_init__(self):
-        for key, known in {"stepper": steppers, **PARTS}.items():
-            if isinstance(getattr(self, key), str):
-                object.__setattr__(self, key, known.get(getattr(self, key)))
         object.__setattr__(self, "dtype", jnp.dtype(self.dtype))
         if self.stepper is not None and not isinstance(self.stepper, Stepper):
             raise InputError(f"network: stepper must be a Stepper, such as steppers.lm(), got {self.stepper!r}")
@@ -114,7 +135,18 @@ PUBLISHED = Options()
 _published: list[str] = []
 
 
-def family(*published: str) -> Callable[[Callable], Callable]:
+def chosen(part: T | None, name: str) -> T:
+    """A part of the options that a step cannot do without.
+
+    Raises:
+        InputError: if it is left out, as it may be where a network has its own.
+    """
+    if part is None:
+        raise InputError(f"networks: a step needs {name}: give it in the options, as in Options({name}=...)")
+    return part
+
+
+def family(*published: str) -> Callable[[F], F]:
     """Register a family of networks: the decorator of its builder.
 
     Args:
@@ -124,11 +156,11 @@ def family(*published: str) -> Callable[[Callable], Callable]:
     return registry.register
 
 
-def plain(known: Registry, name: str) -> Callable[[Callable], Callable]:
+def plain(known: Registry[Any], name: str) -> Callable[[F], F]:
     """Register a part that takes no arguments from its name, such as the class of a shortcut: its decorator."""
 
-    def add(kind: Callable) -> Callable:
-        def make() -> Callable:
+    def add(kind: F) -> F:
+        def make() -> F:
             return kind
 
         make.__name__, make.__doc__ = kind.__name__, kind.__doc__

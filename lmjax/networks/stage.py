@@ -10,7 +10,7 @@ from flax import nnx
 
 from lmjax.errors import InputError
 from lmjax.networks.block import Block, PureBranch, draw_coefficients
-from lmjax.networks.options import Kind, Options
+from lmjax.networks.options import Kind, Options, chosen
 from lmjax.networks.stack import List, Stack
 from lmjax.reversible import reversible_scan
 from lmjax.steppers import StepInfo, Stepper, over_stage
@@ -48,20 +48,21 @@ class Entry(Block):
     def __init__(
         self, options: Options, cin: int, cout: int, *, stride: int, projected: int = 0, rngs: nnx.Rngs
     ):  # fmt: skip
-        self.stepper, self.after = options.stepper, options.after
+        self.stepper, self.after = chosen(options.stepper, "stepper"), options.after
+        kind, shortcut = chosen(options.branch, "branch"), chosen(options.shortcut, "shortcut")
         parts = self.stepper.parts
         cin, cout = cin // parts, cout // parts
         changes = stride != 1 or cin != cout
-        first = changes and getattr(_class(options.shortcut), "first", False)
+        first = changes and getattr(_class(shortcut), "first", False)
         self.reads = (None,) * self.stepper.evaluations if first else _reads(self.stepper)
 
         def projection():
-            return options.shortcut(cin, cout, stride=stride, options=options, rngs=rngs)
+            return shortcut(cin, cout, stride=stride, options=options, rngs=rngs)
 
         def branch(part):
             if part is None or not changes:
-                return options.branch(cout, cout, options=options, rngs=rngs)
-            return _entry(options.branch)(cin, cout, stride=stride, options=options, rngs=rngs)
+                return kind(cout, cout, options=options, rngs=rngs)
+            return _entry(kind)(cin, cout, stride=stride, options=options, rngs=rngs)
 
         self.shortcuts = List([projection() for _ in range(parts)] if changes else [])
         self.branches = List([branch(part) for part in self.reads])
@@ -115,7 +116,7 @@ class Stage(nnx.Module):
     def __init__(
         self, options: Options, cin: int, cout: int, depth: int, *, stride: int = 1, first: bool = True, rngs: nnx.Rngs
     ):
-        stepper, memory, step = options.stepper, options.memory, options.boundary == "step"
+        stepper, memory, step = chosen(options.stepper, "stepper"), options.memory, options.boundary == "step"
         for channels in (cin, cout):
             if channels % stepper.parts:
                 raise InputError(
@@ -173,14 +174,14 @@ class Stage(nnx.Module):
             the same as the other if there was none. Both are split into the parts of the state.
         """
         if self.entry is None:
-            u = self._split(u)
-            return (u, self.stepper.init(u)), u
-        u = self._split(u) if self.crosses else u
-        u, history, v = self.entry(u, history, info.of(0) if self.stepper.informed else None)
+            start = self._split(u)
+            return (start, self.stepper.init(start)), start
+        old = self._split(u) if self.crosses else u
+        new, history, v = self.entry(old, history, info.of(0) if self.stepper.informed else None)
         if not self.crosses:
-            u, v = self._split(u), self._split(v)
+            new, v = self._split(new), self._split(v)
             history = self.stepper.init(v)
-        return (u, history), v
+        return (new, history), v
 
     def given(self, info: StepInfo) -> tuple[Any, Callable[[Any], StepInfo | None]]:
         """What each step of the stack is given, with a leading axis, and how that becomes its `StepInfo`."""
@@ -224,7 +225,7 @@ class Stage(nnx.Module):
         return u if self.stepper.parts == 1 else jnp.concatenate(u, axis=-1)
 
 
-def _class(kind: Kind) -> type:
+def _class(kind: Kind) -> Any:
     return getattr(kind, "func", kind)
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -13,6 +14,7 @@ from lmjax.registry import Registry
 
 State = Any  # a pytree of floating-point (or complex) arrays
 Branch = Callable[[State], State]
+Step = Callable[..., tuple[State, Any]]  # of (fs, u, history, coef), and of the `StepInfo` where it is informed
 
 
 class StepInfo(NamedTuple):
@@ -107,9 +109,9 @@ class Stepper:
     """
 
     name: str
-    step: Callable[[tuple[Branch, ...], State, Any, Any], tuple[State, Any]]
+    step: Step
     init: Callable[[State], Any] = lambda u: ()
-    inverse: Callable[[tuple[Branch, ...], State, Any, Any], tuple[State, Any]] | None = None
+    inverse: Step | None = None
     coef: Callable[[jax.Array | None, int], Any] | None = None
     evaluations: int = 1
     repeats: int = 1
@@ -154,7 +156,7 @@ def uniform(key: jax.Array | None, shape: tuple[int, ...], low: float, high: flo
     return mean if key is None else jax.random.uniform(key, shape, jnp.float32, low, high)
 
 
-registry = Registry("stepper", Stepper, example="lm(-0.5, -0.5)")
+registry: Registry[Stepper] = Registry("stepper", Stepper, example="lm(-0.5, -0.5)")
 """All steppers by name."""
 register = registry.register
 """Add a stepper: the decorator of the function that makes it; see `lmjax.registry.Registry.register`."""
@@ -188,11 +190,12 @@ def _weighted_sum(coefficients, leaves):
             f"a state must be floating-point or complex, and one of its leaves is {dtype}: convert it first"
         )
     wide = jnp.promote_types(dtype, jnp.float32)
-    total = None
-    for c, leaf in zip(coefficients, leaves, strict=True):
+
+    def term(c, leaf):
         leaf = jnp.asarray(leaf).astype(wide)
-        term = leaf if isinstance(c, int) and c == 1 else c * leaf  # an exact 1 costs no multiplication
-        total = term if total is None else total + term
+        return leaf if isinstance(c, int) and c == 1 else c * leaf  # an exact 1 costs no multiplication
+
+    total = functools.reduce(operator.add, map(term, coefficients, leaves))
     if total.shape != jnp.shape(leaves[0]):
         shapes = ", ".join(str(jnp.shape(leaf)) for leaf in leaves)
         raise ValueError(

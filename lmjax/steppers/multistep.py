@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Callable, Sequence
 from fractions import Fraction
-from numbers import Real
 from typing import Any
 
 import jax
@@ -15,7 +14,9 @@ from lmjax.steppers.base import Facts, Stepper, combine, register, uniform
 from lmjax.steppers.one_step import euler
 
 
-def _multistep(weights: Callable[[Any], tuple[Sequence[Any], Sequence[Any]]], **others: Any) -> Facts:
+def _multistep(
+    weights: Callable[[Any], tuple[Sequence[Any], Sequence[Any]]], *, steps_back: int = 1, **others: Any
+) -> Facts:
     """The facts of u[n+1] = sum_j a[j] u[n-j] + sum_j b[j] f(u[n-j]) with (a, b) = weights(coef)."""
 
     def damping(coef):
@@ -25,7 +26,7 @@ def _multistep(weights: Callable[[Any], tuple[Sequence[Any], Sequence[Any]]], **
     def characteristic(coef):
         return jnp.stack(jnp.broadcast_arrays(1.0, *(-x for x in weights(coef)[0])), -1)
 
-    return Facts(damping=damping, characteristic=characteristic, **{"steps_back": 1, **others})
+    return Facts(damping=damping, characteristic=characteristic, steps_back=steps_back, **others)
 
 
 @register
@@ -166,7 +167,7 @@ def _undecided(*_):
 
 @register
 def linear_multistep(
-    a: Sequence[Real], b: Sequence[Real], *, trainable: bool = False, name: str | None = None
+    a: Sequence[float | Fraction], b: Sequence[float | Fraction], *, trainable: bool = False, name: str | None = None
 ) -> Stepper:
     """u[n+1] = sum_j a[j] u[n-j] + sum_j b[j] f(u[n-j]), the explicit linear multistep method.
 
@@ -197,7 +198,8 @@ def linear_multistep(
         return (u,) * (len(a) - 1), (zero,) * (len(b) - 1)
 
     def weights(coef):
-        return [x.transpose(-1, *range(x.ndim - 1)) for x in coef] if trainable else (a, b)
+        alpha, beta = [x.transpose(-1, *range(x.ndim - 1)) for x in coef] if trainable else (a, b)
+        return alpha, beta
 
     def step(fs, u, history, coef):
         (f,) = fs

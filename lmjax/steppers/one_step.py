@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +10,7 @@ from jax import lax
 from jax.scipy.sparse.linalg import gmres
 
 from lmjax.errors import InputError
-from lmjax.steppers.base import Facts, Stepper, combine, register
+from lmjax.steppers.base import Facts, StepInfo, Stepper, combine, register
 
 
 @register
@@ -83,11 +84,11 @@ def _sum_of_paths(name, what, count, paths, drop, scale, *, reads=(0,), damping=
     if not 0 <= drop < 1:
         raise InputError(f"{name}: drop must be at least 0 and less than 1, got {drop}")
 
-    def step(fs, u, history, coef, info=None):
-        weights = [1] * count
-        if scale != 1:
+    def step(fs, u, history, coef, info: StepInfo | None = None):
+        weights: list[Any] = [1] * count
+        if info is not None and scale != 1:
             weights = [1 + (scale - 1) * info.depth] * count
-        if drop and info.key is not None:
+        if info is not None and drop and info.key is not None:
             kept = 1 - drop * info.depth
             gates = jax.random.bernoulli(info.key, kept, (count,)) / kept
             weights = [weight * gate for weight, gate in zip(weights, gates, strict=True)]

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import math
-from numbers import Real
+from fractions import Fraction
 
 from lmjax.errors import InputError
 from lmjax.steppers.base import Facts, Stepper, combine, register
@@ -30,9 +30,9 @@ class Tableau:
     """
 
     name: str
-    a: tuple[tuple[Real, ...], ...]
-    b: tuple[Real, ...]
-    c: tuple[Real, ...]
+    a: tuple[tuple[float | Fraction, ...], ...]
+    b: tuple[float | Fraction, ...]
+    c: tuple[float | Fraction, ...]
     order: int
 
     def __post_init__(self):
@@ -87,7 +87,7 @@ class Tableau:
         )
 
 
-def _equal(x: Real, y: Real) -> bool:
+def _equal(x: float | Fraction, y: float | Fraction) -> bool:
     return math.isclose(x, y, rel_tol=1e-9, abs_tol=1e-9)
 
 

@@ -7,7 +7,7 @@ power cut leaves the newest or the one before.
 
 import contextlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +166,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         return None
 
     @contextlib.contextmanager
-    def _reported(self, step: int | None) -> Iterator[None]:
+    def _reported(self, step: int | None) -> Generator[None, None, None]:
         try:
             yield
         except Exception as error:  # whatever it is, an hour of training is worth more than the reason it is not kept
@@ -244,12 +244,12 @@ def _read(
         if saved is not None:
             _require_same_arrays(saved, abstract[0], f"{folder.path}: the checkpoint of step {step}")
         items = {name: ocp.args.StandardRestore(target) for name, target in wanted.items()}
-        restored = manager.restore(step, args=ocp.args.Composite(**items))
+        restored: Any = manager.restore(step, args=ocp.args.Composite(**items))
     return TrainState(**restored.network, **(training if network_only else restored.training)), folder.about(step)
 
 
 @contextlib.contextmanager
-def _raised(step: int, directory: Path) -> Iterator[None]:
+def _raised(step: int, directory: Path) -> Generator[None, None, None]:
     """Turn an error of the disk into an InputError; any other tells that another process is lost."""
     try:
         yield

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -110,7 +110,7 @@ class CheckpointFolder:
             return about
 
     @contextlib.contextmanager
-    def reading(self, step: int) -> Iterator[None]:
+    def reading(self, step: int) -> Generator[None, None, None]:
         """Turn what is raised while a checkpoint is read into an InputError that says if it is damaged."""
         try:
             yield
@@ -132,7 +132,7 @@ class CheckpointFolder:
                 f"{place}: this checkpoint cannot be read: delete it, and the one before is used, if there is one"
             ) from error
 
-    def seal(self, step: int) -> None:
+    def seal(self, step: int | None) -> None:
         """Add the sums to a checkpoint of which all files are written, before it gets its name."""
         if jax.process_index() == 0:
             for part in self.path.glob(f"{step}.orbax-checkpoint-tmp*"):

@@ -42,7 +42,7 @@ class Due:
             return False
         steps_in_a_tenth = (step - self._step) / max(passed, 1e-3) * self._seconds / 10
         due, wait = multihost_utils.broadcast_one_to_all(
-            np.int32([passed >= self._seconds, np.clip(steps_in_a_tenth, 1, 10_000)])
+            np.array([passed >= self._seconds, np.clip(steps_in_a_tenth, 1, 10_000)], np.int32)
         )
         self._ask = step + int(wait)
         return bool(due)

@@ -89,7 +89,7 @@ def epoch_metrics(trainer: Trainer) -> Any:
         {"train_loss", "train_accuracy"} and what else the step counts, the "learning_rate" of the last step,
         "images_per_second" without compilation, and "skipped_steps" where steps may be skipped.
     """
-    config, rate = trainer.config.train, float(trainer.learning_rate(trainer.step - 1))
+    config, rate = trainer.config.train, float(np.asarray(trainer.learning_rate(trainer.step - 1)))
     found = [
         {f"train_{name}": value / max(sums.steps - sums.skipped, 1) for name, value in sums.metrics.items()}
         | {"learning_rate": rate, "images_per_second": sums.steps * config.batch_size / sums.seconds}

@@ -18,7 +18,7 @@ from lmjax.training.epoch import epoch_metrics, evaluate, require_finite, train_
 from lmjax.training.interruption import Interruption
 from lmjax.training.profiling import Profile
 from lmjax.training.progress import introduce, progress_bar, say_epoch
-from lmjax.training.run_folder import RunFolder
+from lmjax.training.run_folder import Position, RunFolder
 from lmjax.training.trainer import NonFiniteLoss, Trainer
 
 
@@ -170,13 +170,14 @@ def restore(trainer: Trainer, folders: Sequence[RunFolder]) -> None:
         again = [folder.forget() for _, folder in sound]
         say(f"there is no checkpoint yet: starting again{''.join(again)}")
         return
-    found = {i: None for i, _ in sound}
+    found: dict[int, Position | None] = {i: None for i, _ in sound}
     while None in found.values():
         step = None if len(sound) == 1 else _newest_of_all([folder for _, folder in sound])
         found = {i: folder.read(trainer, trainer.state_of(i), step) for i, folder in sound}
+    read = {i: position for i, position in found.items() if position is not None}
     for i, folder in sound:  # only now, when all can be read
-        folder.go_back(found[i])
-    positions = [found.get(i, found[sound[0][0]]) for i in range(len(folders))]
+        folder.go_back(read[i])
+    positions = [read.get(i, read[sound[0][0]]) for i in range(len(folders))]
     trainer.go_on(*zip(*(position[:3] for position in positions), strict=True))
     done = _epochs(trainer, folders)
     within = trainer.step - done * trainer.steps_per_epoch

@@ -47,7 +47,10 @@ def learning_rate(config: OptimizerConfig, *, steps_per_epoch: int, epochs: int,
     def of_update(n):
         return schedule(n) * jnp.minimum(1.0, (n + 1) / warmup) if warmup else schedule(n)
 
-    return of_update if together == 1 else lambda step: of_update(step // together)
+    def of_step(step):
+        return of_update(step // together)
+
+    return of_update if together == 1 else of_step
 
 
 def create_optimizer(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformationExtraArgs:
@@ -78,15 +81,17 @@ def create_optimizer(config: OptimizerConfig, rate: optax.Schedule) -> optax.Gra
     optimizer = optax.chain(*parts)
     if config.accumulate_steps > 1:
         several = optax.MultiSteps(optimizer, config.accumulate_steps)
-        optimizer = optax.GradientTransformationExtraArgs(several.init, several.update)
+        update: Any = several.update  # its `params` has another type than optax asks for
+        optimizer = optax.GradientTransformationExtraArgs(several.init, update)
     return optimizer
 
 
 def _scale_by_rate(rate: optax.Schedule) -> optax.GradientTransformationExtraArgs:
     """Multiply updates by minus the rate of the step that `update` is given."""
 
-    def update(updates, state, params=None, *, step, **_):
-        size = -rate(step)
+    def update(updates, state, params=None, **given):
+        value: Any = rate(given["step"])
+        size = -value
         return jax.tree.map(lambda u: jnp.asarray(size, u.dtype) * u, updates), state
 
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)

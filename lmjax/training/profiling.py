@@ -4,7 +4,7 @@ import contextlib
 import itertools
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 
 import jax
@@ -76,7 +76,7 @@ class Profile:
         return cls(Path(wanted) if wanted else record.directory / "profile")
 
     @contextlib.contextmanager
-    def epoch(self, trainer: Trainer) -> Iterator[Callable[[int], None]]:
+    def epoch(self, trainer: Trainer) -> Generator[Callable[[int], None], None, None]:
         """While this is entered, a trainer makes the rest of an epoch. No number changes but the time that it takes.
 
         Args:
@@ -133,7 +133,7 @@ class Profile:
             warn(f"--profile has failed ({reason}): going on without it")
 
     def _say_where(self, begin: int, end: int) -> None:
-        files = self.directory.glob("plugins/profile/*/perfetto_trace.json.gz")
+        files = Path(str(self.directory)).glob("plugins/profile/*/perfetto_trace.json.gz")
         newest = max(files, key=lambda path: path.stat().st_mtime)
         say(
             f"a trace of steps {begin + 1} to {end}: open {newest} on https://ui.perfetto.dev, or all of it with "

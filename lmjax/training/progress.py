@@ -1,7 +1,7 @@
 """The lines and the progress bar of a run."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 
 import jax
 import numpy as np
@@ -67,7 +67,7 @@ def say_stability(margins: dict[str, list]) -> None:
 
 
 @contextlib.contextmanager
-def progress_bar(trainer: Trainer) -> Iterator[Callable[[int, float, float], None]]:
+def progress_bar(trainer: Trainer) -> Generator[Callable[[int, float, float], None], None, None]:
     """A bar over the images of an epoch, on a terminal alone; yields what `train_epoch` tells its progress."""
     epoch, done = divmod(trainer.step, trainer.steps_per_epoch)
     total = (trainer.steps_per_epoch - done) * trainer.config.train.batch_size

@@ -125,7 +125,9 @@ class Record:
         if summary.get("seed", seed) != seed:
             raise ValueError(f"it is of seed {summary['seed']}, and the run of seed {seed}")
         found = newest_about(self.directory / "checkpoints")
-        rows = found[1].get("rows") if found and isinstance(found[1], dict) else None
+        if found is None or not isinstance(found[1], dict):
+            return
+        rows = found[1].get("rows")
         if rows and summary.get("steps") == found[0] and rows[-1].get("test_accuracy") != summary["test_accuracy"]:
             raise ValueError("its test_accuracy is not that of the last checkpoint")
 

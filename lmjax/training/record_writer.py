@@ -4,7 +4,7 @@ import contextlib
 import errno
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -105,7 +105,7 @@ class RecordWriter(Record, contextlib.AbstractContextManager):
                 files.write(self.metrics_path, "".join(map(_line, rows)))
 
     @contextlib.contextmanager
-    def _failure_is_reported(self) -> Iterator[None]:
+    def _failure_is_reported(self) -> Generator[None, None, None]:
         try:
             yield
             self._behind = False

@@ -62,7 +62,7 @@ class RunFolder:
 
     def __init__(self, config: Config, name: str, resume: bool):
         self.config, self.resume, self.name, self.ended = config, resume, name, False
-        self.record = RecordWriter(config.workdir, writes=jax.process_index() == 0)
+        self.record = RecordWriter(config.folder, writes=jax.process_index() == 0)
         self.record.require_same(config) if resume else self.record.require_none()
         require_possible(self.record.directory)
         # Of the processes before this one; a rollback in this one costs time.
@@ -171,7 +171,7 @@ class RunFolder:
                 f"from step {checkpoints.latest() or 0}"
             )
         rows = record.rows
-        summary = {
+        summary: dict[str, Any] = {
             **{key: value for key, value in rows[-1].items() if key.startswith("test_")},
             "parameters": trainer.parameters,
             "zero_stability": trainer.zero_stability(i),
@@ -237,7 +237,7 @@ def _require_same_settings(before: dict[str, Any], record: Record) -> None:
             )
 
 
-def _draw(record: Record, title: str) -> None:
+def _draw(record: RecordWriter, title: str) -> None:
     if not record.writes:
         return
     try:

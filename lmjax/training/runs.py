@@ -26,7 +26,7 @@ def train(
         profile: the folder for a trace of some of its steps, "" for one in its own folder; None for no trace.
     """
     _require(log, profile)
-    goes_on = resume == "required" or (resume == "auto" and Record(config.workdir).started)
+    goes_on = resume == "required" or (resume == "auto" and Record(config.folder).started)
     if goes_on and (summary := finished(config)) is not None:
         return summary
     _, summaries = loop.run([config], [f"seed {config.seed}"], resume=[goes_on], log=log, profile=profile)
@@ -55,12 +55,12 @@ def train_seeds(
         Diverged: when all others are finished, if a seed has diverged.
     """
     _require(log, profile)
-    record = RecordWriter(config.workdir, writes=jax.process_index() == 0)
+    record = RecordWriter(config.folder, writes=jax.process_index() == 0)
     summaries = seeds.require_seeds(record, config, wanted, resume=resume)
     missing, interruption, like = [], Interruption(), None
     for seed in wanted:
         one = seeds.of_seed(config, seed)
-        if Record(one.workdir).started and (summary := finished(one)) is not None:
+        if Record(one.folder).started and (summary := finished(one)) is not None:
             summaries[seed] = summary
         else:
             missing.append(one)
@@ -71,7 +71,7 @@ def train_seeds(
         say(f"{', '.join(names)}:")
         try:
             like, found = loop.run(
-                group, names, resume=[Record(one.workdir).started for one in group], side_by_side=side_by_side,
+                group, names, resume=[Record(one.folder).started for one in group], side_by_side=side_by_side,
                 like=like, interruption=interruption, log=log, profile=profile,
             )  # fmt: skip
             summaries |= found
@@ -97,7 +97,7 @@ def _require(log: Collection[str], profile: str | None) -> None:
 
 def finished(config: Config) -> dict[str, Any] | None:
     """The summary of the run in the folder of a config; None if it has not come to its end."""
-    record = Record(config.workdir)
+    record = Record(config.folder)
     record.require_same(config)
     summary = record.summary()
     if summary is not None:

@@ -18,7 +18,7 @@ from lmjax.training.record import Record
 
 def of_seed(config: Config, seed: int) -> Config:
     """The run of one seed, in a folder of its own below that of all."""
-    return dataclasses.replace(config, seed=seed, workdir=str(Path(config.workdir, f"seed{seed}")))
+    return dataclasses.replace(config, seed=seed, workdir=str(config.folder / f"seed{seed}"))
 
 
 def folders(directory: Path) -> list[Path]:
@@ -47,7 +47,7 @@ def groups(configs: Sequence[Config], at_once: int) -> Iterator[list[Config]]:
     Those of a group go on from the same step. The seed that is farthest behind comes first, with all that have one of
     their last two checkpoints at its last step, as after a kill between the saves of two seeds. New seeds come last.
     """
-    steps = {config.seed: checkpoint_steps(Path(config.workdir, "checkpoints")) for config in configs}
+    steps = {config.seed: checkpoint_steps(config.folder / "checkpoints") for config in configs}
     left = [config for config in configs if steps[config.seed]]
     cohorts = []
     while left:
@@ -60,7 +60,7 @@ def groups(configs: Sequence[Config], at_once: int) -> Iterator[list[Config]]:
         yield from (cohort[i : i + size] for i in range(0, len(cohort), size))
 
 
-def require_seeds(record: Record, config: Config, seeds: list[int], *, resume: str | None) -> dict[int, dict]:
+def require_seeds(record: Record, config: Config, seeds: Sequence[int], *, resume: str | None) -> dict[int, dict]:
     """Check that a folder can hold the runs of these seeds, before hours go into the first.
 
     Args:

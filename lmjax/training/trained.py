@@ -2,7 +2,7 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import jax
@@ -104,7 +104,7 @@ def open_run(
     at: str | int = "latest",
     config: Config | None = None,
     data_dir: str | None = None,
-) -> Iterator[Trained]:
+) -> Generator[Trained, None, None]:
     """Open a run that has left a checkpoint. Nothing is written to its folder.
 
     Args:
@@ -132,7 +132,7 @@ def open_run(
         now = dataset.describe()
         try:
             trained_on = about["data"]
-            mean, std = np.float32(trained_on["mean"]), np.float32(trained_on["std"])
+            mean, std = (np.array(trained_on[key], np.float32) for key in ("mean", "std"))
             different = _other_classes(trained_on["classes"], now["classes"])
         except (KeyError, TypeError, ValueError) as error:
             raise InputError(

@@ -298,10 +298,13 @@ def test_own_augmentation(monkeypatch):
         (["crop_area(0)"], "crop_area: min_area must be above 0 and at most 1, got 0"),
         (["cutuot(2)"], "unknown augmentation 'cutuot': did you mean 'cutout'"),
         (["trivial(narrow)"], "unknown augmentation 'narrow'"),
+        (["no-part"], "no-part: its function must return a Geometry, Pixels, Mixing or Area of .*, not str"),
         (["mixup('a')"], "mixup: alpha must be a finite number, got 'a'"),
     ],
 )
-def test_what_is_wrong_is_named(texts, message):
+def test_what_is_wrong_is_named(texts, message, monkeypatch):
+    monkeypatch.setattr(augmentations, "_makers", augmentations._makers.copy())
+    augmentations.register(lambda: "flip", name="no_part")
     with pytest.raises(InputError, match=message):
         augmented(texts)
 

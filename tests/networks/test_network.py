@@ -165,6 +165,13 @@ def test_every_stepper_makes_a_network(name):
     assert not [p for p in silent if "coefficients" not in jax.tree_util.keystr(p)]
 
 
+@pytest.mark.parametrize("given", [{"branch": basic()}, {"stepper": "euler"}])
+def test_a_block_names_what_its_options_leave_out(given):
+    needed = "stepper" if "branch" in given else "branch"
+    with pytest.raises(InputError, match=rf"a step needs {needed}: give it in the options, as in Options\({needed}="):
+        Block(Options(**given), 4, rngs=nnx.Rngs(0))
+
+
 def test_repeated_evaluations_update_the_statistics_once():
     block = Block(Options("backward_euler(3)", branch=basic()), 4, rngs=nnx.Rngs(0))
     u = jax.random.normal(jax.random.key(0), (5, 6, 6, 4))

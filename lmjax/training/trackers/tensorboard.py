@@ -24,7 +24,7 @@ class TensorBoard:
 
     def __init__(self, directory: Path, config: Config):
         self._directory, self._config = directory / "tensorboard", config
-        self._file = None
+        self._file: Any = None
 
     @staticmethod
     def require() -> None:

@@ -31,7 +31,8 @@ class WeightsAndBiases:
     def __init__(self, directory: Path, config: Config):
         self._directory, self._config = directory, config
         self._note = directory / "wandb.json"
-        self._run, self._told = None, -1
+        self._run: Any = None
+        self._told = -1
         self._waiting: list[dict[str, Any]] = []
 
     @staticmethod
