@@ -1,12 +1,15 @@
 """Steppers as the numerical methods they claim to be."""
 
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
+from lmjax import steppers
 from lmjax.errors import InputError
 from lmjax.steppers import State, StepInfo, Stepper, rk4
 
@@ -16,22 +19,23 @@ _RK4 = rk4()
 
 
 def odeint(
-    stepper: Stepper,
+    stepper: Stepper | str,
     field: Field | Sequence[Field],
     u0: State,
     *,
     t1: float | jax.Array,
     steps: int,
     coef: Any = None,
-    start: Stepper | None = _RK4,
+    start: Stepper | str | None = _RK4,
 ) -> State:
     """Integrate u' = F(u) from t = 0 to t1 with a fixed step h = t1 / steps.
 
     The branches are f = c h F, with c the damping of the scheme, so that every scheme integrates the same equation:
-    `lm` with coefficient k, which by itself integrates (1 + k) u' = F, is given (1 + k) h F.
+    `lm` with coefficient k, which by itself integrates (1 + k) u' = F, is given (1 + k) h F. Each call starts a
+    multistep scheme anew: call it once for the whole time, not once a piece, or the start is what you get.
 
     Args:
-        stepper: the scheme.
+        stepper: the scheme, or its name as in "lm(-0.5, -0.5)".
         field: F, from a state to its time derivative, of the same structure, shapes and dtypes. A coupled scheme
             takes a tuple of fields, one a branch: (F, G) for `reversible` on x' = F(y), y' = G(x).
         u0: the state at t = 0, any pytree of floating-point or complex arrays.
@@ -46,11 +50,12 @@ def odeint(
 
     Raises:
         InputError: if steps is not a whole number from 1, if coefficients are missing or given to a scheme that has
-            none, or if the fields or the start do not fit the scheme.
+            none, if the fields or the start do not fit the scheme, or the value of a field does not fit the state.
     """
-    _require_fitting(stepper, steps, coef, start)
+    stepper, start = _scheme(stepper), None if start is None else _scheme(start)
+    steps = _require_fitting(stepper, steps, coef, start)
     fields, damping = _fields(stepper, field), stepper.known.damping(coef)
-    if isinstance(damping, float) and damping == 0:
+    if not isinstance(damping, jax.core.Tracer) and np.any(np.asarray(damping) == 0):
         raise InputError(f"odeint: {stepper.name} integrates u'' = F(u), not u' = F(u)")
     h = t1 / steps
     fs = tuple(_increment(F, h * damping) for F in fields)
@@ -71,11 +76,17 @@ def odeint(
     return u
 
 
-def _require_fitting(stepper: Stepper, steps: int, coef: Any, start: Stepper | None) -> None:
-    for scheme in (stepper, *([] if start is None else [start])):
-        if not isinstance(scheme, Stepper):
-            raise InputError(f"odeint: a scheme must be a Stepper, such as steppers.rk4(), got {scheme!r}")
-    if not isinstance(steps, int) or steps < 1:
+def _scheme(scheme: Stepper | str) -> Stepper:
+    if isinstance(scheme, str):
+        return steppers.get(scheme)
+    if not isinstance(scheme, Stepper):
+        raise InputError(f"odeint: a scheme must be a Stepper, such as steppers.rk4(), got {scheme!r}")
+    return scheme
+
+
+def _require_fitting(stepper: Stepper, steps: int, coef: Any, start: Stepper | None) -> int:
+    """Check what the scheme is given; returns the number of steps."""
+    if isinstance(steps, bool | np.bool_) or not hasattr(steps, "__index__") or operator.index(steps) < 1:
         raise InputError(f"odeint: steps must be a whole number, at least 1, got {steps!r}")
     if stepper.coef is not None and coef is None:
         raise InputError(f"odeint: {stepper.name} has coefficients to choose: give coef, e.g. coef=-0.1 for lm")
@@ -85,6 +96,7 @@ def _require_fitting(stepper: Stepper, steps: int, coef: Any, start: Stepper | N
         raise InputError(
             f"odeint: start must be a one-step scheme for one field, without coefficients; got {start.name}"
         )
+    return operator.index(steps)
 
 
 def _fields(stepper: Stepper, field: Field | Sequence[Field]) -> tuple[Field, ...]:
@@ -98,6 +110,30 @@ def _fields(stepper: Stepper, field: Field | Sequence[Field]) -> tuple[Field, ..
     return tuple(field)
 
 
-def _increment(field, h):
+def _increment(field: Field, h: Any) -> Field:
     """The branch u -> h F(u), in the dtypes of u."""
-    return lambda u: jax.tree.map(lambda x, dx: (h * dx).astype(jnp.result_type(x)), u, field(u))
+
+    def increment(u):
+        du = field(u)
+        _require_derivative(u, du)
+        return jax.tree.map(lambda x, dx: jnp.asarray(h * dx, jnp.result_type(x)), u, du)
+
+    return increment
+
+
+def _require_derivative(u: State, du: State) -> None:
+    """Raise InputError where the value of a field is not of the structure, the shapes and the dtypes of the state.
+
+    A Python number, and what follows from one, has any floating-point dtype.
+    """
+    if jax.tree.structure(u) != jax.tree.structure(du):
+        raise InputError(f"odeint: the field of a state {jax.tree.structure(u)} gives {jax.tree.structure(du)}")
+    for (path, x), dx in zip(jax.tree_util.tree_leaves_with_path(u), jax.tree.leaves(du), strict=True):
+        theirs, ours = jax.typeof(dx), jax.typeof(x)
+        dtype = jnp.promote_types(ours.dtype, theirs.dtype) if theirs.weak_type else theirs.dtype
+        if jnp.issubdtype(ours.dtype, jnp.inexact) and (theirs.shape, dtype) != (ours.shape, ours.dtype):
+            where = f" at {jax.tree_util.keystr(path)}" if path else ""
+            raise InputError(
+                f"odeint: the state{where} is {ours.str_short()}, and the field gives {theirs.str_short()}: make them "
+                "equal"
+            )

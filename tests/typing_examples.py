@@ -37,7 +37,7 @@ def integrates(u0: jax.Array) -> jax.Array:
 def wrong_calls() -> None:
     steppers.lm("high")  # pyrefly: ignore[bad-argument-type]
     steppers.rk4(3)  # pyrefly: ignore[bad-argument-count]
-    odeint("rk4", field, 1.0, t1=1.0, steps=10)  # pyrefly: ignore[bad-argument-type]
+    odeint(4, field, 1.0, t1=1.0, steps=10)  # pyrefly: ignore[bad-argument-type]
     networks.Options(stepper=3)  # pyrefly: ignore[bad-argument-type]
     print(steppers.get("lm").ste)  # pyrefly: ignore[missing-attribute]
     DataConfig(on_error="ignore")  # pyrefly: ignore[bad-argument-type]

@@ -170,14 +170,15 @@ def combine(*terms: tuple[Any, State]) -> State:
 
     Args:
         *terms: pairs of a coefficient (a number, a scalar array, or an array that broadcasts against every leaf from
-            the right, such as one value a channel) and a state. The states have one structure.
+            the right, such as one value a channel) and a state. The states have one structure, and their leaves one
+            shape; a real first state takes no complex one.
 
     Returns:
         A state with the structure, shapes and dtypes of the first one.
 
     Raises:
         TypeError: if a leaf is not floating-point or complex; an integer state would be rounded at every step.
-        ValueError: if the sum has another shape than the first state.
+        ValueError: if the states, or the sum, have other shapes than the first state, or are complex where it is not.
     """
     coefficients, states = zip(*terms, strict=True)
     return jax.tree.map(lambda *leaves: _weighted_sum(coefficients, leaves), *states)
@@ -196,7 +197,9 @@ def _weighted_sum(coefficients, leaves):
         return leaf if isinstance(c, int) and c == 1 else c * leaf  # an exact 1 costs no multiplication
 
     total = functools.reduce(operator.add, map(term, coefficients, leaves))
-    if total.shape != jnp.shape(leaves[0]):
+    if any(map(jnp.iscomplexobj, (total, *leaves))) and not jnp.iscomplexobj(leaves[0]):
+        raise ValueError(f"a term of a sum is complex, and the state, {dtype}, is not: make the state complex")
+    if len({total.shape, *map(jnp.shape, leaves)}) > 1:
         shapes = ", ".join(str(jnp.shape(leaf)) for leaf in leaves)
         raise ValueError(
             f"the states of a sum must have one shape, and a coefficient must fit it; got states of {shapes}"

@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 from lmjax import InputError, odeint, steppers
-from lmjax.steppers import Facts
+from lmjax.steppers import Facts, combine
 from tests.steppers.schemes import HAMILTONIAN, REVERSIBLE, SCHEMES, START, linear, pendulum, solution
 
 pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.versions]
@@ -345,7 +345,11 @@ def test_a_perturbed_start_grows_where_the_margin_is_negative(k):
         ({"stepper": steppers.euler(), "steps": 2.5}, r"steps must be a whole number, at least 1, got 2\.5"),
         ({"stepper": steppers.lm(), "steps": 1}, "give coef"),
         ({"stepper": steppers.euler(), "steps": 1, "coef": -0.1}, r"euler has no coefficients, got coef=-0\.1"),
-        ({"stepper": "euler", "steps": 1}, "must be a Stepper, such as .*, got 'euler'"),
+        ({"stepper": 3, "steps": 1}, "must be a Stepper, such as .*, got 3"),
+        ({"stepper": "oiler", "steps": 1}, "unknown stepper 'oiler': did you mean"),
+        ({"stepper": "euler", "steps": True}, "steps must be a whole number, at least 1, got True"),
+        ({"stepper": "lm", "steps": 1, "coef": jnp.float32(-1)}, r"integrates u'' = F\(u\), not"),
+        ({"stepper": "lm(per_channel=True)", "steps": 1, "coef": np.array([0, -1.0])}, r"integrates u'' = F\(u\), not"),
         ({"stepper": steppers.leapfrog(), "steps": 1, "start": steppers.leapfrog()}, "start must be a one-step scheme"),
         ({"stepper": steppers.reversible(), "steps": 1}, "takes a tuple of 2 fields"),
         ({"stepper": steppers.euler(), "steps": 1, "field": (linear, linear)}, "takes 1 fields"),
@@ -354,3 +358,38 @@ def test_a_perturbed_start_grows_where_the_margin_is_negative(k):
 def test_odeint_says_what_is_wrong(arguments, message):
     with pytest.raises(InputError, match=message):
         odeint(**{"field": linear, "u0": START, "t1": 1.0} | arguments)
+
+
+@pytest.mark.parametrize(
+    ("field", "got"),
+    [
+        (lambda u: 1j * u, r"complex64\[2\]"),
+        (lambda u: u[:1], r"float32\[1\]"),
+        (lambda u: u[None], r"float32\[1,2\]"),
+        (lambda u: u.astype(jnp.bfloat16), r"bfloat16\[2\]"),
+        (lambda u: jnp.sign(u).astype(int), r"int\d\d\[2\]"),
+    ],
+)
+@pytest.mark.parametrize("scheme", ["rk4", "leapfrog", "backward_euler"])
+def test_a_field_must_give_what_the_state_is(scheme, field, got):
+    """Else a real state would lose an imaginary part, and another shape be broadcast, without a word."""
+    with pytest.raises(InputError, match=rf"the state at \['a'\] is float32\[2\], and the field gives {got}"):
+        odeint(scheme, lambda u: {"a": field(u["a"])}, {"a": jnp.ones(2, jnp.float32)}, t1=1.0, steps=10)
+    with pytest.raises(InputError, match=r"the field of a state .*'a'.* gives .*'b'"):
+        odeint(scheme, lambda u: {"b": u["a"]}, {"a": jnp.ones(2, jnp.float32)}, t1=1.0, steps=10)
+
+
+def test_numbers_of_python_fit_every_state():
+    assert abs(odeint("rk4", lambda u: 1.0, 1.0, t1=1.0, steps=np.int64(10)) - 2) < 1e-12
+    u = odeint("rk4", lambda u: 1j * u, 1 + 0j, t1=1.0, steps=10)
+    np.testing.assert_allclose(u, np.exp(1j), rtol=1e-5)
+
+
+def test_states_of_a_sum_must_fit():
+    with pytest.raises(ValueError, match="one shape"):
+        combine((1, jnp.ones(3)), (1, jnp.ones(1)))
+    with pytest.raises(ValueError, match="complex"):
+        combine((1, jnp.ones(3)), (1, 1j * jnp.ones(3)))
+    with pytest.raises(ValueError, match="complex"):
+        combine((1, jnp.ones(3)), (1j, jnp.ones(3)))
+    assert combine((1, 1j * jnp.ones(3)), (1j, jnp.ones(3)))[0] == 2j
