@@ -6,6 +6,9 @@ import os
 import sys
 from collections.abc import Iterator
 
+# A file may be named as a terminal's commands are.
+_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
 
 class _Lossy(io.FileIO):
     """A file that loses what cannot be written: on a full disk, to a reader or a terminal that is gone."""
@@ -33,6 +36,11 @@ def lossy() -> Iterator[None]:
                 stack.callback(setattr, sys, name, stream)
                 stack.callback(getattr(sys, name).flush)
         yield
+
+
+def warn(text: str) -> None:
+    """Print a line on the standard error, with what would control a terminal escaped."""
+    print(text.translate(_CONTROLS), file=sys.stderr, flush=True)
 
 
 def tell(text: str) -> None:

@@ -106,7 +106,7 @@ def class_names(folder: Path) -> tuple[str, ...]:
         flat = any(map(is_image, found))
         cure = f"put the images into {folder}/<class>/"
         if flat and folder.name == "val":
-            cure += f"; if they are ImageNet's, `python -m lmjax.prepare sort-validation --images {folder}` does it"
+            cure += f"; if they are ImageNet's, `lmjax prepare sort-validation --images {folder}` does it"
         raise InputError(f"{folder}: holds {'images, but ' if flat else ''}no class folders: {cure}")
     return names
 

@@ -15,7 +15,6 @@ import sys
 import tarfile
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from lmjax import files
 from lmjax.data import prepared
@@ -42,24 +41,6 @@ tfds.builder("imagenet2012", data_dir=directory).download_and_prepare(
     file_format="array_record", download_config=tfds.download.DownloadConfig(manual_dir=archives)
 )
 """
-
-
-def add(commands: Any) -> None:
-    """Add the command to those of an argparse parser."""
-    parser = commands.add_parser(
-        "imagenet2012",
-        help="prepare ImageNet from ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar",
-        description="Lets tensorflow-datasets prepare ImageNet, for which it needs TensorFlow; training does not.",
-    )
-    parser.add_argument("--archives", type=Path, required=True, metavar="DIR", help="where the archives are")
-    parser.add_argument("--data-dir", type=Path, required=True, metavar="DIR", help="where to put imagenet2012/")
-    parser.add_argument("--check", action="store_true", help="only say what is needed and what is there")
-    parser.set_defaults(run=_run)
-
-
-def _run(options: Any) -> None:
-    archives, data_dir = files.local(options.archives, "--archives"), files.local(options.data_dir, "--data-dir")
-    prepare(archives, data_dir, check=options.check)
 
 
 def prepare(archives: Path, data_dir: Path, *, check: bool = False) -> None:

@@ -1,7 +1,6 @@
 """What a run says while it is made."""
 
 import contextlib
-import sys
 from collections.abc import Iterator
 
 import jax
@@ -9,6 +8,7 @@ import numpy as np
 
 from lmjax import machine
 from lmjax.config import Config
+from lmjax.output import warn
 from lmjax.training.trainer import Trainer
 
 _QUIET = [False]
@@ -35,15 +35,7 @@ def say(text: str, *, result: bool = False) -> None:
         print(text, flush=True)
 
 
-def warn(text: str) -> None:
-    """A line on the standard error, of any process."""
-    print(text.translate(_CONTROLS), file=sys.stderr, flush=True)
-
-
 _LANES = 128  # of a TPU's vector registers, which the images of a batch fill
-
-# A file may be named as a terminal's commands are.
-_CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 
 def introduce(trainer: Trainer) -> None:
