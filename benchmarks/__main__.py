@@ -1,9 +1,9 @@
 """The rows of a suite, measured beside their peers: a line of a table for each figure, and all of it as JSON.
 
     python -m benchmarks --suite cpu --out results.json
-    python -m benchmarks --suite gpu --budget 560       # what does not fit into so many seconds is left for another command
+    python -m benchmarks --suite gpu --budget 560   # what does not fit into so many seconds is left for another command
     python -m benchmarks --suite gpu --only G1 flags
-    python -m benchmarks --suite gpu --tiny             # everything shrunk: that the rows run, on a CPU, too
+    python -m benchmarks --suite gpu --tiny         # everything shrunk: that the rows run, on a CPU, too
 
 Both sides of a ratio are timed in turns, in the same rounds; medians are given, and the least and the greatest. What
 cannot be measured here (a package or a GPU is missing) is said, and how to mend it. PyTorch and diffrax are peers, and

@@ -7,7 +7,6 @@ Speed is relative to the first row, in the same process; compilation is not coun
 training step needs besides its arguments and results: activations, and what the convolutions work with.
 """
 
-import dataclasses
 import sys
 import time
 from pathlib import Path
@@ -36,7 +35,6 @@ def measure(row: str) -> dict[str, float]:
     }
 
 
-@dataclasses.dataclass(frozen=True)
 class Families(command_line.Command):
     """One epoch of every family of networks, as a table."""
 

@@ -1,12 +1,14 @@
 """The command line: typed commands from words, and configs from files."""
 
 import contextlib
+import dataclasses
 import difflib
 import io
 import json
 import re
 import runpy
 import traceback
+import typing
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,12 @@ from lmjax.config import Config, from_dict
 from lmjax.errors import InputError
 
 
+@typing.dataclass_transform(frozen_default=True, kw_only_default=True)
 class Command:
-    """A command: its fields are the options, and the docstrings of these are the help."""
+    """A command, a frozen dataclass: its fields are the options, and the docstrings of these are the help."""
+
+    def __init_subclass__(cls):
+        dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
     @classmethod
     def start(cls, words: Sequence[str], prog: str) -> int | None:

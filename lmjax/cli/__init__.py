@@ -7,7 +7,7 @@ import os
 import pkgutil
 import sys
 from collections.abc import Mapping, Sequence
-from typing import Annotated, Any, NamedTuple, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import jax
 import tyro
@@ -16,33 +16,19 @@ import lmjax
 from lmjax import command_line
 from lmjax.errors import unknown
 
-
-class Later(NamedTuple):
-    """A command, or several by name, in a module that is imported for it alone.
-
-    Attributes:
-        summary: one line.
-        place: as `pkgutil.resolve_name` takes it.
-    """
-
-    summary: str
-    place: str
-
-
+# A summary, and the place of the command, or of several by name: a module is imported for its command alone.
 COMMANDS = {
-    "train": Later("Train a network, from one seed or from several.", "lmjax.cli.train:Train"),
-    "evaluate": Later("Print the test loss and accuracy of a checkpoint of a run.", "lmjax.cli.train:Evaluate"),
-    "list": Later("List steppers, networks, optimizers and all else that has a name.", "lmjax.cli.show:List"),
-    "report": Later("Write one page about runs.", "lmjax.cli.report:Report"),
-    "analyze": Later("Look at schemes, and at trained networks.", "lmjax.cli.analyze:COMMANDS"),
-    "reproduce": Later("Run the published claims from paired seeds.", "lmjax.cli.reproduce:Reproduce"),
-    "published": Later("List the published rows, and their cost.", "lmjax.cli.show:Published"),
-    "prepare": Later("Prepare data sets of photographs, once, for training.", "lmjax.cli.prepare:COMMANDS"),
-    "completion": Later("Print what makes a shell complete the words of lmjax.", "lmjax.cli.show:Completion"),
+    "train": ("Train a network, from one seed or from several.", "lmjax.cli.train:Train"),
+    "evaluate": ("Print the test loss and accuracy of a checkpoint of a run.", "lmjax.cli.train:Evaluate"),
+    "list": ("List steppers, networks, optimizers and all else that has a name.", "lmjax.cli.show:List"),
+    "report": ("Write one page about runs.", "lmjax.cli.report:Report"),
+    "analyze": ("Look at schemes, and at trained networks.", "lmjax.cli.analyze:COMMANDS"),
+    "reproduce": ("Run the published claims from paired seeds.", "lmjax.cli.reproduce:Reproduce"),
+    "published": ("List the published rows, and their cost.", "lmjax.cli.show:Published"),
+    "prepare": ("Prepare data sets of photographs, once, for training.", "lmjax.cli.prepare:COMMANDS"),
+    "completion": ("Print what makes a shell complete the words of lmjax.", "lmjax.cli.show:Completion"),
 }
-
-
-_LMJAX = Later("Residual networks as schemes for ODEs. lmjax --version says the version.", "lmjax.cli:COMMANDS")
+_LMJAX = ("Residual networks as schemes for ODEs. lmjax --version says the version.", "lmjax.cli:COMMANDS")
 
 
 def main(arguments: Sequence[str] | None = None, *, command: Any = _LMJAX, prog: str = "lmjax") -> int:
@@ -96,7 +82,7 @@ def form(commands: Mapping[str, Any], *, whole: bool = True) -> Any:
 
     def of(command):
         if not whole:
-            return _nothing
+            return lambda: None
         target = found(command)
         return form(target) if isinstance(target, Mapping) else target.form()
 
@@ -107,14 +93,10 @@ def form(commands: Mapping[str, Any], *, whole: bool = True) -> Any:
     return functools.reduce(operator.or_, choices)
 
 
-def _nothing() -> None:
-    """No options."""
-
-
 def found(command: Any) -> Any:
     """The class of a command, or the commands by name."""
-    return pkgutil.resolve_name(command.place) if isinstance(command, Later) else command
+    return pkgutil.resolve_name(command[1]) if isinstance(command, tuple) else command
 
 
 def _summary(command: Any) -> str:
-    return command.summary if isinstance(command, Later) else inspect.getdoc(command).partition("\n")[0]
+    return command[0] if isinstance(command, tuple) else inspect.getdoc(command).partition("\n")[0]

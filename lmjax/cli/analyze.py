@@ -1,14 +1,13 @@
 """`lmjax analyze`: schemes as numerical methods, and what trained networks do with them."""
 
 import contextlib
-import dataclasses
 import math
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import tyro
@@ -32,7 +31,6 @@ Draw = Callable[[], Any]
 """Makes a figure."""
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class _Analysis(command_line.Command):
     config: Path | None = None
     """A Python file to run first, which registers schemes of your own."""
@@ -65,7 +63,6 @@ class _Analysis(command_line.Command):
         raise NotImplementedError
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class _OfSchemes(_Analysis):
     schemes: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="SCHEME")] = ()
     """As --model.stepper takes them: rk4, "lm(-0.5, -0.5)", ..."""
@@ -83,7 +80,6 @@ class _OfSchemes(_Analysis):
         return chosen
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Order(_OfSchemes):
     """The order of accuracy that schemes show.
 
@@ -103,7 +99,6 @@ class Order(_OfSchemes):
         return lambda: analysis.draw_orders(found)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class _OfSchemesOrRun(_OfSchemes):
     folder: Annotated[Path | None, tyro.conf.arg(name="run", metavar="RUN")] = None
     """The folder of a run, for its learned steps; those of several seeds of one, for modified-equation."""
@@ -114,7 +109,6 @@ class _OfSchemesOrRun(_OfSchemes):
         return self.show_schemes() if self.folder is None else self.show_run()
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Stability(_OfSchemesOrRun):
     """The stability regions of schemes, or of the learned steps of a run.
 
@@ -142,20 +136,16 @@ class Stability(_OfSchemesOrRun):
     def _print(self, chosen: Sequence[analysis.Scheme]) -> list[analysis.LinearStability]:
         damped = self.z == "equation"
         found = [analysis.linear_stability(s.stepper, s.coef, damped=damped) for s in chosen]
-        meaning = (
-            "h lambda of the equation that the scheme integrates" if damped else "the slope of the branch, f(u) = z u"
-        )
-        print(f"z is {meaning}\n")
+        equation, branch = "h lambda of the equation that the scheme integrates", "the slope of the branch, f(u) = z u"
+        print(f"z is {equation if damped else branch}\n")
         rows = [["scheme", "real, from", "imaginary, to", "principal root", "largest parasitic root", "zero-stable"]]
-        for scheme, result in zip(chosen, found, strict=True):
-            moduli = (f"{result.principal:.4g}", f"{result.parasitic:.4g}")
-            intervals = (f"{0 - result.real:.6g}", f"±{result.imaginary:.6g}")
-            rows.append([scheme.label, *intervals, *moduli, "yes" if result.zero_stable else "no"])
+        for scheme, of in zip(chosen, found, strict=True):
+            numbers = (f"{0 - of.real:.6g}", f"±{of.imaginary:.6g}", f"{of.principal:.4g}", f"{of.parasitic:.4g}")
+            rows.append([scheme.label, *numbers, "yes" if of.zero_stable else "no"])
         _print_table(rows)
         return found
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class ModifiedEquation(_OfSchemesOrRun):
     """The equation that schemes, or the learned steps of runs, solve instead.
 
@@ -195,7 +185,6 @@ class ModifiedEquation(_OfSchemesOrRun):
         return lambda: analysis.draw_friction_and_mass(runs, runs[0].name)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class _OfRuns(_Analysis):
     runs: Annotated[Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN")]
     """The folder of a run, or of several seeds of one."""
@@ -205,7 +194,6 @@ class _OfRuns(_Analysis):
         super().run()
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Coefficients(_OfRuns):
     """The learned coefficients of runs.
 
@@ -216,9 +204,8 @@ class Coefficients(_OfRuns):
     def show(self) -> Draw:
         runs = [read_one(run) for _, seeds in groups_of(self.runs) for run in seeds]
         require_alike(runs)
-        margins, weights = (
-            [find(run) for run in runs] for find in (analysis.Learned.margins, analysis.Learned.weights)
-        )
+        margins = [run.margins() for run in runs]
+        weights = [run.weights() for run in runs]
         rows = [["learned step", *weights[0], *(["std of the runs"] * (len(runs) > 1)), "margin of zero-stability"]]
         for stage, least in margins[0].items():
             for n in range(len(least)):
@@ -233,7 +220,6 @@ class Coefficients(_OfRuns):
         return lambda: analysis.draw_coefficients(runs, runs[0].name)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Curves(_OfRuns):
     """The learning curves of runs, in one picture.
 
@@ -254,10 +240,7 @@ class Curves(_OfRuns):
         return lambda: draw_curves(runs)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class _OfNetworks(_OfRuns):
-    name: ClassVar[str]
-
     at: str = "latest"
     """The checkpoint: latest, best, or a step."""
     images: int = 1000
@@ -283,7 +266,7 @@ class _OfNetworks(_OfRuns):
             return None
         path = self.out.expanduser()
         if path.is_dir():
-            return path / f"{self.name}.png"
+            return path / f"{self.__class__.__name__.lower()}.png"
         return path.with_suffix(".png") if path.suffix.lower() == ".json" else path
 
     def measured(self, measure: Callable[..., Any], require: Callable[..., None] | None = None) -> list[Measured]:
@@ -301,15 +284,12 @@ class _OfNetworks(_OfRuns):
         say(f"numbers: {path}")
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Trajectory(_OfNetworks):
     """How the features move through the steps of trained networks.
 
     Follows test images through the steps: how far each step goes, how much of that its branches add, how it turns, how
     long the path is against the straight line.
     """
-
-    name: ClassVar[str] = "trajectory"
 
     images: int = 256
     """How many test images, drawn by the seed."""
@@ -331,13 +311,11 @@ class Trajectory(_OfNetworks):
         results = self.measured(measure, require_steps)
         _print_trajectories(results)
         self.write([Measured(r.label, r.about, {"stages": trajectory.summary(r.values["stages"])}) for r in results])
-        groups = grouped(results)
         if planes:
-            drawn = [(label, *planes[group[0].about["run"]]) for label, group in groups.items()]
+            drawn = [(label, *planes[group[0].about["run"]]) for label, group in grouped(results).items()]
             _save(trajectory_figures.planes(drawn), self.picture.with_stem(f"{self.picture.stem}_plane"))
-        return lambda: trajectory_figures.measures(
-            {label: [r.values["stages"] for r in group] for label, group in groups.items()}
-        )
+        groups = {label: [r.values["stages"] for r in group] for label, group in grouped(results).items()}
+        return lambda: trajectory_figures.measures(groups)
 
     def _require_classes(self) -> None:
         """Raise InputError if there is no color for so many classes, or nowhere to draw them."""
@@ -358,22 +336,17 @@ def _print_trajectories(results: list[Measured]) -> None:
     for label, group in grouped(results).items():
         for name in group[0].values["stages"]:
             stages = [result.values["stages"][name] for result in group]
-
-            def mean(measure, stages=stages):
-                return np.mean([np.mean(measure(stage)) for stage in stages])
-
-            distance, branch, tortuosity = (
-                mean(lambda s, key=key: s[key]) for key in ("distance", "branch", "tortuosity")
-            )
-            turn = f"{mean(lambda s: s['turn']):.0f}°" if len(stages[0]["turn"]) else ""
-            growth = mean(lambda s: s["norm"][-1] / s["norm"][0])
-            lengths = (f"{distance:.3f}", f"{branch:.3f}", turn, f"{growth:.2f}", f"{tortuosity:.3f}")
-            rows.append((f"{label}: {name}", len(stages[0]["distance"]), *lengths))
+            keys = ("distance", "branch", "tortuosity")
+            distance, branch, tortuosity = (f"{np.mean([np.mean(each[key]) for each in stages]):.3f}" for key in keys)
+            growth = np.mean([np.mean(each["norm"][-1] / each["norm"][0]) for each in stages])
+            turns = [np.mean(each["turn"]) for each in stages if len(each["turn"])]
+            turn = f"{np.mean(turns):.0f}°" if turns else ""
+            steps = len(stages[0]["distance"])
+            rows.append((f"{label}: {name}", steps, distance, branch, turn, f"{growth:.2f}", tortuosity))
     print()
     _print_table(rows)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Refinement(_OfNetworks):
     """What trained networks compute with smaller and more steps.
 
@@ -381,8 +354,6 @@ class Refinement(_OfNetworks):
     coefficients, or leaves steps out and lengthens the others (1/2): the accuracy, and how far the features move. Batch
     normalization keeps the statistics of the training.
     """
-
-    name: ClassVar[str] = "refinement"
 
     factors: Annotated[tuple[str, ...], tyro.conf.arg(metavar="M ...")] = ("1", "2", "4")
     """Steps for one; 1/2 to coarsen."""
@@ -420,15 +391,12 @@ def _print_refinements(groups: dict[str, list[dict[str, dict[str, float]]]]) -> 
     _print_table(rows)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Robustness(_OfNetworks):
     """The accuracy of trained networks on perturbed images.
 
     Accuracy under Gaussian noise, FGSM and PGD, in grey levels (1/255) and in the maximum norm; with signs that tell
     whether the attack can be trusted.
     """
-
-    name: ClassVar[str] = "robustness"
 
     radii: Annotated[tuple[float, ...], tyro.conf.arg(metavar="R ...")] = robustness.RADII
     """Of the attacks."""
@@ -458,14 +426,12 @@ def _print_robustness(together: dict[str, Any], sigmas: Sequence[float], results
     headline = robustness.HEADLINE
     columns = {"clean": "clean"} | {f"noise {s:g}": f"noise {s:g}" for s in sigmas}
     columns |= {f"fgsm {headline}": "FGSM", f"pgd10 {headline}": "PGD-10", f"pgd20 {headline}": "PGD-20"}
-    rows = [("", *columns.values())]
-    for label, found in together.items():
-        rows.append((label, *(_percent(**found[name]) for name in columns)))
+    rows = [(label, *(_percent(**found[name]) for name in columns)) for label, found in together.items()]
     images = max(result.about["images"] for result in results)
     seeds = "" if len(results) == len(together) else ", ± their standard deviation over seeds"
     print(f"\naccuracies in %{seeds}; the attacks are within {headline}/255, the noise is in grey levels")
     print(f"(standard error of an accuracy on {images:,} images: at most {50 / images**0.5:.1f})")
-    _print_table(rows)
+    _print_table([("", *columns.values()), *rows])
     for result in results:
         for check in result.values["checks"].values():
             if check["passed"] is False:

@@ -1,11 +1,11 @@
 """`lmjax prepare`."""
 
-import dataclasses
 import sys
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
+from tqdm import tqdm
 
 from lmjax import files
 from lmjax.command_line import Command
@@ -16,7 +16,6 @@ from lmjax.prepare import imagenet, validation
 Folder = Annotated[Path, tyro.conf.arg(metavar="DIR")]
 
 
-@dataclasses.dataclass(frozen=True)
 class ImageNet(Command):
     """Prepare ImageNet from ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar.
 
@@ -36,7 +35,6 @@ class ImageNet(Command):
         imagenet.prepare(archives, data_dir, check=self.check)
 
 
-@dataclasses.dataclass(frozen=True)
 class SortValidation(Command):
     """Sort ImageNet's validation images into a folder for each class.
 
@@ -52,7 +50,6 @@ class SortValidation(Command):
         validation.sort(files.local(self.images, "--images"))
 
 
-@dataclasses.dataclass(frozen=True)
 class Resize(Command):
     """Write a smaller copy of a set of photographs, which decodes faster.
 
@@ -92,14 +89,10 @@ class Resize(Command):
 
 
 class _Progress:
-    """A bar on a terminal; a line now and then elsewhere, or where tqdm is missing."""
+    """A bar on a terminal; a line now and then elsewhere."""
 
     def __init__(self, total: int):
-        try:
-            from tqdm import tqdm
-        except ImportError:
-            tqdm = None
-        self._bar = tqdm(total=total, unit=" images") if tqdm and sys.stderr.isatty() else None
+        self._bar = tqdm(total=total, unit=" images") if sys.stderr.isatty() else None
         self._next = 0.1
 
     def __enter__(self):

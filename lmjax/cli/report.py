@@ -1,6 +1,5 @@
 """`lmjax report`."""
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,6 @@ from lmjax import command_line, report, runtime
 from lmjax.errors import InputError
 
 
-@dataclasses.dataclass(frozen=True)
 class Report(command_line.Command):
     """One HTML page about runs, which needs nothing else to be read."""
 

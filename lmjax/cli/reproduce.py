@@ -1,6 +1,5 @@
 """`lmjax reproduce`."""
 
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
@@ -19,7 +18,6 @@ from lmjax.training.console import say
 _MOST = 1000  # seeds
 
 
-@dataclasses.dataclass(frozen=True)
 class Reproduce(command_line.Command):
     """Run a table of experiments, or go on with it, and say what it has come to.
 

@@ -1,7 +1,6 @@
 """`lmjax list`, `lmjax published` and `lmjax completion`."""
 
 import contextlib
-import dataclasses
 import io
 import re
 from typing import Annotated, Literal
@@ -14,7 +13,6 @@ from lmjax.command_line import Command, read
 from lmjax.errors import unknown
 
 
-@dataclasses.dataclass(frozen=True)
 class List(Command):
     """All that has a name, with its arguments and what it is."""
 
@@ -32,7 +30,6 @@ class List(Command):
                 print(f"  {part.name}{part.signature}\n      {part.summary}")
 
 
-@dataclasses.dataclass(frozen=True)
 class Published(Command):
     """The published rows, with their parameters, cost and error."""
 
@@ -49,7 +46,6 @@ class Published(Command):
                 print(line)
 
 
-@dataclasses.dataclass(frozen=True)
 class Completion(Command):
     """The script with which a shell completes commands and options: eval "$(lmjax completion bash)"."""
 

@@ -28,7 +28,6 @@ from lmjax.training.loop import report_broken
 _MOST_SEEDS = 10_000  # in a range, which may be misspelt
 
 
-@dataclasses.dataclass(frozen=True)
 class Train(command_line.Command):
     """Train a network whose blocks are steps of a numerical scheme.
 
@@ -122,7 +121,7 @@ class Train(command_line.Command):
     @classmethod
     def form(cls) -> type:
         """With the keys of the config."""
-        return dataclasses.make_dataclass("Train", [], bases=(cls, Config), frozen=True)
+        return type("Train", (cls, Config), {})
 
     def run(self, config: Config) -> None:
         """Make the run of the config, or look at it."""
@@ -148,7 +147,6 @@ class Train(command_line.Command):
             train(config, **how) if numbers is None else train_seeds(config, numbers, **how)
 
 
-@dataclasses.dataclass(frozen=True, kw_only=True)
 class Evaluate(command_line.Command):
     """The test loss and accuracy of a checkpoint of a run. Keys of the config, such as --data.dir, change the run's."""
 
