@@ -9,14 +9,14 @@ python train.py --config configs/digits.py --evaluate runs/a
 python train.py --config configs/digits.py --log tensorboard wandb --profile
 """
 
-from lmjax.cli import train_command
-from lmjax.training import program
+from lmjax import cli
+from lmjax.cli.train import Train
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Train; returns the exit code."""
-    return train_command(arguments, prog="train.py")
+    return cli.main(arguments, command=Train, prog="train.py")
 
 
 if __name__ == "__main__":
-    program.end(main())
+    cli.end(main())

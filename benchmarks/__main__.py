@@ -1,16 +1,16 @@
 """The rows of a suite, measured beside their peers: a line of a table for each figure, and all of it as JSON.
 
-python -m benchmarks --suite cpu --out results.json
-python -m benchmarks --suite gpu --budget 560       # what does not fit into so many seconds is left for another command
-python -m benchmarks --suite gpu --only G1 flags
-python -m benchmarks --suite gpu --tiny             # everything shrunk: that the rows run, on a CPU, too
+    python -m benchmarks --suite cpu --out results.json
+    python -m benchmarks --suite gpu --budget 560   # what does not fit into so many seconds is left for another command
+    python -m benchmarks --suite gpu --only G1 flags
+    python -m benchmarks --suite gpu --tiny         # everything shrunk: that the rows run, on a CPU, too
 
 Both sides of a ratio are timed in turns, in the same rounds; medians are given, and the least and the greatest. What
 cannot be measured here (a package or a GPU is missing) is said, and how to mend it. PyTorch and diffrax are peers, and
 nothing that lmjax needs. Targets are judged only where nothing is shrunk. The JSON is written after every figure.
 """
 
-import argparse
+import dataclasses
 import gc
 import json
 import os
@@ -19,26 +19,51 @@ import time
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Literal
 
 from benchmarks.report import circumstances, line
 from benchmarks.row import Plan, Row, lacks
 from benchmarks.rows import SUITES
-from lmjax import console, files
-from lmjax.errors import unknown
+from lmjax import files
+from lmjax.command_line import exit_code, read
+from lmjax.errors import InputError, unknown
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "torchvision", "diffrax")
 WIDTH = 66
 
 
-@console.lossy()
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to measure, and where to write it."""
+
+    suite: Literal["cpu", "gpu"]
+    """Which rows, and on what jax computes."""
+    only: tuple[str, ...] = ()
+    """Measure these rows, in this order."""
+    rounds: int | None = None
+    """Rounds of each comparison; 5 if not given."""
+    tiny: bool = False
+    """Shrink everything: to see that the rows run."""
+    budget: float | None = None
+    """Begin no row that is not estimated to fit into so many seconds."""
+    out: Path | None = None
+    """Write the JSON here."""
+
+
 def main(arguments: list[str] | None = None) -> int:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    options = parse(arguments)
+    """Measure the rows that the arguments name; returns the exit code."""
+    words = sys.argv[1:] if arguments is None else arguments
+    return exit_code(lambda: run(read(Options, words, prog="python -m benchmarks", description=__doc__), words))
+
+
+def run(options: Options, words: list[str]) -> int:
+    """Measure, print, and write; 1 if a row has failed."""
     rows = {row.name: row for row in SUITES[options.suite]}
-    for name in options.only or ():
+    for name in options.only:
         if name not in rows:
-            print(f"error: --only: {unknown('row', name, rows)}", file=sys.stderr)
-            return 2
+            raise InputError(f"--only: {unknown('row', name, rows)}")
+    if options.rounds is not None and options.rounds < 1:
+        raise InputError(f"--rounds: must be at least 1, got {options.rounds}")
     # Before jax starts: other processes, and PyTorch in this one, need memory of the GPU as well.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     if options.suite == "cpu":
@@ -52,7 +77,7 @@ def main(arguments: list[str] | None = None) -> int:
     began = time.monotonic()
     if options.budget is not None:
         plan = Plan(plan.tiny, plan.rounds, began + options.budget)
-    found = circumstances("benchmarks", arguments, PACKAGES) | {"suite": options.suite, "tiny": plan.tiny}
+    found = circumstances("benchmarks", words, PACKAGES) | {"suite": options.suite, "tiny": plan.tiny}
     found |= {"devices": devices(), "XLA_FLAGS": os.environ.get("XLA_FLAGS", ""), "rows": []}
     machine = f"{found['devices']['count']} x {found['devices']['kind']}, {found['machine']['cores']} cores"
     print(f"{options.suite} suite on {machine}" + (", tiny: the figures mean nothing" if plan.tiny else ""))
@@ -70,25 +95,6 @@ def main(arguments: list[str] | None = None) -> int:
         gc.collect()
     print(f"{found['seconds']:.0f} s in all" + (f", {failed} of {len(found['rows'])} rows failed" if failed else ""))
     return 1 if failed else 0
-
-
-def parse(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--suite", choices=tuple(SUITES), required=True)
-    parser.add_argument("--only", nargs="+", metavar="ROW", help="measure these rows, in this order")
-    parser.add_argument("--rounds", type=_positive, metavar="N", help="of each comparison; 5 if not given")
-    parser.add_argument("--tiny", action="store_true", help="shrink everything: to see that the rows run")
-    parser.add_argument("--budget", type=float, metavar="SECONDS", help="begin no row that is not estimated to fit")
-    parser.add_argument("--out", type=Path, metavar="FILE", help="write the JSON here")
-    return parser.parse_args(arguments)
-
-
-def _positive(text):
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"must be a whole number from 1, got {text}")
-    return int(text)
 
 
 def devices() -> dict[str, object]:

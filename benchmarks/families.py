@@ -7,15 +7,14 @@ Speed is relative to the first row, in the same process; compilation is not coun
 training step needs besides its arguments and results: activations, and what the convolutions work with.
 """
 
-import argparse
 import sys
 import time
 from pathlib import Path
 
 import jax
+from tyro.conf import Positional
 
-from lmjax import command_line, console, data
-from lmjax.errors import InputError
+from lmjax import command_line, data
 from lmjax.training import Trainer, evaluate, train_epoch
 
 CONFIGS = Path(__file__).parent.parent / "configs" / "families.py"
@@ -36,20 +35,22 @@ def measure(row: str) -> dict[str, float]:
     }
 
 
-@console.lossy()
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.families", description=__doc__.splitlines()[0])
-    parser.add_argument("rows", nargs="*", metavar="ROW", help="of configs/families.py; all if none is given")
-    rows = parser.parse_args(arguments).rows or list(command_line.rows(CONFIGS))
-    began = time.perf_counter()
-    print(f"one epoch of digits on {len(jax.devices())} x {jax.devices()[0].device_kind}")
-    print(
-        f"{'family':30}{'parameters':>12}{'accuracy':>10}{'images/s':>10}{'relative':>10}{'memory, MB':>12}"
-        f"{'compiled':>10}"
-    )
-    first = None
-    try:
-        for row in rows:
+class Families(command_line.Command):
+    """One epoch of every family of networks, as a table."""
+
+    rows: Positional[tuple[str, ...]] = ()
+    """Of configs/families.py; all if none is given."""
+
+    def run(self) -> None:
+        """Print a line for each row."""
+        began = time.perf_counter()
+        print(f"one epoch of digits on {len(jax.devices())} x {jax.devices()[0].device_kind}")
+        print(
+            f"{'family':30}{'parameters':>12}{'accuracy':>10}{'images/s':>10}{'relative':>10}{'memory, MB':>12}"
+            f"{'compiled':>10}"
+        )
+        first = None
+        for row in self.rows or command_line.rows(CONFIGS):
             found = measure(row)
             first = first or found["images_per_second"]
             print(
@@ -58,12 +59,8 @@ def main(arguments: list[str] | None = None) -> int:
                 f"{found['compile_seconds']:>8.0f} s",
                 flush=True,
             )
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"{time.perf_counter() - began:.0f} s in all")
-    return 0
+        print(f"{time.perf_counter() - began:.0f} s in all")
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(command_line.exit_code(lambda: Families.start(sys.argv[1:], "python -m benchmarks.families")))

@@ -8,19 +8,20 @@ round measures each row of a table, and a ratio is one within a round: whatever 
 Medians are given, and the least and the greatest. Without PyTorch, or the packages of "turbo", their rows are left out.
 """
 
-import argparse
 import dataclasses
 import gc
 import json
 import sys
 import time
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 
 from benchmarks import readers
 from benchmarks.report import circumstances, compare, extremes, line, median
-from lmjax import console, devices
+from lmjax import devices
+from lmjax.command_line import exit_code, read
 from lmjax.data.crops import random_box
 from lmjax.data.decode import DECODERS, BrokenImage
 from lmjax.errors import InputError, optional_import
@@ -198,38 +199,43 @@ def check(folder: str, plan: Plan) -> int:
     return len(photos.paths)
 
 
-@console.lossy()
-def main(arguments: list[str] | None = None) -> int:
-    arguments = sys.argv[1:] if arguments is None else arguments
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.input_pipeline", description=__doc__.splitlines()[0])
-    parser.add_argument("--images", required=True, metavar="DIR", help="a folder with photographs somewhere below it")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="where to write what was measured")
-    parser.add_argument("--quick", action="store_true", help="see that it works, in seconds; the numbers mean nothing")
-    parser.add_argument("--skip", nargs="*", default=[], choices=[*SECTIONS], metavar="NAME", help=", ".join(SECTIONS))
-    parser.add_argument("--batch", type=int, help="images in a batch of the feed (64)")
-    parser.add_argument("--batches", type=int, help="while memory is watched (10,000)")
-    given = parser.parse_args(arguments)
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Options:
+    """What to measure, and where to write it."""
+
+    images: Path
+    """A folder with photographs somewhere below it."""
+    json: Path | None = None
+    """Where to write what was measured."""
+    quick: bool = False
+    """See that it works, in seconds; the numbers mean nothing."""
+    skip: tuple[Literal["decode", "pixels", "feed", "memory"], ...] = ()
+    """Leave these sections out."""
+    batch: int | None = None
+    """Images in a batch of the feed (64)."""
+    batches: int | None = None
+    """Batches while memory is watched (10,000)."""
+
+
+def main(arguments: list[str]) -> None:
+    """Measure, and print what is found."""
+    given = read(Options, arguments, prog="python -m benchmarks.input_pipeline", description=__doc__.splitlines()[0])
     changed = {key: getattr(given, key) for key in ("batch", "batches") if getattr(given, key) is not None}
     plan = dataclasses.replace(QUICK if given.quick else Plan(), **changed)
-    folder = str(Path(given.images).expanduser().resolve())  # the processes start elsewhere
-    try:
-        found = circumstances("benchmarks.input_pipeline", arguments, PACKAGES)
-        found |= {"images": check(folder, plan), "plan": dataclasses.asdict(plan), "seconds": {}}
-        names, missing = usable()
-        found["missing"] = missing
-        print(f"{found['images']} photographs, {devices.cores()} cores, {found['machine']['cpu']}", *missing, sep="\n")
-        for section in (section for section in SECTIONS if section not in given.skip):
-            began = time.perf_counter()
-            found[section] = SECTIONS[section](names, folder, plan)
-            found["seconds"][section] = time.perf_counter() - began
-            if given.json:  # after each, so that an hour's work is not lost
-                given.json.write_text(json.dumps(found, indent=1) + "\n")
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
+    folder = str(given.images.expanduser().resolve())  # the processes start elsewhere
+    found = circumstances("benchmarks.input_pipeline", arguments, PACKAGES)
+    found |= {"images": check(folder, plan), "plan": dataclasses.asdict(plan), "seconds": {}}
+    names, missing = usable()
+    found["missing"] = missing
+    print(f"{found['images']} photographs, {devices.cores()} cores, {found['machine']['cpu']}", *missing, sep="\n")
+    for section in (section for section in SECTIONS if section not in given.skip):
+        began = time.perf_counter()
+        found[section] = SECTIONS[section](names, folder, plan)
+        found["seconds"][section] = time.perf_counter() - began
+        if given.json:  # after each, so that an hour's work is not lost
+            given.json.write_text(json.dumps(found, indent=1) + "\n")
     print("\n" + ", ".join(f"{name} {seconds:.0f} s" for name, seconds in found["seconds"].items()))
-    return 0
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(exit_code(lambda: main(sys.argv[1:])))

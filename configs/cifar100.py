@@ -3,7 +3,7 @@
     python train.py --config configs/cifar100.py:lm_resnet110
     python train.py --config configs/cifar100.py:lm_resnext29_8x64d --model.dtype bfloat16
 
-`python -m lmjax.published cifar100` lists the rows with their parameters, cost and published errors. Those of Lu et
+`lmjax published cifar100` lists the rows with their parameters, cost and published errors. Those of Lu et
 al. (2018) on CIFAR-100 are quoted from memory and have not been checked against the paper again. The ResNeXts need an
 accelerator.
 """

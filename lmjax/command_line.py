@@ -1,164 +1,117 @@
-"""From the command line to a `Config`: the file that --config names, with overrides."""
+"""The command line: typed commands from words, and configs from files."""
 
+import contextlib
 import dataclasses
 import difflib
-import itertools
+import io
 import json
 import re
 import runpy
-import sys
 import traceback
-from collections.abc import Iterable, Sequence
+import typing
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import ModuleType
-from typing import Any, NoReturn
+from typing import Any
 
+import tyro
+
+from lmjax import console
 from lmjax.config import Config, from_dict
-from lmjax.errors import InputError, optional_import, unknown
-
-_MOST_SEEDS = 10_000  # in a range, which may be misspelt
+from lmjax.errors import InputError
 
 
-@dataclasses.dataclass(frozen=True)
-class Options:
-    """Choices of a run that are no part of its config."""
+@typing.dataclass_transform(frozen_default=True, kw_only_default=True)
+class Command:
+    """A command, a frozen dataclass: its fields are the options, and the docstrings of these are the help."""
 
-    config: str | None = None
-    """A Python file (which is run: use only files that you trust), with :ROW if it has several; a config that comes
-    with lmjax, such as digits or cifar10:lm_resnet20; or the config.json of a run."""
-    seeds: tuple[str, ...] | None = None
-    """Make the run from each of these seeds, as in 0 1 2 or 0..7, and report the mean and the standard deviation."""
-    resume: str | None = None
-    """Go on with the run in --workdir; "auto": start it if there is none, so that one command can be repeated until it
-    is finished."""
-    evaluate: str | None = None
-    """Report the test accuracy of the run in this folder, and stop."""
-    at: str = "latest"
-    """The checkpoint to evaluate: latest, best, or a step."""
-    deterministic: bool = False
-    """Make a GPU repeat a run bit for bit, which costs speed."""
-    log: tuple[str, ...] = ()
-    """Tell tensorboard, wandb, or both of each epoch; tensorboard --logdir runs shows all runs."""
-    profile: str | None = None
-    """Write a trace of some steps to this folder, or without one to the folder profile of the run."""
-    dry_run: bool = False
-    """Say what the run would be: its config, parameters, multiplications, steps and memory. Nothing is written."""
-    quiet: bool = False
-    """Print nothing but warnings, errors and the last line."""
+    def __init_subclass__(cls):
+        dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
-    @property
-    def numbers(self) -> tuple[int, ...] | None:
-        """The seeds as numbers."""
-        return None if self.seeds is None else tuple(itertools.chain.from_iterable(map(_numbers, self.seeds)))
+    @classmethod
+    def start(cls, words: Sequence[str], prog: str) -> int | None:
+        """Run the command that the words give; returns the exit code, None for 0."""
+        return read(cls, words, prog=prog).run()
 
-    def check(self, overrides: Sequence[str]) -> None:
-        """Raise InputError if the choices contradict each other, or the config keys on the command line."""
-        if self.evaluate == "":
-            raise InputError("--evaluate: give the folder of a run")
-        if self.resume not in (None, "required", "auto"):
-            raise InputError(f"--resume: takes auto or nothing, got {self.resume!r}")
-        if self.resume and self.evaluate is not None:
-            raise InputError("--resume: does not go with --evaluate")
-        if self.at not in ("latest", "best") and not self.at.isdecimal():
-            raise InputError(f"--at: must be latest, best or the step of a checkpoint, got {self.at!r}")
-        if self.at != "latest" and self.evaluate is None:
-            raise InputError("--at: goes with --evaluate")
-        if self.evaluate is not None and (self.log or self.profile is not None or self.dry_run):
-            raise InputError("--log, --profile and --dry-run: go with training, not with --evaluate")
-        if self.seeds is not None:
-            _check_seeds(self, overrides)
+    @classmethod
+    def form(cls) -> type:
+        """The class whose fields are all that may follow the command."""
+        return cls
 
 
-def _numbers(word: str) -> Iterable[int]:
-    match = re.fullmatch(r"(-?\d+)(?:\.\.(\d+))?", word, re.ASCII)
-    if match is None or (match[2] and not 0 <= int(match[2]) - int(match[1]) < _MOST_SEEDS):
-        raise InputError(f"--seeds: must be whole numbers, as in 0 1 2 or 0..7, got {word!r}")
-    return range(int(match[1]), int(match[2] or match[1]) + 1)
+def exit_code(work: Callable[[], int | None]) -> int:
+    """Do the work of a program; returns its exit code.
+
+    This is 2 after an `InputError`, which is printed without a traceback, and 130 after Ctrl-C. What cannot be printed
+    ends no program.
+    """
+    with console.lossy():
+        try:
+            return work() or 0
+        except InputError as error:
+            console.warn(f"error: {error}")
+            return 2
+        except KeyboardInterrupt:
+            console.warn("interrupted")
+            return 130
+        except SystemExit as stop:  # after --help
+            return stop.code or 0
 
 
-@dataclasses.dataclass(frozen=True)
-class _Words(Options):
-    help: str | None = None
-    """Show this; "--help model" explains the keys of the config that begin with --model, and "--help all" all keys."""
-
-
-def parse(arguments: Sequence[str] | None, *, prog: str, description: str) -> tuple[Config, Options]:
-    """The config and the options of a command line.
+def read(form: Any, words: Sequence[str], *, prog: str, **how: Any) -> Any:
+    """The object of a typed class that words describe.
 
     Args:
-        arguments: the words after the program's name; None takes the process's own.
-        prog, description: of the program, for --help.
+        form: the class.
+        words: what follows the name of the program.
+        prog: the name of the program, for messages and help.
+        how: other arguments of `tyro.cli`.
 
     Raises:
-        InputError: if the config file does not exist or holds no config, or the choices contradict each other.
-        SystemExit: after --help, and after an override that is unknown or ill-typed, with a message that says so.
+        InputError: if the words do not fit.
+        SystemExit: after --help.
     """
-    words = ["--help" if word == "-h" else word for word in (sys.argv[1:] if arguments is None else arguments)]
-    for name, value in (("--resume", "required"), ("--profile", ""), ("--help", "")):
-        words = _completed(words, name, value)
-    tyro = optional_import("tyro", package="tyro", purpose="reading the command line")
-    form = {"prog": prog, "description": description, "add_help": False, "config": (tyro.conf.FlagCreatePairsOff,)}
-    if "--help" in words:
-        _show_help(tyro, form, words[words.index("--help") + 1])
-    options, overrides = tyro.cli(_Words, args=words, return_unknown_args=True, **form)
-    if options.config is None:
-        raise InputError(f"give --config FILE{_available()}")
-    options.check(overrides)
-    return override(load(options.config), overrides, prog=f"{prog} --config {options.config}"), options
+    how = {"config": (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)} | how
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(form, args=words, prog=prog, **how)
+    except SystemExit as stop:
+        if stop.code != 2:
+            raise
+        raise InputError(_without_box(said.getvalue())) from None
 
 
-def _completed(words: Sequence[str], name: str, value: str) -> list[str]:
-    """The words, with a value after an option that stands alone."""
-    found = []
-    for word, following in zip(words, [*words, "--"][1:], strict=True):
-        found += [word, value] if word == name and following.startswith("-") else [word]
-    return found
+def _without_box(text: str) -> str:
+    """The text in a box of tyro's, a line for each part; of a value that has no type, the last reason alone."""
+    _, *lines = text.splitlines()  # the first is its title
+    bare = "\n".join(line.strip("│ ") for line in lines)
+    parts = (" ".join(part.split()) for part in re.split(r"^[─╰╯-]+$", bare, flags=re.MULTILINE))
+    plain = "\n".join(filter(None, parts))
+    return re.sub(r"^Error parsing (?:[^-].*?: )?|no type matching .*- <class '\w+'>: ", "", plain)
 
 
-def _show_help(tyro: ModuleType, form: dict[str, Any], topic: str) -> NoReturn:
-    groups = {field.name: field.type for field in dataclasses.fields(Config) if dataclasses.is_dataclass(field.type)}
-    form = form | {"add_help": True, "args": ["--help"]}
-    if topic == "all":
-        tyro.cli(Config, **form | {"description": "Keys of the config."})
-    elif topic in groups:
-        alone = dataclasses.make_dataclass("Keys", [(topic, groups[topic], groups[topic]())])
-        tyro.cli(alone, **form | {"description": groups[topic].__doc__})
-    elif topic:
-        raise unknown("topic of --help", topic, [*groups, "all"])
-    keys = {
-        name: ", ".join(field.name.replace("_", "-") for field in dataclasses.fields(groups[name])) for name in groups
-    }
-    lines = [f"  --{name}.KEY: {found}" for name, found in keys.items()]
-    text = "\n\nKeys of the config, which change what the file says (--help model explains those of --model):\n"
-    tyro.cli(Options, **form | {"description": form["description"] + text + "\n".join([*lines, "  --seed, --workdir"])})
-    raise AssertionError("tyro ends the program after --help")
+def require_some(given: Sequence[Any], name: str) -> None:
+    """Raise InputError if an argument that may be repeated was not given."""
+    if not given:
+        raise InputError(f"give at least one {name}")
 
 
-def _check_seeds(options: Options, overrides: Sequence[str]) -> None:
-    seeds = options.numbers
-    if not seeds:
-        raise InputError("--seeds: give at least one, as in 0 1 2 or 0..7")
-    if twice := sorted({seed for seed in seeds if seeds.count(seed) > 1}):
-        raise InputError(f"--seeds: {', '.join(map(str, twice))} twice: give each seed once")
-    if wrong := [seed for seed in seeds if not 0 <= seed < 2**32]:
-        raise InputError(f"--seeds: must be from 0 to 2**32 - 1, got {wrong[0]}")
-    if any(re.match(r"--seed\b", word) for word in overrides):
-        raise InputError("--seed and --seeds: give one of them")
-    if options.evaluate is not None:
-        raise InputError("--seeds: does not go with --evaluate: evaluate the folder of one seed")
+def require_checkpoint(at: str) -> None:
+    """Raise InputError if --at names no checkpoint."""
+    if at not in ("latest", "best") and not at.isdecimal():
+        raise InputError(f"--at: must be latest, best or the step of a checkpoint, got {at!r}")
 
 
 def override(config: Config, arguments: Sequence[str], *, prog: str = "lmjax train") -> Config:
     """The config with keys replaced, e.g. by ["--model.stepper", "euler", "--train.epochs", "5"].
 
     Raises:
-        InputError: for a value that will not do.
-        SystemExit: for a key that is unknown or ill-typed.
+        InputError: for a key that is unknown, or a value that will not do.
+        SystemExit: after --help.
     """
     if not arguments:
         return config
-    tyro = optional_import("tyro", package="tyro", purpose="changing a config from the command line")
-    return tyro.cli(Config, prog=prog, description="Keys of the config:", default=config, args=arguments)
+    return read(Config, arguments, prog=prog, description="Keys of the config:", default=config, config=())
 
 
 def load(place: str | Path) -> Config:
@@ -196,7 +149,7 @@ def rows(path: str | Path) -> dict[str, Any]:
 
 def _require_file(path: Path) -> None:
     if not path.is_file():
-        raise InputError(f"--config: there is no file {path}{_available()}")
+        raise InputError(f"--config: there is no file {path}{available()}")
 
 
 def _run(path: Path) -> dict[str, Any]:
@@ -254,5 +207,6 @@ def _line(error: Exception, path: Path) -> str:
     return f", line {lines[-1]}" if lines else ""
 
 
-def _available() -> str:
+def available() -> str:
+    """The names of the configs that come with lmjax, as the end of a message."""
     return f"; with lmjax come {', '.join(path.stem for path in _ours())}" if _ours() else ""

@@ -71,12 +71,12 @@ class DataConfig(_Checked):
 
     name: str = "digits"
     """The data set: digits, cifar10, cifar100, or a call such as "folder(32)", "tfds(mnist)" or "photographs(224)";
-    see `python -m lmjax list datasets`."""
+    see `lmjax list datasets`."""
     dir: str | None = None
     """Where it is; None: where the data set itself looks, or nowhere (digits)."""
     augment: tuple[str, ...] = ("default",)
     """Done to the training images, in this order, as in --data.augment "crop(4)" flip "cutout(8)" "mixup(0.2)"; see
-    `python -m lmjax list augmentations`. "default" alone is "crop(4)" "flip" for what is in memory, "crop_area(0.08)"
+    `lmjax list augmentations`. "default" alone is "crop(4)" "flip" for what is in memory, "crop_area(0.08)"
     "flip" for photographs; "none" alone, or nothing at all, is none. Where labels are mixed, the loss is the
     cross-entropy with the mixture, and the training accuracy counts the label with the larger share. An evaluation has
     none of this.

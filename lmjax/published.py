@@ -1,15 +1,10 @@
-"""The published results that the schemes are compared by, each as a run: the one source of configs/ and their tests.
+"""The published results that the schemes are compared by, each as a run: the one source of configs/ and their tests."""
 
-python -m lmjax.published                     # a table of all rows
-python -m lmjax.published cifar10             # of one data set
-"""
-
-import argparse
 import dataclasses
 import re
-import sys
+from collections.abc import Iterator
 
-from lmjax import console, recipes
+from lmjax import recipes
 from lmjax.config import Config, DataConfig, ModelConfig
 
 _LM, _HE16, _HE16B = "Lu et al. 2018", "He et al. 2016a", "He et al. 2016b"
@@ -205,34 +200,21 @@ def cost(table: str, row: Row) -> dict[str, int | None]:
     }
 
 
-@console.lossy()
-def main(arguments: list[str] | None = None) -> int:
-    """Prints the tables."""
-    parser = argparse.ArgumentParser(prog="python -m lmjax.published", description="Every published row, and its cost.")
-    parser.add_argument("table", nargs="*", metavar="TABLE", help=f"{', '.join(TABLES)}; all if none is given")
-    chosen = parser.parse_args(arguments).table or list(TABLES)
-    for name in chosen:
-        if name not in TABLES:
-            parser.error(f"there is no table {name!r}: choose from {', '.join(TABLES)}")
-    for name in chosen:
-        print(f"\n{name}: python train.py --config configs/{name}.py:ROW\n")
-        print(f"{'row':22}{'depth':>6}{'parameters':>13}{'MACs, 1e6':>11}{'evaluations':>13}{'published':>11}  source")
-        notes: list[str] = []
-        for key, row in TABLES[name].items():
-            found = cost(name, row)
-            depth = re.search(r"\d+", row.config.model.name)[0]
-            error = "-" if row.error is None else f"{row.error:.2f}%"
-            evaluations = found["branch_evaluations"] or "-"
-            if row.note and row.note not in notes:
-                notes.append(row.note)
-            mark = f" [{notes.index(row.note) + 1}]" if row.note else ""
-            print(
-                f"{key:22}{depth:>6}{found['parameters']:>13,}{found['forward_macs'] / 1e6:>11,.1f}"
-                f"{evaluations:>13}{error:>11}  {row.source}{mark}"
-            )
-        print("".join(f"\n[{i}] {note}" for i, note in enumerate(notes, start=1)))
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+def describe(table: str) -> Iterator[str]:
+    """The rows of a table, and their cost, as lines of text."""
+    yield f"\n{table}: lmjax train --config {table}:ROW\n"
+    yield f"{'row':22}{'depth':>6}{'parameters':>13}{'MACs, 1e6':>11}{'evaluations':>13}{'published':>11}  source"
+    notes: list[str] = []
+    for key, row in TABLES[table].items():
+        found = cost(table, row)
+        depth = re.search(r"\d+", row.config.model.name)[0]
+        error = "-" if row.error is None else f"{row.error:.2f}%"
+        evaluations = found["branch_evaluations"] or "-"
+        if row.note and row.note not in notes:
+            notes.append(row.note)
+        mark = f" [{notes.index(row.note) + 1}]" if row.note else ""
+        yield (
+            f"{key:22}{depth:>6}{found['parameters']:>13,}{found['forward_macs'] / 1e6:>11,.1f}"
+            f"{evaluations:>13}{error:>11}  {row.source}{mark}"
+        )
+    yield "".join(f"\n[{i}] {note}" for i, note in enumerate(notes, start=1))

@@ -33,7 +33,8 @@ def stories(page: str) -> dict[str, list[str]]:
 
 
 def commands(program: str, pages: tuple[str, ...] = PAGES) -> list[str]:
-    """What follows the program in all commands, such as "train.py" or "-m lmjax.analysis", without comments."""
+    """What follows the program in all commands, such as "train.py" or "lmjax", without comments."""
     said = "\n".join(map(text, pages)).replace("`", "\n")
-    found = re.findall(rf"(?:python |RUN=\"){re.escape(program)} ([^\n\"#]*(?:\"[^\n\"]*\"[^\n\"#]*)*)", said)
+    before = rf"(?:python |RUN=\"|^(?=lmjax )){re.escape(program)} "
+    found = re.findall(rf"{before}([^\n\"#]*(?:\"[^\n\"]*\"[^\n\"#]*)*)", said, re.MULTILINE)
     return list(dict.fromkeys(command.strip() for command in found))

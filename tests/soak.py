@@ -1,14 +1,13 @@
 """Kills a run at random moments, hundreds of times, and compares what it comes to with the run that was left alone.
 
-python -m tests.soak --cycles 300 --out benchmarks/results/soak.json
-python -m tests.soak --cycles 300 --seeds 2 --out benchmarks/results/soak_seeds.json
+    python -m tests.soak --cycles 300 --out benchmarks/results/soak.json
+    python -m tests.soak --cycles 300 --seeds 2 --out benchmarks/results/soak_seeds.json
 
 Every cycle starts train.py with --resume auto in a process of its own and ends it with SIGKILL, SIGTERM or SIGINT: in
 four of five cycles within seconds after training has begun, else at any moment since its start. A run that comes to its
 end is compared, bit for bit, and another one begins. It saves every other step, so that many kills hit a save.
 """
 
-import argparse
 import collections
 import hashlib
 import json
@@ -26,6 +25,7 @@ from pathlib import Path
 import jax
 import numpy as np
 import orbax.checkpoint  # noqa: F401
+import tyro
 
 import train
 from lmjax import command_line, networks  # noqa: F401
@@ -147,23 +147,25 @@ def soak(cycles: int, seed: int, count: int, folder: Path) -> dict:
     }
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--cycles", type=int, default=300)
-    parser.add_argument("--seed", type=int, default=0, help="of the kills")
-    parser.add_argument("--seeds", type=int, default=1, help="networks trained side by side")
-    parser.add_argument("--out", type=Path)
-    options = parser.parse_args()
+def main(cycles: int = 300, seed: int = 0, seeds: int = 1, out: Path | None = None) -> None:
+    """Kill runs, and compare what they come to.
+
+    Args:
+        cycles: starts of a run.
+        seed: of the kills.
+        seeds: networks trained side by side.
+        out: where to write what is found, as JSON.
+    """
     with tempfile.TemporaryDirectory() as folder:
         os.environ["XDG_CACHE_HOME"] = folder
-        results = soak(options.cycles, options.seed, options.seeds, Path(folder))
-    command = f"python -m tests.soak --cycles {options.cycles} --seed {options.seed} --seeds {options.seeds}"
+        results = soak(cycles, seed, seeds, Path(folder))
+    command = f"python -m tests.soak --cycles {cycles} --seed {seed} --seeds {seeds}"
     results |= {"command": command}
     results |= {"cores": os.cpu_count(), "versions": versions()}
     print(json.dumps(results, indent=2))
-    if options.out:
-        options.out.write_text(json.dumps(results, indent=2) + "\n")
+    if out:
+        out.write_text(json.dumps(results, indent=2) + "\n")
 
 
 if __name__ == "__main__":
-    main()
+    tyro.cli(main, prog="python -m tests.soak", description=__doc__)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 import lmjax
 from lmjax import cli, command_line
+from lmjax.cli.train import Train
 from lmjax.errors import InputError
 
 SMALL = ["--model.name", "resnet14", "--model.width", "0.25", "--train.epochs", "1", "--train.batch-size", "256"]
@@ -24,14 +26,13 @@ def said(capsys, *arguments):
 def test_every_command_says_what_it_does(capsys):
     code, out, _ = said(capsys, "--help")
     assert code == 0
-    for name in cli.COMMANDS:
-        assert re.search(rf"^  {name} +[A-Z].{{10}}", out, re.M)
-        try:
-            code, out_of_one, _ = said(capsys, name, "--help")
-        except SystemExit as stop:
-            code, out_of_one = stop.code, capsys.readouterr().out
-        assert code == 0
-        assert "usage: " in out_of_one or f"lmjax {name}" in out_of_one
+    for name, command in cli.COMMANDS.items():
+        assert re.search(rf"^\W+{name} +[A-Z].{{10}}", out, re.M)
+        found = cli.found(command)
+        for words in [[name, one] for one in found] if isinstance(found, dict) else [[name]]:
+            code, out_of_one, _ = said(capsys, *words, "--help")
+            assert code == 0
+            assert out_of_one.startswith(f"usage: {' '.join(['lmjax', *words])} ")
 
 
 def test_version(capsys):
@@ -42,6 +43,78 @@ def test_unknown_command(capsys):
     code, _, err = said(capsys, "trian")
     assert code == 2
     assert "unknown command 'trian': did you mean 'train'?" in err
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "Expected one of {train, evaluate,"),
+        (["analyze"], "Expected one of {order, stability,"),
+        (["analyze", "ordr"], "unknown command 'ordr': did you mean 'order'?"),
+        (["analyze", "order"], "give at least one SCHEME"),
+        (["analyze", "order", "rk4", "--k", "x"], "--k: could not convert string to float: 'x'\n"),
+        (["analyze", "order", "rk4", "--ks", "1"], "Unrecognized options: --ks, 1"),
+        (["report"], "give at least one RUN"),
+        (["report", "x", "--no-images", "--images-of", "y"], "--no-images and --images-of: give one of them"),
+        (
+            ["prepare", "resize", "--images", ".", "--to", ".", "--quality", "x"],
+            "--quality: invalid literal for int() with base 10: 'x'\n",
+        ),
+        (["evaluate"], "Missing from lmjax evaluate: RUN"),
+        (["evaluate", "x", "--at", "last"], "--at: must be latest, best or the step of a checkpoint, got 'last'\n"),
+        (["completion", "csh"], "invalid choice 'csh' for argument 'shell'. Expected one of ('bash', 'zsh')."),
+        (["train", "--config", "digits", "--model.steper", "lm"], "Unrecognized options: --model.steper, lm\nPerhaps"),
+        (["train", "--config", "digits", "--seed", "-1"], "seed: must be "),
+    ],
+)
+def test_mistakes_are_told_without_a_box(words, message, capsys):
+    code, _, err = said(capsys, *words)
+    assert code == 2
+    assert err.startswith(f"error: {message}")
+    assert not re.search("[│─╭]", err)
+
+
+@pytest.mark.parametrize("command", ["train", "analyze order euler"])
+def test_ctrl_c_ends_with_130(command, monkeypatch, capsys):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("lmjax.command_line.read", interrupt)
+    monkeypatch.setattr("lmjax.cli.train.read", interrupt)
+    assert said(capsys, *command.split()) == (130, "", "interrupted\n")
+
+
+def test_help_and_version_import_nothing_of_the_commands():
+    program = """
+import sys
+from lmjax import cli
+assert cli.main(sys.argv[1:]) == 0
+loaded = {name for name in sys.modules if name.startswith("lmjax.") and name.count(".") == 1}
+assert not loaded & {"lmjax.analysis", "lmjax.report", "lmjax.reproduce", "lmjax.training", "lmjax.networks"}, loaded
+assert "matplotlib" not in sys.modules
+"""
+    for word in ("--version", "--help"):
+        result = subprocess.run([sys.executable, "-c", program, word], capture_output=True, text=True, check=False)
+        assert result.returncode == 0, result.stderr
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
+def test_bash_completes_commands_and_options(tmp_path, capsys):
+    code, script, _ = said(capsys, "completion", "bash")
+    assert code == 0
+    (tmp_path / "script").write_text(script)
+    assert subprocess.run(["bash", "-n", tmp_path / "script"], check=False).returncode == 0
+
+    def completed(*words):
+        ask = 'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _tyro_lmjax; printf "%s\\n" "${COMPREPLY[@]}"'
+        command = ["bash", "-c", f'source "$1"; shift; {ask}', "bash", tmp_path / "script", "lmjax", *words]
+        return set(subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines())
+
+    assert completed("") == {"-h", "--help", *cli.COMMANDS}
+    assert completed("analyze", "o") == {"order"}
+    assert completed("analyze", "stability", "--z", "") == {"equation", "branch"}
+    assert completed("train", "--model.st") == {"--model.stepper"}
+    assert all(word.startswith("--") for word in completed("train", "--"))
 
 
 @pytest.mark.versions
@@ -85,7 +158,7 @@ def test_dry_run_writes_nothing(tmp_path, monkeypatch, capsys):
     ("words", "numbers"), [(["0", "1", "2"], (0, 1, 2)), (["0..3"], (0, 1, 2, 3)), (["7", "2..3"], (7, 2, 3))]
 )
 def test_seeds_may_be_ranges(words, numbers):
-    _, options = command_line.parse(["--config", "digits", "--seeds", *words], prog="x", description="")
+    _, options = Train.parse(["--config", "digits", "--seeds", *words])
     assert options.numbers == numbers
 
 

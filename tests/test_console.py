@@ -9,7 +9,13 @@ import pytest
 from lmjax import console
 
 ROOT = Path(__file__).parent.parent
-COMMANDS = ["train.py --help", "-m lmjax.analysis order euler rk4", "-m lmjax.report --help", "-m lmjax.prepare --help"]
+COMMANDS = [
+    "train.py --help",
+    "-m lmjax --help",
+    "-m lmjax analyze order euler rk4",
+    "-m lmjax report --help",
+    "-m lmjax prepare --help",
+]
 SAYS = """
 import sys, warnings
 from tqdm import tqdm
@@ -44,8 +50,8 @@ def test_help_to_a_reader_that_leaves():
 
 
 def test_error_that_cannot_be_written():
-    assert sh("2>/dev/full", "-m", "lmjax.report", "none").returncode == 2
-    assert sh("2>&-", "-m", "lmjax.analysis", "coefficients", "none").returncode == 2
+    assert sh("2>/dev/full", "-m", "lmjax", "report", "none").returncode == 2
+    assert sh("2>&-", "-m", "lmjax", "analyze", "coefficients", "none").returncode == 2
 
 
 @pytest.mark.parametrize("where", ["&>/dev/full", "<&- >&- 2>&-", "2>&1 | head -n 1"])

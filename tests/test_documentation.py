@@ -1,7 +1,6 @@
 """What README.md and docs say is run: the Python as it stands, and commands as far as their arguments."""
 
 import importlib
-import pathlib
 import re
 import shlex
 import sys
@@ -9,10 +8,11 @@ import types
 
 import pytest
 
-from lmjax import command_line, report, steppers
-from lmjax.analysis import __main__ as analysis
+from lmjax import cli, steppers
+from lmjax.cli.train import Train
 from tests.documentation import PAGES, ROOT, blocks, commands, stories, text
 
+LMJAX = [words for words in commands("lmjax") if len(words.split()) > 1 and words.split()[0] in cli.COMMANDS]
 STORIES = {name: code for page in PAGES for name, code in stories(page).items()}
 
 
@@ -34,7 +34,9 @@ def test_there_is_code_on_the_pages_that_promise_it():
 
 
 @pytest.mark.versions
-@pytest.mark.parametrize("command", commands("train.py"))
+@pytest.mark.parametrize(
+    "command", [*commands("train.py"), *(words.removeprefix("train ") for words in LMJAX if words.startswith("train "))]
+)
 def test_commands_of_train_are_understood(command, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
     for name, page in (("paced", "docs/own_stepper.md"), ("mixer", "docs/own_network.md")):
@@ -43,22 +45,21 @@ def test_commands_of_train_are_understood(command, monkeypatch, tmp_path):
             parts = [b for b in blocks(text(page)) if re.search(r"def (paced|mixer)|register\(|^config = ", b, re.M)]
             (tmp_path / "configs" / f"{name}.py").write_text("\n".join(parts))
             monkeypatch.chdir(tmp_path)
-    config, _ = command_line.parse(shlex.split(command), prog="train.py", description="")
+    config, _ = Train.parse(shlex.split(command))
     steppers.get(config.model.stepper or "euler")
 
 
-@pytest.mark.parametrize("command", commands("-m lmjax.analysis"))
-def test_commands_of_analysis_are_understood(command, monkeypatch):
-    for one in analysis.COMMANDS:
-        monkeypatch.setattr(one, "_run", lambda options: None)
-    assert analysis.main(shlex.split(command)) == 0
+@pytest.mark.parametrize("command", [words for words in LMJAX if not words.startswith("train ")])
+def test_other_commands_are_understood(command, monkeypatch):
+    words = shlex.split(command)
+    found = cli.found(cli.COMMANDS[words[0]])
+    for one in found.values() if isinstance(found, dict) else [found]:
+        monkeypatch.setattr(one, "run", lambda *_: None)
+    assert cli.main(words) == 0
 
 
-@pytest.mark.parametrize("command", commands("-m lmjax.report"))
-def test_commands_of_report_are_understood(command, monkeypatch, tmp_path):
-    monkeypatch.setattr("lmjax.runtime.start", lambda: [])
-    monkeypatch.setattr(report, "write", lambda runs, out, **_: pathlib.Path(__file__))
-    assert report.main(shlex.split(command)) == 0
+def test_there_are_commands_on_the_pages():
+    assert {words.split()[0] for words in LMJAX} >= {"train", "list", "report", "analyze", "reproduce", "prepare"}
 
 
 def test_table_of_schemes():

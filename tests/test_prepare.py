@@ -1,4 +1,4 @@
-"""`python -m lmjax.prepare`: what it refuses, what it leaves behind, and (slow, with TensorFlow) what it makes."""
+"""`lmjax prepare`: what it refuses, what it leaves behind, and (slow, with TensorFlow) what it makes."""
 
 import collections
 import importlib.util
@@ -18,8 +18,9 @@ import pytest
 from PIL import Image
 
 import train as training
+from lmjax import cli
 from lmjax.data import prepared
-from lmjax.prepare import imagenet, main, validation
+from lmjax.prepare import imagenet, validation
 
 tfds = pytest.importorskip("tensorflow_datasets")
 
@@ -69,7 +70,7 @@ def run(archives, tmp_path, capsys):
     """Runs the command: its exit status, and what it printed to stdout and to stderr."""
 
     def run(*more, data_dir=tmp_path / "data"):
-        status = main(["imagenet2012", "--archives", str(archives), "--data-dir", str(data_dir), *more])
+        status = cli.main(["prepare", "imagenet2012", "--archives", str(archives), "--data-dir", str(data_dir), *more])
         return status, *capsys.readouterr()
 
     return run
@@ -158,10 +159,10 @@ def test_interrupted_leaves_nothing(archives, tmp_path, how):
     data_dir = tmp_path / "data"
     wait = f"{HALF}\nimport time; (folder / str(os.getpid())).touch(); time.sleep(100)"
     program = (
-        "import sys; from lmjax.prepare import imagenet, main; imagenet._PACKAGES = {}; "
-        f"imagenet._BUILD = {'import sys, os' + wait!r}; sys.exit(main(sys.argv[1:]))"
+        "from lmjax import cli; from lmjax.prepare import imagenet; imagenet._PACKAGES = {}; "
+        f"imagenet._BUILD = {'import sys, os' + wait!r}; cli.run()"
     )
-    arguments = ["imagenet2012", "--archives", str(archives), "--data-dir", str(data_dir)]
+    arguments = ["prepare", "imagenet2012", "--archives", str(archives), "--data-dir", str(data_dir)]
     process = subprocess.Popen(
         # A shell in the background ignores the one, and nohup the other.
         preexec_fn=lambda: [signal.signal(each, signal.SIG_DFL) for each in (signal.SIGINT, signal.SIGHUP)],
@@ -275,9 +276,8 @@ def test_nothing_is_put_through_a_link(run, tmp_path, build, to):
 
 def test_arguments_that_are_missing(capsys):
     for arguments in ([], ["imagenet2012"], ["imagenet2013"]):
-        with pytest.raises(SystemExit, match="2"):
-            main(arguments)
-    assert "invalid choice: 'imagenet2013'" in capsys.readouterr().err
+        assert cli.main(["prepare", *arguments]) == 2
+    assert "unknown command 'imagenet2013': did you mean 'imagenet2012'" in capsys.readouterr().err
 
 
 def test_tensorflow_stays_out():
@@ -291,7 +291,7 @@ def test_tensorflow_stays_out():
 @pytest.mark.skipif(importlib.util.find_spec("importlib_resources") is None, reason="and importlib_resources")
 def test_imagenet_by_tensorflow_datasets_itself_trains(archives, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
-    command = [sys.executable, "-m", "lmjax.prepare", "imagenet2012", "--archives", str(archives), "--data-dir"]
+    command = [sys.executable, "-m", "lmjax", "prepare", "imagenet2012", "--archives", str(archives), "--data-dir"]
     environment = {key: value for key, value in os.environ.items() if key != "TQDM_DISABLE"}
     ran = subprocess.run([*command, str(tmp_path / "data")], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
@@ -347,7 +347,7 @@ def flat(tmp_path):
 
 
 def sort(folder):
-    return main(["sort-validation", "--images", str(folder)])
+    return cli.main(["prepare", "sort-validation", "--images", str(folder)])
 
 
 OFFICIAL = {1: "n01751748", 2: "n09193705", 3: "n02105855", 49999: "n10148035", 50000: "n02437616"}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from flax import nnx
 
-from lmjax import InputError, command_line, networks, published
+from lmjax import InputError, cli, command_line, networks, published
 from lmjax.config import DataConfig, ModelConfig, TrainConfig
 from lmjax.published import CIFAR10, CIFAR100, IMAGENET, TABLES
 
@@ -82,14 +82,13 @@ def test_cost(table, key, millions, evaluations):
 
 def test_the_table_is_printed(capsys, monkeypatch):
     monkeypatch.setitem(TABLES, "cifar10", {k: CIFAR10[k] for k in ("lm_resnet20", "fractalnet20")})
-    assert published.main(["cifar10"]) == 0
+    assert cli.main(["published", "cifar10"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert re.fullmatch(r"lm_resnet20 +20 +272,384 +40\.8 +9 +8\.33%  Lu et al\. 2018", lines[-4])
     assert re.match(r"fractalnet20 .* Larsson et al\. 2017 \[1\]", lines[-3])
     assert lines[-1].startswith("[1] with drop-path and dropout")
-    with pytest.raises(SystemExit):
-        published.main(["cifar11"])
-    assert "there is no table 'cifar11': choose from cifar10" in capsys.readouterr().err
+    assert cli.main(["published", "cifar11"]) == 2
+    assert "unknown table 'cifar11': did you mean 'cifar10'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("table", "key"), ROWS, ids=[f"{table}:{key}" for table, key in ROWS])

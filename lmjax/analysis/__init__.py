@@ -1,7 +1,7 @@
 """What a scheme is as a numerical method, and what a trained network does with it.
 
-    python -m lmjax.analysis order euler "lm(-0.5, -0.5)" rk4 --out order.png
-    python -m lmjax.analysis stability --run runs/a --out regions.png
+    lmjax analyze order euler "lm(-0.5, -0.5)" rk4 --out order.png
+    lmjax analyze stability --run runs/a --out regions.png
 
 Everything about schemes is pure numerics: it takes a stepper, its coefficients, and steps, in float64.
 """

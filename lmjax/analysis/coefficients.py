@@ -6,9 +6,8 @@ from typing import Any
 import numpy as np
 
 from lmjax import drawing
-from lmjax.analysis.command import add_config, add_out, add_run_folders, print_table, require_out, run_config, save
 from lmjax.analysis.depth import DepthColours
-from lmjax.analysis.learned import Learned, read_one
+from lmjax.analysis.learned import Learned
 from lmjax.errors import InputError
 
 
@@ -98,41 +97,3 @@ def require_alike(runs: Sequence[Learned]) -> None:
                 f"{run.directory} and {runs[0].directory} are runs of different schemes or networks ({run.name}; "
                 f"{runs[0].name}): draw them one by one"
             )
-
-
-def add(commands: Any) -> None:
-    """Adds the command to those of an argparse parser."""
-    parser = commands.add_parser(
-        "coefficients",
-        help="the learned coefficients of runs",
-        description="Draws the learned coefficients of runs of one network against depth and through the epochs, and "
-        "says how far they are from the edge of zero-stability.",
-    )
-    add_run_folders(parser)
-    add_config(parser)
-    add_out(parser)
-    parser.set_defaults(run=_run)
-
-
-def _run(options: Any) -> None:
-    from lmjax.analysis.runs import groups_of  # which imports Flax
-
-    require_out(options.out)
-    run_config(options)
-    runs = [read_one(run) for _, seeds in groups_of(options.runs) for run in seeds]
-    require_alike(runs)
-    margins = [run.margins() for run in runs]
-    weights = [run.weights() for run in runs]
-    rows = [["learned step", *weights[0], *(["std of the runs"] * (len(runs) > 1)), "margin of zero-stability"]]
-    for stage, least in margins[0].items():
-        for n in range(len(least)):
-            values = {name: [each[name][stage][-1, n] for each in weights] for name in weights[0]}
-            spread = [f"{max(np.std(x, ddof=1) for x in values.values()):.4f}"] if len(runs) > 1 else []
-            worst = min(each[stage][n] for each in margins)
-            rows.append([f"{stage}, {n + 1}", *(f"{np.mean(x):.4f}" for x in values.values()), *spread, f"{worst:.4f}"])
-    print(f"{runs[0].name}: after epoch {' and '.join(sorted({str(run.epochs[-1]) for run in runs}))}\n")
-    print_table(rows)
-    every = np.concatenate([x for each in margins for x in each.values()])
-    print(f"\n{np.sum(every < 0)} of {every.size} learned steps are not zero-stable")
-    if options.out is not None:
-        save(draw_coefficients(runs, runs[0].name), options.out)

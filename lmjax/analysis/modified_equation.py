@@ -1,23 +1,11 @@
 """The equation that a scheme solves instead of the one it was given, up to smaller errors."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lmjax.analysis.amplification import is_of_second_order, parasitic_roots, principal_root
-from lmjax.analysis.command import (
-    add_out,
-    add_schemes,
-    chosen_schemes,
-    print_table,
-    require_out,
-    run_config,
-    save,
-)
-from lmjax.analysis.learned import read_learned
-from lmjax.errors import InputError
+from lmjax.analysis.amplification import parasitic_roots, principal_root
 from lmjax.steppers import Stepper
 
 
@@ -69,65 +57,3 @@ def friction_and_mass(k: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """
     k = np.asarray(k, np.float64)
     return 1 + k, (1 - k) / 2
-
-
-def add(commands: Any) -> None:
-    """Adds the command to those of an argparse parser."""
-    parser = commands.add_parser(
-        "modified-equation",
-        help="the equation that schemes, or the learned steps of runs, solve instead",
-        description="Finds the series of the rate with which a scheme solves u' = lambda u: lambda (c0 + c1 z + c2 z^2 "
-        "+ ...) with z = h lambda. With --run, what the learned k make of (1 + k) u' + (1 - k) (h/2) u'' = F(u), along "
-        "the depth of a network.",
-    )
-    add_schemes(parser, nargs="*")
-    parser.add_argument(
-        "--run", dest="directory", type=Path, metavar="RUN", help="the folder of a run of lm, or of several seeds of it"
-    )
-    add_out(parser)
-    parser.set_defaults(run=_run)
-
-
-def _run(options: Any) -> None:
-    from lmjax.analysis import modified_equation_figures
-
-    require_out(options.out)
-    if bool(options.schemes) == (options.directory is not None):
-        raise InputError("modified-equation: give schemes, such as rk4, or the folder of a run by --run")
-    if options.directory is not None:
-        _of_run(options)
-        return
-    chosen = chosen_schemes(options)
-    print("u' = lambda u is solved with the rate lambda (c0 + c1 z + c2 z^2 + ...), z = h lambda")
-    for scheme in chosen:
-        if is_of_second_order(scheme.stepper, scheme.coef):
-            print(f"{scheme.label} is a scheme for u'' = F: it is given u'' = lambda^2 u")
-    print()
-    rows = []
-    for scheme in chosen:
-        c = modified_rate(scheme.stepper, scheme.coef)
-        rows.append([scheme.label, rate_order(c), *(f"{x:.6g}" for x in c)])
-    print_table([["scheme", "order of the rate", *(f"c{j}" for j in range(len(c)))], *rows])
-    if options.out is not None:
-        save(modified_equation_figures.draw_rates(chosen), options.out)
-
-
-def _of_run(options: Any) -> None:
-    from lmjax.analysis import modified_equation_figures
-
-    run_config(options)
-    runs = read_learned(options.directory)
-    for learned in runs:
-        if learned.stepper.known.family != "lm":
-            raise InputError(f"{learned.directory}: is a run of {learned.stepper.name}: give one of lm")
-    print("(1 + k) u' + (1 - k) (h/2) u'' = F(u), with friction 1 + k and mass (1 - k)/2\n")
-    rows = [["run, stage, learned step", "k", "friction", "mass", "speed"]]
-    for learned in runs:
-        for stage, k in learned.k().items():
-            for n, x in enumerate(k[-1], start=1):
-                friction, mass = friction_and_mass(x)
-                name = f"{learned.directory.name}, {stage}, {n}"
-                rows.append([name, f"{x:.4f}", f"{friction:.4f}", f"{mass:.4f}", f"{1 / friction:.4f}"])
-    print_table(rows)
-    if options.out is not None:
-        save(modified_equation_figures.draw_friction_and_mass(runs, runs[0].name), options.out)

@@ -11,7 +11,6 @@ from jax import lax
 
 from lmjax import drawing
 from lmjax.analysis.amplification import is_of_second_order, pair
-from lmjax.analysis.command import add_out, add_schemes, chosen_schemes, print_table, require_out, save
 from lmjax.analysis.precision import float64
 from lmjax.analysis.scheme import require_coef
 from lmjax.integrate import odeint
@@ -159,30 +158,3 @@ def draw_orders(found: dict[Problem, dict[str, ObservedOrder]]) -> Any:
         handles=axes.get_lines(), loc="outside right upper", frameon=False, fontsize=8, title=title, title_fontsize=8
     )
     return figure
-
-
-def add(commands: Any) -> None:
-    """Adds the command to those of an argparse parser."""
-    parser = commands.add_parser(
-        "order",
-        help="the order of accuracy that schemes show",
-        description="Integrates a linear and a nonlinear equation with smaller and smaller steps, in float64, and fits "
-        "the slope of the error against the step size.",
-    )
-    add_schemes(parser)
-    add_out(parser)
-    parser.set_defaults(run=_run)
-
-
-def _run(options: Any) -> None:
-    require_out(options.out)
-    chosen = chosen_schemes(options)
-    found = {
-        problem: {s.label: observed_order(s.stepper, s.coef, problem=problem) for s in chosen}
-        for problem in (LINEAR, NONLINEAR)
-    }
-    head = ["scheme", "claimed", *(f"observed, {problem.name}" for problem in found)]
-    rows = [[s.label, s.stepper.known.order, *(results[s.label] for results in found.values())] for s in chosen]
-    print_table([head, *rows])
-    if options.out is not None:
-        save(draw_orders(found), options.out)

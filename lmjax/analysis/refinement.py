@@ -21,8 +21,6 @@ To coarsen by c leaves c - 1 of c steps out, and gives the remaining one their t
 divide the number of steps, the last one stands for fewer, and what is remembered is brought to its size.
 """
 
-import argparse
-import re
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -32,8 +30,7 @@ import numpy as np
 from flax import nnx
 from jax import lax
 
-from lmjax.analysis import command, refinement_figure
-from lmjax.analysis.runs import add_runs, batches, grouped, measured, outputs, write_json
+from lmjax.analysis.runs import batches
 from lmjax.analysis.walk import advance, require_steps
 from lmjax.errors import InputError
 from lmjax.networks import Network, Stack, Stage
@@ -41,7 +38,6 @@ from lmjax.steppers import Branch, StepInfo, Stepper, combine
 from lmjax.training import Trained
 
 _BATCH = 128
-_MOST = 1024  # steps for one, on the command line: the time that they take grows with them
 
 
 def refined(network: Network, images: jax.Array, factor: Fraction | int) -> tuple[jax.Array, jax.Array]:
@@ -195,56 +191,3 @@ def _distance(x: np.ndarray, reference: np.ndarray) -> np.ndarray:
     with np.errstate(over="ignore", invalid="ignore"):
         distance = np.linalg.norm(x - reference, axis=-1) / np.linalg.norm(reference, axis=-1)
     return np.where(np.isfinite(distance), distance, np.inf)
-
-
-def add(commands: Any) -> None:
-    """Adds the command to those of an argparse parser."""
-    parser = commands.add_parser(
-        "refinement",
-        help="what trained networks compute with smaller and more steps",
-        description="Replaces each step of trained networks, but for the first of a stage, by m steps with the branch "
-        "f/m and the same coefficients, or leaves steps out and lengthens the others (1/2): the accuracy, and how far "
-        "the features move. Batch normalisation keeps the statistics of the training.",
-    )
-    add_runs(parser, images=1000, out="the picture to write, with the numbers beside it as .json; or a folder")
-    parser.add_argument(
-        "--factors", nargs="+", type=_factor, default=[Fraction(1), Fraction(2), Fraction(4)], metavar="M",
-        help="steps for one: 1 2 4 (the default), 1/2 to coarsen",
-    )  # fmt: skip
-    parser.set_defaults(run=_run)
-
-
-def _factor(text: str) -> Fraction:
-    match = re.fullmatch(r"(1/)?([0-9]{1,9})", text)
-    count = int(match[2]) if match else 0
-    if not 1 <= count <= _MOST:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a whole number up to {_MOST}, or 1/2, 1/3, ... to coarsen")
-    return Fraction(1, count) if match[1] else Fraction(count)
-
-
-def _run(options: Any) -> None:
-    paths = outputs(options, "refinement")
-    factors = sorted({Fraction(1), *options.factors})
-
-    def measure(trained, images, labels):
-        return {"factors": refinements(trained, images, labels, factors)}
-
-    results = measured(options, measure, require_refinable if len(factors) > 1 else require_steps)
-    groups = {label: [r.values["factors"] for r in group] for label, group in grouped(results).items()}
-    _print(groups)
-    if paths is not None:
-        write_json(paths[1], results)
-        command.save(refinement_figure.draw(groups, factors), paths[0])
-
-
-def _print(groups: dict[str, list[dict[str, dict[str, float]]]]) -> None:
-    """A line for each factor: means over the seeds."""
-    rows = [("steps for one", "accuracy", "agreement", "features moved by", "logits", "features since the line before")]
-    for label, seeds in groups.items():
-        for number, factor in enumerate(seeds[0]):
-            mean = {key: np.mean([seed[factor][key] for seed in seeds]) for key in seeds[0][factor]}
-            since = f"{mean['change']:.1%}" if number else ""
-            shares = (f"{mean[key]:.1%}" for key in ("accuracy", "agreement", "features", "logits"))
-            rows.append((f"{label}: {factor}", *shares, since))
-    print()
-    command.print_table(rows)

@@ -21,11 +21,9 @@ import numpy as np
 from flax import nnx
 from optax import softmax_cross_entropy_with_integer_labels as cross_entropy
 
-from lmjax.analysis import attacks, command, robustness_figure
+from lmjax.analysis import attacks
 from lmjax.analysis.robustness_checks import checks
-from lmjax.analysis.runs import Measured, add_runs, batches, grouped, measured, outputs, write_json
-from lmjax.console import warn
-from lmjax.errors import InputError
+from lmjax.analysis.runs import batches
 from lmjax.training import Trained
 
 RADII = (1, 2, 4, 8, 16, 32, 128)  # grey levels; within 128 every image can be made the same grey
@@ -116,64 +114,10 @@ def summary(outcomes: Outcomes) -> dict[str, Any]:
     }
 
 
-def add(commands: Any) -> None:
-    """Adds the command to those of an argparse parser."""
-    parser = commands.add_parser(
-        "robustness",
-        help="the accuracy of trained networks on perturbed images",
-        description="Accuracy under Gaussian noise, FGSM and PGD, in grey levels (1/255) and in the maximum norm; with "
-        "signs that tell whether the attack can be trusted.",
-    )
-    add_runs(parser, images=1000, out="the numbers (.json) or the picture (.png, ...) to write, or a folder for both")
-    parser.add_argument("--radii", nargs="+", type=float, default=RADII, metavar="R", help=f"of the attacks {RADII}")
-    parser.add_argument("--sigmas", nargs="+", type=float, default=SIGMAS, metavar="S", help=f"of the noise {SIGMAS}")
-    parser.set_defaults(run=_run)
-
-
-def _run(options: Any) -> None:
-    paths = outputs(options, "robustness")
-    radii, sigmas = sorted({float(HEADLINE), *options.radii}), sorted({*options.sigmas})
-    for name, levels in (("--radii", options.radii), ("--sigmas", options.sigmas)):
-        if wrong := [level for level in levels if not 0 < level <= 255]:  # NaN, too
-            raise InputError(f"{name} {wrong[0]:g}: give grey levels, above 0 and up to 255")
-
-    def measure(trained, images, labels):
-        return summary(attacked(trained, images, labels, radii=radii, sigmas=sigmas, seed=options.seed))
-
-    results = measured(options, measure)
-    _print(results, sigmas)
-    for result in results:
-        for check in result.values["checks"].values():
-            if check["passed"] is False:
-                warn(f"warning: {result.about['run']}: {check['says']}")
-    if paths is not None:
-        groups = {label: [r.values["accuracy"] for r in group] for label, group in grouped(results).items()}
-        write_json(paths[1], results, together={label: _together(group) for label, group in groups.items()})
-        command.save(robustness_figure.draw(groups, radii, sigmas), paths[0])
-
-
-def _together(runs: list[dict[str, float]]) -> dict[str, dict[str, float | None]]:
+def together(runs: Sequence[dict[str, float]]) -> dict[str, dict[str, float | None]]:
     """Mean and standard deviation over the seeds (of a sample; None for a single one)."""
     table = {name: [run[name] for run in runs] for name in runs[0]}
     return {
         name: {"mean": float(np.mean(x)), "std": float(np.std(x, ddof=1)) if len(x) > 1 else None}
         for name, x in table.items()
     }
-
-
-def _print(results: list[Measured], sigmas: Sequence[float]) -> None:
-    columns = {"clean": "clean"} | {f"noise {s:g}": f"noise {s:g}" for s in sigmas}
-    columns |= {f"fgsm {HEADLINE}": "FGSM", f"pgd10 {HEADLINE}": "PGD-10", f"pgd20 {HEADLINE}": "PGD-20"}
-    rows = [("", *columns.values())]
-    for label, group in grouped(results).items():
-        together = _together([result.values["accuracy"] for result in group])
-        rows.append((label, *(_percent(**together[name]) for name in columns)))
-    images = max(result.about["images"] for result in results)
-    seeds = "" if len(results) == len(rows) - 1 else ", ± their standard deviation over seeds"
-    print(f"\naccuracies in %{seeds}; the attacks are within {HEADLINE}/255, the noise is in grey levels")
-    print(f"(standard error of an accuracy on {images:,} images: at most {50 / images**0.5:.1f})")
-    command.print_table(rows)
-
-
-def _percent(mean: float, std: float | None) -> str:
-    return f"{100 * mean:.1f}" + ("" if std is None else f" ± {100 * std:.1f}")

@@ -1,6 +1,5 @@
-"""The runs that a command is given: opened one after another, and measured on the same test images."""
+"""Runs in folders: opened one after another, and measured on the same test images."""
 
-import argparse
 import dataclasses
 import json
 import os
@@ -14,54 +13,13 @@ from flax import nnx
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from lmjax import devices, files
-from lmjax.analysis import command, naming
+from lmjax import devices
+from lmjax.analysis import naming
 from lmjax.config import to_dict
 from lmjax.console import say
 from lmjax.errors import InputError
 from lmjax.training import Checkpoints, Record, Trained, open_run, seeds
 from lmjax.training.run_folder import versions
-
-
-def add_runs(parser: Any, *, images: int, out: str) -> None:
-    """Adds the runs, and how to look at them, to an argparse parser."""
-    command.add_run_folders(parser)
-    parser.add_argument(
-        "--at",
-        type=_checkpoint,
-        default="latest",
-        metavar="STEP",
-        help="which checkpoint: latest (default), best, 4000",
-    )
-    parser.add_argument(
-        "--images", type=_count, default=images, metavar="N", help=f"how many test images ({images}), drawn by the seed"
-    )
-    parser.add_argument(
-        "--seed", type=_seed, default=0, metavar="N", help="draws the images, and all else that is random (0)"
-    )
-    parser.add_argument("--data-dir", metavar="DIR", help="where the data is now, if it has moved")
-    command.add_config(parser)
-    parser.add_argument("--out", type=Path, metavar="FILE", help=out)
-
-
-def _checkpoint(text: str) -> str | int:
-    if text in ("latest", "best"):
-        return text
-    if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no checkpoint: give latest, best, or a step")
-    return int(text)
-
-
-def _count(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of images: give a whole number from 1")
-    return int(text)
-
-
-def _seed(text: str) -> int:
-    if not text.isdecimal() or int(text) >= 2**32:
-        raise argparse.ArgumentTypeError(f"{text!r} is no seed: give a whole number from 0 to 2**32 - 1")
-    return int(text)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,32 +39,41 @@ class Measured:
 
 
 def measured(
-    options: Any,
+    folders: Sequence[Path],
     measure: Callable[[Trained, np.ndarray, np.ndarray], Any],
     require: Callable[[nnx.Module], None] | None = None,
+    *,
+    images: int,
+    at: str | int = "latest",
+    seed: int = 0,
+    data_dir: str | None = None,
 ) -> list[Measured]:
-    """Measures every run that the options of `add_runs` name; before that, all of them are looked at.
+    """Measures every run in some folders; before that, all of them are looked at.
 
     Args:
-        options: parsed.
+        folders: of a run, or of several seeds of one, each.
         measure: called with the opened run, and test images and their labels: the same for all runs on a data set.
         require: raises InputError if a network, of which the arrays are only shapes, cannot be measured.
+        images: how many test images.
+        at: which checkpoint: "latest", "best", or a step.
+        seed: draws the images.
+        data_dir: where the data is now, if it has moved.
 
     Raises:
         InputError: if one of them cannot be opened or measured.
     """
-    command.run_config(options)
-    groups = groups_of(options.runs)
+    groups = groups_of(folders)
     for _, directories in groups:
         for directory in directories:
-            _require_measurable(directory, options.at, require)
+            _require_measurable(directory, at, require)
     found = []
     for folder, directories in groups:
         for directory in directories:
-            with open_run(directory, at=options.at, data_dir=options.data_dir) as trained:
-                images, labels = trained.test_sample(options.images, options.seed)
+            with open_run(directory, at=at, data_dir=data_dir) as trained:
+                pixels, labels = trained.test_sample(images, seed)
                 say(f"{directory}: {trained.name}, step {trained.step:,}, {len(labels):,} test images")
-                found.append((trained.name, folder, _about(trained, options, labels), measure(trained, images, labels)))
+                about = _about(trained, len(labels), seed)
+                found.append((trained.name, folder, about, measure(trained, pixels, labels)))
     names, folders, abouts, values = zip(*found, strict=True)
     return [Measured(*each) for each in zip(naming.labels(names, folders), abouts, values, strict=True)]
 
@@ -161,14 +128,14 @@ def seeds_of(directory: Path) -> list[Path]:
     return found
 
 
-def _about(trained: Trained, options: Any, labels: np.ndarray) -> dict[str, Any]:
+def _about(trained: Trained, images: int, seed: int) -> dict[str, Any]:
     return {
         "run": str(trained.record.directory),
         "config": to_dict(trained.config),
         "step": trained.step,
         "data": trained.dataset.name,
-        "images": len(labels),
-        "seed": options.seed,
+        "images": images,
+        "seed": seed,
         "device": devices.describe(),
         "versions": versions(),
     }
@@ -195,36 +162,10 @@ def batches(trained: Trained, size: int, *arrays: np.ndarray) -> Iterator[tuple[
         yield count, *(jax.device_put(piece, split) for piece in filled)
 
 
-def outputs(options: Any, name: str) -> tuple[Path, Path] | None:
-    """Where the picture and the numbers go: (picture, JSON); None if they are not wanted.
-
-    `--out` is a folder, for <name>.png and <name>.json, or either file; the other then lies beside it.
-
-    Raises:
-        InputError: if they cannot be written there.
-    """
-    if options.out is None:
-        return None
-    path = options.out.expanduser()
-    if path.is_dir():
-        path = path / f"{name}.png"
-    picture = path.with_suffix(".png") if path.suffix.lower() == ".json" else path
-    command.require_out(picture)
-    return picture, picture.with_suffix(".json")
-
-
-def write_json(path: Path, results: list[Measured], **others: Any) -> None:
-    """Writes what was measured; what is not finite becomes null.
-
-    Raises:
-        InputError: if it cannot be written.
-    """
+def as_json(results: list[Measured], **others: Any) -> str:
+    """What was measured, as JSON; what is not finite becomes null."""
     runs = [{"label": result.label, **result.about, **plain(result.values)} for result in results]
-    try:
-        files.write(path, json.dumps({"runs": runs, **plain(others)}, indent=2, allow_nan=False) + "\n")
-    except OSError as error:
-        raise InputError(f"--out {path}: cannot be written ({error.strerror})") from error
-    say(f"numbers: {path}")
+    return json.dumps({"runs": runs, **plain(others)}, indent=2, allow_nan=False) + "\n"
 
 
 def plain(values: Any) -> Any:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,10 +14,6 @@ from lmjax.analysis.amplification import (
     principal_root,
     roots,
 )
-from lmjax.analysis.command import add_out, add_schemes, chosen_schemes, print_table, require_out, run_config, save
-from lmjax.analysis.learned import read_one
-from lmjax.analysis.scheme import Scheme
-from lmjax.errors import InputError
 from lmjax.steppers import Stepper
 
 _TOLERANCE = 1e-11  # by which rounding may move a root off the unit circle
@@ -136,57 +131,3 @@ def _reach(stable, limit=100.0):
             return float(low)
         else:
             step, count = step / 100, 100
-
-
-def add(commands: Any) -> None:
-    """Adds the command to those of an argparse parser."""
-    parser = commands.add_parser(
-        "stability",
-        help="the stability regions of schemes, or of the learned steps of a run",
-        description="Finds where in the plane of z = h lambda a scheme is stable on u' = lambda u, its real and "
-        "imaginary intervals, and whether it is zero-stable. It is the equation that the scheme integrates: lm, for "
-        "which it is (1 + k) u' = F, is given the branch (1 + k) z u.",
-    )
-    add_schemes(parser, nargs="*")
-    parser.add_argument("--run", dest="directory", type=Path, metavar="RUN", help="the learned steps of this run")
-    parser.add_argument(
-        "--z",
-        choices=("equation", "branch"),
-        default="equation",
-        help="z is h lambda of the equation (default), or the branch is z u",
-    )
-    add_out(parser)
-    parser.set_defaults(run=_run)
-
-
-def _run(options: Any) -> None:
-    from lmjax.analysis import stability_figures
-
-    require_out(options.out)
-    if bool(options.schemes) == (options.directory is not None):
-        raise InputError("stability: give schemes, such as rk4, or the folder of a run by --run")
-    damped, learned = options.z == "equation", None
-    if options.directory is None:
-        chosen = chosen_schemes(options)
-    else:
-        run_config(options)
-        learned = read_one(options.directory)
-        chosen = [scheme for schemes in learned.schemes().values() for scheme in schemes]
-    found = [linear_stability(s.stepper, s.coef, damped=damped) for s in chosen]
-    meaning = "h lambda of the equation that the scheme integrates" if damped else "the slope of the branch, f(u) = z u"
-    print(f"z is {meaning}\n")
-    head = ["scheme", "real, from", "imaginary, to", "principal root", "largest parasitic root", "zero-stable"]
-    print_table([head, *(_row(s, result) for s, result in zip(chosen, found, strict=True))])
-    if learned is not None:
-        outside = sum(not result.zero_stable for result in found)
-        print(f"\n{outside} of {len(found)} learned steps are not zero-stable")
-    if options.out is not None and learned is None:
-        save(stability_figures.draw_regions(chosen, damped=damped), options.out)
-    elif options.out is not None:
-        save(stability_figures.draw_learned_regions(learned.schemes(), damped=damped, title=learned.name), options.out)
-
-
-def _row(scheme: Scheme, found: LinearStability) -> list[str]:
-    zero_stable = "yes" if found.zero_stable else "no"
-    moduli = (f"{found.principal:.4g}", f"{found.parasitic:.4g}")
-    return [scheme.label, f"{0 - found.real:.6g}", f"±{found.imaginary:.6g}", *moduli, zero_stable]

@@ -13,16 +13,13 @@ Steps that are independent of each other, in so many dimensions, are orthogonal:
 tortuosity of L of the same length is sqrt(L).
 """
 
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from lmjax.analysis import command, trajectory_figures
-from lmjax.analysis.runs import Measured, add_runs, batches, grouped, measured, outputs, write_json
-from lmjax.analysis.walk import require_steps, walk
+from lmjax.analysis.runs import batches
+from lmjax.analysis.walk import walk
 from lmjax.training import Trained
 
 _BATCH = 32  # all the states of so many images are kept at once
@@ -115,75 +112,3 @@ def plane(trained: Trained, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     left, singular, _ = np.linalg.svd(points, full_matrices=False)
     coordinates = (left * singular)[:, :2]
     return coordinates.reshape(len(states), len(images), 2), singular[:2] ** 2 / np.sum(singular**2)
-
-
-def add(commands: Any) -> None:
-    """Adds the command to those of an argparse parser."""
-    parser = commands.add_parser(
-        "trajectory",
-        help="how the features move through the steps of trained networks",
-        description="Follows test images through the steps of trained networks: how far each step goes, how much of "
-        "that its branches add, how it turns, how long the path is against the straight line.",
-    )
-    add_runs(parser, images=256, out="the picture to write, with the numbers beside it as .json; or a folder")
-    parser.add_argument(
-        "--classes", type=int, default=0, metavar="N",
-        help="draw the paths of four images of each of so many classes, too (2 to 7), in the plane of most variance of "
-        "the last stage: to FILE_plane",
-    )  # fmt: skip
-    parser.set_defaults(run=_run)
-
-
-def _run(options: Any) -> None:
-    paths = outputs(options, "trajectory")
-    trajectory_figures.require_classes(options.classes, paths)
-    planes = {}
-
-    def measure(trained, images, labels):
-        if options.classes:
-            chosen = _few_of_each(labels, options.classes)
-            planes[str(trained.record.directory)] = (
-                *plane(trained, images[chosen]), [trained.dataset.classes[i] for i in labels[chosen]]
-            )  # fmt: skip
-        return {"stages": trajectories(trained, images)}
-
-    results = measured(options, measure, require_steps)
-    _print(results)
-    if paths is not None:
-        short = [Measured(r.label, r.about, {"stages": summary(r.values["stages"])}) for r in results]
-        write_json(paths[1], short)
-        groups = {label: [r.values["stages"] for r in group] for label, group in grouped(results).items()}
-        command.save(trajectory_figures.measures(groups), paths[0])
-        if planes:
-            drawn = [(r.label, *planes[r.about["run"]]) for r in (group[0] for group in grouped(results).values())]
-            command.save(trajectory_figures.planes(drawn), paths[0].with_stem(f"{paths[0].stem}_plane"))
-
-
-def _few_of_each(labels: np.ndarray, classes: int, images: int = 4) -> np.ndarray:
-    """The indices of the first images of the first classes that there are."""
-    return np.concatenate([np.flatnonzero(labels == label)[:images] for label in np.unique(labels)[:classes]])
-
-
-def _print(results: list[Measured]) -> None:
-    """A line for each stage: means over the steps, the images, and the seeds."""
-    rows = [("stage", "steps", "distance", "branches", "turn", "growth of norm", "tortuosity")]
-    for label, group in grouped(results).items():
-        for name in group[0].values["stages"]:
-            stages = [result.values["stages"][name] for result in group]
-            mean = {key: np.mean([np.mean(stage[key]) for stage in stages]) for key in ("distance", "branch")}
-            turn = np.mean([np.mean(stage["turn"]) for stage in stages]) if len(stages[0]["turn"]) else np.nan
-            growth = np.mean([np.mean(stage["norm"][-1] / stage["norm"][0]) for stage in stages])
-            tortuosity = np.mean([np.mean(stage["tortuosity"]) for stage in stages])
-            rows.append(
-                (
-                    f"{label}: {name}",
-                    len(stages[0]["distance"]),
-                    f"{mean['distance']:.3f}",
-                    f"{mean['branch']:.3f}",
-                    "" if np.isnan(turn) else f"{turn:.0f}°",
-                    f"{growth:.2f}",
-                    f"{tortuosity:.3f}",
-                )
-            )
-    print()
-    command.print_table(rows)

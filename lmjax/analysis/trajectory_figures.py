@@ -1,12 +1,10 @@
 """The pictures of `lmjax.analysis.trajectory`."""
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lmjax import drawing
-from lmjax.errors import InputError
 
 _MARKERS = "osD^vP*"
 _GAP = 0.08  # between two stages, in parts of the width of all
@@ -177,15 +175,3 @@ def planes(drawn: list[tuple[str, np.ndarray, np.ndarray, list[str]]]) -> Any:
         drawing.open_frame(axes)
     panels[-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
-
-
-def require_classes(classes: int, paths: tuple[Path, Path] | None) -> None:
-    """Checks `--classes`.
-
-    Raises:
-        InputError: if there is no colour for so many, or nowhere to draw them.
-    """
-    if classes and not 2 <= classes <= len(drawing.COLOURS):
-        raise InputError(f"--classes {classes}: give 2 to {len(drawing.COLOURS)}, as there are colours")
-    if classes and paths is None:
-        raise InputError("--classes: is a picture, and needs --out FILE")

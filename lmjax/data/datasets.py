@@ -92,7 +92,7 @@ def load(
     """Load a data set by a name or a call: "digits", "folder(32)", "tfds(mnist)", "photographs(224)", ...
 
     Args:
-        call: see `python -m lmjax list datasets`.
+        call: see `lmjax list datasets`.
         directory: where it is; None: where the data set itself looks.
         on_error: what to do about images that cannot be decoded: "stop", or "skip" to leave them out.
         workers, threads: processes that decode while training, and threads in each; None: as many as the cores allow.

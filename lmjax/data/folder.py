@@ -10,7 +10,7 @@ import numpy as np
 from lmjax.console import note
 from lmjax.data.decode import BrokenImage
 from lmjax.data.source import Source, hold_out
-from lmjax.errors import InputError
+from lmjax.errors import InputError, reason
 
 # Formats that Pillow decodes by itself, from any source, without running a program; of an animation the first picture.
 _SUFFIXES = (
@@ -82,7 +82,7 @@ class Files:
         except OSError as error:
             if os.path.islink(path) and not os.path.exists(path):
                 raise BrokenImage("it is a link to nothing") from error
-            raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+            raise InputError(f"{path}: cannot be read ({reason(error)})") from error
 
     def place(self, i: int) -> str:
         """The path of image i."""
@@ -127,7 +127,7 @@ def class_names(folder: Path) -> tuple[str, ...]:
         flat = any(map(is_image, found))
         cure = f"put the images into {folder}/<class>/"
         if flat and folder.name == "val":
-            cure += f"; if they are ImageNet's, `python -m lmjax.prepare sort-validation --images {folder}` does it"
+            cure += f"; if they are ImageNet's, `lmjax prepare sort-validation --images {folder}` does it"
         raise InputError(f"{folder}: holds {'images, but ' if flat else ''}no class folders: {cure}")
     return names
 
@@ -146,7 +146,7 @@ def _listed(folder: Path) -> list[str]:
     try:
         return os.listdir(folder)
     except OSError as error:
-        raise InputError(f"{folder}: cannot be read ({error.strerror})") from error
+        raise InputError(f"{folder}: cannot be read ({reason(error)})") from error
 
 
 def _hint(folder: Path) -> str:

@@ -19,7 +19,7 @@ from lmjax.errors import InputError
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
 _STD = np.array([0.229, 0.224, 0.225], np.float32) * 255
 
-RESIZED = "resized.json"  # what `lmjax.prepare resize` leaves in a folder that it has written
+RESIZED = "resized.json"  # what `lmjax prepare resize` leaves in a folder that it has written
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -106,7 +106,7 @@ def load_photographs(
 def _hint(root: Path) -> str:
     """A hint for a directory that has nearly the right layout."""
     if list(root.glob("ILSVRC2012_img_*.tar")):
-        return f": python -m lmjax.prepare imagenet2012 --archives {root} --data-dir ... prepares the archives"
+        return f": lmjax prepare imagenet2012 --archives {root} --data-dir ... prepares the archives"
     if list(root.glob("n[0-9]*")):
         return ": it seems to be a folder of classes itself: name the folder above, which holds train and val"
     return ""
@@ -120,7 +120,7 @@ def _resized(root: Path) -> int | None:
         note = json.loads(files.read(path))
         shorter_side, complete = int(note["shorter_side"]), bool(note["complete"])
     except (OSError, ValueError, KeyError, TypeError, OverflowError, RecursionError) as error:
-        raise InputError(f"{path}: is not what lmjax.prepare resize writes: write the folder again") from error
+        raise InputError(f"{path}: is not what lmjax prepare resize writes: write the folder again") from error
     if not complete:
-        raise InputError(f"{root}: this smaller copy is not finished: run the same `lmjax.prepare resize` again")
+        raise InputError(f"{root}: this smaller copy is not finished: run the same `lmjax prepare resize` again")
     return shorter_side

@@ -15,11 +15,10 @@ import sys
 import tarfile
 import tempfile
 from pathlib import Path
-from typing import Any
 
 from lmjax import files
 from lmjax.data import prepared
-from lmjax.errors import InputError
+from lmjax.errors import InputError, reason
 
 _SOURCE = "they are at https://www.image-net.org/download-images, for those who have registered"
 _TRAIN, _VALIDATION, _TEST = (f"ILSVRC2012_img_{split}.tar" for split in ("train", "val", "test"))
@@ -42,24 +41,6 @@ tfds.builder("imagenet2012", data_dir=directory).download_and_prepare(
     file_format="array_record", download_config=tfds.download.DownloadConfig(manual_dir=archives)
 )
 """
-
-
-def add(commands: Any) -> None:
-    """Add the command to those of an argparse parser."""
-    parser = commands.add_parser(
-        "imagenet2012",
-        help="prepare ImageNet from ILSVRC2012_img_train.tar and ILSVRC2012_img_val.tar",
-        description="Lets tensorflow-datasets prepare ImageNet, for which it needs TensorFlow; training does not.",
-    )
-    parser.add_argument("--archives", type=Path, required=True, metavar="DIR", help="where the archives are")
-    parser.add_argument("--data-dir", type=Path, required=True, metavar="DIR", help="where to put imagenet2012/")
-    parser.add_argument("--check", action="store_true", help="only say what is needed and what is there")
-    parser.set_defaults(run=_run)
-
-
-def _run(options: Any) -> None:
-    archives, data_dir = files.local(options.archives, "--archives"), files.local(options.data_dir, "--data-dir")
-    prepare(archives, data_dir, check=options.check)
 
 
 def prepare(archives: Path, data_dir: Path, *, check: bool = False) -> None:
@@ -95,7 +76,7 @@ def prepare(archives: Path, data_dir: Path, *, check: bool = False) -> None:
         # All that is unfinished is in here, whatever ends the preparation, and nothing reads it.
         unfinished = Path(tempfile.mkdtemp(prefix=_UNFINISHED, dir=data_dir))
     except OSError as error:
-        raise InputError(f"--data-dir {data_dir}: cannot be written to ({error.strerror})") from error
+        raise InputError(f"--data-dir {data_dir}: cannot be written to ({reason(error)})") from error
     prepared.allow_open_files(1000)  # of the parts in which tensorflow-datasets shuffles
     try:
         with _ending_like_interrupts():
@@ -113,7 +94,7 @@ def prepare(archives: Path, data_dir: Path, *, check: bool = False) -> None:
                 target.parent.mkdir(exist_ok=True)
                 version.rename(target)
             except OSError as error:
-                raise InputError(f"{target}: cannot be put there ({error.strerror})") from error
+                raise InputError(f"{target}: cannot be put there ({reason(error)})") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
     _say(f"{target}: {len(found.train):,} training and {len(found.test):,} test images")

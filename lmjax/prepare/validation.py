@@ -5,24 +5,11 @@ import importlib.resources
 import os
 import re
 from pathlib import Path
-from typing import Any
 
 from lmjax import files
 from lmjax.errors import InputError, optional_import
 
 _IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
-
-
-def add(commands: Any) -> None:
-    """Add the command to those of an argparse parser."""
-    parser = commands.add_parser(
-        "sort-validation",
-        help="sort ImageNet's validation images into a folder for each class",
-        description="Moves val/ILSVRC2012_val_00000001.JPEG and so on to val/<class>/, by the official labels. "
-        "Can be interrupted and run again.",
-    )
-    parser.add_argument("--images", type=Path, required=True, metavar="DIR/val", help="the folder of the images")
-    parser.set_defaults(run=lambda options: sort(files.local(options.images, "--images")))
 
 
 def sort(folder: Path) -> None:

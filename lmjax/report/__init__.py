@@ -1,22 +1,20 @@
-"""One HTML page about runs, to be read anywhere: `python -m lmjax.report RUN [RUN ...] --out report.html`.
+"""One HTML page about runs, to be read anywhere: `lmjax report RUN [RUN ...] --out report.html`.
 
 The page is one file without anything from elsewhere. It has a table, learning curves, the learned coefficients, error
 against parameters, and what the networks are wrong about.
 """
 
-import argparse
 import contextlib
-import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from lmjax import command_line, console, files, runtime
+from lmjax import files
 from lmjax.errors import InputError, optional_import, reason, unknown
 from lmjax.report.page import page
 from lmjax.report.runs import Row, read
 
-__all__ = ["main", "write"]
+__all__ = ["write"]
 
 _ROWS_WITH_IMAGES = 6  # by default: a network has to be evaluated for each
 
@@ -79,7 +77,7 @@ def _failure_is_named(out: Path) -> Iterator[None]:
 def _with_images(rows: list[Row], images: bool, wanted: Sequence[str] | None) -> tuple[list[Row], str]:
     """The rows to show mistakes of, and what to say of the others."""
     if not images:
-        return [], "Left out, by python -m lmjax.report --no-images."
+        return [], "Left out, by lmjax report --no-images."
     if wanted is not None:
         names = {row.name: row for row in rows}
         for name in wanted:
@@ -93,38 +91,5 @@ def _with_images(rows: list[Row], images: bool, wanted: Sequence[str] | None) ->
     chosen = sorted(order[:_ROWS_WITH_IMAGES])
     return [rows[i] for i in chosen], (
         f"Of the {len(chosen)} runs with the lowest error: each has to be evaluated. "
-        "python -m lmjax.report --images-of NAME chooses others."
+        "lmjax report --images-of NAME chooses others."
     )
-
-
-@console.lossy()
-def main(arguments: list[str] | None = None) -> int:
-    """Writes a report; prints an `InputError` without a traceback."""
-    parser = argparse.ArgumentParser(
-        prog="python -m lmjax.report", description="One HTML page about runs, which needs nothing else to be read."
-    )
-    parser.add_argument("runs", metavar="RUN", nargs="+", help="the folder of a run, or of several seeds")
-    parser.add_argument("--out", metavar="FILE", default="report.html", help="the file to write (report.html)")
-    parser.add_argument(
-        "--config", metavar="FILE", help="a Python file to run first, which registers schemes of your own"
-    )
-    parser.add_argument("--data-dir", metavar="DIR", help="where the data is now, if it has moved")
-    which = parser.add_mutually_exclusive_group()
-    which.add_argument("--no-images", action="store_true", help="no confusion and no misclassified images")
-    which.add_argument(
-        "--images-of", metavar="NAME", nargs="+", help="show those of these rows of the table; else of the best six"
-    )
-    options = parser.parse_args(arguments)
-    runtime.start()
-    try:
-        if options.config is not None:
-            command_line.rows(options.config)
-        out = write(
-            options.runs, options.out, images=not options.no_images, images_of=options.images_of,
-            data_dir=options.data_dir,
-        )  # fmt: skip
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    print(f"wrote {out} ({out.stat().st_size / 1000:,.0f} kB)")
-    return 0

@@ -52,7 +52,7 @@ def page(rows: Sequence[Row], *, images: Sequence[Row], without: str, data_dir: 
         [
             _header(rows, known, title),
             element("main", *(element("section", element("h2", head), part) for head, part in sections if part)),
-            element("footer", element("p", f"Made by lmjax {lmjax.__version__}, python -m lmjax.report.")),
+            element("footer", element("p", f"Made by lmjax {lmjax.__version__}, lmjax report.")),
             element("script", Markup(SCRIPT)),
         ]
     )

@@ -81,9 +81,7 @@ def _require_data(config: Config, data_dir: str | None) -> None:
     else:
         folder = Path(os.path.expanduser(directory))
     if not (folder / ARCHIVES[name].filename).exists() and not (directory and prepared.find(name, folder)):
-        raise InputError(
-            f"the data is not there ({name} is not in {folder}): python -m lmjax.report --data-dir says where it is"
-        )
+        raise InputError(f"the data is not there ({name} is not in {folder}): lmjax report --data-dir says where it is")
 
 
 def _predict(trained: Trained, limit: int, keep: int) -> Predictions:

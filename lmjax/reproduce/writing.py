@@ -6,7 +6,7 @@ from typing import Any
 
 from lmjax import files, networks, published
 from lmjax.config import Config
-from lmjax.errors import InputError
+from lmjax.errors import InputError, reason
 from lmjax.reproduce import cost, results
 from lmjax.reproduce.tables import TABLES, Images, Table, table
 
@@ -154,14 +154,14 @@ def update(page: Path, place: str, text: str) -> None:
     try:
         files.write(page, f"{before}\n{text}\n\n{after}".replace("\n", newline))
     except OSError as error:
-        raise InputError(f"--page {page}: cannot be written ({error.strerror})") from error
+        raise InputError(f"--page {page}: cannot be written ({reason(error)})") from error
 
 
 def _read(page: Path) -> str:
     try:
         return page.read_bytes().decode()
     except OSError as error:
-        raise InputError(f"--page {page}: cannot be read ({error.strerror})") from error
+        raise InputError(f"--page {page}: cannot be read ({reason(error)})") from error
     except ValueError as error:
         raise InputError(f"--page {page}: is no text in UTF-8, or no name of a file ({error})") from error
 

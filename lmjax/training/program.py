@@ -1,14 +1,10 @@
-"""A program that trains: what it does when it is interrupted, and what it ends with."""
+"""A program that trains: what it does when it is interrupted, and its exit code."""
 
 import contextlib
 import os
 import signal
-import sys
 import threading
 from collections.abc import Callable
-from typing import NoReturn
-
-import jax
 
 from lmjax import console, runtime
 from lmjax.console import say, warn
@@ -19,47 +15,32 @@ LOST = 75  # what sysexits.h calls a temporary failure
 
 
 def run(work: Callable[[], None]) -> int:
-    """Do the work of a program.
+    """Do the work of a command that trains.
 
     Returns:
-        What to end with: 0; 2 after an `InputError`, which is printed without a traceback; 128 + the number of the
-        signal after `Stopped`; 75 if another process of the run is lost.
+        Its exit code: 0; 128 + the number of the signal after `Stopped`; 75 if another process of the run is lost.
     """
-    with console.lossy(), contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack:
         ours = threading.current_thread() is threading.main_thread()
         if ours and signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # not in a notebook or under nohup
             signal.signal(signal.SIGINT, _leave)
             stack.callback(signal.signal, signal.SIGINT, signal.default_int_handler)
-        return _code_of(work)
+        try:
+            work()
+            return 0
+        except InputError:
+            raise
+        except Stopped as stop:
+            say(str(stop))
+            return stop.code
+        except Exception as error:
+            if not runtime.is_loss_of_another_process(error):
+                raise
+            warn(f"error: another process of this run has ended, or cannot be reached: start all again\n({error})")
+            return LOST
 
 
 def _leave(*_) -> None:
     """What Ctrl-C does while there is nothing to save: an exception is lost where it meets a callback of JAX's."""
     console.tell("interrupted\n")
     os._exit(128 + signal.SIGINT)
-
-
-def _code_of(work: Callable[[], None]) -> int:
-    try:
-        work()
-        return 0
-    except InputError as error:
-        warn(f"error: {error}")
-        return 2
-    except Stopped as stop:
-        say(str(stop))
-        return stop.code
-    except Exception as error:
-        if not runtime.is_loss_of_another_process(error):
-            raise
-        warn(f"error: another process of this run has ended, or cannot be reached: start all again\n({error})")
-        return LOST
-
-
-def end(code: int) -> NoReturn:
-    """End the process with what `run` has returned."""
-    if code > 2 or (code and jax.distributed.is_initialized()):
-        # What was open is closed. In an orderly exit Python would pull away what XLA's threads may still be compiling
-        # with, and a process that has failed would wait for the others to end.
-        os._exit(code)
-    sys.exit(code)

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 from lmjax import InputError, analysis, steppers
-from lmjax.analysis.__main__ import main
 from lmjax.training import figures
+from tests.analysis import main
 from tests.analysis.handmade import write_run
 
 EPOCHS = [{"stage1": [-0.1, -0.2], "stage2": [0.1]}, {"stage1": [-0.3, 0.4], "stage2": [-1.25]}]

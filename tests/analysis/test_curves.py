@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from lmjax import InputError, drawing
-from lmjax.analysis.__main__ import main
 from lmjax.analysis.curves import draw_curves, read_curves
+from tests.analysis import main
 from tests.analysis.handmade import OWN_SCHEME, own_run
 
 

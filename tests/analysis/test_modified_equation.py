@@ -7,7 +7,7 @@ import pytest
 from numpy.polynomial.polynomial import polyval
 
 from lmjax import analysis, steppers
-from lmjax.analysis.__main__ import main
+from tests.analysis import main
 from tests.analysis.handmade import write_run
 
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from lmjax import InputError, analysis, steppers
-from lmjax.analysis.__main__ import main
 from lmjax.analysis.scheme import mean_coefficients
 from lmjax.steppers import Stepper
+from tests.analysis import main
 
 STEPS = (80, 160)
 

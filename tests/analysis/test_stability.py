@@ -9,8 +9,8 @@ import pytest
 
 from lmjax import InputError, analysis, steppers
 from lmjax.analysis import stability, stability_figures
-from lmjax.analysis.__main__ import main
 from lmjax.steppers import StepInfo, Stepper
+from tests.analysis import main
 from tests.analysis.handmade import write_run
 
 Z = np.array([[0.0, 0.3, -0.7], [0.2j, -0.4 + 0.5j, -0.1 - 0.6j]])
@@ -273,7 +273,7 @@ def test_command_prints_what_it_finds(capsys):
 def test_command_needs_schemes_or_a_run(capsys, tmp_path):
     for given in ([], ["rk4", "--run", str(tmp_path)]):
         assert main(["stability", *given]) == 2
-        assert "error: stability: give schemes, such as rk4, or the folder of a run" in capsys.readouterr().err
+        assert "error: give schemes, such as rk4, or the folder of a run" in capsys.readouterr().err
 
 
 def test_a_principal_root_other_than_1_is_said():

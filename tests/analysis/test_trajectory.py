@@ -10,9 +10,9 @@ from flax import nnx
 
 from lmjax import InputError, networks
 from lmjax.analysis import trajectory, trajectory_figures
-from lmjax.analysis.__main__ import main
 from lmjax.analysis.walk import walk
 from lmjax.training import open_run
+from tests.analysis import main
 from tests.analysis.small import IMAGES, KINDS, network
 
 

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 import train
-from lmjax import InputError, prepare, report
+from lmjax import InputError, cli
 from lmjax.data import load
 from tests.data import handmade
 
@@ -108,8 +108,8 @@ def test_commands(version, tmp_path, capsys):
         (train.main, f"{run} --workdir run"),
         (train.main, f"{run} --evaluate run"),
         (train.main, f"{run} --data.name tfds(cifar10) --workdir again"),
-        (report.main, "run --out report.html"),
-        (prepare.main, "resize --images cifar10 --to small"),
+        (cli.main, "report run --out report.html"),
+        (cli.main, "prepare resize --images cifar10 --to small"),
     ]
     plant(version)
     for main, words in commands:

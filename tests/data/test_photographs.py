@@ -84,7 +84,7 @@ def resized(folder, text):
             "train/n1: holds no images (.png, .jpg, .jpeg), but {folder}/train/n1/images does: move them one folder",
         ),
         (lambda f: (f / "val" / "n2").rename(f / "val" / ".n2"), "val/n2: this class is missing here"),
-        (lambda f: resized(f, "{}"), "resized.json: is not what lmjax.prepare resize writes"),
+        (lambda f: resized(f, "{}"), "resized.json: is not what lmjax prepare resize writes"),
         (lambda f: resized(f, '{"shorter_side": 256, "complete": false}'), "this smaller copy is not finished"),
     ],
 )
@@ -100,13 +100,13 @@ def test_a_flat_validation_folder_is_refused_with_the_cure(folder):
     for path in (folder / "val").iterdir():
         if path.is_dir():
             path.rmdir()
-    with pytest.raises(InputError, match=f"lmjax.prepare sort-validation --images {folder}/val"):
+    with pytest.raises(InputError, match=f"lmjax prepare sort-validation --images {folder}/val"):
         find(folder)
 
 
 def test_archives_are_no_data_set_yet(tmp_path):
     (tmp_path / "ILSVRC2012_img_train.tar").touch()
-    with pytest.raises(InputError, match=f"lmjax.prepare imagenet2012 --archives {tmp_path}"):
+    with pytest.raises(InputError, match=f"lmjax prepare imagenet2012 --archives {tmp_path}"):
         find(tmp_path)
 
 

@@ -14,11 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lmjax import InputError
+from lmjax import InputError, cli
 from lmjax.data import load
 from lmjax.data import resize as module
 from lmjax.data.resize import resize
-from lmjax.prepare import main
 from tests.data import handmade
 from tests.data.photos import photograph, write_folder
 
@@ -38,7 +37,7 @@ def files(folder):
 
 
 def run(folder, target, *more):
-    return main(["resize", "--images", str(folder), "--to", str(target), "--shorter-side", "44", *more])
+    return cli.main(["prepare", "resize", "--images", str(folder), "--to", str(target), "--shorter-side", "44", *more])
 
 
 def test_only_what_is_larger_becomes_smaller(folder, tmp_path, capsys):
@@ -95,12 +94,12 @@ def test_goes_on_where_it_was_interrupted(folder, begun):
 
 def test_goes_on_where_it_was_killed(folder, tmp_path):
     program = (
-        "import os, sys; from lmjax.data import resize as module; from lmjax.prepare import main; "
+        "import os; from lmjax import cli; from lmjax.data import resize as module; "
         "original = module._smaller; images = iter(range(7)); "
         "module._smaller = lambda *a: original(*a) if next(images, None) is not None else os.kill(os.getpid(), 9); "
-        "main(sys.argv[1:])"
+        "cli.run()"
     )
-    options = ["resize", "--images", str(folder), "--to", str(tmp_path / "small"), "--shorter-side", "44"]
+    options = ["prepare", "resize", "--images", str(folder), "--to", str(tmp_path / "small"), "--shorter-side", "44"]
     root = Path(__file__).parents[2]
     assert subprocess.run([sys.executable, "-c", program, *options], cwd=root).returncode == -signal.SIGKILL
     assert not complete(tmp_path / "small")
@@ -327,11 +326,11 @@ def test_a_copy_of_an_earlier_version_trains_but_cannot_be_gone_on_with(folder, 
 
 def test_a_smaller_copy_is_not_enlarged(folder, tmp_path, capsys):
     assert run(folder, tmp_path / "small") == 0
-    arguments = ["resize", "--images", str(tmp_path / "small"), "--to", str(tmp_path / "again"), "--shorter-side"]
-    assert main([*arguments, "45"]) == 2
+    arguments = ["prepare", "resize", "--images", str(tmp_path / "small"), "--to", str(tmp_path / "again")]
+    assert cli.main([*arguments, "--shorter-side", "45"]) == 2
     assert f"--shorter-side 45: {tmp_path / 'small'} is a smaller copy itself, of 44 pixels" in capsys.readouterr().err
     assert not (tmp_path / "again").exists()
-    assert main([*arguments, "30"]) == 0
+    assert cli.main([*arguments, "--shorter-side", "30"]) == 0
     assert load("photographs(32)", directory=tmp_path / "again").resized == 30
 
 

@@ -7,7 +7,7 @@ import re
 import pytest
 
 import lmjax
-from lmjax import InputError, recipes, report
+from lmjax import InputError, cli, recipes, report
 from lmjax.config import Config, DataConfig, ModelConfig, TrainConfig
 from lmjax.published import CIFAR10
 from lmjax.report import columns, network
@@ -159,19 +159,19 @@ def test_images_are_of_the_best_rows_or_of_those_named(tmp_path):
     chosen, said = report._with_images(rows, True, None)
     assert [row.name for row in chosen] == [f"run{i}" for i in range(1, 7)]
     assert said.startswith("Of the 6 runs with the lowest error")
-    assert said.endswith(" python -m lmjax.report --images-of NAME chooses others.")
+    assert said.endswith(" lmjax report --images-of NAME chooses others.")
     assert report._with_images(rows[:6], True, None) == (rows[:6], "")
     assert report._with_images(rows, True, ["run7", "run0", "run7"]) == ([rows[7], rows[0]], "")
     with pytest.raises(InputError, match="unknown run in --images-of 'run70': did you mean 'run7'"):
         report._with_images(rows, True, ["run70"])
-    assert "Left out, by python -m lmjax.report --no-images." in written([tmp_path / "run0"], tmp_path, images=False)
+    assert "Left out, by lmjax report --no-images." in written([tmp_path / "run0"], tmp_path, images=False)
 
 
 def test_command(tmp_path, capsys):
     run, out = make_run(tmp_path / "run", CONFIG), tmp_path / "x.html"
-    assert report.main([str(run), "--out", str(out), "--no-images"]) == 0
+    assert cli.main(["report", str(run), "--out", str(out), "--no-images"]) == 0
     assert capsys.readouterr().out.startswith(f"wrote {out} (")
-    assert report.main([str(tmp_path / "none"), "--out", str(out)]) == 2
+    assert cli.main(["report", str(tmp_path / "none"), "--out", str(out)]) == 2
     assert capsys.readouterr().err == f"error: {tmp_path / 'none'}: there is no such folder: give that of a run\n"
     assert {path.name for path in tmp_path.iterdir()} == {"run", "x.html"}
 
@@ -192,7 +192,7 @@ def test_the_place_is_checked_before_the_work(out, said, tmp_path, monkeypatch, 
     monkeypatch.setattr(report, "page", page)
     (tmp_path / "x.html").write_text("another report")
     run = make_run(tmp_path / "run", CONFIG)
-    assert report.main([str(run), "--out", str(tmp_path / out)]) == 2
+    assert cli.main(["report", str(run), "--out", str(tmp_path / out)]) == 2
     assert capsys.readouterr().err == f"error: --out {tmp_path / out}: {said.format(tmp_path)}\n"
     assert {path.name for path in tmp_path.iterdir()} == {"run", "x.html"}
     with pytest.raises(AssertionError, match="the work has begun"):
@@ -208,12 +208,12 @@ def test_schemes_of_a_file_of_ones_own(row, tmp_path, monkeypatch, capsys):
     text = (run / "config.json").read_text()
     (run / "config.json").write_text(text.replace('"stepper": "lm"', '"stepper": "paced"'))
     command = [str(run), "--out", str(out), "--no-images"]
-    assert report.main(command) == 2
+    assert cli.main(["report", *command]) == 2
     said = capsys.readouterr().err
     assert said.startswith(f"error: {run / 'config.json'}: is not a config (unknown stepper 'paced': ")
     assert said.endswith("); if a config of yours registers it, give that by --config FILE\n")
-    assert report.main([*command, "--config", f"{file}{row}"]) == 0
+    assert cli.main(["report", *command, "--config", f"{file}{row}"]) == 0
     assert Page(out.read_text()).cells[0]["scheme"][0] == "paced"
     capsys.readouterr()
-    assert report.main([*command, "--config", str(tmp_path / "none.py")]) == 2
+    assert cli.main(["report", *command, "--config", str(tmp_path / "none.py")]) == 2
     assert capsys.readouterr().err.startswith(f"error: --config: there is no file {tmp_path / 'none.py'}")

@@ -1,0 +1,497 @@
+"""`lmjax analyze`: schemes as numerical methods, and what trained networks do with them."""
+
+import contextlib
+import math
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from fractions import Fraction
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import tyro
+from tyro.conf import Positional
+
+from lmjax import analysis, command_line, drawing, files, runtime
+from lmjax.analysis import naming, refinement_figure, robustness, robustness_figure, trajectory, trajectory_figures
+from lmjax.analysis.amplification import is_of_second_order
+from lmjax.analysis.coefficients import require_alike
+from lmjax.analysis.curves import MEASURES, draw_curves, read_curves
+from lmjax.analysis.learned import read_one
+from lmjax.analysis.refinement import refinements, require_refinable
+from lmjax.analysis.runs import Measured, as_json, grouped, groups_of, measured
+from lmjax.analysis.walk import require_steps
+from lmjax.console import say, warn
+from lmjax.errors import InputError, reason
+
+_MOST = 1024  # steps for one: the time that they take grows with them
+
+Draw = Callable[[], Any]
+"""Makes a figure."""
+
+
+class _Analysis(command_line.Command):
+    config: Path | None = None
+    """A Python file to run first, which registers schemes of your own."""
+    out: Path | None = None
+    """The picture to write: .png, .svg, .pdf, ..."""
+
+    def run(self) -> None:
+        """Print what is found, and draw it if that is wanted."""
+        picture = self.picture
+        if picture is not None:
+            _require_picture(picture)
+        # Not runtime.start(): what looks at runs is no process of one.
+        runtime.quieten_orbax()
+        runtime.cache_programs()
+        if runtime.cpu_only():
+            runtime.keep_memory()
+        if self.config is not None:
+            command_line.rows(self.config)
+        draw = self.show()
+        if picture is not None:
+            _save(draw(), picture)
+
+    @property
+    def picture(self) -> Path | None:
+        """Where to draw."""
+        return self.out
+
+    def show(self) -> Draw:
+        """Print what is found."""
+        raise NotImplementedError
+
+
+class _OfSchemes(_Analysis):
+    schemes: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="SCHEME")] = ()
+    """As --model.stepper takes them: rk4, "lm(-0.5, -0.5)", ..."""
+    k: float | None = None
+    """The coefficient of lm and of others that have one; else the mean of its initial values."""
+
+    def chosen(self) -> list[analysis.Scheme]:
+        """The schemes."""
+        command_line.require_some(self.schemes, "SCHEME")
+        if self.k is not None and not math.isfinite(self.k):
+            raise InputError(f"--k: must be a finite number, got {self.k}")
+        chosen = analysis.schemes(self.schemes, self.k)
+        if self.k is None and any(scheme.coef is not None for scheme in chosen):
+            print("Coefficients have the mean of their initial distribution; --k gives another.")
+        return chosen
+
+
+class Order(_OfSchemes):
+    """The order of accuracy that schemes show.
+
+    Integrates a linear and a nonlinear equation with smaller and smaller steps, in float64, and fits the slope of the
+    error against the step size.
+    """
+
+    def show(self) -> Draw:
+        chosen = self.chosen()
+        found = {
+            problem: {s.label: analysis.observed_order(s.stepper, s.coef, problem=problem) for s in chosen}
+            for problem in (analysis.LINEAR, analysis.NONLINEAR)
+        }
+        head = ["scheme", "claimed", *(f"observed, {problem.name}" for problem in found)]
+        rows = [[s.label, s.stepper.known.order, *(results[s.label] for results in found.values())] for s in chosen]
+        _print_table([head, *rows])
+        return lambda: analysis.draw_orders(found)
+
+
+class _OfSchemesOrRun(_OfSchemes):
+    folder: Annotated[Path | None, tyro.conf.arg(name="run", metavar="RUN")] = None
+    """The folder of a run, for its learned steps; those of several seeds of one, for modified-equation."""
+
+    def show(self) -> Draw:
+        if bool(self.schemes) == (self.folder is not None):
+            raise InputError("give schemes, such as rk4, or the folder of a run by --run")
+        return self.show_schemes() if self.folder is None else self.show_run()
+
+
+class Stability(_OfSchemesOrRun):
+    """The stability regions of schemes, or of the learned steps of a run.
+
+    Finds where in the plane of z = h lambda a scheme is stable on u' = lambda u, its real and imaginary intervals, and
+    whether it is zero-stable. It is the equation that the scheme integrates: lm, for which it is (1 + k) u' = F, is
+    given the branch (1 + k) z u.
+    """
+
+    z: Literal["equation", "branch"] = "equation"
+    """z is h lambda of the equation, or the branch is z u."""
+
+    def show_schemes(self) -> Draw:
+        chosen = self.chosen()
+        self._print(chosen)
+        return lambda: analysis.draw_regions(chosen, damped=self.z == "equation")
+
+    def show_run(self) -> Draw:
+        learned = read_one(self.folder)
+        stages = learned.schemes()
+        found = self._print([scheme for schemes in stages.values() for scheme in schemes])
+        outside = sum(not result.zero_stable for result in found)
+        print(f"\n{outside} of {len(found)} learned steps are not zero-stable")
+        return lambda: analysis.draw_learned_regions(stages, damped=self.z == "equation", title=learned.name)
+
+    def _print(self, chosen: Sequence[analysis.Scheme]) -> list[analysis.LinearStability]:
+        damped = self.z == "equation"
+        found = [analysis.linear_stability(s.stepper, s.coef, damped=damped) for s in chosen]
+        equation, branch = "h lambda of the equation that the scheme integrates", "the slope of the branch, f(u) = z u"
+        print(f"z is {equation if damped else branch}\n")
+        rows = [["scheme", "real, from", "imaginary, to", "principal root", "largest parasitic root", "zero-stable"]]
+        for scheme, of in zip(chosen, found, strict=True):
+            numbers = (f"{0 - of.real:.6g}", f"±{of.imaginary:.6g}", f"{of.principal:.4g}", f"{of.parasitic:.4g}")
+            rows.append([scheme.label, *numbers, "yes" if of.zero_stable else "no"])
+        _print_table(rows)
+        return found
+
+
+class ModifiedEquation(_OfSchemesOrRun):
+    """The equation that schemes, or the learned steps of runs, solve instead.
+
+    Finds the series of the rate with which a scheme solves u' = lambda u: lambda (c0 + c1 z + c2 z^2 + ...) with
+    z = h lambda. With --run, what the learned k make of (1 + k) u' + (1 - k) (h/2) u'' = F(u), along the depth of a
+    network.
+    """
+
+    def show_schemes(self) -> Draw:
+        chosen = self.chosen()
+        print("u' = lambda u is solved with the rate lambda (c0 + c1 z + c2 z^2 + ...), z = h lambda")
+        for scheme in chosen:
+            if is_of_second_order(scheme.stepper, scheme.coef):
+                print(f"{scheme.label} is a scheme for u'' = F: it is given u'' = lambda^2 u")
+        print()
+        rows = []
+        for scheme in chosen:
+            c = analysis.modified_rate(scheme.stepper, scheme.coef)
+            rows.append([scheme.label, analysis.rate_order(c), *(f"{x:.6g}" for x in c)])
+        _print_table([["scheme", "order of the rate", *(f"c{j}" for j in range(len(c)))], *rows])
+        return lambda: analysis.draw_rates(chosen)
+
+    def show_run(self) -> Draw:
+        runs = analysis.read_learned(self.folder)
+        for learned in runs:
+            if learned.stepper.known.family != "lm":
+                raise InputError(f"{learned.directory}: is a run of {learned.stepper.name}: give one of lm")
+        print("(1 + k) u' + (1 - k) (h/2) u'' = F(u), with friction 1 + k and mass (1 - k)/2\n")
+        rows = [["run, stage, learned step", "k", "friction", "mass", "speed"]]
+        for learned in runs:
+            for stage, k in learned.k().items():
+                for n, x in enumerate(k[-1], start=1):
+                    friction, mass = analysis.friction_and_mass(x)
+                    name = f"{learned.directory.name}, {stage}, {n}"
+                    rows.append([name, f"{x:.4f}", f"{friction:.4f}", f"{mass:.4f}", f"{1 / friction:.4f}"])
+        _print_table(rows)
+        return lambda: analysis.draw_friction_and_mass(runs, runs[0].name)
+
+
+class _OfRuns(_Analysis):
+    runs: Annotated[Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN")]
+    """The folder of a run, or of several seeds of one."""
+
+    def run(self) -> None:
+        command_line.require_some(self.runs, "RUN")
+        super().run()
+
+
+class Coefficients(_OfRuns):
+    """The learned coefficients of runs.
+
+    Draws the learned coefficients of runs of one network against depth and through the epochs, and says how far they
+    are from the edge of zero-stability.
+    """
+
+    def show(self) -> Draw:
+        runs = [read_one(run) for _, seeds in groups_of(self.runs) for run in seeds]
+        require_alike(runs)
+        margins = [run.margins() for run in runs]
+        weights = [run.weights() for run in runs]
+        rows = [["learned step", *weights[0], *(["std of the runs"] * (len(runs) > 1)), "margin of zero-stability"]]
+        for stage, least in margins[0].items():
+            for n in range(len(least)):
+                values = {name: [each[name][stage][-1, n] for each in weights] for name in weights[0]}
+                spread = [f"{max(np.std(x, ddof=1) for x in values.values()):.4f}"] if len(runs) > 1 else []
+                means, worst = (f"{np.mean(x):.4f}" for x in values.values()), min(each[stage][n] for each in margins)
+                rows.append([f"{stage}, {n + 1}", *means, *spread, f"{worst:.4f}"])
+        print(f"{runs[0].name}: after epoch {' and '.join(sorted({str(run.epochs[-1]) for run in runs}))}\n")
+        _print_table(rows)
+        every = np.concatenate([x for each in margins for x in each.values()])
+        print(f"\n{np.sum(every < 0)} of {every.size} learned steps are not zero-stable")
+        return lambda: analysis.draw_coefficients(runs, runs[0].name)
+
+
+class Curves(_OfRuns):
+    """The learning curves of runs, in one picture.
+
+    Draws test error and training loss of runs against the epoch, from their metrics alone.
+    """
+
+    def show(self) -> Draw:
+        folders = [folder for folder, _ in groups_of(self.runs)]
+        names, values = zip(*map(read_curves, folders), strict=True)
+        runs = list(zip(naming.labels(names, folders), values, strict=True))
+        if len(runs) > 3 * len(drawing.COLOURS):
+            raise InputError(f"curves: {len(runs)} runs cannot be told apart in one picture: draw fewer")
+        rows = [["run", "seeds", "epochs", *MEASURES]]
+        for label, values in runs:
+            seeds, epochs = next(iter(values.values())).shape
+            rows.append([label, seeds, epochs, *(f"{found[:, -1].mean():.4g}" for found in values.values())])
+        _print_table(rows)
+        return lambda: draw_curves(runs)
+
+
+class _OfNetworks(_OfRuns):
+    at: str = "latest"
+    """The checkpoint: latest, best, or a step."""
+    images: int = 1000
+    """How many test images, drawn by the seed."""
+    seed: int = 0
+    """Draws the images, and all else that is random."""
+    data_dir: str | None = None
+    """Where the data is now, if it has moved."""
+    out: Path | None = None
+    """The picture to write, with the numbers beside it as .json, or the numbers; or a folder for both."""
+
+    def run(self) -> None:
+        command_line.require_checkpoint(self.at)
+        if self.images < 1:
+            raise InputError(f"--images: must be at least 1, got {self.images}")
+        if not 0 <= self.seed < 2**32:
+            raise InputError(f"--seed: must be from 0 to 2**32 - 1, got {self.seed}")
+        super().run()
+
+    @property
+    def picture(self) -> Path | None:
+        if self.out is None:
+            return None
+        path = self.out.expanduser()
+        if path.is_dir():
+            return path / f"{self.__class__.__name__.lower()}.png"
+        return path.with_suffix(".png") if path.suffix.lower() == ".json" else path
+
+    def measured(self, measure: Callable[..., Any], require: Callable[..., None] | None = None) -> list[Measured]:
+        """Every run, measured on the same images; see `lmjax.analysis.runs.measured`."""
+        how = {"images": self.images, "at": self.at, "seed": self.seed, "data_dir": self.data_dir}
+        return measured(self.runs, measure, require, **how)
+
+    def write(self, results: list[Measured], **others: Any) -> None:
+        """Write the numbers beside the picture."""
+        if self.picture is None:
+            return
+        path = self.picture.with_suffix(".json")
+        with _writing(path):
+            files.write(path, as_json(results, **others))
+        say(f"numbers: {path}")
+
+
+class Trajectory(_OfNetworks):
+    """How the features move through the steps of trained networks.
+
+    Follows test images through the steps: how far each step goes, how much of that its branches add, how it turns, how
+    long the path is against the straight line.
+    """
+
+    images: int = 256
+    """How many test images, drawn by the seed."""
+    classes: int = 0
+    """Draw the paths of four images of each of so many classes, too (2 to 7), in the plane of most variance of the last
+    stage: to FILE_plane."""
+
+    def show(self) -> Draw:
+        self._require_classes()
+        planes = {}
+
+        def measure(trained, images, labels):
+            if self.classes:
+                chosen = _few_of_each(labels, self.classes)
+                names = [trained.dataset.classes[i] for i in labels[chosen]]
+                planes[str(trained.record.directory)] = (*trajectory.plane(trained, images[chosen]), names)
+            return {"stages": trajectory.trajectories(trained, images)}
+
+        results = self.measured(measure, require_steps)
+        _print_trajectories(results)
+        self.write([Measured(r.label, r.about, {"stages": trajectory.summary(r.values["stages"])}) for r in results])
+        if planes:
+            drawn = [(label, *planes[group[0].about["run"]]) for label, group in grouped(results).items()]
+            _save(trajectory_figures.planes(drawn), self.picture.with_stem(f"{self.picture.stem}_plane"))
+        groups = {label: [r.values["stages"] for r in group] for label, group in grouped(results).items()}
+        return lambda: trajectory_figures.measures(groups)
+
+    def _require_classes(self) -> None:
+        """Raise InputError if there is no color for so many classes, or nowhere to draw them."""
+        if self.classes and not 2 <= self.classes <= len(drawing.COLOURS):
+            raise InputError(f"--classes {self.classes}: give 2 to {len(drawing.COLOURS)}, as there are colors")
+        if self.classes and self.out is None:
+            raise InputError("--classes: is a picture, and needs --out FILE")
+
+
+def _few_of_each(labels: np.ndarray, classes: int, images: int = 4) -> np.ndarray:
+    """The indices of the first images of the first classes that there are."""
+    return np.concatenate([np.flatnonzero(labels == label)[:images] for label in np.unique(labels)[:classes]])
+
+
+def _print_trajectories(results: list[Measured]) -> None:
+    """Print a line for each stage: means over the steps, the images, and the seeds."""
+    rows = [("stage", "steps", "distance", "branches", "turn", "growth of norm", "tortuosity")]
+    for label, group in grouped(results).items():
+        for name in group[0].values["stages"]:
+            stages = [result.values["stages"][name] for result in group]
+            keys = ("distance", "branch", "tortuosity")
+            distance, branch, tortuosity = (f"{np.mean([np.mean(each[key]) for each in stages]):.3f}" for key in keys)
+            growth = np.mean([np.mean(each["norm"][-1] / each["norm"][0]) for each in stages])
+            turns = [np.mean(each["turn"]) for each in stages if len(each["turn"])]
+            turn = f"{np.mean(turns):.0f}°" if turns else ""
+            steps = len(stages[0]["distance"])
+            rows.append((f"{label}: {name}", steps, distance, branch, turn, f"{growth:.2f}", tortuosity))
+    print()
+    _print_table(rows)
+
+
+class Refinement(_OfNetworks):
+    """What trained networks compute with smaller and more steps.
+
+    Replaces each step of trained networks, but for the first of a stage, by m steps with the branch f/m and the same
+    coefficients, or leaves steps out and lengthens the others (1/2): the accuracy, and how far the features move. Batch
+    normalization keeps the statistics of the training.
+    """
+
+    factors: Annotated[tuple[str, ...], tyro.conf.arg(metavar="M ...")] = ("1", "2", "4")
+    """Steps for one; 1/2 to coarsen."""
+
+    def show(self) -> Draw:
+        factors = sorted({Fraction(1), *map(_factor, self.factors)})
+        results = self.measured(
+            lambda trained, images, labels: {"factors": refinements(trained, images, labels, factors)},
+            require_refinable if len(factors) > 1 else require_steps,
+        )
+        groups = {label: [r.values["factors"] for r in group] for label, group in grouped(results).items()}
+        _print_refinements(groups)
+        self.write(results)
+        return lambda: refinement_figure.draw(groups, factors)
+
+
+def _factor(text: str) -> Fraction:
+    match = re.fullmatch(r"(1/)?([0-9]{1,9})", text)
+    count = int(match[2]) if match else 0
+    if not 1 <= count <= _MOST:
+        raise InputError(f"--factors {text!r}: give a whole number up to {_MOST}, or 1/2, 1/3, ... to coarsen")
+    return Fraction(1, count) if match[1] else Fraction(count)
+
+
+def _print_refinements(groups: dict[str, list[dict[str, dict[str, float]]]]) -> None:
+    """Print a line for each factor: means over the seeds."""
+    rows = [("steps for one", "accuracy", "agreement", "features moved by", "logits", "features since the line before")]
+    for label, seeds in groups.items():
+        for number, factor in enumerate(seeds[0]):
+            mean = {key: np.mean([seed[factor][key] for seed in seeds]) for key in seeds[0][factor]}
+            since = f"{mean['change']:.1%}" if number else ""
+            shares = (f"{mean[key]:.1%}" for key in ("accuracy", "agreement", "features", "logits"))
+            rows.append((f"{label}: {factor}", *shares, since))
+    print()
+    _print_table(rows)
+
+
+class Robustness(_OfNetworks):
+    """The accuracy of trained networks on perturbed images.
+
+    Accuracy under Gaussian noise, FGSM and PGD, in grey levels (1/255) and in the maximum norm; with signs that tell
+    whether the attack can be trusted.
+    """
+
+    radii: Annotated[tuple[float, ...], tyro.conf.arg(metavar="R ...")] = robustness.RADII
+    """Of the attacks."""
+    sigmas: Annotated[tuple[float, ...], tyro.conf.arg(metavar="S ...")] = robustness.SIGMAS
+    """Of the noise."""
+
+    def show(self) -> Draw:
+        for name, levels in (("--radii", self.radii), ("--sigmas", self.sigmas)):
+            if wrong := [level for level in levels if not 0 < level <= 255]:  # NaN, too
+                raise InputError(f"{name} {wrong[0]:g}: give grey levels, above 0 and up to 255")
+        radii, sigmas = sorted({float(robustness.HEADLINE), *self.radii}), sorted({*self.sigmas})
+
+        def measure(trained, images, labels):
+            outcomes = robustness.attacked(trained, images, labels, radii=radii, sigmas=sigmas, seed=self.seed)
+            return robustness.summary(outcomes)
+
+        results = self.measured(measure)
+        groups = {label: [r.values["accuracy"] for r in group] for label, group in grouped(results).items()}
+        together = {label: robustness.together(group) for label, group in groups.items()}
+        _print_robustness(together, sigmas, results)
+        self.write(results, together=together)
+        return lambda: robustness_figure.draw(groups, radii, sigmas)
+
+
+def _print_robustness(together: dict[str, Any], sigmas: Sequence[float], results: list[Measured]) -> None:
+    """Print a line for each network, and what says that an attack cannot be trusted."""
+    headline = robustness.HEADLINE
+    columns = {"clean": "clean"} | {f"noise {s:g}": f"noise {s:g}" for s in sigmas}
+    columns |= {f"fgsm {headline}": "FGSM", f"pgd10 {headline}": "PGD-10", f"pgd20 {headline}": "PGD-20"}
+    rows = [(label, *(_percent(**found[name]) for name in columns)) for label, found in together.items()]
+    images = max(result.about["images"] for result in results)
+    seeds = "" if len(results) == len(together) else ", ± their standard deviation over seeds"
+    print(f"\naccuracies in %{seeds}; the attacks are within {headline}/255, the noise is in grey levels")
+    print(f"(standard error of an accuracy on {images:,} images: at most {50 / images**0.5:.1f})")
+    _print_table([("", *columns.values()), *rows])
+    for result in results:
+        for check in result.values["checks"].values():
+            if check["passed"] is False:
+                warn(f"warning: {result.about['run']}: {check['says']}")
+
+
+def _percent(mean: float, std: float | None) -> str:
+    return f"{100 * mean:.1f}" + ("" if std is None else f" ± {100 * std:.1f}")
+
+
+def _require_picture(path: Path) -> None:
+    """Check, before the work, that a picture can be written there.
+
+    Raises:
+        InputError: if matplotlib is missing or knows no such format, or the folder does not exist or is read-only.
+    """
+    files.local(path, "--out")
+    if path.stem in ("config", "metrics", "summary") and (path.parent / "config.json").exists():
+        raise InputError(f"--out {path}: would take the place of what the run in {path.parent} has recorded: rename it")
+    formats = drawing.figure(1, 1, purpose="drawing").canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in formats:
+        raise InputError(f"--out {path}: is no picture: end it in one of {', '.join('.' + name for name in formats)}")
+    if not path.parent.is_dir():
+        raise InputError(f"--out {path}: there is no folder {path.parent}: make it first")
+    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
+        raise InputError(f"--out {path}: cannot be written: choose another place")
+
+
+def _save(figure: Any, path: Path) -> None:
+    """Write a picture, and say so."""
+    with _writing(path):
+        drawing.save(figure, path)
+    print(f"\npicture: {path}")
+
+
+@contextlib.contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """Raise InputError if the file cannot be written."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(f"--out {path}: cannot be written ({reason(error)})") from error
+
+
+def _print_table(rows: Sequence[Sequence[Any]]) -> None:
+    """Print rows of which the first is the head: a column of words, then columns of numbers."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for first, *others in cells:
+        numbers = (f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True))
+        print("  ".join([f"{first:{widths[0]}}", *numbers]).rstrip())
+
+
+COMMANDS = {
+    "order": Order,
+    "stability": Stability,
+    "modified-equation": ModifiedEquation,
+    "coefficients": Coefficients,
+    "curves": Curves,
+    "trajectory": Trajectory,
+    "refinement": Refinement,
+    "robustness": Robustness,
+}
