@@ -2,10 +2,9 @@
 
 import os
 
-# Nearly all the time of a test is LLVM's, spent on optimising a program that runs once or twice.
-os.environ["XLA_FLAGS"] = (
-    f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
-)
+from tests import UNOPTIMIZED
+
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8 {UNOPTIMIZED}"
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["TQDM_DISABLE"] = "1"
 
@@ -16,8 +15,8 @@ import pytest
 from filelock import FileLock
 
 from lmjax import registry
-from lmjax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 from lmjax.training import train, train_seeds
+from tests import tiny
 
 # A shell ignores it for what runs in its background, tests included, and so would the processes that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -33,7 +32,7 @@ def shared(tmp_path_factory):
 def compilation_cache(tmp_path_factory):
     """Many tests compile the same small network: the second one finds it here. New for every run."""
     jax.config.update("jax_compilation_cache_dir", str(shared(tmp_path_factory) / "compilation-cache"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 @pytest.fixture
@@ -51,6 +50,16 @@ def registered(monkeypatch):
         monkeypatch.setattr(parts, "_makers", dict(parts._makers))
 
 
+@pytest.fixture(autouse=True)
+def cheap():
+    """Within a test, runs use the compiled programs of earlier ones, and draw no pictures; `cheap.undo()` ends it."""
+    with pytest.MonkeyPatch.context() as patch:
+        for module in ("loop", "trained"):
+            patch.setattr(f"lmjax.training.{module}.Trainer", tiny.create_trainer)
+        patch.setattr("lmjax.training.run_folder._draw", lambda *_: None)
+        yield patch
+
+
 @pytest.fixture(scope="session")
 def runs(tmp_path_factory, compilation_cache):
     """Finished runs on the digits, made once for all the tests that only look at runs.
@@ -61,13 +70,7 @@ def runs(tmp_path_factory, compilation_cache):
     root.mkdir(exist_ok=True)
     with FileLock(root / ".made"):
         for name in ("lm", "euler"):
-            config = Config(
-                data=DataConfig(name="digits", augment=("crop(1)",)),
-                model=ModelConfig("resnet14", name, width=0.25),
-                optimizer=OptimizerConfig(learning_rate=0.05),
-                train=TrainConfig(epochs=2, batch_size=64, eval_batch_size=72),
-                workdir=str(root / name),
-            )
+            config = tiny.changed(tiny.config, model={"stepper": name}, workdir=str(root / name))
             if not (root / name / "summary.json").exists():
                 train_seeds(config, [0, 1]) if name == "lm" else train(config)
     return {name: root / name for name in ("lm", "euler")}

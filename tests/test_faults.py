@@ -7,15 +7,12 @@ import socket
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
-SMALL = [
-    "--config", "configs/digits.py", "--model.name", "resnet14", "--model.width", "0.25", "--train.batch-size", "128",
-    "--train.epochs", "4",
-]  # fmt: skip
+from tests.tiny import ROOT, environment
+
+SMALL = ["--config", "tests/tiny.py", "--train.batch-size", "128", "--train.epochs", "4"]
 STEPS = 11  # an epoch
 
 # train.py with something that happens to it after an epoch, or in the middle of a save.
@@ -74,31 +71,14 @@ os._exit(code)
 MOUNT = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
 
 
-def environment(cache, **variables):
-    hidden = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
-    base = {key: value for key, value in os.environ.items() if key not in hidden}
-    # Without LLVM's optimisation, which takes longer than the run.
-    flags = "--xla_backend_optimization_level=0"
-    return {
-        **base, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(cache), "XLA_FLAGS": flags,
-        **variables,
-    }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    """What the first run has compiled, the others find."""
-    return tmp_path_factory.mktemp("cache")
-
-
-def run(cache, *arguments, prefix=()):
+def run(*arguments, prefix=()):
     command = [*prefix, sys.executable, "train.py", *SMALL, *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=environment(cache), capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
 
 
-def run_with(fault, cache, folder, *arguments, prefix=()):
+def run_with(fault, folder, *arguments, prefix=()):
     command = [*prefix, sys.executable, "-c", HARNESS, str(folder), fault, *SMALL, *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=environment(cache), capture_output=True, text=True, check=False)
+    return subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
 
 
 def rows(workdir):
@@ -107,26 +87,21 @@ def rows(workdir):
 
 
 @pytest.fixture(scope="module")
-def undisturbed(cache, tmp_path_factory):
+def undisturbed(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("undisturbed") / "run"
-    result = run(cache, "--workdir", workdir)
+    result = run("--workdir", workdir)
     assert result.returncode == 0, result.stderr
     return workdir
 
 
-def test_same_seed_same_numbers_twice(cache, tmp_path, undisturbed):
-    assert run(cache, "--workdir", tmp_path / "again").returncode == 0
-    assert rows(tmp_path / "again") == rows(undisturbed)
-
-
-def test_killed_while_saving(cache, tmp_path, undisturbed):
+def test_killed_while_saving(tmp_path, undisturbed):
     workdir = tmp_path / "run"
     options = ("--workdir", workdir, "--checkpoint.epochs", 1, "--resume", "auto")
-    result = run_with("killed while saving", cache, tmp_path, *options)
+    result = run_with("killed while saving", tmp_path, *options)
     assert result.returncode == -signal.SIGKILL
     (part,) = (workdir / "checkpoints").glob("22*")
     assert "orbax-checkpoint-tmp" in part.name
-    result = run(cache, *options)
+    result = run(*options)
     assert "going on after epoch 1\n" in result.stdout, result.stderr
     assert result.returncode == 0
     assert not list((workdir / "checkpoints").glob("*tmp*"))
@@ -147,7 +122,7 @@ def mounting(folder, options):
 
 
 @pytest.mark.parametrize("fault", ["disk full", pytest.param("file too large", marks=pytest.mark.slow)])
-def test_disk_full_while_saving(cache, tmp_path, undisturbed, fault):
+def test_disk_full_while_saving(tmp_path, undisturbed, fault):
     """From the second epoch to the third. The run goes on, says so, and has lost nothing at its end."""
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -157,7 +132,7 @@ def test_disk_full_while_saving(cache, tmp_path, undisturbed, fault):
         prefix = mounting(disk, "size=2m")
         prefix[-2] = prefix[-2].replace('exec "$@"', f'"$@"; code=$?; cp -r {disk}/run {tmp_path}/copy; exit $code')
     options = ("--workdir", disk / "run", "--checkpoint.epochs", 1, "--checkpoint.keep-last", 1)
-    result = run_with(fault, cache, disk, *options, prefix=prefix)
+    result = run_with(fault, disk, *options, prefix=prefix)
     assert result.returncode == 0, result.stderr
     why = {"disk full": "No space left on device", "file too large": "File too large"}[fault]
     assert f"the checkpoint of step 22 could not be written ({why}): going on without it" in result.stderr
@@ -170,49 +145,49 @@ def test_disk_full_while_saving(cache, tmp_path, undisturbed, fault):
 
 
 @pytest.mark.slow
-def test_disk_full_at_the_end(cache, tmp_path):
+def test_disk_full_at_the_end(tmp_path):
     """The end could not be kept: that is an error, and what was kept before is still good."""
     options = ("--workdir", tmp_path / "run", "--train.epochs", 2, "--checkpoint.epochs", 1)
-    result = run_with("file too large", cache, tmp_path, *options)
+    result = run_with("file too large", tmp_path, *options)
     assert result.returncode == 2
     assert "the end of the run could not be saved: make room; --resume then goes on from step 11" in result.stderr
-    result = run(cache, *options, "--resume")
+    result = run(*options, "--resume")
     assert result.returncode == 0, result.stderr
     assert "going on after epoch 1" in result.stdout
     assert len(rows(tmp_path / "run")) == 2
 
 
 @pytest.mark.parametrize("resume", [[], ["--resume"]], ids=["start", "resume"])
-def test_folder_that_cannot_be_written(cache, tmp_path, undisturbed, resume):
+def test_folder_that_cannot_be_written(tmp_path, undisturbed, resume):
     disk = tmp_path / "disk"
     disk.mkdir()
     prefix = mounting(disk, "size=4m")
     # A run is copied there, and the disk made read-only.
     copying = f'cp -r {undisturbed} {disk}/run; rm {disk}/run/summary.json; mount -o remount,ro {disk}; exec "$@"'
     prefix[-2] = prefix[-2].replace('exec "$@"', copying)
-    result = run(cache, "--workdir", disk / ("run" if resume else "new"), *resume, prefix=prefix)
+    result = run("--workdir", disk / ("run" if resume else "new"), *resume, prefix=prefix)
     assert result.returncode == 2
     assert "cannot be written (Read-only file system)" in result.stderr
     assert "Traceback" not in result.stderr
 
 
-def start(cache, workdir, output, *arguments, **variables):
+def start(workdir, output, *arguments, **variables):
     command = [sys.executable, "train.py", *SMALL, "--workdir", str(workdir), *map(str, arguments)]
     with output.open("w") as file:  # a file: a full pipe would stop one process, and with it the others
         return subprocess.Popen(
-            command, cwd=ROOT, env=environment(cache, **variables), stdout=file, stderr=subprocess.STDOUT,
+            command, cwd=ROOT, env=environment(**variables), stdout=file, stderr=subprocess.STDOUT,
             stdin=subprocess.DEVNULL, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # unlike nohup
         )  # fmt: skip
 
 
-def start_two(cache, workdir, folder, *arguments):
+def start_two(workdir, folder, *arguments):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     outputs = [folder / f"process{i}.txt" for i in range(2)]
     return [
         start(
-            cache, workdir, output, *arguments,
+            workdir, output, *arguments,
             JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(i),
         )
         for i, output in enumerate(outputs)
@@ -232,8 +207,8 @@ TERM, INT = signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)
 
 
 @pytest.mark.parametrize("number", [TERM, INT, signal.SIGHUP], ids=["SIGTERM", "SIGINT", "SIGHUP"])
-def test_stopped_by_a_signal_within_seconds(cache, tmp_path, undisturbed, number):
-    process = start(cache, tmp_path / "run", tmp_path / "said.txt", "--train.epochs", 1000)
+def test_stopped_by_a_signal_within_seconds(tmp_path, undisturbed, number):
+    process = start(tmp_path / "run", tmp_path / "said.txt", "--train.epochs", 1000)
     wait_for("epoch    2/1000", tmp_path / "said.txt", [process])
     began = time.monotonic()
     process.send_signal(number)
@@ -246,21 +221,21 @@ def test_stopped_by_a_signal_within_seconds(cache, tmp_path, undisturbed, number
 
 
 @pytest.mark.parametrize("lost", ["full", pytest.param("closed", marks=pytest.mark.slow)])
-def test_output_that_cannot_be_written(cache, tmp_path, undisturbed, lost):
-    """On a full disk, or to descriptors that are closed and may become those of a file."""
+def test_output_that_cannot_be_written(tmp_path, undisturbed, lost):
+    """On a full disk, or to descriptors that are closed and may become those of a file: the numbers are the same."""
     where = {"full": ">/dev/full 2>/dev/full", "closed": "<&- >&- 2>&-"}[lost]
-    result = run(cache, "--workdir", tmp_path / "run", prefix=["sh", "-c", f'exec "$@" {where}', "sh"])
+    result = run("--workdir", tmp_path / "run", prefix=["sh", "-c", f'exec "$@" {where}', "sh"])
     assert result.returncode == 0
     assert rows(tmp_path / "run") == rows(undisturbed)
     assert max(int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir()) == 44
 
 
-@pytest.mark.parametrize("lost", ["reader", "terminal"])
-def test_nobody_reads_any_more(cache, tmp_path, undisturbed, lost):
+@pytest.mark.parametrize("lost", [pytest.param("reader", marks=pytest.mark.slow), "terminal"])
+def test_nobody_reads_any_more(tmp_path, undisturbed, lost):
     """As with `| tee log` and Ctrl-C, which ends tee as well; or when a terminal is gone, with its bar."""
     ours, theirs = os.pipe() if lost == "reader" else os.openpty()
     command = [sys.executable, "train.py", *SMALL, "--workdir", str(tmp_path / "run"), "--train.epochs", "1000"]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment(cache), stdout=theirs, stderr=theirs)
+    process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=theirs, stderr=theirs)
     os.close(theirs)
     try:
         said = b""
@@ -279,13 +254,13 @@ def test_nobody_reads_any_more(cache, tmp_path, undisturbed, lost):
     assert list((tmp_path / "run" / "checkpoints").glob("[0-9]*"))
 
 
-def test_second_ctrl_c_ends_at_once(cache, tmp_path):
+def test_second_ctrl_c_ends_at_once(tmp_path):
     """Even where the first does not come to its end, because the step takes for ever."""
     program = HARNESS.replace("loop.say_epoch = after", "loop.say_epoch = lambda *_: __import__('time').sleep(600)")
     command = [sys.executable, "-c", program, str(tmp_path), "none", *SMALL, "--workdir", str(tmp_path / "run")]
     said = tmp_path / "said.txt"
     with said.open("w") as file:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment(cache), stdout=file, stderr=file)
+        process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=file, stderr=file)
     try:
         while not (tmp_path / "run" / "metrics.jsonl").exists():
             assert process.poll() is None, said.read_text()
@@ -302,10 +277,10 @@ def test_second_ctrl_c_ends_at_once(cache, tmp_path):
 
 @pytest.mark.versions
 @pytest.mark.parametrize("number", [TERM, INT], ids=["SIGTERM", "SIGINT"])
-def test_two_processes_stop_at_the_same_step_and_go_on(cache, tmp_path, number):
+def test_two_processes_stop_at_the_same_step_go_on_and_one_is_lost(tmp_path, number):
     """The signal reaches the second alone."""
     workdir = tmp_path / "lr=[0.1]"  # which some readers take for a pattern
-    processes, outputs = start_two(cache, workdir, tmp_path, "--train.epochs", 300, "--checkpoint.keep-best", 0)
+    processes, outputs = start_two(workdir, tmp_path, "--train.epochs", 300, "--checkpoint.keep-best", 0)
     try:
         wait_for("epoch   1/300", outputs[0], processes)
         processes[1].send_signal(number)
@@ -318,43 +293,46 @@ def test_two_processes_stop_at_the_same_step_and_go_on(cache, tmp_path, number):
     step = int(said.split("stopped at step ")[1].split(":")[0])
     assert {p.name for p in (workdir / "checkpoints").iterdir()} == {str(step)}
     # Where the processes stop is not the end of what they do: they go on together.
-    processes, outputs = start_two(cache, workdir, tmp_path, "--train.epochs", 300, "--resume", "auto")
+    processes, outputs = start_two(workdir, tmp_path, "--train.epochs", 300, "--resume", "auto")
     try:
         wait_for(f"epoch {step // STEPS + 2:>3}/300", outputs[0], processes)
+        assert "going on after epoch" in outputs[0].read_text()
+        lose(1, processes, outputs)
     finally:
         for process in processes:
             process.kill()
-    assert "going on after epoch" in outputs[0].read_text()
 
 
-@pytest.mark.parametrize("lost", [pytest.param(0, marks=pytest.mark.slow), 1])
-def test_one_of_two_processes_is_lost(cache, tmp_path, lost):
-    processes, outputs = start_two(cache, tmp_path / "run", tmp_path, "--train.epochs", 300)
+@pytest.mark.slow  # the second process is lost above
+def test_the_first_of_two_processes_is_lost(tmp_path):
+    processes, outputs = start_two(tmp_path / "run", tmp_path, "--train.epochs", 300)
     try:
         wait_for("epoch   1/300", outputs[0], processes)
-        processes[lost].kill()
-        began = time.monotonic()
-        code = processes[1 - lost].wait(timeout=60)
+        lose(0, processes, outputs)
     finally:
         for process in processes:
             process.kill()
-    said = outputs[1 - lost].read_text()
-    assert time.monotonic() - began < 60
+
+
+def lose(lost, processes, outputs):
+    """Kill one of two processes: the other ends within a minute, and says why."""
+    processes[lost].kill()
+    code, said = processes[1 - lost].wait(timeout=60), outputs[1 - lost].read_text()
     # JAX itself ends a process that has lost the first one, or that waited for another one's part of a checkpoint.
     assert code in (75, -signal.SIGABRT), said
     words = "another process of this run has ended" if code == 75 else "another task died"
     assert words in said
 
 
-def test_repeating_the_command_until_it_is_finished(cache, tmp_path, undisturbed):
+def test_repeating_the_command_until_it_is_finished(tmp_path, undisturbed):
     """As a restart loop does, with a kill in between."""
     workdir = tmp_path / "run"
     options = ("--workdir", workdir, "--checkpoint.steps", 3, "--resume", "auto")
-    process = start(cache, workdir, tmp_path / "said.txt", *options[2:])
+    process = start(workdir, tmp_path / "said.txt", *options[2:])
     wait_for("epoch 1/4", tmp_path / "said.txt", [process])
     process.kill()
     process.wait()
-    ends = [run(cache, *options) for _ in range(2)]
+    ends = [run(*options) for _ in range(2)]
     assert [end.returncode for end in ends] == [0, 0]
     assert "going on after epoch" in ends[0].stdout
     assert "is finished: test accuracy" in ends[1].stdout

@@ -12,10 +12,10 @@ pytest.importorskip("grain")
 
 CONFIG = "configs/imagenet.py:lm_resnet50"
 SMALL = [
-    "--data.name", "photographs(32)", "--data.workers", "1", "--model.width", "0.125", "--train.batch-size", "16",
+    "--data.name", "photographs(32)", "--data.workers", "1", "--train.batch-size", "16",
     "--train.eval-batch-size", "16",
 ]  # fmt: skip
-SHALLOW = ["--model.name", "resnet14"]
+SHALLOW = ["--model.name", "tiny"]
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +33,7 @@ def rows(workdir):
 
 @pytest.mark.slow
 def test_lm_resnet50_trains(images, tmp_path, capsys):
-    assert run(images, tmp_path / "run", "--train.epochs", "1") == 0
+    assert run(images, tmp_path / "run", "--model.width", "0.125", "--train.epochs", "1") == 0
     assert "resnet50, lm" in (said := capsys.readouterr().out)
     assert "33 training and 10 test images" in said
     (row,) = rows(tmp_path / "run")

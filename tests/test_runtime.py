@@ -10,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from lmjax import InputError, runtime
+from tests import UNOPTIMIZED, tiny
+from tests.tiny import ROOT
 
-ROOT = Path(__file__).parent.parent
 REPORT = """
 import json, os
 import lmjax.runtime
@@ -161,12 +162,8 @@ def test_launchers_are_recognised(monkeypatch, variables, several):
     assert joined == [{"heartbeat_timeout_seconds": runtime.HEARTBEAT_SECONDS}] * several
 
 
-# Without LLVM's optimisation, which takes longer than the run.
-QUICK = "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count"
-TRAIN = [
-    sys.executable, "train.py", "--config", "configs/digits.py", "--model.name", "resnet14", "--model.width", "0.25",
-    "--train.batch-size", "1024", "--train.epochs", "1",
-]  # fmt: skip
+CPUS = f"{UNOPTIMIZED} --xla_force_host_platform_device_count"
+TRAIN = [sys.executable, "train.py", "--config", "tests/tiny.py", "--train.batch-size", "1024", "--train.epochs", "1"]
 
 
 def test_two_processes_of_train_py(tmp_path):
@@ -174,15 +171,15 @@ def test_two_processes_of_train_py(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
-    cache = {"XDG_CACHE_HOME": str(tmp_path), "XLA_FLAGS": f"{QUICK}=4"}
     workers, outputs = [], [tmp_path / f"process{i}.txt" for i in range(2)]
     for process, path in enumerate(outputs):
         variables = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": str(process)}
+        there = tiny.environment(XLA_FLAGS=f"{CPUS}=4", **variables)
         with path.open("w") as output:  # a file: a full pipe would stop one process, and with it the other
             workers.append(
                 subprocess.Popen(
-                    [*TRAIN, "--workdir", str(tmp_path / "two")], cwd=ROOT, env=environment(**cache, **variables),
-                    stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                    [*TRAIN, "--workdir", str(tmp_path / "two")], cwd=ROOT, env=there, stdout=output,
+                    stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
                 )
             )  # fmt: skip
     try:
@@ -200,9 +197,8 @@ def test_two_processes_of_train_py(tmp_path):
     assert "epoch 1/1" in first
     assert "epoch 1/1" not in second, "only the first process reports"
 
-    cache["XLA_FLAGS"] = f"{QUICK}=8"
     alone = [*TRAIN, "--workdir", str(tmp_path / "one")]
-    subprocess.run(alone, cwd=ROOT, env=environment(**cache), check=True, capture_output=True)
+    subprocess.run(alone, cwd=ROOT, env=tiny.environment(XLA_FLAGS=f"{CPUS}=8"), check=True, capture_output=True)
     rows = [json.loads((tmp_path / name / "metrics.jsonl").read_text()) for name in ("two", "one")]
     for key in ("train_loss", "train_accuracy", "test_loss", "test_accuracy"):
         assert rows[0][key] == pytest.approx(rows[1][key], rel=1e-3)

@@ -4,16 +4,15 @@ import json
 import os
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 
 import train
 from lmjax import devices
+from tests.tiny import ROOT, environment
 
-ROOT = Path(__file__).parent.parent
-SMALL = ["--config", "configs/digits.py", "--model.name", "resnet14", "--model.width", "0.25", "--train.epochs", "1"]
+SMALL = ["--config", "tests/tiny.py", "--train.epochs", "1"]
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +22,11 @@ def in_the_repository(monkeypatch):
 
 def run(*arguments):
     return train.main([*SMALL, *map(str, arguments)])
+
+
+def program(*arguments):
+    words = [sys.executable, "train.py", *SMALL, *map(str, arguments)]
+    return subprocess.run(words, env=environment(), capture_output=True, text=True, check=False)
 
 
 def read(path):
@@ -106,16 +110,11 @@ def test_seeds_that_are_there_already_count(finished):
 def test_a_cpu_becomes_a_device_for_each_of_two_seeds(tmp_path):
     """Which are the runs that they are alone."""
 
-    def command(*arguments):
-        environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0", "XDG_CACHE_HOME": str(tmp_path)}
-        words = [sys.executable, "train.py", *SMALL, *map(str, arguments)]
-        result = subprocess.run(words, env=environment, capture_output=True, text=True, check=True)
-        return result.stdout
-
-    said = command("--workdir", tmp_path / "both", "--seeds", 0, 1)
+    result = program("--workdir", tmp_path / "both", "--seeds", 0, 1)
+    assert result.returncode == 0, result.stderr
     count = min(2, devices.cores())
-    assert f"{count} times on {count} x cpu" in said or count == 1
-    command("--workdir", tmp_path / "alone", "--seeds", 1)
+    assert f"{count} times on {count} x cpu" in result.stdout or count == 1
+    assert program("--workdir", tmp_path / "alone", "--seeds", 1).returncode == 0
     alone, among = (read(tmp_path / path / "seed1" / "metrics.jsonl") for path in ("alone", "both"))
     for key in ("train_loss", "test_loss", "coefficients"):
         assert alone[key] == among[key]
@@ -123,10 +122,7 @@ def test_a_cpu_becomes_a_device_for_each_of_two_seeds(tmp_path):
 
 @pytest.mark.slow
 def test_two_that_diverge_at_the_same_time_leave_no_broken_checkpoint(tmp_path):
-    environment = {**os.environ, "XLA_FLAGS": "--xla_backend_optimization_level=0", "XDG_CACHE_HOME": str(tmp_path)}
-    options = ("--workdir", str(tmp_path / "both"), "--seeds", "0", "1", "--optimizer.learning-rate", "1e30")
-    words = [sys.executable, "train.py", *SMALL, *options]
-    result = subprocess.run(words, env=environment, capture_output=True, text=True, check=False)
+    result = program("--workdir", tmp_path / "both", "--seeds", 0, 1, "--optimizer.learning-rate", 1e30)
     assert result.returncode == 2
     assert "loss is nan at step" in result.stderr
     assert "Traceback" not in result.stderr

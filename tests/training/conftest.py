@@ -1,12 +1,13 @@
-"""A small problem that trains in seconds: some of the digits, and a narrow network."""
+"""A small problem that trains in seconds: some of the digits, and a network of two blocks."""
 
 import dataclasses
 
 import pytest
 
 from lmjax import data
-from lmjax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from lmjax.config import Config
 from lmjax.data import Dataset, Split
+from tests import tiny
 
 
 @pytest.fixture(scope="session")
@@ -22,9 +23,4 @@ def digits() -> Dataset:
 
 @pytest.fixture
 def config() -> Config:
-    return Config(
-        data=DataConfig(name="digits", augment=("crop(1)",)),
-        model=ModelConfig(name="resnet14", stepper="lm", width=0.25),
-        optimizer=OptimizerConfig(learning_rate=0.05),
-        train=TrainConfig(epochs=3, batch_size=64, eval_batch_size=32),
-    )
+    return tiny.changed(tiny.config, train={"epochs": 3, "eval_batch_size": 32})

@@ -23,3 +23,9 @@ def test_only_drops_of_the_learning_rate_are_marked(rates, marked, tmp_path, mon
     rows = [{"epoch": n, "learning_rate": rate} | dict.fromkeys(names, 0.5) for n, rate in enumerate(rates, start=1)]
     figures.learning_curves(rows, tmp_path / "curves.png", "title")
     assert found == 2 * marked  # in either panel
+
+
+def test_what_a_run_draws(runs):
+    pytest.importorskip("matplotlib")
+    found = {folder: {path.name for path in runs[folder].rglob("*.png")} for folder in ("lm", "euler")}
+    assert found == {"lm": {"learning_curves.png", "coefficients.png"}, "euler": {"learning_curves.png"}}

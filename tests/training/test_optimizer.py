@@ -22,7 +22,7 @@ from lmjax.training import (
     learning_rate,
     train_epoch,
 )
-from tests.training.test_trainer import changed
+from tests.tiny import changed, create_trainer
 
 pytestmark = pytest.mark.versions
 ONE = data_mesh(jax.devices()[:1])
@@ -235,7 +235,7 @@ def test_what_decays():
 
 
 def test_every_parameter_of_a_network_is_what_it_is_called(config, digits):
-    params = Trainer(config, digits, ONE).state.params
+    params = create_trainer(config, digits, ONE).state.params
     flat = jax.tree_util.tree_flatten_with_path(params)[0]
     kinds = zip(
         flat, jax.tree.leaves(optimizers.kernels(params)), jax.tree.leaves(optimizers.coefficients(params)), strict=True

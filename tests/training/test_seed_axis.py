@@ -28,14 +28,14 @@ from lmjax.training import (
 from lmjax.training.epoch import _diverge
 from lmjax.training.progress import padding
 from lmjax.training.record_writer import RecordWriter
+from tests.tiny import changed, create_trainer
 from tests.training.test_non_finite import faulty  # noqa: F401  registers it
-from tests.training.test_trainer import changed
 
 ONE = data_mesh(jax.devices()[:1])
 
 
 def side_by_side(config, digits, *numbers):
-    return Trainer(config, digits, seed_mesh(len(numbers)), numbers)
+    return create_trainer(config, digits, seed_mesh(len(numbers)), numbers)
 
 
 @pytest.mark.versions
@@ -55,7 +55,7 @@ def test_each_seed_has_the_bits_of_the_seed_alone(config, digits):
 @pytest.mark.versions
 def test_a_step_is_that_of_a_run_on_one_device_to_rounding(config, digits):
     """Not to the bit: XLA divides the loops of a program for one device among the cores, and those of others not."""
-    run = Trainer(dataclasses.replace(config, seed=7), digits, ONE)
+    run = create_trainer(dataclasses.replace(config, seed=7), digits, ONE)
     together = side_by_side(config, digits, 7, 1)
     for trainer in (run, together):
         train_epoch(trainer, pause=lambda step: step == 1)

@@ -8,11 +8,12 @@ import jax
 import numpy as np
 import pytest
 
-from lmjax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from lmjax.config import DataConfig
 from lmjax.data import WorkerDied, load
 from lmjax.training import Trainer, data_mesh, evaluate, train_epoch
+from tests import tiny
 from tests.data.photos import write_folder
-from tests.training.test_trainer import changed
+from tests.tiny import changed
 
 pytest.importorskip("grain")
 pytestmark = pytest.mark.versions
@@ -30,11 +31,10 @@ def photographs(tmp_path_factory):
 
 @pytest.fixture
 def config():
-    return Config(
+    return changed(
+        tiny.config,
         data=DataConfig("photographs(16)", augment=("crop_area(0.3)", "flip")),
-        model=ModelConfig("resnet14", "lm", width=0.25),
-        optimizer=OptimizerConfig(learning_rate=0.02),
-        train=TrainConfig(epochs=2, batch_size=16, eval_batch_size=16),
+        train={"batch_size": 16, "eval_batch_size": 16},
     )
 
 
@@ -53,7 +53,7 @@ def test_what_reaches_the_network(config, photographs):
 
 
 def test_a_run_that_goes_on_from_any_step_is_the_run_itself(config, photographs):
-    with Trainer(config, photographs, ONE) as whole, Trainer(config, photographs, ONE) as part:
+    with Trainer(config, photographs, ONE) as whole, whole.reseeded(config.seed) as part:
         first = train_epoch(whole) | evaluate(whole)
         part.place([jax.device_get(whole.state)])
         second, again = (train_epoch(t) | evaluate(t) for t in (whole, part))
@@ -70,6 +70,7 @@ def test_workers_change_nothing(config, photographs):
     chex.assert_trees_all_equal(*states)
 
 
+@pytest.mark.slow  # for images in memory test_trainer.py has it, and what reaches eight devices is above
 def test_eight_devices_compute_what_one_does(config, photographs):
     config = changed(config, train={"batch_size": 48})  # one step, before chaos sets in
     with Trainer(config, photographs, ONE) as one, Trainer(config, photographs, data_mesh()) as eight:

@@ -18,27 +18,22 @@ import pytest
 
 import train
 from lmjax import InputError, training
-from lmjax.config import CheckpointConfig, Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig, to_dict
-from lmjax.training import NonFiniteLoss, Record, Trainer, data_mesh, evaluate, loop, trackers
+from lmjax.config import to_dict
+from lmjax.training import NonFiniteLoss, Record, data_mesh, evaluate, loop, trackers
 from lmjax.training.trackers import TensorBoard, Trackers, WeightsAndBiases
+from tests import tiny
 
 ROOT = Path(__file__).parent.parent.parent
 TENSORBOARD = pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="needs tensorboard")
 
 
-CONFIG = Config(
-    data=DataConfig(augment=("crop(1)",)),
-    model=ModelConfig("resnet14", "lm", width=0.25),
-    optimizer=OptimizerConfig(learning_rate=0.05),
-    train=TrainConfig(epochs=3, batch_size=64, on_nan="rollback"),
-    checkpoint=CheckpointConfig(epochs=2, keep_best=0),
-)
+CONFIG = tiny.changed(tiny.config, train={"epochs": 3, "on_nan": "rollback"}, checkpoint={"epochs": 2, "keep_best": 0})
 STEPS = 5  # an epoch
 
 
 @pytest.fixture(scope="module")
 def compiled(digits):
-    return Trainer(CONFIG, digits, data_mesh(jax.devices()[:1]))
+    return tiny.create_trainer(CONFIG, digits, data_mesh(jax.devices()[:1]))
 
 
 @pytest.fixture
@@ -130,7 +125,7 @@ class FakeWandb(types.ModuleType):
     def init(self, *, id, resume, dir, **options):
         assert resume == "allow"
         assert Path(dir).is_dir()
-        assert options["config"]["model"]["name"] == "resnet14"
+        assert options["config"]["model"]["name"] == "tiny"
         name = id or f"run{len(self.runs)}"
         history = self.runs.setdefault(name, {})
 
@@ -196,7 +191,7 @@ def test_killed_and_resumed(config, wandb, monkeypatch):
     rows = Record(workdir).read_rows()
     found = read(workdir / "tensorboard")
     assert found["loss/train"] == pytest.approx({5: 77.0, 10: 77.0, 15: rows[2]["train_loss"]})
-    assert list(found["coefficients/stage3"]) == list(found["zero_stability/stage3"]) == [5, 10, 15]
+    assert list(found["coefficients/stage1"]) == list(found["zero_stability/stage1"]) == [5, 10, 15]
     assert list(found["config"]) == [0]
     smallest = min(min(margins) for margins in summary["zero_stability"].values())
     assert found["zero_stability/smallest"][15] == pytest.approx(smallest)

@@ -17,7 +17,7 @@ def test_network_of_a_run(runs):
     directory = runs["lm"] / "seed1"
     summary = json.loads((directory / "summary.json").read_text())
     with open_run(directory) as trained:
-        assert trained.name == "resnet14, lm"
+        assert trained.name == "tiny, lm"
         assert trained.step == summary["steps"]
         model = trained.model()
         right = sum(int((trained.logits(model, x).argmax(-1) == y).sum()) for x, y in trained.test_batches())

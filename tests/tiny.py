@@ -1,0 +1,74 @@
+"""A network of two blocks, and a run of it, for tests that are not about networks: it compiles in half the time.
+
+Programs that tests start take it as `--config tests/tiny.py`.
+"""
+
+import dataclasses
+import os
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from lmjax import networks
+from lmjax.config import CheckpointConfig, Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from lmjax.data import Photographs
+from lmjax.networks.network import Architecture
+from lmjax.training import Trainer
+from lmjax.training.state import settings
+from tests import UNOPTIMIZED
+
+ROOT = Path(__file__).parent.parent
+
+
+@networks.register
+def tiny() -> Architecture:
+    """One stage of two blocks."""
+    return Architecture((2,), (8,), 8)
+
+
+config = Config(
+    data=DataConfig("digits", augment=("crop(1)",)),
+    model=ModelConfig("tiny", "lm"),
+    optimizer=OptimizerConfig(learning_rate=0.05),
+    train=TrainConfig(epochs=2, batch_size=64, eval_batch_size=72),
+)
+
+
+def changed(config: Config, **changes) -> Config:
+    """The config with other values: of a section, those of a dict."""
+    return dataclasses.replace(
+        config,
+        **{
+            name: dataclasses.replace(getattr(config, name), **value) if isinstance(value, dict) else value
+            for name, value in changes.items()
+        },
+    )
+
+
+_trainers = {}
+
+
+def create_trainer(config: Config, dataset, mesh=None, seeds=None):
+    """`Trainer(...)` with the compiled programs of an earlier one, if that differs in seeds and folders alone."""
+    if isinstance(dataset, Photographs):
+        return Trainer(config, dataset, mesh, seeds)
+    seeds = (config.seed,) if seeds is None else tuple(seeds)
+    alike = dataclasses.replace(config, seed=0, workdir=None, checkpoint=CheckpointConfig())
+    arrays = dataset.train.images, dataset.train.labels, dataset.test.images, dataset.test.labels
+    contents = hash((dataset.classes, *(np.asarray(x).tobytes() for x in (*arrays, dataset.mean, dataset.std))))
+    key = (alike, contents, mesh, len(seeds), *settings().values())
+    if key not in _trainers:
+        _trainers[key] = Trainer(config, dataset, mesh, seeds)
+    trainer = _trainers[key].reseeded(*seeds)
+    trainer.config = config
+    return trainer
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """The environment of a program that trains: one device, and the compiled programs of these tests."""
+    return {
+        **os.environ, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "XLA_FLAGS": UNOPTIMIZED,
+        "JAX_COMPILATION_CACHE_DIR": jax.config.jax_compilation_cache_dir,
+        "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", **variables,
+    }  # fmt: skip
