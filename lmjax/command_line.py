@@ -67,14 +67,14 @@ def exit_code(work: Callable[[], int | None]) -> int:
         except (RuntimeError, AssertionError):  # the latter, where a plugin of JAX_PLATFORMS is missing
             if _has_devices():
                 raise
-            chosen = jax.config.jax_platforms
-            console.warn(f"error: JAX finds no device of JAX_PLATFORMS={chosen}: install its plugin, or choose another")
+            chosen = f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}"
+            console.warn(f"error: JAX finds no device of {chosen}: install its plugin, or choose another")
             return 2
         except KeyboardInterrupt:
             console.warn("interrupted")
             return 130
         except SystemExit as stop:  # after --help
-            return stop.code or 0
+            return int(stop.code or 0)
 
 
 def _has_devices() -> bool:
@@ -97,7 +97,7 @@ def read(form: Any, words: Sequence[str], *, prog: str, **how: Any) -> Any:
         InputError: if the words do not fit.
         SystemExit: after --help.
     """
-    how = {"config": (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)} | how
+    how: dict[str, Any] = {"config": (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)} | how
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -227,7 +227,7 @@ def stem(place: str | Path) -> str:
     return f"{path.stem}-{row}" if row else path.stem
 
 
-def _line(error: Exception, path: Path) -> str:
+def _line(error: BaseException, path: Path) -> str:
     """The line of the file with the error, as ", line N"."""
     if isinstance(error, SyntaxError):
         return f", line {error.lineno}"

@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from lmjax import files
 from lmjax.command_line import Command
-from lmjax.data import load
+from lmjax.data import Photographs, load
 from lmjax.data.resize import count, resize
 from lmjax.prepare import imagenet, validation
 
@@ -71,8 +71,9 @@ class Resize(Command):
 
     def run(self) -> None:
         """Write the copy, and say how far it is."""
-        images, target = files.local(self.images, "--images"), files.local(self.to, "--to").expanduser()
+        images, target = files.local(self.images, "--images"), files.local(self.to, "--to")
         photographs = load("photographs", directory=images)
+        assert isinstance(photographs, Photographs)
         total = len(photographs.train) + len(photographs.test)
         print(f"{photographs.name}: {total:,} images, to {target}", flush=True)
         with _Progress(total) as progress:
