@@ -306,7 +306,7 @@ class TrainConfig(_Checked):
     """Take the statistics of batch normalization over groups of so many images of a batch, whatever the number of
     devices; None: over the whole batch. No device waits for another while it divides the images a device has."""
     shard_parameters: bool = False
-    """Divide the parameters and the optimiser's state over the devices (FSDP) instead of keeping all on each: for
+    """Divide the parameters and the optimizer's state over the devices (FSDP) instead of keeping all on each: for
     networks that are large for one device. The numbers do not change."""
 
     def check(self):

@@ -7,8 +7,8 @@ from typing import Any
 from lmjax import files
 from lmjax.errors import optional_import
 
-# The one of Okabe and Ito (2008), which colour-blind readers can tell apart, without its yellow, too pale for a line.
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
+# The one of Okabe and Ito (2008), which color-blind readers can tell apart, without its yellow, too pale for a line.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#000000")
 FAINT = "0.8"  # of what is behind the curves
 
 

@@ -2,7 +2,7 @@
 
 import os
 
-# Nearly all the time of a test is LLVM's, spent on optimising a program that runs once or twice.
+# Nearly all the time of a test is LLVM's, spent on optimizing a program that runs once or twice.
 os.environ["XLA_FLAGS"] = (
     f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
 )

@@ -77,7 +77,7 @@ MOUNT = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
 def environment(cache, **variables):
     hidden = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR")
     base = {key: value for key, value in os.environ.items() if key not in hidden}
-    # Without LLVM's optimisation, which takes longer than the run.
+    # Without LLVM's optimization, which takes longer than the run.
     flags = "--xla_backend_optimization_level=0"
     return {
         **base, "JAX_PLATFORMS": "cpu", "PYTHONPATH": str(ROOT), "XDG_CACHE_HOME": str(cache), "XLA_FLAGS": flags,

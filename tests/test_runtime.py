@@ -154,14 +154,14 @@ def test_what_describes_only_some_of_the_processes():
     ],
     ids=str,
 )
-def test_launchers_are_recognised(monkeypatch, variables, several):
+def test_launchers_are_recognized(monkeypatch, variables, several):
     joined = []
     monkeypatch.setattr(runtime.jax.distributed, "initialize", lambda **arguments: joined.append(arguments))
     runtime.join_processes({"TPU_SKIP_MDS_QUERY": "1", **variables})
     assert joined == [{"heartbeat_timeout_seconds": runtime.HEARTBEAT_SECONDS}] * several
 
 
-# Without LLVM's optimisation, which takes longer than the run.
+# Without LLVM's optimization, which takes longer than the run.
 QUICK = "--xla_backend_optimization_level=0 --xla_force_host_platform_device_count"
 TRAIN = [
     sys.executable, "train.py", "--config", "configs/digits.py", "--model.name", "resnet14", "--model.width", "0.25",

@@ -201,7 +201,7 @@ def test_data_that_changed_in_between(tmp_path, capsys):
     (tmp_path / "run" / "summary.json").unlink()  # as if it had been killed at its end
     assert run(*options, "--resume") == 2
     assert "the data has changed since (training_images, mean, std)" in capsys.readouterr().err
-    # Evaluation normalises as the training did, whatever the folder's own statistics are now.
+    # Evaluation normalizes as the training did, whatever the folder's own statistics are now.
     assert run(*options[:4], "--evaluate", tmp_path / "run") == 0
     assert json.loads(capsys.readouterr().out)["test_accuracy"] == accuracy
     for split in ("train", "test"):

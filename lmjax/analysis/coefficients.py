@@ -32,7 +32,7 @@ def draw_coefficients(runs: Sequence[Learned], title: str = "") -> Any:
     left, right = figure.subplots(1, 2)
     every = [run.weights() for run in runs]
     for i, name in enumerate(every[0]):
-        style, tables = {"color": drawing.COLOURS[i % len(drawing.COLOURS)]}, [weights[name] for weights in every]
+        style, tables = {"color": drawing.COLORS[i % len(drawing.COLORS)]}, [weights[name] for weights in every]
         for table in tables if len(runs) > 1 else []:
             draw_by_depth(left, {stage: x[-1] for stage, x in table.items()}, linewidth=0.8, alpha=0.4, **style)
         mean = {stage: np.mean([table[stage][-1] for table in tables], 0) for stage in lengths}
@@ -45,7 +45,7 @@ def draw_coefficients(runs: Sequence[Learned], title: str = "") -> Any:
     else:
         left.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
         for run in runs:
-            draw_by_depth(right, run.margins(), color=drawing.COLOURS[0], marker="o", markersize=3.5)
+            draw_by_depth(right, run.margins(), color=drawing.COLORS[0], marker="o", markersize=3.5)
         right.set(ylabel="margin of zero-stability")
         mark_stages(right, lengths)
     for axes in (left, right):

@@ -48,7 +48,7 @@ def draw_curves(runs: Sequence[tuple[str, dict[str, np.ndarray]]]) -> Any:
         A matplotlib figure.
     """
     figure = drawing.figure(10, 4, purpose="drawing learning curves")
-    styles = [(colour, line) for line in ("-", "--", ":") for colour in drawing.COLOURS]
+    styles = [(colour, line) for line in ("-", "--", ":") for colour in drawing.COLORS]
     panels = figure.subplots(1, len(MEASURES))
     for axes, name in zip(panels, MEASURES, strict=True):
         for (label, values), (colour, line) in zip(runs, styles, strict=False):

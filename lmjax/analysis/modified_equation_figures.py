@@ -28,7 +28,7 @@ def draw_rates(schemes: Sequence[Scheme]) -> Any:
     panels = figure.subplots(1, 3)
     x = np.linspace(0, 1, 101)[1:]
     for i, scheme in enumerate(schemes):
-        style = {"color": drawing.COLOURS[i % len(drawing.COLOURS)], "linestyle": ("-", "--", "-.")[i // 7 % 3]}
+        style = {"color": drawing.COLORS[i % len(drawing.COLORS)], "linestyle": ("-", "--", "-.")[i // 7 % 3]}
         c = modified_rate(scheme.stepper, scheme.coef)
         order = rate_order(c)
         leading = np.zeros_like(c)
@@ -75,9 +75,9 @@ def draw_friction_and_mass(runs: Sequence[Learned], title: str = "") -> Any:
     for i, (axes, label) in enumerate(zip(panels, ("friction 1 + k", "mass (1 − k) / 2, of h u″"), strict=True)):
         values = [{stage: friction_and_mass(ks[-1])[i] for stage, ks in each.items()} for each in k]
         for each in values if len(values) > 1 else []:
-            draw_by_depth(axes, each, color=drawing.COLOURS[0], alpha=0.35, linewidth=0.8)
+            draw_by_depth(axes, each, color=drawing.COLORS[0], alpha=0.35, linewidth=0.8)
         mean = {stage: np.mean([each[stage] for each in values], 0) for stage in values[0]}
-        draw_by_depth(axes, mean, color=drawing.COLOURS[0], marker="o", markersize=3.5)
+        draw_by_depth(axes, mean, color=drawing.COLORS[0], marker="o", markersize=3.5)
         axes.axhline(friction_and_mass(0)[i], color="0.5", linewidth=0.8, linestyle="--")
         mark_stages(axes, {stage: len(ks) for stage, ks in mean.items()}, names=i == 0)
         axes.set(ylabel=label)

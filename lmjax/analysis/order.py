@@ -148,7 +148,7 @@ def draw_orders(found: dict[Problem, dict[str, ObservedOrder]]) -> Any:
             orders = ", ".join(str(of_problem[scheme]) for of_problem in found.values())
             axes.loglog(
                 results[scheme].h, results[scheme].errors, label=f"{scheme}: {orders}", linewidth=1.1,
-                color=drawing.COLOURS[i % len(drawing.COLOURS)], marker="os^DvP*X"[i % 8], markersize=5,
+                color=drawing.COLORS[i % len(drawing.COLORS)], marker="os^DvP*X"[i % 8], markersize=5,
                 markerfacecolor="none",
             )  # fmt: skip
         axes.set(title=f"{problem.name}, {problem.equation}", xlabel="step size h", ylabel="error at the end")

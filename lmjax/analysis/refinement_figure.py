@@ -20,7 +20,7 @@ def draw(groups: dict[str, list[dict[str, dict[str, float]]]], factors: list[Fra
     figure = drawing.figure(9, 3.8, purpose="drawing refinements")
     panels = dict(zip(("accuracy", "features"), figure.subplots(1, 2), strict=True))
     for i, (label, seeds) in enumerate(groups.items()):
-        style = {"color": drawing.COLOURS[i % len(drawing.COLOURS)], "marker": _MARKERS[i % len(_MARKERS)]}
+        style = {"color": drawing.COLORS[i % len(drawing.COLORS)], "marker": _MARKERS[i % len(_MARKERS)]}
         for key, axes in panels.items():
             values = 100 * np.array([[seed[str(factor)][key] for factor in factors] for seed in seeds])
             values[~np.isfinite(values)] = np.nan

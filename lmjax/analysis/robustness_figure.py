@@ -20,7 +20,7 @@ def draw(groups: dict[str, list[dict[str, float]]], radii: Sequence[float], sigm
     figure = drawing.figure(9, 3.8, purpose="drawing robustness")
     attack, noise = figure.subplots(1, 2, sharey=True)
     for i, (label, seeds) in enumerate(groups.items()):
-        colour, marker = drawing.COLOURS[i % len(drawing.COLOURS)], _MARKERS[i % len(_MARKERS)]
+        colour, marker = drawing.COLORS[i % len(drawing.COLORS)], _MARKERS[i % len(_MARKERS)]
         for axes, kind, levels, line in (
             (attack, "fgsm", radii, ":"), (attack, "pgd10", radii, "-"), (noise, "noise", sigmas, "-"),
         ):  # fmt: skip

@@ -10,7 +10,7 @@ from lmjax.analysis.depth import DepthColours
 from lmjax.analysis.scheme import Scheme
 from lmjax.analysis.stability import is_stable, is_zero_stable, linear_stability, spectral_radius
 
-_INSIDE, _EDGE, _AXIS = "#b9d3e8", *drawing.COLOURS[:2]
+_INSIDE, _EDGE, _AXIS = "#b9d3e8", *drawing.COLORS[:2]
 Window = tuple[float, float, float]
 
 

@@ -26,7 +26,7 @@ def measures(groups: dict[str, list[dict[str, dict[str, np.ndarray]]]]) -> Any:
     lengths = _lengths(groups)
     places = _places(lengths)
     for i, (label, seeds) in enumerate(groups.items()):
-        style = {"color": drawing.COLOURS[i % len(drawing.COLOURS)], "marker": _MARKERS[i % len(_MARKERS)]}
+        style = {"color": drawing.COLORS[i % len(drawing.COLORS)], "marker": _MARKERS[i % len(_MARKERS)]}
         for name in seeds[0]:
             stage = {key: np.concatenate([seed[name][key] for seed in seeds], axis=-1) for key in seeds[0][name]}
             _draw_stage(axes, places[name], stage, markersize=4, **style)
@@ -85,7 +85,7 @@ def _draw_tortuosities(axes, groups, lengths):
     """Of each stage side by side, over the tortuosity that it would have with equal steps at right angles."""
     share = 0.6 / len(groups)
     for i, (label, seeds) in enumerate(groups.items()):
-        colour, marker = drawing.COLOURS[i % len(drawing.COLOURS)], _MARKERS[i % len(_MARKERS)]
+        colour, marker = drawing.COLORS[i % len(drawing.COLORS)], _MARKERS[i % len(_MARKERS)]
         for number, name in enumerate(lengths, start=1):
             if label in lengths[name]:
                 x, values = (
@@ -162,12 +162,12 @@ def planes(drawn: list[tuple[str, np.ndarray, np.ndarray, list[str]]]) -> Any:
         names = list(dict.fromkeys(classes))
         for path, name in zip(np.swapaxes(points, 0, 1), classes, strict=True):
             which = names.index(name)
-            colour, marker = drawing.COLOURS[which], _MARKERS[which]
+            colour, marker = drawing.COLORS[which], _MARKERS[which]
             axes.plot(*path.T, color=colour, linewidth=1, alpha=0.7)
             axes.plot(*path[:-1].T, ".", color=colour, markersize=4)
             axes.plot(*path[-1], marker, color=colour, markersize=7, markeredgecolor="white")
         for which, name in enumerate(names):
-            axes.plot([], [], _MARKERS[which] + "-", color=drawing.COLOURS[which], label=name)
+            axes.plot([], [], _MARKERS[which] + "-", color=drawing.COLORS[which], label=name)
         axes.set(
             xlabel=f"first axis, {shares[0]:.0%} of the variance", ylabel=f"second axis, {shares[1]:.0%}", title=label
         )

@@ -230,7 +230,7 @@ class Curves(_OfRuns):
         folders = [folder for folder, _ in groups_of(self.runs)]
         names, values = zip(*map(read_curves, folders), strict=True)
         runs = list(zip(naming.labels(names, folders), values, strict=True))
-        if len(runs) > 3 * len(drawing.COLOURS):
+        if len(runs) > 3 * len(drawing.COLORS):
             raise InputError(f"curves: {len(runs)} runs cannot be told apart in one picture: draw fewer")
         rows = [["run", "seeds", "epochs", *MEASURES]]
         for label, values in runs:
@@ -319,8 +319,8 @@ class Trajectory(_OfNetworks):
 
     def _require_classes(self) -> None:
         """Raise InputError if there is no color for so many classes, or nowhere to draw them."""
-        if self.classes and not 2 <= self.classes <= len(drawing.COLOURS):
-            raise InputError(f"--classes {self.classes}: give 2 to {len(drawing.COLOURS)}, as there are colors")
+        if self.classes and not 2 <= self.classes <= len(drawing.COLORS):
+            raise InputError(f"--classes {self.classes}: give 2 to {len(drawing.COLORS)}, as there are colors")
         if self.classes and self.out is None:
             raise InputError("--classes: is a picture, and needs --out FILE")
 
@@ -394,7 +394,7 @@ def _print_refinements(groups: dict[str, list[dict[str, dict[str, float]]]]) -> 
 class Robustness(_OfNetworks):
     """The accuracy of trained networks on perturbed images.
 
-    Accuracy under Gaussian noise, FGSM and PGD, in grey levels (1/255) and in the maximum norm; with signs that tell
+    Accuracy under Gaussian noise, FGSM and PGD, in gray levels (1/255) and in the maximum norm; with signs that tell
     whether the attack can be trusted.
     """
 
@@ -406,7 +406,7 @@ class Robustness(_OfNetworks):
     def show(self) -> Draw:
         for name, levels in (("--radii", self.radii), ("--sigmas", self.sigmas)):
             if wrong := [level for level in levels if not 0 < level <= 255]:  # NaN, too
-                raise InputError(f"{name} {wrong[0]:g}: give grey levels, above 0 and up to 255")
+                raise InputError(f"{name} {wrong[0]:g}: give gray levels, above 0 and up to 255")
         radii, sigmas = sorted({float(robustness.HEADLINE), *self.radii}), sorted({*self.sigmas})
 
         def measure(trained, images, labels):
@@ -429,7 +429,7 @@ def _print_robustness(together: dict[str, Any], sigmas: Sequence[float], results
     rows = [(label, *(_percent(**found[name]) for name in columns)) for label, found in together.items()]
     images = max(result.about["images"] for result in results)
     seeds = "" if len(results) == len(together) else ", ± their standard deviation over seeds"
-    print(f"\naccuracies in %{seeds}; the attacks are within {headline}/255, the noise is in grey levels")
+    print(f"\naccuracies in %{seeds}; the attacks are within {headline}/255, the noise is in gray levels")
     print(f"(standard error of an accuracy on {images:,} images: at most {50 / images**0.5:.1f})")
     _print_table([("", *columns.values()), *rows])
     for result in results:

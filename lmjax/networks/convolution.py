@@ -1,6 +1,6 @@
 """The two-dimensional convolution of the networks, whose gradient suits the device.
 
-On an accelerator this is `jax.lax.conv_general_dilated` and its own gradient, the forms that XLA recognises there. On
+On an accelerator this is `jax.lax.conv_general_dilated` and its own gradient, the forms that XLA recognizes there. On
 a CPU, XLA is fast only for convolutions NHWC x HWIO -> NHWC. JAX's gradients have other orders of dimensions, which
 inside of a loop are an order of magnitude slower, and which outside of one are brought about by transpositions that
 XLA fuses with whatever computes the features, into loops with long strides through memory. So for a CPU both gradients
@@ -140,7 +140,7 @@ def _lower_transposition(context, x, *, order):
 def _transposed(x: jax.Array, order: tuple[int, ...]) -> jax.Array:
     """x.transpose(order) as a step of its own, several times faster than fused with what computes x.
 
-    A branch is all that XLA:CPU does not fuse across (an optimisation barrier is gone by then).
+    A branch is all that XLA:CPU does not fuse across (an optimization barrier is gone by then).
     """
     return _transposition.bind(x, order=order)
 

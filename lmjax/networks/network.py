@@ -119,7 +119,7 @@ class Architecture:
 class Network(nnx.Module):
     """Stem, stages, and the head.
 
-    A normal NNX module: `model(images)` gives logits, `model.train()` and `model.eval()` switch batch normalisation
+    A normal NNX module: `model(images)` gives logits, `model.train()` and `model.eval()` switch batch normalization
     and randomness, and it starts in training mode. Every variable of the steps of a stage has a leading axis, the
     step.
 
@@ -159,7 +159,7 @@ class Network(nnx.Module):
         return self.stepper.random
 
     def __call__(self, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """[N, H, W, cin], normalised -> logits [N, classes], float32.
+        """[N, H, W, cin], normalized -> logits [N, classes], float32.
 
         Args:
             images: the images.
@@ -181,7 +181,7 @@ class Network(nnx.Module):
         self, images: jax.Array, key: jax.Array | None = None,
         visit: Callable[[Stage, jax.Array, Any, StepInfo], tuple[jax.Array, Any]] = Stage.__call__,
     ) -> jax.Array:  # fmt: skip
-        """Images [N, H, W, cin], normalised -> the features after the last stage.
+        """Images [N, H, W, cin], normalized -> the features after the last stage.
 
         Args:
             images, key: as of a call.

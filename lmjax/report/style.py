@@ -1,6 +1,6 @@
 """The looks of the page: light and dark, on a phone and on paper."""
 
-from lmjax.drawing import COLOURS
+from lmjax.drawing import COLORS
 
 # The same hues, light enough for a dark ground.
 _DARK = ("#4aa3df", "#f58442", "#35c49b", "#e3a1c6", "#a4dcff", "#f2b632", "#e6e6e6")
@@ -11,7 +11,7 @@ def _variables(colours: tuple[str, ...]) -> str:
 
 
 _LIGHT_PAGE = f"--ground:#fff;--ink:#1c2024;--quiet:#5c656e;--line:#d9dde1;--faint:#e3e6e9;--shade:#f5f6f7;\
---link:#0b5c9e;--right:0,114,178;--wrong:213,94,0;{_variables(COLOURS)}"
+--link:#0b5c9e;--right:0,114,178;--wrong:213,94,0;{_variables(COLORS)}"
 _DARK_PAGE = f"--ground:#14171a;--ink:#e4e7ea;--quiet:#9aa4ae;--line:#353b42;--faint:#30363c;--shade:#1c2024;\
 --link:#7cc0f2;--right:74,163,223;--wrong:245,132,66;{_variables(_DARK)}"
 

@@ -5,14 +5,14 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from lmjax.drawing import COLOURS
+from lmjax.drawing import COLORS
 from lmjax.errors import optional_import
 from lmjax.report.markup import Markup, element
 
 # What is drawn in these becomes what the page says they are, in the light and in the dark.
 INK, FAINT = "#010203", "#040506"
 # Matplotlib does not write what is filled with plain black.
-SERIES = tuple("#070809" if colour == "#000000" else colour for colour in COLOURS)
+SERIES = tuple("#070809" if colour == "#000000" else colour for colour in COLORS)
 _VARIABLES = {INK: "currentColor", FAINT: "var(--faint)"} | {x: f"var(--series-{i})" for i, x in enumerate(SERIES)}
 
 _WIDTH = 4.4  # inches; a phone then shows it at about its size, and letters stay legible

@@ -8,7 +8,7 @@ import numpy as np
 
 from lmjax import drawing
 
-# Two colours that stay apart for colour-blind readers and in grey.
+# Two colors that stay apart for color-blind readers and in gray.
 _TRAIN, _TEST = "#7f9fc8", "#1f3a5f"
 
 
@@ -24,8 +24,8 @@ def learning_curves(rows: list[dict[str, Any]], path: Path, title: str) -> None:
         curves = {split: np.array([row[f"{split}_{key}"] for row in rows]) for split in ("train", "test")}
         if key == "accuracy":
             curves = {split: 100 * (1 - values) for split, values in curves.items()}
-        for (split, values), colour in zip(curves.items(), (_TRAIN, _TEST), strict=True):
-            axes.plot(epochs, values, color=colour, label=split, marker="o" if len(rows) < 3 else None)
+        for (split, values), color in zip(curves.items(), (_TRAIN, _TEST), strict=True):
+            axes.plot(epochs, values, color=color, label=split, marker="o" if len(rows) < 3 else None)
         if min(values.min() for values in curves.values()) > 0:  # a logarithmic axis has no place for a zero
             axes.set_yscale("log")
             axes.yaxis.set_minor_formatter(lambda value, _: f"{value:g}" if f"{value:e}"[0] in "2357" else "")
@@ -51,10 +51,10 @@ def coefficients(values: dict[str, list], path: Path, title: str) -> None:
     kinds = by_kind(values)
     # A linear multistep scheme has several weights of a kind, one line each.
     lines = [(kind, j) for kind, stages in kinds.items() for j in range(next(iter(stages.values())).shape[1])]
-    for colour, (kind, j) in enumerate(lines):
+    for color, (kind, j) in enumerate(lines):
         steps = {stage: table[:, j] for stage, table in kinds[kind].items()}
         label = f"{kind}[{j}]" if kind else None
-        draw_by_depth(axes, steps, color=f"C{colour}", marker="o", markersize=3, label=label)
+        draw_by_depth(axes, steps, color=f"C{color}", marker="o", markersize=3, label=label)
     mark_stages(axes, {stage: len(table) for stage, table in kinds[lines[0][0]].items()})
     axes.axhline(0, color="0.6", linewidth=0.8)
     axes.set(ylabel="coefficient")

@@ -35,7 +35,7 @@ def test_picture_has_the_mean_and_the_range(runs):
     assert [text.get_text() for text in loss.get_legend().get_texts()] == ["resnet14, lm", "resnet14, euler"]
     np.testing.assert_allclose(error.lines[0].get_ydata(), values["test error, %"].mean(0))
     assert len(error.collections) == 1  # of the run with two seeds
-    assert [line.get_color() for line in error.lines] == list(drawing.COLOURS[:2])
+    assert [line.get_color() for line in error.lines] == list(drawing.COLORS[:2])
 
 
 def test_runs_called_the_same_are_told_apart_and_none_counts_twice(runs, tmp_path, monkeypatch, capsys):

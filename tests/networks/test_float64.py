@@ -1,6 +1,6 @@
 """Gradients of every family of networks: in float64 against finite differences, in float32 against float64.
 
-The networks train: batch normalisation takes its statistics from the batch, and what is random is drawn from one key.
+The networks train: batch normalization takes its statistics from the batch, and what is random is drawn from one key.
 """
 
 import dataclasses

@@ -37,7 +37,7 @@ def outputs(model):
 
 
 def scrambled(tree, low, high):
-    """Values that no initialiser makes, so that nothing hides behind a 0 or a 1."""
+    """Values that no initializer makes, so that nothing hides behind a 0 or a 1."""
     leaves, structure = jax.tree.flatten(tree)
     keys = jax.random.split(jax.random.key(5), len(leaves))
     return jax.tree.unflatten(

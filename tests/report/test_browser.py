@@ -143,8 +143,8 @@ def test_phone(browser, place, scheme):
     assert small > 8.5  # pixels
 
 
-def luminance(colour):
-    parts = [float(x) / 255 for x in colour[colour.index("(") + 1 : -1].split(",")[:3]]
+def luminance(color):
+    parts = [float(x) / 255 for x in color[color.index("(") + 1 : -1].split(",")[:3]]
     linear = [x / 12.92 if x <= 0.04045 else ((x + 0.055) / 1.055) ** 2.4 for x in parts]
     return sum(w * x for w, x in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
@@ -164,8 +164,8 @@ def test_text_stands_out(browser, place, scheme):
             style,
         )
         assert text
-        for colour in map(luminance, text):
-            light, dark = max(colour, ground) + 0.05, min(colour, ground) + 0.05
+        for color in map(luminance, text):
+            light, dark = max(color, ground) + 0.05, min(color, ground) + 0.05
             assert light / dark >= ratio, (where, scheme)
 
 

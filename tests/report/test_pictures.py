@@ -1,4 +1,4 @@
-"""What is drawn, and that it takes its colours from the page."""
+"""What is drawn, and that it takes its colors from the page."""
 
 import dataclasses
 import re
@@ -26,11 +26,11 @@ def facts(row, parameters=1000, stable=None):
     return Facts(row.config.model.stepper, parameters, None, stable, {})
 
 
-def test_figures_have_no_colour_or_id_of_their_own():
+def test_figures_have_no_color_or_id_of_their_own():
     with svg.drawing():
         figure, axes = svg.figure()
-        for i, colour in enumerate(svg.SERIES):
-            axes.plot([1, 2], [i, i], color=colour, marker="o")
+        for i, color in enumerate(svg.SERIES):
+            axes.plot([1, 2], [i, i], color=color, marker="o")
         axes.set_yscale("symlog")
         text = svg.inline(figure, "key", "a & b")
     assert text.startswith('<svg class="plot" viewBox="0 0 ')
@@ -66,13 +66,13 @@ def test_short_numbers(value, said):
     assert svg.short(value) == said
 
 
-def test_colours_are_those_of_schemes_where_that_tells_rows_apart(tmp_path):
+def test_colors_are_those_of_schemes_where_that_tells_rows_apart(tmp_path):
     models = [ModelConfig(name, scheme) for name in ("resnet14", "resnet20") for scheme in ("lm", "euler")]
     rows = rows_of(tmp_path, models)
     chosen = looks(rows, [model.stepper for model in models])
     assert [look.index for look in chosen] == [0, 1, 0, 1]
     assert chosen[0].dash == chosen[1].dash != chosen[2].dash == chosen[3].dash
-    assert [look.index for look in looks(rows, ["lm"] * 4)] == [0, 1, 2, 3]  # one scheme: no use for its colour
+    assert [look.index for look in looks(rows, ["lm"] * 4)] == [0, 1, 2, 3]  # one scheme: no use for its color
 
 
 def test_curves_are_means_over_the_seeds_that_have_come_so_far(tmp_path):
