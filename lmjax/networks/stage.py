@@ -49,15 +49,15 @@ class Entry(Block):
         self, options: Options, cin: int, cout: int, *, stride: int, projected: int = 0, rngs: nnx.Rngs
     ):  # fmt: skip
         self.stepper, self.after = chosen(options.stepper, "stepper"), options.after
-        kind, shortcut = chosen(options.branch, "branch"), chosen(options.shortcut, "shortcut")
+        kind = chosen(options.branch, "branch")
         parts = self.stepper.parts
         cin, cout = cin // parts, cout // parts
         changes = stride != 1 or cin != cout
-        first = changes and getattr(_class(shortcut), "first", False)
+        first = changes and getattr(_class(chosen(options.shortcut, "shortcut")), "first", False)
         self.reads = (None,) * self.stepper.evaluations if first else _reads(self.stepper)
 
         def projection():
-            return shortcut(cin, cout, stride=stride, options=options, rngs=rngs)
+            return chosen(options.shortcut, "shortcut")(cin, cout, stride=stride, options=options, rngs=rngs)
 
         def branch(part):
             if part is None or not changes:
