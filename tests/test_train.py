@@ -515,7 +515,7 @@ def test_trains_on_a_folder_without_the_optional_packages(tmp_path):
     )
     program = """
 import sys
-missing = {"tensorflow", "tensorflow_datasets", "grain", "matplotlib", "sklearn", "pooch", "tqdm"}
+missing = {"tensorflow", "tensorflow_datasets", "grain", "matplotlib", "sklearn", "pooch"}
 missing |= {"tensorboard", "wandb"}
 for name in missing:
     sys.modules[name] = None  # what Python takes for "there is no such module"
