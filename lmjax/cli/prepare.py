@@ -23,9 +23,9 @@ class ImageNet(Command):
     """
 
     archives: Folder
-    """Where the archives are."""
+    """Folder of the archives."""
     data_dir: Folder
-    """Where to put imagenet2012/."""
+    """Folder in which imagenet2012/ is made."""
     check: bool = False
     """Only say what is needed and what is there."""
 
@@ -63,11 +63,11 @@ class Resize(Command):
     to: Folder
     """The folder to write."""
     shorter_side: int = 256
-    """Of the copies, in pixels: 256, 512, ..."""
+    """Shorter side of the copies, in pixels: 256, 512, ..."""
     quality: int = 90
-    """Of their JPEG files."""
+    """Quality of their JPEG files."""
     on_error: Literal["stop", "skip"] = "stop"
-    """When an image cannot be copied."""
+    """Reaction to an image that cannot be copied."""
 
     def run(self) -> None:
         """Write the copy, and say how far it is."""

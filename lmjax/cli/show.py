@@ -50,7 +50,7 @@ class Completion(Command):
     """The script with which a shell completes commands and options: eval "$(lmjax completion bash)"."""
 
     shell: Positional[Literal["bash", "zsh"]]
-    """Which shell."""
+    """The shell."""
 
     def run(self) -> None:
         """Print the script."""

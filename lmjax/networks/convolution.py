@@ -55,7 +55,7 @@ def convolve(
 
 
 def _explicitly_divided(x):
-    """Whether the type of an array says how it is divided over devices, which those of this file would not pass on."""
+    """True if the type of an array says how it is divided over devices, which the functions here would not pass on."""
     sharding = getattr(jax.typeof(x), "sharding", None)
     return sharding is not None and AxisType.Explicit in sharding.mesh.axis_types
 
@@ -72,7 +72,7 @@ def _batched(arguments, axes, **parameters):
 
 
 def _axes(g, shape, sizes, parameters):
-    """Of each spatial axis the padding before, the stride, and the lengths of kernel, input and output."""
+    """For each spatial axis the padding before, the stride, and the lengths of kernel, input and output."""
     before = [low for low, _ in parameters["padding"]]
     return zip(before, parameters["window_strides"], sizes, shape[1:3], g.shape[1:3], strict=True)
 

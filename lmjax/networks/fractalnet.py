@@ -50,7 +50,7 @@ def local_weights(key: jax.Array, inputs: int, drop: float) -> jax.Array:
 
 
 class DropPath(NamedTuple):
-    """What drop-path has drawn for one step of training.
+    """The draws of drop-path for one step of training.
 
     It only weighs the inputs of joins: every column is computed whatever has been drawn, so that one compiled program
     does for all draws, and the running statistics of every unit are updated.
@@ -196,12 +196,12 @@ class FractalNet(nnx.Module):
 
     @property
     def scheme(self) -> str:
-        """What the scheme is called."""
+        """The name of the scheme."""
         return f"fractal expansion of {self.columns} columns"
 
     @property
     def random(self) -> bool:
-        """Whether training it needs a key."""
+        """True if training needs a key."""
         return any(rate > 0 for rate in (*self.dropout, self.drop_path, self.global_paths))
 
     def __call__(self, images: jax.Array, key: jax.Array | None = None, *, column: int | None = None) -> jax.Array:

@@ -47,7 +47,7 @@ class NormalizedLinear(nnx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """What a network is made of, as it was published: a builder, `architecture(options, rngs)` is a `Network`.
+    """The parts of a network, as it was published: a builder, `architecture(options, rngs)` is a `Network`.
 
     Attributes:
         depths: how many steps each stage has.
@@ -155,7 +155,7 @@ class Network(nnx.Module):
 
     @property
     def random(self) -> bool:
-        """Whether training it needs a key."""
+        """True if training needs a key."""
         return self.stepper.random
 
     def __call__(self, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
@@ -248,5 +248,5 @@ def _stacked_coefficients(stage: Stage) -> list[jax.Array]:
 
 
 def parameter_count(network: nnx.Module) -> int:
-    """How many trainable numbers a module has."""
+    """The number of trainable numbers of a module."""
     return sum(x.size for x in jax.tree.leaves(nnx.state(network, nnx.Param)))

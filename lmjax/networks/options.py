@@ -118,7 +118,7 @@ class Options:
 
     @property
     def after(self) -> Activation:
-        """What is done to the state after each step."""
+        """The function of the state after each step."""
         return (self.activation or activations.get("relu")) if self.post else _same
 
     def replace(self, **changes: Any) -> "Options":

@@ -17,7 +17,7 @@ from lmjax.steppers import StepInfo, Stepper, over_stage
 
 
 def _reads(stepper: Stepper) -> tuple[int | None, ...]:
-    """Of each branch, which part of the state before the step it is given; None for any other state.
+    """For each branch, the part of the state before the step that it is given; None for any other state.
 
     Raises:
         InputError: if a branch is evaluated more than once, and so cannot change the shape.
@@ -184,7 +184,7 @@ class Stage(nnx.Module):
         return (new, history), v
 
     def given(self, info: StepInfo) -> tuple[Any, Callable[[Any], StepInfo | None]]:
-        """What each step of the stack is given, with a leading axis, and how that becomes its `StepInfo`."""
+        """The input of each step of the stack besides the state, with a leading axis, and its way to a `StepInfo`."""
         steps = {}  # the number of each and its own key, if the scheme asks for them
         if self.stepper.informed:
             infos = jax.vmap(info.of)(self.depth - self.steps.depth + jnp.arange(self.steps.depth))

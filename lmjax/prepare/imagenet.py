@@ -102,7 +102,7 @@ def prepare(archives: Path, data_dir: Path, *, check: bool = False) -> None:
 
 
 def _build(archives: Path, directory: Path) -> int:
-    """Runs tensorflow-datasets in a process that does not outlive this function; returns its exit status."""
+    """Run tensorflow-datasets in a process that does not outlive this function; returns its exit status."""
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"}  # it is not to take a GPU
     process = subprocess.Popen([sys.executable, "-c", _BUILD, str(archives), str(directory)], env=environment)
     try:
@@ -113,7 +113,7 @@ def _build(archives: Path, directory: Path) -> int:
 
 
 def _plan(archives: Path, data_dir: Path) -> list[str]:
-    """Says what the preparation needs and what of it is there; returns what is wrong."""
+    """Print what the preparation needs and what of it is there; returns what is wrong."""
     problems: list[str] = []
     total = 0
     _say(f"ImageNet, by tensorflow-datasets, to {data_dir / 'imagenet2012'}")
@@ -198,7 +198,7 @@ def _members(path: Path) -> list[str]:
 
 @contextlib.contextmanager
 def _ending_like_interrupts():
-    """Lets what would end the program at once interrupt it, as Ctrl-C does, so that it can clean up."""
+    """Turn signals that end a program at once into an interruption, as Ctrl-C, after which it cleans up."""
 
     def interrupt(*_):
         raise KeyboardInterrupt

@@ -60,7 +60,7 @@ def sort(folder: Path) -> None:
 
 
 def _visible(folder: Path) -> list[Path]:
-    """What is in a folder, without what file managers and others hide there (.DS_Store)."""
+    """The content of a folder without hidden files, as .DS_Store."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 

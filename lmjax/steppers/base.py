@@ -18,7 +18,7 @@ Step = Callable[..., tuple[State, Any]]  # of (fs, u, history, coef), and of the
 
 
 class StepInfo(NamedTuple):
-    """Where in a network a step is, and what its random numbers follow from.
+    """The place of a step in a network, and the key of its random numbers.
 
     Attributes:
         key: the step's own random key; None for a deterministic step, as in evaluation.
@@ -36,7 +36,7 @@ class StepInfo(NamedTuple):
         return self.index / max(self.count - 1, 1)
 
     def of(self, n: int | jax.Array) -> "StepInfo":
-        """Of the n-th step after this one, with a key of its own that follows from this one's and its number."""
+        """The place of the n-th step after this one, with a key of its own that follows from this one's and n."""
         index = self.index + n
         return StepInfo(None if self.key is None else jax.random.fold_in(self.key, index), index, self.count)
 
