@@ -49,7 +49,7 @@ def _typed(value: Any, hint: Any, key: str) -> Any:
 
 
 class _Checked:
-    """Check the fields of a config against their types, wherever they come from: Python, JSON or the command line."""
+    """Fields that are checked against their types, wherever they come from: Python, JSON or the command line."""
 
     prefix: ClassVar[str] = ""
 

@@ -33,7 +33,12 @@ class StepInfo(NamedTuple):
     @property
     def depth(self) -> Any:
         """The time of the step, from 0 at the first to 1 at the last."""
-        return self.index / max(self.count - 1, 1)
+        return self.share(self.index, max(self.count - 1, 1))
+
+    @staticmethod
+    def share(n: int | jax.Array, count: int) -> Any:
+        """n / count; of an array in the widest precision that is enabled."""
+        return n / count if isinstance(n, int) else n.astype(float) / count
 
     def of(self, n: int | jax.Array) -> "StepInfo":
         """The place of the n-th step after this one, with a key of its own that follows from this one's and n."""
