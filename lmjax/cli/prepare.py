@@ -9,6 +9,7 @@ from tqdm import tqdm
 
 from lmjax import files
 from lmjax.command_line import Command
+from lmjax.console import show, warn
 from lmjax.data import Photographs, load
 from lmjax.data.resize import count, resize
 from lmjax.prepare import imagenet, validation
@@ -75,18 +76,18 @@ class Resize(Command):
         photographs = load("photographs", directory=images)
         assert isinstance(photographs, Photographs)
         total = len(photographs.train) + len(photographs.test)
-        print(f"{photographs.name}: {total:,} images, to {target}", flush=True)
+        show(f"{photographs.name}: {total:,} images, to {target}")
         with _Progress(total) as progress:
             left_out = resize(
                 photographs, target, self.shorter_side, quality=self.quality, skip=self.on_error == "skip",
                 progress=progress,
             )  # fmt: skip
         if left_out is None:
-            print(f"{target}: was finished before, and is left as it is")
+            show(f"{target}: was finished before, and is left as it is")
         else:
             for problem in left_out:
-                print(f"left out: {problem}", file=sys.stderr)
-        print(f"{count(target):,} images are in {target}: train with --data.dir {target}")
+                warn(f"left out: {problem}")
+        show(f"{count(target):,} images are in {target}: train with --data.dir {target}")
 
 
 class _Progress:
@@ -107,7 +108,7 @@ class _Progress:
         if self._bar is not None:
             self._bar.update(done - self._bar.n)
         elif done >= self._next * total:
-            print(f"  {done:,} of {total:,}", flush=True)
+            show(f"  {done:,} of {total:,}")
             self._next += 0.1
 
 
