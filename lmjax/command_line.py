@@ -64,8 +64,12 @@ def exit_code(work: Callable[[], int | None]) -> int:
                 raise
             console.warn(f"error: {error.filename}: {reason(error)}")
             return 2
-        except (RuntimeError, AssertionError):  # the latter, where a plugin of JAX_PLATFORMS is missing
-            if _has_devices():
+        except (RuntimeError, AssertionError, MemoryError) as error:
+            if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+                cure = "choose a smaller --train.batch-size or --model.width, or --model.memory remat"
+                console.warn(f"error: there is not enough memory ({reason(error)}): {cure}")
+                return 2
+            if _has_devices():  # a missing plugin of JAX_PLATFORMS is an AssertionError
                 raise
             chosen = f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}"
             console.warn(f"error: JAX finds no device of {chosen}: install its plugin, or choose another")

@@ -227,3 +227,30 @@ def test_places_that_cannot_be_are_mistakes(tmp_path, capsys):
     for words in (["report", long], ["evaluate", long], ["analyze", "curves", long], ["train", "--config", long]):
         assert cli.main(words) == 2
         assert f"{long}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (["--model.width", "1e4"], r"width 10000 makes 1\.6e\+05 channels: choose a smaller one"),
+        (["--model.width", "1e300"], r"width 1e\+300 makes .* channels: choose a smaller one"),
+        (["--train.epochs", "4294967295"], r"train\.epochs: 4,294,967,295 are 94,489,280,490 steps"),
+    ],
+)
+def test_sizes_that_cannot_be_are_mistakes(keys, message, capsys, tmp_path):
+    assert cli.main(["train", "--config", "digits", "--workdir", str(tmp_path / "run"), *keys]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "error", [MemoryError("no room"), RuntimeError("RESOURCE_EXHAUSTED: Out of memory allocating")]
+)
+def test_too_little_memory_is_a_mistake(error, capsys):
+    def fails():
+        raise error
+
+    assert command_line.exit_code(fails) == 2
+    assert (
+        f"error: there is not enough memory ({error}): choose a smaller --train.batch-size" in capsys.readouterr().err
+    )

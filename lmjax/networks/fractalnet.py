@@ -272,7 +272,7 @@ def fractalnet(blocks: int, columns: int | None = None) -> Callable[[Options, nn
                 f"network fractalnet: is a scheme of its own, and takes no {' or '.join(given)}: leave it out{cure}"
             )
         return FractalNet(
-            columns, channels=[max(1, round(c * options.width)) for c in CHANNELS[:blocks]], dropout=DROPOUT[:blocks],
+            columns, channels=[options.channels(c) for c in CHANNELS[:blocks]], dropout=DROPOUT[:blocks],
             classes=options.classes, cin=options.cin, dtype=options.dtype, rngs=rngs,
         )  # fmt: skip
 

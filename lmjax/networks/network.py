@@ -137,8 +137,8 @@ class Network(nnx.Module):
         a, o = architecture, architecture.complete(options)
         self.stepper, self.deterministic = chosen(o.stepper, "stepper"), False
         self.stream = jnp.promote_types(o.dtype, jnp.float32) if o.memory == "reversible" else o.dtype
-        channels = tuple(max(1, round(c * o.width)) for c in a.channels)
-        widths = (channels[0] if a.stem is None else max(1, round(a.stem * min(o.width, 1))), *channels)
+        channels = tuple(map(o.channels, a.channels))
+        widths = (channels[0] if a.stem is None else min(o.channels(a.stem), a.stem), *channels)
         self.stem = a.first(o.cin, widths[0], options=o, rngs=rngs)
         self.stages = List(
             [
