@@ -9,6 +9,7 @@ from flax import nnx
 
 from lmjax import InputError, networks, steppers
 from lmjax.networks import Network, Options
+from tests.parameters import slow
 
 
 def parts(model):
@@ -101,19 +102,15 @@ def test_gradients_in_bfloat16():
     assert relative(found, same) < 0.1
 
 
-def slow(*values):
-    return pytest.param(*values, marks=pytest.mark.slow)
-
-
 @pytest.mark.versions
 @pytest.mark.parametrize(
     ("stepper", "options"),
     [
-        slow("momentum", {}),
+        ("momentum", {}),
         slow("leapfrog", {"boundary": "step"}),
         slow("verlet", {"branch": "symmetric"}),
         slow("hamiltonian", {"branch": "symmetric"}),
-        ("reversible", {"sharing": "all"}),
+        slow("reversible", {"sharing": "all"}),
         slow("stochastic_depth(noise(leapfrog, 0.01), 0.5)", {"boundary": "step"}),
         slow("shake_shake(reversible)", {"sharing": "convolutions"}),
     ],
