@@ -24,6 +24,7 @@ from optax import softmax_cross_entropy_with_integer_labels as cross_entropy
 from lmjax.analysis import attacks
 from lmjax.analysis.robustness_checks import checks
 from lmjax.analysis.runs import batches
+from lmjax.results.statistics import Spread, spread
 from lmjax.training import Trained
 
 RADII = (1, 2, 4, 8, 16, 32, 128)  # grey levels; within 128 every image can be made the same grey
@@ -114,10 +115,6 @@ def summary(outcomes: Outcomes) -> dict[str, Any]:
     }
 
 
-def together(runs: Sequence[dict[str, float]]) -> dict[str, dict[str, float | None]]:
-    """Mean and standard deviation over the seeds (of a sample; None for a single one)."""
-    table = {name: [run[name] for run in runs] for name in runs[0]}
-    return {
-        name: {"mean": float(np.mean(x)), "std": float(np.std(x, ddof=1)) if len(x) > 1 else None}
-        for name, x in table.items()
-    }
+def together(runs: Sequence[dict[str, float]]) -> dict[str, Spread]:
+    """Mean and standard deviation of each accuracy over the seeds."""
+    return {name: spread(run[name] for run in runs) for name in runs[0]}
