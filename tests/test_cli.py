@@ -92,7 +92,7 @@ import sys
 from lmjax import cli
 assert cli.main(sys.argv[1:]) == 0
 loaded = {name for name in sys.modules if name.startswith("lmjax.") and name.count(".") == 1}
-assert not loaded & {"lmjax.analysis", "lmjax.report", "lmjax.reproduce", "lmjax.training", "lmjax.networks"}, loaded
+assert not loaded & {"lmjax.analysis", "lmjax.results", "lmjax.training", "lmjax.networks"}, loaded
 assert "matplotlib" not in sys.modules
 """
     for word in ("--version", "--help"):

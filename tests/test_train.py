@@ -515,7 +515,7 @@ def test_trains_on_a_folder_without_the_optional_packages(tmp_path):
     )
     program = """
 import sys
-missing = {"tensorflow", "tensorflow_datasets", "grain", "matplotlib", "sklearn", "pooch"}
+missing = {"tensorflow", "tensorflow_datasets", "grain", "matplotlib", "pandas", "jinja2", "sklearn", "pooch"}
 missing |= {"tensorboard", "wandb"}
 for name in missing:
     sys.modules[name] = None  # what Python takes for "there is no such module"
@@ -535,6 +535,11 @@ sys.exit(train.main(sys.argv[1:]))
 
 def test_importing_lmjax_is_light():
     program = "import sys, lmjax; print(*sorted(m for m in ('flax', 'optax', 'orbax', 'PIL') if m in sys.modules))"
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == ""
+    program = (
+        "import sys, lmjax.training; print(*sorted({'matplotlib', 'pandas', 'jinja2', 'scipy.stats'} & {*sys.modules}))"
+    )
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == ""
     program = "import lmjax; print(lmjax.networks.create, lmjax.training.Trainer, lmjax.data.load, lmjax.config.Config)"
