@@ -123,7 +123,7 @@ def _crops(name, data, i, kind, plan):
     size, shorter = plan.size, round(plan.size * 256 / 224)
     image = readers.TorchvisionImage(data) if name == PEER else DECODERS[name.split()[1]](data)
     if kind == "evaluation":
-        return [image.centre(size, shorter)]
+        return [image.center(size, shorter)]
     rng = np.random.default_rng(i)
     return [image.crop(random_box(rng, *image.size), size) for _ in range(plan.boxes)]
 

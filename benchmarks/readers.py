@@ -1,7 +1,7 @@
 """What benchmarks/input_pipeline.py measures: lmjax's readers of photographs and PyTorch's, and the memory they take.
 
 A reader's name is "lmjax pillow", "lmjax turbo" (the decoders of lmjax.data), "torch float32" (the pipeline that nearly
-every PyTorch program has) or "torch uint8" (the same without its conversion to normalised floats, which lmjax does on
+every PyTorch program has) or "torch uint8" (the same without its conversion to normalized floats, which lmjax does on
 the device). Here lmjax and PyTorch are imported only where they are used: each row of a table about memory comes from
 `isolated`, a new process that has imported what its own reader needs and nothing else.
 """
@@ -80,7 +80,7 @@ class TorchvisionImage:
         cut = functional.resized_crop(self._image, box.top, box.left, box.height, box.width, [size, size])
         return np.asarray(cut)
 
-    def centre(self, size: int, shorter: int) -> np.ndarray:
+    def center(self, size: int, shorter: int) -> np.ndarray:
         from torchvision.transforms import functional
 
         return np.asarray(functional.center_crop(functional.resize(self._image, shorter), size))

@@ -9,6 +9,6 @@ lists the rows with their parameters, cost and published errors. The 160 epochs 
 CPU cores; the deeper ones want an accelerator.
 """
 
-from lmjax.published import CIFAR10 as rows
+from lmjax.results.published import CIFAR10 as rows
 
 __all__ = ["rows"]

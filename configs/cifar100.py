@@ -8,6 +8,6 @@ al. (2018) on CIFAR-100 are quoted from memory and have not been checked against
 accelerator.
 """
 
-from lmjax.published import CIFAR100 as rows
+from lmjax.results.published import CIFAR100 as rows
 
 __all__ = ["rows"]

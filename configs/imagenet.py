@@ -14,6 +14,6 @@ recipes: --optimizer.schedule cosine, --train.label-smoothing 0.1, --train.avera
 --data.augment "crop_area(0.25)" flip.
 """
 
-from lmjax.published import IMAGENET as rows
+from lmjax.results.published import IMAGENET as rows
 
 __all__ = ["rows"]

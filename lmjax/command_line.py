@@ -3,8 +3,10 @@
 import contextlib
 import dataclasses
 import difflib
+import errno
 import io
 import json
+import os
 import re
 import runpy
 import traceback
@@ -13,11 +15,18 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import tyro
 
-from lmjax import console
+from lmjax import console, files
 from lmjax.config import Config, from_dict
-from lmjax.errors import InputError
+from lmjax.errors import InputError, reason
+
+# Of a path that was given: not allowed, not there, too long a name, no room. The disk's own errors are none of these.
+_MISTAKES = {
+    errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.EROFS,
+    errno.ENOSPC,
+}  # fmt: skip
 
 
 @typing.dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -41,8 +50,8 @@ class Command:
 def exit_code(work: Callable[[], int | None]) -> int:
     """Do the work of a program; returns its exit code.
 
-    This is 2 after an `InputError`, which is printed without a traceback, and 130 after Ctrl-C. What cannot be printed
-    ends no program.
+    This is 2 after a mistake of the user, which is one line without a traceback, and 130 after Ctrl-C. What cannot be
+    printed ends no program.
     """
     with console.lossy():
         try:
@@ -50,11 +59,33 @@ def exit_code(work: Callable[[], int | None]) -> int:
         except InputError as error:
             console.warn(f"error: {error}")
             return 2
+        except OSError as error:
+            if error.errno not in _MISTAKES:
+                raise
+            console.warn(f"error: {error.filename}: {reason(error)}")
+            return 2
+        except (RuntimeError, AssertionError, MemoryError) as error:
+            if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):
+                cure = "choose a smaller --train.batch-size or --model.width, or --model.memory remat"
+                console.warn(f"error: there is not enough memory ({reason(error)}): {cure}")
+                return 2
+            if _has_devices():  # a missing plugin of JAX_PLATFORMS is an AssertionError
+                raise
+            chosen = f"JAX_PLATFORMS={os.environ.get('JAX_PLATFORMS', '')}"
+            console.warn(f"error: JAX finds no device of {chosen}: install its plugin, or choose another")
+            return 2
         except KeyboardInterrupt:
             console.warn("interrupted")
             return 130
         except SystemExit as stop:  # after --help
-            return stop.code or 0
+            return int(stop.code or 0)
+
+
+def _has_devices() -> bool:
+    try:
+        return bool(jax.devices())
+    except (RuntimeError, AssertionError):
+        return False
 
 
 def read(form: Any, words: Sequence[str], *, prog: str, **how: Any) -> Any:
@@ -70,7 +101,7 @@ def read(form: Any, words: Sequence[str], *, prog: str, **how: Any) -> Any:
         InputError: if the words do not fit.
         SystemExit: after --help.
     """
-    how = {"config": (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)} | how
+    how: dict[str, Any] = {"config": (tyro.conf.FlagCreatePairsOff, tyro.conf.DisallowNone)} | how
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -124,9 +155,9 @@ def load(place: str | Path) -> Config:
     if path.suffix == ".json":
         _require_file(path)
         try:
-            return from_dict(json.loads(path.read_text()))
-        except ValueError as error:  # bytes that are no text, text that is no JSON, JSON that is no config
-            raise InputError(f"--config {path}: is not a config ({error})") from error
+            return from_dict(json.loads(files.read(path)))
+        except (OSError, ValueError, RecursionError) as error:  # no text, no JSON, or JSON that is no config
+            raise InputError(f"--config {path}: is not a config ({reason(error)})") from error
     defined = _run(path)
     found, config = defined.get("rows"), defined.get("config")
     if isinstance(found, dict) and (row or config is None):
@@ -166,7 +197,8 @@ def _run(path: Path) -> dict[str, Any]:
 def _split(place: str | Path) -> tuple[Path, str]:
     """The file, and the row in it, "" if none is named. A plain name is that of a config that comes with lmjax."""
     match = re.fullmatch(r"(.+\.py|\w\w+):(.*)", str(place))
-    path, row = (Path(match[1]), match[2]) if match else (Path(place), "")
+    path, row = (match[1], match[2]) if match else (place, "")
+    path = Path(os.path.expanduser(path))
     if re.fullmatch(r"\w+", str(path)) and not path.is_file():
         path = next((file for file in _ours() if file.stem == str(path)), path)
     return path, row
@@ -199,7 +231,7 @@ def stem(place: str | Path) -> str:
     return f"{path.stem}-{row}" if row else path.stem
 
 
-def _line(error: Exception, path: Path) -> str:
+def _line(error: BaseException, path: Path) -> str:
     """The line of the file with the error, as ", line N"."""
     if isinstance(error, SyntaxError):
         return f", line {error.lineno}"

@@ -1,4 +1,4 @@
-"""What a run is: typed, frozen, and checked when it is made."""
+"""The config of a run: typed, frozen, and checked when it is made."""
 
 import dataclasses
 import difflib
@@ -49,7 +49,7 @@ def _typed(value: Any, hint: Any, key: str) -> Any:
 
 
 class _Checked:
-    """Checks the fields of a config against their types, wherever they come from: Python, JSON or the command line."""
+    """Fields that are checked against their types, wherever they come from: Python, JSON or the command line."""
 
     prefix: ClassVar[str] = ""
 
@@ -60,7 +60,7 @@ class _Checked:
         self.check()
 
     def check(self) -> None:
-        """Checks what the types cannot say."""
+        """Check what the types cannot say."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,7 +73,7 @@ class DataConfig(_Checked):
     """The data set: digits, cifar10, cifar100, or a call such as "folder(32)", "tfds(mnist)" or "photographs(224)";
     see `lmjax list datasets`."""
     dir: str | None = None
-    """Where it is; None: where the data set itself looks, or nowhere (digits)."""
+    """Folder of the data; None: where the data set itself looks, or nowhere (digits)."""
     augment: tuple[str, ...] = ("default",)
     """Done to the training images, in this order, as in --data.augment "crop(4)" flip "cutout(8)" "mixup(0.2)"; see
     `lmjax list augmentations`. "default" alone is "crop(4)" "flip" for what is in memory, "crop_area(0.08)"
@@ -82,7 +82,7 @@ class DataConfig(_Checked):
     none of this.
     """
     on_error: Literal["stop", "skip"] = "stop"
-    """When an image cannot be decoded: stop and name it; or leave it out, and report it. Where photographs are read
+    """Reaction to an image that cannot be decoded: stop and name it; or skip and report it. Where photographs are read
     while training, another one takes its place in a batch."""
     workers: int | None = None
     """Processes that decode while training; 0 for threads alone. None: one for four cores where there are more than
@@ -92,7 +92,7 @@ class DataConfig(_Checked):
 
     @property
     def origin(self) -> datasets.Origin:
-        """Where the images come from."""
+        """The origin of the images."""
         return datasets.get(self.name)
 
     def load(self) -> Dataset | Photographs:
@@ -144,7 +144,7 @@ class ModelConfig(_Checked):
     placement: Literal["pre", "post"] | None = None
     """Place of normalization and activation: before each convolution, or after; None: the network's own."""
     shortcut: str | None = None
-    """Where the shape changes: projection (a convolution), pad (averaging and zero channels); None: the network's
+    """Shortcut at a change of shape: projection (a convolution), pad (averaging and zero channels); None: the network's
     own."""
     boundary: Literal["plain", "step"] | None = None
     """A stage begins with a plain step, or with one of the scheme, whose history then crosses the boundary by
@@ -298,7 +298,7 @@ class TrainConfig(_Checked):
     """Evaluate an exponential moving average of parameters and statistics with this decay a step, e.g. 0.9999; None
     evaluates them as they are."""
     on_nan: Literal["stop", "skip", "rollback"] = "stop"
-    """When the loss is infinite or NaN: stop and say at which step; leave out the updates in which it, or the gradient,
+    """Reaction to an infinite or NaN loss: stop and name the step; leave out the updates in which it, or the gradient,
     is; or go back to the last checkpoint and on from there with other random draws and another order of the images."""
     nan_limit: int = 10
     """After so many updates left out in an epoch, or so often back in a run, it stops after all."""
@@ -306,7 +306,7 @@ class TrainConfig(_Checked):
     """Take the statistics of batch normalization over groups of so many images of a batch, whatever the number of
     devices; None: over the whole batch. No device waits for another while it divides the images a device has."""
     shard_parameters: bool = False
-    """Divide the parameters and the optimiser's state over the devices (FSDP) instead of keeping all on each: for
+    """Divide the parameters and the optimizer's state over the devices (FSDP) instead of keeping all on each: for
     networks that are large for one device. The numbers do not change."""
 
     def check(self):
@@ -326,16 +326,16 @@ class TrainConfig(_Checked):
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointConfig(_Checked):
-    """When the state of a run is kept: whenever one of these is due, when it is interrupted, and at its end."""
+    """Checkpoints: whenever one of these is due, when the run is interrupted, and at its end."""
 
     prefix: ClassVar[str] = "checkpoint."
 
     minutes: float | None = 10.0
-    """Minutes between checkpoints; None: whatever the time."""
+    """Minutes between checkpoints; None disables."""
     steps: int | None = None
-    """Steps between checkpoints; None: whatever the step. A program that makes several steps is not divided."""
+    """Steps between checkpoints; None disables. A program that makes several steps is not divided."""
     epochs: int | None = None
-    """Epochs between checkpoints; None: only for the other reasons."""
+    """Epochs between checkpoints; None disables."""
     keep_last: int = 2
     """Newest checkpoints that are kept."""
     keep_best: int = 1
@@ -362,7 +362,7 @@ class Config(_Checked):
     seed: int = 0
     """Everything random follows from it: initial parameters, order, augmentation."""
     workdir: str | None = None
-    """Where the run is written; None: on the command line, a new folder below runs/."""
+    """Folder of the run; None: on the command line, a new one below runs/."""
 
     @property
     def folder(self) -> Path:

@@ -32,7 +32,12 @@ def say(text: str, *, result: bool = False) -> None:
         result: it is a result of the program, which is printed even where it is to be `quiet`.
     """
     if jax.process_index() == 0 and (result or not _QUIET[0]):
-        print(text.translate(_CONTROLS), flush=True)
+        show(text)
+
+
+def show(text: str) -> None:
+    """Print a line on the standard output, in any process. What would control a terminal is escaped."""
+    print(text.translate(_CONTROLS), flush=True)
 
 
 def warn(text: str) -> None:

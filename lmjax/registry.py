@@ -139,7 +139,7 @@ class Registry(Generic[T]):
             return _with_underscores(text)
 
     def describe(self) -> Iterator[Part]:
-        """What there is, for a list of parts."""
+        """Name, signature and summary of every part."""
         for name, make in self._makers.items():
             summary = " ".join((inspect.getdoc(make) or "").partition("\n\n")[0].split())
             yield Part(name, _signature(make), summary)
@@ -265,7 +265,7 @@ def _choices(hint: Any) -> tuple[Any, ...]:
 
 
 def _must(hint: Any, words: Mapping[Any, str]) -> str:
-    """What a value of an annotation is called."""
+    """The words for a value of an annotation."""
     if len(options := _options(hint)) > 1:
         return " or ".join(_must(option, words) for option in options)
     if typing.get_origin(hint) is Literal:

@@ -4,7 +4,8 @@
     python -m tests.soak --cycles 300 --seeds 2 --out benchmarks/results/soak_seeds.json
 
 Every cycle starts train.py with --resume auto in a process of its own and ends it with SIGKILL, SIGTERM or SIGINT: in
-four of five cycles within seconds after training has begun, else at any moment since its start. A run that comes to its
+four of five cycles within seconds (an eighth of the run at most) after training has begun, else at any moment since
+its start. A run that comes to its
 end is compared, bit for bit, and another one begins. It saves every other step, so that many kills hit a save.
 """
 
@@ -34,7 +35,7 @@ from lmjax.training.run_folder import versions
 
 RUN = [
     "--config", "configs/digits.py", "--model.name", "resnet14", "--model.width", "0.25", "--train.batch-size", "128",
-    "--model.stepper", "stochastic_depth(noise(lm, 0.01), 0.7)", "--train.average", "0.9", "--train.epochs", "12",
+    "--model.stepper", "stochastic_depth(noise(lm, 0.01), 0.7)", "--train.average", "0.9",
     "--checkpoint.steps", "2",
 ]  # fmt: skip
 SIGNALS = [signal.SIGKILL, signal.SIGTERM, signal.SIGINT]
@@ -97,7 +98,9 @@ def soak(cycles: int, seed: int, count: int, folder: Path) -> dict:
     Ends where a run has come to something else than the first.
     """
     rng, began = random.Random(seed), time.monotonic()
-    alone, run = folder / "alone", RUN if count == 1 else [*RUN, "--seeds", f"0..{count - 1}"]
+    alone, run = folder / "alone", [*RUN, "--train.epochs", str(max(1, 12 // count))]
+    if count > 1:
+        run += ["--seeds", f"0..{count - 1}"]
     if ended(start(lambda: train.main([*run, "--workdir", str(alone)]), folder / "alone.txt")):
         raise SystemExit((folder / "alone.txt").read_text())
     expected, summary = outcome(alone), (*seeds.folders(alone), alone)[0] / "summary.json"
@@ -114,7 +117,7 @@ def soak(cycles: int, seed: int, count: int, folder: Path) -> dict:
             ):
                 time.sleep(0.01)
         number = rng.choice(SIGNALS)
-        end = time.monotonic() + rng.uniform(0, 4)
+        end = time.monotonic() + rng.uniform(0, max(4, seconds / 8))
         while code is None and time.monotonic() < end:
             time.sleep(0.005)
             code = ended(pid, os.WNOHANG)

@@ -1,5 +1,6 @@
 """The command lmjax: its commands, names of configs, --dry-run, --quiet."""
 
+import errno
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from lmjax import cli, command_line
 from lmjax.cli.train import Train
 from lmjax.errors import InputError
 
+ROOT = Path(__file__).parent.parent
 SMALL = ["--model.name", "resnet14", "--model.width", "0.25", "--train.epochs", "1", "--train.batch-size", "256"]
 
 
@@ -90,7 +92,7 @@ import sys
 from lmjax import cli
 assert cli.main(sys.argv[1:]) == 0
 loaded = {name for name in sys.modules if name.startswith("lmjax.") and name.count(".") == 1}
-assert not loaded & {"lmjax.analysis", "lmjax.report", "lmjax.reproduce", "lmjax.training", "lmjax.networks"}, loaded
+assert not loaded & {"lmjax.analysis", "lmjax.results", "lmjax.training", "lmjax.networks"}, loaded
 assert "matplotlib" not in sys.modules
 """
     for word in ("--version", "--help"):
@@ -193,3 +195,60 @@ def test_installed_from_the_wheel_and_from_the_sdist(tmp_path):
             )  # fmt: skip
             assert result.returncode == 0, result.stderr
             assert "adams_bashforth" in result.stdout or "test accuracy" in result.stdout
+
+
+@pytest.mark.parametrize(
+    "words", [["train", "--config", "digits"], ["analyze", "order", "rk4"], ["evaluate", "runs/a"]], ids=lambda x: x[0]
+)
+def test_a_device_that_is_not_there_is_a_mistake(words, tmp_path, runs):
+    words = [str(runs["euler"]) if word == "runs/a" else word for word in words]
+    environment = {**os.environ, "JAX_PLATFORMS": "cuda", "PYTHONPATH": str(ROOT)}
+    result = subprocess.run(
+        [sys.executable, "-m", "lmjax", *words], env=environment, cwd=tmp_path, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert result.returncode == 2
+    assert result.stderr.endswith("JAX finds no device of JAX_PLATFORMS=cuda: install its plugin, or choose another\n")
+    assert "Traceback" not in result.stderr
+
+
+def test_places_that_cannot_be_are_mistakes(tmp_path, capsys):
+    """As a folder that one may not enter; what the disk itself does wrong is another matter."""
+
+    def fails(number, name):
+        raise OSError(number, os.strerror(number), name)
+
+    for number in (errno.EACCES, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ENOSPC):
+        assert command_line.exit_code(lambda number=number: fails(number, "some/place")) == 2
+        assert capsys.readouterr().err == f"error: some/place: {os.strerror(number)}\n"
+    with pytest.raises(OSError, match="Input/output"):
+        command_line.exit_code(lambda: fails(errno.EIO, "some/place"))
+    long = "a" * 300
+    for words in (["report", long], ["evaluate", long], ["analyze", "curves", long], ["train", "--config", long]):
+        assert cli.main(words) == 2
+        assert f"{long}" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        (["--model.width", "1e4"], r"width 10000 makes 1\.6e\+05 channels: choose a smaller one"),
+        (["--model.width", "1e300"], r"width 1e\+300 makes .* channels: choose a smaller one"),
+        (["--train.epochs", "4294967295"], r"train\.epochs: 4,294,967,295 are 94,489,280,490 steps"),
+    ],
+)
+def test_sizes_that_cannot_be_are_mistakes(keys, message, capsys, tmp_path):
+    assert cli.main(["train", "--config", "digits", "--workdir", str(tmp_path / "run"), *keys]) == 2
+    assert re.search(message, capsys.readouterr().err)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("error", [MemoryError("none"), RuntimeError("RESOURCE_EXHAUSTED: Out of memory")])
+def test_too_little_memory_is_a_mistake(error, capsys):
+    def fails():
+        raise error
+
+    assert command_line.exit_code(fails) == 2
+    assert (
+        f"error: there is not enough memory ({error}): choose a smaller --train.batch-size" in capsys.readouterr().err
+    )

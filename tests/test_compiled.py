@@ -57,7 +57,7 @@ def test_a_loop_over_the_blocks_is_the_same_program_at_any_depth(images):
     assert lines[0] == lines[1]
 
 
-def test_the_optimiser_is_as_many_operations_at_any_depth(images):
+def test_the_optimizer_is_as_many_operations_at_any_depth(images):
     """Variables of a stage are stacked, so that there are no more arrays to update in a deeper network."""
     counts = []
     for depth in (20, 110):

@@ -79,3 +79,12 @@ def test_streams_are_put_back_and_others_left_alone(capsys):
         with console.lossy():
             assert (sys.stdout is before[0]) == (before[0] is not sys.__stdout__)
         assert (sys.stdout, sys.stderr) == before
+
+
+def test_names_cannot_control_the_terminal(capsys):
+    """A folder, a class or a file may be named as a terminal's commands are."""
+    name = "\x1b]0;title\x07\x9b31m\r"
+    for write in (console.show, console.say, console.warn, console.note):
+        write(f"{name}: two\nlines\tand a tab")
+        out, err = capsys.readouterr()
+        assert out + err == r"\x1b]0;title\x07\x9b31m\x0d" + ": two\nlines\tand a tab\n"

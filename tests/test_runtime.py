@@ -155,7 +155,7 @@ def test_what_describes_only_some_of_the_processes():
     ],
     ids=str,
 )
-def test_launchers_are_recognised(monkeypatch, variables, several):
+def test_launchers_are_recognized(monkeypatch, variables, several):
     joined = []
     monkeypatch.setattr(runtime.jax.distributed, "initialize", lambda **arguments: joined.append(arguments))
     runtime.join_processes({"TPU_SKIP_MDS_QUERY": "1", **variables})

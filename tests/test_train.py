@@ -200,7 +200,7 @@ def test_data_that_changed_in_between(tmp_path, capsys):
     (tmp_path / "run" / "summary.json").unlink()  # as if it had been killed at its end
     assert run(*options, "--resume") == 2
     assert "the data has changed since (training_images, mean, std)" in capsys.readouterr().err
-    # Evaluation normalises as the training did, whatever the folder's own statistics are now.
+    # Evaluation normalizes as the training did, whatever the folder's own statistics are now.
     assert run(*options[:4], "--evaluate", tmp_path / "run") == 0
     assert json.loads(capsys.readouterr().out)["test_accuracy"] == accuracy
     for split in ("train", "test"):
@@ -514,7 +514,7 @@ def test_trains_on_a_folder_without_the_optional_packages(tmp_path):
     )
     program = """
 import sys
-missing = {"tensorflow", "tensorflow_datasets", "grain", "matplotlib", "sklearn", "pooch", "tqdm"}
+missing = {"tensorflow", "tensorflow_datasets", "grain", "matplotlib", "pandas", "jinja2", "sklearn", "pooch"}
 missing |= {"tensorboard", "wandb"}
 for name in missing:
     sys.modules[name] = None  # what Python takes for "there is no such module"
@@ -534,6 +534,11 @@ sys.exit(train.main(sys.argv[1:]))
 
 def test_importing_lmjax_is_light():
     program = "import sys, lmjax; print(*sorted(m for m in ('flax', 'optax', 'orbax', 'PIL') if m in sys.modules))"
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == ""
+    program = (
+        "import sys, lmjax.training; print(*sorted({'matplotlib', 'pandas', 'jinja2', 'scipy.stats'} & {*sys.modules}))"
+    )
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True)
     assert result.stdout.strip() == ""
     program = "import lmjax; print(lmjax.networks.create, lmjax.training.Trainer, lmjax.data.load, lmjax.config.Config)"

@@ -7,10 +7,8 @@ Everything about schemes is pure numerics: it takes a stepper, its coefficients,
 """
 
 from lmjax.analysis.amplification import amplification_matrix, parasitic_roots, principal_root, roots
-from lmjax.analysis.coefficients import draw_coefficients
-from lmjax.analysis.learned import Learned, read_learned
-from lmjax.analysis.modified_equation import friction_and_mass, modified_rate, rate_order
-from lmjax.analysis.modified_equation_figures import draw_friction_and_mass, draw_rates
+from lmjax.analysis.learned import Learned, draw_coefficients, draw_friction_and_mass, read_learned
+from lmjax.analysis.modified_equation import draw_rates, friction_and_mass, modified_rate, rate_order
 from lmjax.analysis.order import LINEAR, NONLINEAR, ObservedOrder, Problem, draw_orders, observed_order
 from lmjax.analysis.scheme import Scheme, schemes
 from lmjax.analysis.stability import (

@@ -1,8 +1,8 @@
 """Perturbations of images, as pure functions of any differentiable loss: noise, FGSM and PGD in the maximum norm.
 
 Images are floating-point [N, ...] with values from `low` to `high`, by default 0 to 1, so that a radius of 8/255 is
-eight grey levels. Whatever is returned lies in that range and, but for Gaussian noise, within the radius of the image
-that it came from, up to the rounding of one addition. It is not rounded to whole grey levels.
+eight gray levels. Whatever is returned lies in that range and, but for Gaussian noise, within the radius of the image
+that it came from, up to the rounding of one addition. It is not rounded to whole gray levels.
 
 A loss is `loss(images, labels) -> [N]`, one number an image that depends on that image alone, as the cross-entropy of
 a network in evaluation does. Radii, steps and noise levels may be traced arrays: one compiled program does for all of

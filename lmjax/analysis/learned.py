@@ -1,6 +1,6 @@
-"""The learned coefficients of a run, as its metrics have them: from the files alone, without opening the network."""
+"""The learned coefficients of a run, as a method: its steps as schemes, and their margins of zero-stability."""
 
-import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,90 +9,27 @@ import numpy as np
 
 from lmjax import steppers
 from lmjax.analysis.amplification import parasitic_roots
-from lmjax.analysis.scheme import Scheme, labelled
+from lmjax.analysis.modified_equation import friction_and_mass
+from lmjax.analysis.scheme import Scheme, labeled
 from lmjax.errors import InputError
-from lmjax.steppers import Stepper
+from lmjax.results import plots
+from lmjax.results.coefficients import Coefficients
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Learned:
-    """The coefficients of a run through its epochs.
-
-    Attributes:
-        directory: the folder of the run.
-        name: of network, scheme and data.
-        stepper: the scheme.
-        epochs: their numbers, from 1.
-        values: {"stage1": [epochs, steps, ...], ...}, float64; with several kinds of coefficients an entry for each,
-            "stage1.0", "stage1.1", ..., as in `networks.coefficients`.
-    """
-
-    directory: Path
-    name: str
-    stepper: Stepper
-    epochs: list[int]
-    values: dict[str, np.ndarray]
-
-    @property
-    def stages(self) -> list[str]:
-        """The stages that have learned steps."""
-        return list(dict.fromkeys(key.partition(".")[0] for key in self.values))
-
-    def of_stage(self, stage: str) -> tuple[Stepper, Any]:
-        """The scheme of a stage and its coefficients, [epochs, steps, ...] each."""
-        leaves = [x for key, x in self.values.items() if key.partition(".")[0] == stage]
-        _, stepper = steppers.over_stage(self.stepper, leaves[0].shape[1] + 1)
-        tree = jax.tree.structure(jax.eval_shape(lambda: stepper.coef(jax.random.key(0), 1)))
-        if tree.num_leaves != len(leaves):
-            raise InputError(
-                f"{self.directory}: {stage} has {len(leaves)} kinds of coefficients, and {stepper.name} as it is now "
-                f"has {tree.num_leaves}"
-            )
-        return stepper, jax.tree.unflatten(tree, leaves)
-
-    def weights(self) -> dict[str, dict[str, np.ndarray]]:
-        """The coefficients one by one, {name: {stage: [epochs, steps]}}; the mean of the channels where they differ.
-
-        The only coefficient of a step is "k"; others are numbered by kind and in it, "1[2]".
-        """
-        found: dict[str, dict[str, np.ndarray]] = {}
-        for key in self.values:
-            stage, _, kind = key.partition(".")
-            leaves = jax.tree.leaves(jax.tree.map(_one_channel, self.of_stage(stage)[1], self._shapes(stage)))
-            table = leaves[int(kind or 0)]
-            table = table.reshape(*table.shape[:2], -1)
-            for j in range(table.shape[2]):
-                name = "k" if len(leaves) == table.shape[2] == 1 else f"{kind}[{j}]"
-                found.setdefault(name, {})[stage] = table[:, :, j]
-        return found
-
-    def k(self) -> dict[str, np.ndarray]:
-        """The coefficient of each step, [epochs, steps] by stage; the mean of the channels where they differ.
-
-        Raises:
-            InputError: if the scheme has several coefficients a step.
-        """
-        found = self.weights()
-        if "k" not in found:
-            raise InputError(f"{self.directory}: {self.stepper.name} has several coefficients a step, and not one k")
-        return found["k"]
+class Learned(Coefficients):
+    """The coefficients of a run through its epochs, and the schemes that they make of its steps."""
 
     def schemes(self) -> dict[str, list[Scheme]]:
         """The scheme of every learned step by stage, after the last epoch; with the mean k where channels differ."""
         found = {}
         for stage in self.stages:
             stepper, coef = self.of_stage(stage)
-            last = jax.tree.map(lambda x, like: _one_channel(x, like)[-1], coef, self._shapes(stage))
+            last = jax.tree.map(lambda x, like: _one_channel(x[-1], like), coef, self.shapes(stepper))
             found[stage] = [
-                labelled(f"{stage}, step {n + 1}", stepper, jax.tree.map(lambda x, n=n: x[n], last))
+                labeled(f"{stage}, step {n + 1}", stepper, jax.tree.map(lambda x, n=n: x[n], last))
                 for n in range(len(jax.tree.leaves(last)[0]))
             ]
         return found
-
-    def _shapes(self, stage: str) -> Any:
-        """Of the coefficients of a step, for one channel."""
-        stepper, _ = self.of_stage(stage)
-        return jax.eval_shape(lambda: stepper.coef(jax.random.key(0), 1))
 
     def margins(self) -> dict[str, np.ndarray]:
         """By how much each step is zero-stable after the last epoch, [steps] by stage: see `steppers.zero_stability`.
@@ -113,8 +50,8 @@ class Learned:
 
 
 def _one_channel(x, like):
-    """[epochs, steps, *shape] of the same, or of [epochs, steps, channels]."""
-    return x if x.shape[2:] == like.shape else x.mean(-1, keepdims=True).reshape(*x.shape[:2], *like.shape)
+    """[steps, *shape] of the same, or of [steps, channels]."""
+    return x if x.shape[1:] == like.shape else x.mean(-1, keepdims=True).reshape(len(x), *like.shape)
 
 
 def read_learned(directory: str | Path) -> list[Learned]:
@@ -127,9 +64,9 @@ def read_learned(directory: str | Path) -> list[Learned]:
         InputError: if it holds no run, if a run has no learned coefficients or no epoch yet, or if its scheme is not
             registered.
     """
-    from lmjax.analysis.runs import seeds_of  # which imports Flax
+    from lmjax.results.runs import read_run, seeds_of  # which imports Flax
 
-    return [_read(run) for run in seeds_of(Path(directory))]
+    return [read_run(path).coefficients(Learned) for path in seeds_of(Path(directory))]
 
 
 def read_one(directory: str | Path) -> Learned:
@@ -144,23 +81,81 @@ def read_one(directory: str | Path) -> Learned:
     return found[0]
 
 
-def _read(directory: Path) -> Learned:
-    from lmjax.training import Record
+def require_alike(runs: Sequence[Learned]) -> None:
+    """Check that runs are of one scheme, with as many learned steps in every stage.
 
-    record = Record(directory)
-    config = record.config()
-    rows = record.read_rows() if record.metrics_path.exists() else []
-    if not rows:
-        raise InputError(f"{directory}: has no epoch yet: wait for the first")
-    if not rows[-1].get("coefficients"):
-        scheme = config.model.stepper or config.model.name
-        raise InputError(f"{directory}: {scheme} learns no coefficients: give a run of a scheme that does, such as lm")
-    try:
-        values = {key: np.array([row["coefficients"][key] for row in rows], float) for key in rows[-1]["coefficients"]}
-        epochs = [int(row["epoch"]) for row in rows]
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise InputError(f"{record.metrics_path}: its coefficients are not those of one network") from error
-    if not all(np.isfinite(x).all() for x in values.values()):
-        raise InputError(f"{record.metrics_path}: has coefficients that are not finite: the run has failed")
-    name = f"{config.model.name}, {config.model.stepper}, {config.data.name}"
-    return Learned(directory, name, steppers.get(config.model.stepper), epochs, values)
+    Raises:
+        InputError: naming two that are not.
+    """
+    for run in runs:
+        ours, theirs = ({key: x.shape[1:] for key, x in each.values.items()} for each in (runs[0], run))
+        if ours != theirs or run.stepper is not runs[0].stepper:
+            raise InputError(
+                f"{run.directory} and {runs[0].directory} are runs of different schemes or networks ({run.name}; "
+                f"{runs[0].name}): draw them one by one"
+            )
+
+
+def draw_coefficients(runs: Sequence[Learned], title: str = "") -> Any:
+    """The coefficients of runs of one network, against depth and through the epochs.
+
+    On the left the coefficients after the last epoch, the mean of the runs and their range. Where the scheme would not
+    be zero-stable it is shaded. On the right the mean of the runs at each learned step through the epochs; for a scheme
+    with several coefficients a step, its margin of zero-stability against depth instead.
+
+    Args:
+        runs: of one network and one scheme.
+        title: of the picture.
+
+    Returns:
+        A matplotlib figure.
+    """
+    figure = plots.figure(10.5, 3.9, purpose="drawing coefficients")
+    left, right = figure.subplots(1, 2)
+    every = [run.weights() for run in runs]
+    last = {
+        name: {stage: np.stack([each[name][stage][-1] for each in every]) for stage in stages}
+        for name, stages in every[0].items()
+    }
+    plots.coefficients(left, last, stable=runs[0].stepper.known.zero_stable)
+    if "k" in every[0]:
+        epochs = min((run.epochs for run in runs), key=len)
+        k = [np.concatenate([x[: len(epochs)] for x in each["k"].values()], 1) for each in every]
+        plots.coefficients_by_epoch(figure, right, epochs, np.mean(k, 0), "k")
+    else:
+        margins = [run.margins() for run in runs]
+        stages = {stage: np.stack([each[stage] for each in margins]) for stage in margins[0]}
+        plots.coefficients(right, {"margin of zero-stability": stages})
+    figure.suptitle(_title(runs, title), fontsize=10)
+    return figure
+
+
+def draw_friction_and_mass(runs: Sequence[Learned], title: str = "") -> Any:
+    """Friction and mass of the learned steps of runs of `lm` against depth, the mean of the runs and their range.
+
+    Where the friction is negative a step is not zero-stable; it is shaded. Euler's values are lines.
+
+    Args:
+        runs: of one network.
+        title: of the picture.
+
+    Returns:
+        A matplotlib figure.
+    """
+    figure = plots.figure(7, 5, purpose="drawing friction and mass")
+    panels = figure.subplots(2, 1, sharex=True)
+    k = [learned.k() for learned in runs]
+    for i, (axes, label) in enumerate(zip(panels, ("friction 1 + k", "mass (1 − k) / 2, of h u″"), strict=True)):
+        stages = {stage: np.stack([friction_and_mass(each[stage][-1])[i] for each in k]) for stage in k[0]}
+        plots.by_depth(axes, stages, color=plots.COLORS[0])
+        axes.axhline(friction_and_mass(0)[i], color="0.5", linewidth=0.8, linestyle="--")
+        plots.mark_stages(axes, {stage: x.shape[1] for stage, x in stages.items()}, names=i == 0)
+        axes.set(ylabel=label)
+        plots.shade(axes, "not zero-stable", 0)
+    panels[0].set(xlabel="")
+    figure.suptitle(_title(runs, title), fontsize=10)
+    return figure
+
+
+def _title(runs: Sequence[Learned], title: str) -> str:
+    return title if len(runs) == 1 else f"{title}: {len(runs)} runs and their mean"

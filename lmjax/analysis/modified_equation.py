@@ -1,11 +1,14 @@
 """The equation that a scheme solves instead of the one it was given, up to smaller errors."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from lmjax.analysis.amplification import parasitic_roots, principal_root
+from lmjax.analysis.scheme import Scheme
+from lmjax.results import plots
 from lmjax.steppers import Stepper
 
 
@@ -57,3 +60,46 @@ def friction_and_mass(k: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
     """
     k = np.asarray(k, np.float64)
     return 1 + k, (1 - k) / 2
+
+
+def draw_rates(schemes: Sequence[Scheme]) -> Any:
+    """How schemes distort a decay and an oscillation: three panels, against h |lambda|, with a line a scheme.
+
+    The rate of the decay u' = -u, the frequency of the oscillation u' = i omega u, and the rate of its growth over
+    omega, each by the principal root. The leading term of the modified equation is dotted.
+
+    Args:
+        schemes: the schemes.
+
+    Returns:
+        A matplotlib figure.
+    """
+    figure = plots.figure(11, 3.8, purpose="drawing rates")
+    panels = figure.subplots(1, 3)
+    x = np.linspace(0, 1, 101)[1:]
+    for i, scheme in enumerate(schemes):
+        style = {"color": plots.COLORS[i % len(plots.COLORS)], "linestyle": ("-", "--", "-.")[i // 7 % 3]}
+        c = modified_rate(scheme.stepper, scheme.coef)
+        order = rate_order(c)
+        leading = np.zeros_like(c)
+        leading[[0, order % len(c)]] = c[[0, order % len(c)]]
+        with np.errstate(divide="ignore", invalid="ignore"):  # a root may be 0
+            decay, turn = (np.log(principal_root(scheme.stepper, z, scheme.coef)) / x for z in (-x, 1j * x))
+        by_series = [np.polynomial.polynomial.polyval(z, leading) * z / x for z in (-x, 1j * x)]
+        for axes, exact, series in zip(
+            panels, (-decay.real, turn.imag, turn.real), (-by_series[0].real, by_series[1].imag, by_series[1].real),
+            strict=True,
+        ):  # fmt: skip
+            axes.plot(x, exact, linewidth=1.3, label=scheme.label, **style)
+            axes.plot(x, series, linewidth=0.9, **style | {"linestyle": ":"})
+    for axes, title, span in zip(
+        panels, ("rate of a decay, over the exact one", "frequency, over the exact one", "growth of an oscillation"),
+        ((0, 2), (0.5, 1.5), (-0.75, 0.75)), strict=True,
+    ):  # fmt: skip
+        axes.axhline(axes is not panels[2], color=plots.FAINT, linewidth=0.8, zorder=0)
+        axes.set(xlabel="h |λ|", xlim=(0, 1), ylim=span)
+        axes.set_title(title, fontsize=10)
+        plots.open_frame(axes)
+    lines, title = panels[0].get_lines()[: 2 * len(schemes) : 2], "dotted: the leading error"
+    figure.legend(handles=lines, loc="outside right upper", frameon=False, fontsize=8, title=title, title_fontsize=8)
+    return figure

@@ -9,11 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from lmjax import drawing
 from lmjax.analysis.amplification import is_of_second_order, pair
 from lmjax.analysis.precision import float64
 from lmjax.analysis.scheme import require_coef
 from lmjax.integrate import odeint
+from lmjax.results import plots
 from lmjax.steppers import StepInfo, Stepper
 
 STEPS = (10, 20, 40, 80, 160, 320, 640)
@@ -142,17 +142,17 @@ def draw_orders(found: dict[Problem, dict[str, ObservedOrder]]) -> Any:
         A matplotlib figure.
     """
     schemes = list(next(iter(found.values())))
-    figure = drawing.figure(4 * len(found) + 2, max(3.6, 1 + 0.2 * len(schemes)), purpose="drawing errors")
+    figure = plots.figure(4 * len(found) + 2, max(3.6, 1 + 0.2 * len(schemes)), purpose="drawing errors")
     for axes, (problem, results) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
         for i, scheme in enumerate(schemes):
             orders = ", ".join(str(of_problem[scheme]) for of_problem in found.values())
             axes.loglog(
                 results[scheme].h, results[scheme].errors, label=f"{scheme}: {orders}", linewidth=1.1,
-                color=drawing.COLOURS[i % len(drawing.COLOURS)], marker="os^DvP*X"[i % 8], markersize=5,
+                color=plots.COLORS[i % len(plots.COLORS)], marker="os^DvP*X"[i % 8], markersize=5,
                 markerfacecolor="none",
             )  # fmt: skip
         axes.set(title=f"{problem.name}, {problem.equation}", xlabel="step size h", ylabel="error at the end")
-        drawing.open_frame(axes)
+        plots.open_frame(axes)
     title = "scheme: observed orders"
     figure.legend(
         handles=axes.get_lines(), loc="outside right upper", frameon=False, fontsize=8, title=title, title_fontsize=8

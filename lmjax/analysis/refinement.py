@@ -13,7 +13,7 @@ the solution that starts at u[0].
 For m -> infinity the features of a consistent and zero-stable scheme converge, with an error of O(1/m): F is Lipschitz
 and, its parameters being constant over each step of the network, piecewise constant in time. What tells whether the
 network is the discretisation of an ODE is how far it is from that limit. Plain ResNets are not invariant under such a
-change of the step (Queiruga et al. 2020, "Continuous-in-depth neural networks"). Batch normalisation keeps the
+change of the step (Queiruga et al. 2020, "Continuous-in-depth neural networks"). Batch normalization keeps the
 statistics of the training here, those of the coarse path. Schemes whose trained coefficients are not consistent
 (`learned_multistep` with weights that do not sum to 1) or not zero-stable (|k| > 1) have no limit at all.
 
@@ -159,7 +159,7 @@ def refinements(
     @jax.jit
     def program(state, pixels):
         network = nnx.merge(graph, state)
-        return [refined(network, trained.normalised(pixels), factor) for factor in factors]
+        return [refined(network, trained.normalized(pixels), factor) for factor in factors]
 
     found = {key: [[] for _ in factors] for key in ("accuracy", "agreement", "features", "logits", "change")}
     itself = factors.index(1)

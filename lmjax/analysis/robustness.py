@@ -1,10 +1,10 @@
 """How much of its accuracy a trained network keeps when its images are perturbed, by chance or on purpose.
 
-Measured as the literature on networks inspired by ODEs does it, in the maximum norm and in grey levels, 1/255:
+Measured as the literature on networks inspired by ODEs does it, in the maximum norm and in gray levels, 1/255:
 Gaussian noise, FGSM (Goodfellow et al. 2015), and PGD (Madry et al. 2018) from a random start, with 10 steps of a
 quarter of the radius; at 8/255, where that is 2/255, after 20 steps, too. The attacker has the gradient of the
-cross-entropy through the network in evaluation and through the normalisation; perturbed images are cut off to the range
-of a pixel and not rounded to whole grey levels. All images are attacked, those classified wrongly, too; what counts is
+cross-entropy through the network in evaluation and through the normalization; perturbed images are cut off to the range
+of a pixel and not rounded to whole gray levels. All images are attacked, those classified wrongly, too; what counts is
 the classification of the last iterate.
 
 A network may withstand an attack because it is robust or because it hides its gradient from it (Athalye, Carlini and
@@ -24,9 +24,10 @@ from optax import softmax_cross_entropy_with_integer_labels as cross_entropy
 from lmjax.analysis import attacks
 from lmjax.analysis.robustness_checks import checks
 from lmjax.analysis.runs import batches
+from lmjax.results.statistics import Spread, spread
 from lmjax.training import Trained
 
-RADII = (1, 2, 4, 8, 16, 32, 128)  # grey levels; within 128 every image can be made the same grey
+RADII = (1, 2, 4, 8, 16, 32, 128)  # gray levels; within 128 every image can be made the same gray
 SIGMAS = (4, 8, 16, 32, 64)
 HEADLINE = 8  # the radius of the table
 _BATCH = 128
@@ -44,8 +45,8 @@ def attacked(
     Args:
         trained: the run.
         images, labels: pixels, 0 to 255, [N, H, W, C], and the labels [N].
-        radii: of FGSM and of PGD, and of uniform noise, which is what PGD starts from, in grey levels.
-        sigmas: of Gaussian noise, in grey levels.
+        radii: of FGSM and of PGD, and of uniform noise, which is what PGD starts from, in gray levels.
+        sigmas: of Gaussian noise, in gray levels.
         seed: draws the noise and the starts.
 
     Returns:
@@ -114,10 +115,6 @@ def summary(outcomes: Outcomes) -> dict[str, Any]:
     }
 
 
-def together(runs: Sequence[dict[str, float]]) -> dict[str, dict[str, float | None]]:
-    """Mean and standard deviation over the seeds (of a sample; None for a single one)."""
-    table = {name: [run[name] for run in runs] for name in runs[0]}
-    return {
-        name: {"mean": float(np.mean(x)), "std": float(np.std(x, ddof=1)) if len(x) > 1 else None}
-        for name, x in table.items()
-    }
+def together(runs: Sequence[dict[str, float]]) -> dict[str, Spread]:
+    """Mean and standard deviation of each accuracy over the seeds."""
+    return {name: spread(run[name] for run in runs) for name in runs[0]}

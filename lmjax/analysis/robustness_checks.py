@@ -7,7 +7,7 @@ import numpy as np
 
 _ZERO_GRADIENTS = 0.01  # of the images may have none, as those of which a network is certain beyond float32 have
 _LEFT = 0.01  # of the accuracy may be left where every image can be made the same
-_EVERYTHING = 64  # grey levels, from which on next to nothing should be left
+_EVERYTHING = 64  # gray levels, from which on next to nothing should be left
 
 
 def checks(outcomes: dict[str, dict[str, np.ndarray]]) -> dict[str, dict[str, Any]]:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,11 +13,12 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lmjax import devices
-from lmjax.analysis import naming
 from lmjax.config import to_dict
 from lmjax.console import say
 from lmjax.errors import InputError
-from lmjax.training import Checkpoints, Record, Trained, open_run, seeds
+from lmjax.results.runs import groups_of, labels
+from lmjax.results.statistics import Spread
+from lmjax.training import Checkpoints, Record, Trained, open_run
 from lmjax.training.run_folder import versions
 
 
@@ -70,12 +70,12 @@ def measured(
     for folder, directories in groups:
         for directory in directories:
             with open_run(directory, at=at, data_dir=data_dir) as trained:
-                pixels, labels = trained.test_sample(images, seed)
-                say(f"{directory}: {trained.name}, step {trained.step:,}, {len(labels):,} test images")
-                about = _about(trained, len(labels), seed)
-                found.append((trained.name, folder, about, measure(trained, pixels, labels)))
+                pixels, classes = trained.test_sample(images, seed)
+                say(f"{directory}: {trained.name}, step {trained.step:,}, {len(classes):,} test images")
+                about = _about(trained, len(classes), seed)
+                found.append((trained.name, folder, about, measure(trained, pixels, classes)))
     names, folders, abouts, values = zip(*found, strict=True)
-    return [Measured(*each) for each in zip(naming.labels(names, folders), abouts, values, strict=True)]
+    return [Measured(*each) for each in zip(labels(names, folders), abouts, values, strict=True)]
 
 
 def _require_measurable(directory: Path, at: str | int, require: Callable[[nnx.Module], None] | None) -> None:
@@ -97,35 +97,6 @@ def grouped(results: list[Measured]) -> dict[str, list[Measured]]:
     for result in results:
         groups.setdefault(result.label, []).append(result)
     return groups
-
-
-def groups_of(directories: Sequence[Path]) -> list[tuple[Path, list[Path]]]:
-    """The runs in folders: each folder, as it was given, with those of its seeds.
-
-    A folder of which another one holds all runs is left out, so that no run counts twice.
-
-    Raises:
-        InputError: if one of them holds no run.
-    """
-    groups = {}
-    for directory in directories:
-        runs = seeds_of(directory)
-        groups.setdefault(frozenset(map(os.path.realpath, runs)), (directory, runs))
-    return [group for places, group in groups.items() if not any(places < others for others in groups)]
-
-
-def seeds_of(directory: Path) -> list[Path]:
-    """The folder itself if it holds a run, else those of its seeds.
-
-    Raises:
-        InputError: if it holds neither.
-    """
-    if Record(directory).started:
-        return [directory]
-    found = seeds.folders(directory)
-    if not found:
-        Record(directory).config()  # says that there is none
-    return found
 
 
 def _about(trained: Trained, images: int, seed: int) -> dict[str, Any]:
@@ -172,6 +143,8 @@ def plain(values: Any) -> Any:
     """Arrays, numbers and what holds them, as JSON has them."""
     if isinstance(values, dict):
         return {str(key): plain(value) for key, value in values.items()}
+    if isinstance(values, Spread):
+        return plain(values._asdict())
     if isinstance(values, (list, tuple)):
         return [plain(value) for value in values]
     if isinstance(values, (np.ndarray, np.generic, jax.Array)):

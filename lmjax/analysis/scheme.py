@@ -51,10 +51,10 @@ def _scheme(name: str, k: float | None) -> Scheme:
         if size != 1:
             raise InputError(f"--k {k:g}: {stepper.name} has {size} coefficients a step, not one: leave it out")
         coef = jax.tree.map(lambda x: np.full_like(x, k), coef)
-    return labelled(stepper.name if size == 1 else steppers.normalize(name), stepper, coef)
+    return labeled(stepper.name if size == 1 else steppers.normalize(name), stepper, coef)
 
 
-def labelled(label: str, stepper: Stepper, coef: Any) -> Scheme:
+def labeled(label: str, stepper: Stepper, coef: Any) -> Scheme:
     """The scheme, with its coefficient in the label if it has just one."""
     leaves = jax.tree.leaves(coef)
     if sum(x.size for x in leaves) == 1:

@@ -5,12 +5,11 @@ from typing import Any
 
 import numpy as np
 
-from lmjax import drawing
-from lmjax.analysis.depth import DepthColours
 from lmjax.analysis.scheme import Scheme
 from lmjax.analysis.stability import is_stable, is_zero_stable, linear_stability, spectral_radius
+from lmjax.results import plots
 
-_INSIDE, _EDGE, _AXIS = "#b9d3e8", *drawing.COLOURS[:2]
+_INSIDE, _EDGE, _AXIS = "#b9d3e8", *plots.COLORS[:2]
 Window = tuple[float, float, float]
 
 
@@ -66,7 +65,7 @@ def draw_regions(schemes: Sequence[Scheme], *, damped: bool = True, columns: int
 
 
 def draw_learned_regions(stages: dict[str, Sequence[Scheme]], *, damped: bool = True, title: str = "") -> Any:
-    """The edges of the stability regions of the steps of a network, a panel a stage, coloured by depth.
+    """The edges of the stability regions of the steps of a network, a panel a stage, colored by depth.
 
     A step that is not zero-stable, whose region does not reach 0, is dashed.
 
@@ -79,17 +78,17 @@ def draw_learned_regions(stages: dict[str, Sequence[Scheme]], *, damped: bool = 
         A matplotlib figure.
     """
     every = [scheme for schemes in stages.values() for scheme in schemes]
-    bounds, depth, colours = window(every, damped=damped, largest=16), 0, DepthColours(len(every))
+    bounds, depth, colors = window(every, damped=damped, largest=16), 0, plots.DepthColors(len(every))
     figure, panels = _panels(bounds, 1, len(stages), damped)
     for axes, (stage, schemes) in zip(panels, stages.items(), strict=True):
         zero_stable = [is_zero_stable(scheme.stepper, scheme.coef) for scheme in schemes]
         for scheme, solid in zip(schemes, zero_stable, strict=True):
             x, y, radius = _radius(scheme, bounds, damped)
             style, depth = "solid" if solid else "dashed", depth + 1
-            axes.contour(x, y, radius, levels=[1.0], colors=[colours(depth)], linewidths=1.2, linestyles=style)
+            axes.contour(x, y, radius, levels=[1.0], colors=[colors(depth)], linewidths=1.2, linestyles=style)
         outside = zero_stable.count(False)
         axes.set_title(stage + (f" ({outside} not zero-stable)" if outside else ""), fontsize=9)
-    colours.bar(figure, list(panels))
+    colors.bar(figure, list(panels))
     figure.suptitle(title, fontsize=10)
     return figure
 
@@ -98,13 +97,13 @@ def _panels(bounds, rows, columns, damped):
     left, right, top = bounds
     width = max(9.0 / columns, 2.0)
     height = min(0.9 * width * 2 * top / (right - left), 1.6 * width)
-    figure = drawing.figure(width * columns + 0.4, (height + 0.35) * rows + 0.7, purpose="drawing regions")
+    figure = plots.figure(width * columns + 0.4, (height + 0.35) * rows + 0.7, purpose="drawing regions")
     figure.set_layout_engine("compressed")  # "constrained" leaves gaps between panels of equal aspect
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     z = "hλ" if damped else "z"
     for axes in panels.ravel():
-        axes.axhline(0, color=drawing.FAINT, linewidth=0.8, zorder=0.5)
-        axes.axvline(0, color=drawing.FAINT, linewidth=0.8, zorder=0.5)
+        axes.axhline(0, color=plots.FAINT, linewidth=0.8, zorder=0.5)
+        axes.axvline(0, color=plots.FAINT, linewidth=0.8, zorder=0.5)
         axes.set(xlim=(left, right), ylim=(-top, top), aspect="equal")
         axes.xaxis.get_major_locator().set_params(nbins=7, integer=True)
         axes.tick_params(labelsize=8)

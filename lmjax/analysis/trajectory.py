@@ -70,7 +70,7 @@ def trajectories(trained: Trained, images: np.ndarray) -> dict[str, dict[str, np
 
     @jax.jit
     def program(state, pixels):
-        walks, _ = walk(nnx.merge(graph, state), trained.normalised(pixels))
+        walks, _ = walk(nnx.merge(graph, state), trained.normalized(pixels))
         return [measures(*each) for each in walks]
 
     parts = [
@@ -104,7 +104,7 @@ def plane(trained: Trained, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]
 
     @jax.jit
     def program(state, pixels):
-        return walk(nnx.merge(graph, state), trained.normalised(pixels))[0][-1].states
+        return walk(nnx.merge(graph, state), trained.normalized(pixels))[0][-1].states
 
     states = np.asarray(program(nnx.to_pure_dict(state), images), np.float64)
     points = states.reshape(len(states) * len(images), -1)

@@ -99,4 +99,4 @@ def found(command: Any) -> Any:
 
 
 def _summary(command: Any) -> str:
-    return command[0] if isinstance(command, tuple) else inspect.getdoc(command).partition("\n")[0]
+    return command[0] if isinstance(command, tuple) else str(inspect.getdoc(command)).partition("\n")[0]

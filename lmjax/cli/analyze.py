@@ -13,17 +13,18 @@ import numpy as np
 import tyro
 from tyro.conf import Positional
 
-from lmjax import analysis, command_line, drawing, files, runtime
-from lmjax.analysis import naming, refinement_figure, robustness, robustness_figure, trajectory, trajectory_figures
+from lmjax import analysis, command_line, files, runtime
+from lmjax.analysis import network_figures, robustness, trajectory
 from lmjax.analysis.amplification import is_of_second_order
-from lmjax.analysis.coefficients import require_alike
-from lmjax.analysis.curves import MEASURES, draw_curves, read_curves
-from lmjax.analysis.learned import read_one
+from lmjax.analysis.learned import read_one, require_alike
 from lmjax.analysis.refinement import refinements, require_refinable
-from lmjax.analysis.runs import Measured, as_json, grouped, groups_of, measured
+from lmjax.analysis.runs import Measured, as_json, grouped, measured
 from lmjax.analysis.walk import require_steps
 from lmjax.console import say, warn
 from lmjax.errors import InputError, reason
+from lmjax.results import plots
+from lmjax.results.runs import groups_of, labels, metrics, read_run
+from lmjax.results.statistics import Spread
 
 _MOST = 1024  # steps for one: the time that they take grows with them
 
@@ -227,17 +228,31 @@ class Curves(_OfRuns):
     """
 
     def show(self) -> Draw:
-        folders = [folder for folder, _ in groups_of(self.runs)]
-        names, values = zip(*map(read_curves, folders), strict=True)
-        runs = list(zip(naming.labels(names, folders), values, strict=True))
-        if len(runs) > 3 * len(drawing.COLOURS):
-            raise InputError(f"curves: {len(runs)} runs cannot be told apart in one picture: draw fewer")
-        rows = [["run", "seeds", "epochs", *MEASURES]]
-        for label, values in runs:
-            seeds, epochs = next(iter(values.values())).shape
-            rows.append([label, seeds, epochs, *(f"{found[:, -1].mean():.4g}" for found in values.values())])
+        groups = groups_of(self.runs)
+        found = [[read_run(path) for path in paths] for _, paths in groups]
+        names = labels([runs[0].title for runs in found], [folder for folder, _ in groups])
+        if len(names) > 3 * len(plots.COLORS):
+            raise InputError(f"curves: {len(names)} runs cannot be told apart in one picture: draw fewer")
+        rows, tables = [["run", "seeds", "epochs", *plots.MEASURES]], {}
+        for name, runs in zip(names, found, strict=True):
+            behind = min(runs, key=lambda run: len(run.epochs))
+            if not behind.epochs:
+                raise InputError(f"{behind.record.directory}: has no epoch yet: wait for the first")
+            table, last = metrics(runs), len(behind.epochs)  # they end where the seed that is farthest behind does
+            tables[name] = table[table.epoch <= last]
+            means = table[table.epoch == last].mean(numeric_only=True)
+            rows.append([name, len(runs), last, *(f"{means[column]:.4g}" for column in plots.MEASURES.values())])
         _print_table(rows)
-        return lambda: draw_curves(runs)
+        return lambda: _draw_curves(tables)
+
+
+def _draw_curves(tables: dict[str, Any]) -> Any:
+    figure = plots.figure(10, 4, purpose="drawing learning curves")
+    panels = figure.subplots(1, len(plots.MEASURES))
+    for axes, (label, column) in zip(panels, plots.MEASURES.items(), strict=True):
+        plots.learning_curves(axes, tables, column, label)
+    panels[-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
 
 
 class _OfNetworks(_OfRuns):
@@ -313,14 +328,14 @@ class Trajectory(_OfNetworks):
         self.write([Measured(r.label, r.about, {"stages": trajectory.summary(r.values["stages"])}) for r in results])
         if planes:
             drawn = [(label, *planes[group[0].about["run"]]) for label, group in grouped(results).items()]
-            _save(trajectory_figures.planes(drawn), self.picture.with_stem(f"{self.picture.stem}_plane"))
+            _save(network_figures.planes(drawn), self.picture.with_stem(f"{self.picture.stem}_plane"))
         groups = {label: [r.values["stages"] for r in group] for label, group in grouped(results).items()}
-        return lambda: trajectory_figures.measures(groups)
+        return lambda: network_figures.trajectories(groups)
 
     def _require_classes(self) -> None:
         """Raise InputError if there is no color for so many classes, or nowhere to draw them."""
-        if self.classes and not 2 <= self.classes <= len(drawing.COLOURS):
-            raise InputError(f"--classes {self.classes}: give 2 to {len(drawing.COLOURS)}, as there are colors")
+        if self.classes and not 2 <= self.classes <= len(plots.COLORS):
+            raise InputError(f"--classes {self.classes}: give 2 to {len(plots.COLORS)}, as there are colors")
         if self.classes and self.out is None:
             raise InputError("--classes: is a picture, and needs --out FILE")
 
@@ -367,7 +382,7 @@ class Refinement(_OfNetworks):
         groups = {label: [r.values["factors"] for r in group] for label, group in grouped(results).items()}
         _print_refinements(groups)
         self.write(results)
-        return lambda: refinement_figure.draw(groups, factors)
+        return lambda: network_figures.refinements(groups, factors)
 
 
 def _factor(text: str) -> Fraction:
@@ -394,7 +409,7 @@ def _print_refinements(groups: dict[str, list[dict[str, dict[str, float]]]]) -> 
 class Robustness(_OfNetworks):
     """The accuracy of trained networks on perturbed images.
 
-    Accuracy under Gaussian noise, FGSM and PGD, in grey levels (1/255) and in the maximum norm; with signs that tell
+    Accuracy under Gaussian noise, FGSM and PGD, in gray levels (1/255) and in the maximum norm; with signs that tell
     whether the attack can be trusted.
     """
 
@@ -406,7 +421,7 @@ class Robustness(_OfNetworks):
     def show(self) -> Draw:
         for name, levels in (("--radii", self.radii), ("--sigmas", self.sigmas)):
             if wrong := [level for level in levels if not 0 < level <= 255]:  # NaN, too
-                raise InputError(f"{name} {wrong[0]:g}: give grey levels, above 0 and up to 255")
+                raise InputError(f"{name} {wrong[0]:g}: give gray levels, above 0 and up to 255")
         radii, sigmas = sorted({float(robustness.HEADLINE), *self.radii}), sorted({*self.sigmas})
 
         def measure(trained, images, labels):
@@ -418,7 +433,7 @@ class Robustness(_OfNetworks):
         together = {label: robustness.together(group) for label, group in groups.items()}
         _print_robustness(together, sigmas, results)
         self.write(results, together=together)
-        return lambda: robustness_figure.draw(groups, radii, sigmas)
+        return lambda: network_figures.robustness(groups, radii, sigmas)
 
 
 def _print_robustness(together: dict[str, Any], sigmas: Sequence[float], results: list[Measured]) -> None:
@@ -426,10 +441,10 @@ def _print_robustness(together: dict[str, Any], sigmas: Sequence[float], results
     headline = robustness.HEADLINE
     columns = {"clean": "clean"} | {f"noise {s:g}": f"noise {s:g}" for s in sigmas}
     columns |= {f"fgsm {headline}": "FGSM", f"pgd10 {headline}": "PGD-10", f"pgd20 {headline}": "PGD-20"}
-    rows = [(label, *(_percent(**found[name]) for name in columns)) for label, found in together.items()]
+    rows = [(label, *(_percent(found[name]) for name in columns)) for label, found in together.items()]
     images = max(result.about["images"] for result in results)
     seeds = "" if len(results) == len(together) else ", ± their standard deviation over seeds"
-    print(f"\naccuracies in %{seeds}; the attacks are within {headline}/255, the noise is in grey levels")
+    print(f"\naccuracies in %{seeds}; the attacks are within {headline}/255, the noise is in gray levels")
     print(f"(standard error of an accuracy on {images:,} images: at most {50 / images**0.5:.1f})")
     _print_table([("", *columns.values()), *rows])
     for result in results:
@@ -438,8 +453,8 @@ def _print_robustness(together: dict[str, Any], sigmas: Sequence[float], results
                 warn(f"warning: {result.about['run']}: {check['says']}")
 
 
-def _percent(mean: float, std: float | None) -> str:
-    return f"{100 * mean:.1f}" + ("" if std is None else f" ± {100 * std:.1f}")
+def _percent(found: Spread) -> str:
+    return f"{Spread(100 * found.mean, found.std and 100 * found.std):.1f}"
 
 
 def _require_picture(path: Path) -> None:
@@ -451,7 +466,7 @@ def _require_picture(path: Path) -> None:
     files.local(path, "--out")
     if path.stem in ("config", "metrics", "summary") and (path.parent / "config.json").exists():
         raise InputError(f"--out {path}: would take the place of what the run in {path.parent} has recorded: rename it")
-    formats = drawing.figure(1, 1, purpose="drawing").canvas.get_supported_filetypes()
+    formats = plots.figure(1, 1).canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in formats:
         raise InputError(f"--out {path}: is no picture: end it in one of {', '.join('.' + name for name in formats)}")
     if not path.parent.is_dir():
@@ -463,7 +478,7 @@ def _require_picture(path: Path) -> None:
 def _save(figure: Any, path: Path) -> None:
     """Write a picture, and say so."""
     with _writing(path):
-        drawing.save(figure, path)
+        plots.save(figure, path)
     print(f"\npicture: {path}")
 
 

@@ -9,7 +9,8 @@ from tqdm import tqdm
 
 from lmjax import files
 from lmjax.command_line import Command
-from lmjax.data import load
+from lmjax.console import show, warn
+from lmjax.data import Photographs, load
 from lmjax.data.resize import count, resize
 from lmjax.prepare import imagenet, validation
 
@@ -23,9 +24,9 @@ class ImageNet(Command):
     """
 
     archives: Folder
-    """Where the archives are."""
+    """Folder of the archives."""
     data_dir: Folder
-    """Where to put imagenet2012/."""
+    """Folder in which imagenet2012/ is made."""
     check: bool = False
     """Only say what is needed and what is there."""
 
@@ -63,29 +64,30 @@ class Resize(Command):
     to: Folder
     """The folder to write."""
     shorter_side: int = 256
-    """Of the copies, in pixels: 256, 512, ..."""
+    """Shorter side of the copies, in pixels: 256, 512, ..."""
     quality: int = 90
-    """Of their JPEG files."""
+    """Quality of their JPEG files."""
     on_error: Literal["stop", "skip"] = "stop"
-    """When an image cannot be copied."""
+    """Reaction to an image that cannot be copied."""
 
     def run(self) -> None:
         """Write the copy, and say how far it is."""
-        images, target = files.local(self.images, "--images"), files.local(self.to, "--to").expanduser()
+        images, target = files.local(self.images, "--images"), files.local(self.to, "--to")
         photographs = load("photographs", directory=images)
+        assert isinstance(photographs, Photographs)
         total = len(photographs.train) + len(photographs.test)
-        print(f"{photographs.name}: {total:,} images, to {target}", flush=True)
+        show(f"{photographs.name}: {total:,} images, to {target}")
         with _Progress(total) as progress:
             left_out = resize(
                 photographs, target, self.shorter_side, quality=self.quality, skip=self.on_error == "skip",
                 progress=progress,
             )  # fmt: skip
         if left_out is None:
-            print(f"{target}: was finished before, and is left as it is")
+            show(f"{target}: was finished before, and is left as it is")
         else:
             for problem in left_out:
-                print(f"left out: {problem}", file=sys.stderr)
-        print(f"{count(target):,} images are in {target}: train with --data.dir {target}")
+                warn(f"left out: {problem}")
+        show(f"{count(target):,} images are in {target}: train with --data.dir {target}")
 
 
 class _Progress:
@@ -106,7 +108,7 @@ class _Progress:
         if self._bar is not None:
             self._bar.update(done - self._bar.n)
         elif done >= self._next * total:
-            print(f"  {done:,} of {total:,}", flush=True)
+            show(f"  {done:,} of {total:,}")
             self._next += 0.1
 
 

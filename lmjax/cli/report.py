@@ -6,8 +6,9 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from lmjax import command_line, report, runtime
+from lmjax import command_line, runtime
 from lmjax.errors import InputError
+from lmjax.results import report
 
 
 class Report(command_line.Command):

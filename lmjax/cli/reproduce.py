@@ -11,8 +11,8 @@ from tyro.conf import Positional
 from lmjax import command_line, files, runtime
 from lmjax.console import say
 from lmjax.errors import InputError
-from lmjax.reproduce import results, runs, writing
-from lmjax.reproduce.tables import TABLES, Table, table
+from lmjax.results.reproduce import results, runs, writing
+from lmjax.results.reproduce.tables import TABLES, Table, table
 from lmjax.training import Stopped, program
 
 _MOST = 1000  # seeds

@@ -8,9 +8,10 @@ from typing import Annotated, Literal
 import tyro
 from tyro.conf import Positional
 
-from lmjax import cli, data, networks, optimizers, published, registry, schedules, steppers  # noqa: F401
+from lmjax import cli, data, networks, optimizers, registry, schedules, steppers  # noqa: F401
 from lmjax.command_line import Command, read
 from lmjax.errors import unknown
+from lmjax.results import published
 
 
 class List(Command):
@@ -50,7 +51,7 @@ class Completion(Command):
     """The script with which a shell completes commands and options: eval "$(lmjax completion bash)"."""
 
     shell: Positional[Literal["bash", "zsh"]]
-    """Which shell."""
+    """The shell."""
 
     def run(self) -> None:
         """Print the script."""

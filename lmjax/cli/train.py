@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterable, Sequence
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, NoReturn, Self
+from typing import Annotated, Any, Self
 
 import jax
 import numpy as np
@@ -140,7 +140,11 @@ class Train(command_line.Command):
             if config.workdir is None:
                 if self.resume:
                     raise InputError("--resume: give the --workdir of the run to go on with")
-                words = [command_line.stem(self.config), config.model.stepper, _seeds_name(numbers or (config.seed,))]
+                words = [
+                    command_line.stem(str(self.config)),
+                    config.model.stepper,
+                    _seeds_name(numbers or (config.seed,)),
+                ]
                 name = re.sub(r"[^\w.]+", "-", "-".join(filter(None, words))) + f"-{_time_of_first():%Y%m%d-%H%M%S}"
                 config = dataclasses.replace(config, workdir=str(Path("runs", name)))
             how = {"resume": self.resume, "log": self.log, "profile": self.profile}
@@ -188,9 +192,10 @@ def _completed(words: Sequence[str], name: str, value: str) -> list[str]:
     return found
 
 
-def _show_help(prog: str, topic: str) -> NoReturn:
-    groups = {field.name: field.type for field in dataclasses.fields(Config) if dataclasses.is_dataclass(field.type)}
-    form, description = Train, inspect.getdoc(Train)
+def _show_help(prog: str, topic: str) -> None:
+    fields = dataclasses.fields(Config)
+    groups: dict[str, Any] = {field.name: field.type for field in fields if dataclasses.is_dataclass(field.type)}
+    form, description = Train, str(inspect.getdoc(Train))
     if topic == "all":
         form, description = Config, "Keys of the config."
     elif topic in groups:
@@ -222,8 +227,11 @@ def _say_evaluation(config: Config, folder: str, at: str) -> None:
 
 def _describe(config: Config, numbers: Sequence[int] | None) -> str:
     """The text of --dry-run: a run, or the first seeds of one that are trained side by side, before it is begun."""
-    first = numbers[: jax.local_device_count()] if numbers is not None and seeds.side_by_side(config) else None
-    with Trainer(config, config.data.load(), first and seed_mesh(len(first)), first) as trainer:
+    mesh = None
+    if numbers is not None and seeds.side_by_side(config):
+        numbers = numbers[: jax.local_device_count()]
+        mesh = seed_mesh(len(numbers))
+    with Trainer(config, config.data.load(), mesh, None if mesh is None else numbers) as trainer:
         dataset, train = trainer.dataset, config.train
         macs = networks.forward_macs(
             config.model.outline(classes=len(dataset.classes), cin=dataset.shape[-1]), dataset.shape

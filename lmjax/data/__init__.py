@@ -10,7 +10,7 @@ from lmjax.data.augment import (
     Pixels,
     augmentations,
     epoch_order,
-    normalise,
+    normalize,
 )
 from lmjax.data.dataset import Dataset, Split
 from lmjax.data.datasets import Origin, load
@@ -39,5 +39,5 @@ __all__ = [
     "augmentations",
     "epoch_order",
     "load",
-    "normalise",
+    "normalize",
 ]

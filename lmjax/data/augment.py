@@ -396,6 +396,6 @@ def epoch_order(key: jax.Array, epoch: jax.Array | int, size: int, batch: int) -
     return order[: steps * batch].reshape(steps, batch)
 
 
-def normalise(images: jax.Array, mean: ArrayLike, std: ArrayLike, dtype: DTypeLike = jnp.float32) -> jax.Array:
+def normalize(images: jax.Array, mean: ArrayLike, std: ArrayLike, dtype: DTypeLike = jnp.float32) -> jax.Array:
     """(images - mean) / std for each channel: uint8 [..., C] -> dtype [..., C], computed in float32."""
     return ((images.astype(jnp.float32) - mean) / std).astype(dtype)

@@ -3,7 +3,7 @@
 `PillowImage` is the reference, antialiased, whose pixels are those of torchvision's transforms on Pillow images.
 `TurboImage` makes random crops faster, whose pixels differ (benchmarks/input_pipeline.py measures both); the middle of
 an image, for an evaluation, is Pillow's always.
-Grey, palette and CMYK images become RGB, transparency is dropped, and the orientation that a camera may have noted is
+Gray, palette and CMYK images become RGB, transparency is dropped, and the orientation that a camera may have noted is
 left alone, as the usual recipes do.
 """
 
@@ -68,7 +68,7 @@ class PillowImage:
         cut = self._rgb().crop((left, top, left + width, top + height))
         return np.asarray(cut.resize((size, size), Image.Resampling.BILINEAR))
 
-    def centre(self, size: int, shorter: int) -> np.ndarray:
+    def center(self, size: int, shorter: int) -> np.ndarray:
         """Scaled so that the shorter side is `shorter`, and the middle cut out: uint8 [size, size, 3]."""
         (width, height), (left, top, _, _) = middle(*self.size, size, shorter)
         x, y = self.size[0] / width, self.size[1] / height
@@ -91,10 +91,10 @@ class TurboImage:
         self._jpeg, self._cv2 = _turbo()
         self._data, self._other = data, None
         try:
-            height, width, colours, _ = self._jpeg.decode_jpeg_header(data)
+            height, width, colors, _ = self._jpeg.decode_jpeg_header(data)
         except ValueError:  # no JPEG, or broken already in its header, which Pillow will say
-            height, width, colours = 0, 0, None
-        if colours in ("YCbCr", "RGB", "Gray") and width * height <= _LARGEST:
+            height, width, colors = 0, 0, None
+        if colors in ("YCbCr", "RGB", "Gray") and width * height <= _LARGEST:
             self.size = (width, height)
         else:
             self._other = PillowImage(data)

@@ -55,7 +55,7 @@ def _decoded(source: Source, size: int | None) -> tuple[Split, list[tuple[str, s
         try:
             data, label = source[i]
             image = PillowImage(data)
-            return image.whole() if size is None else image.centre(size, size), label
+            return image.whole() if size is None else image.center(size, size), label
         except BrokenImage as error:
             return None, str(error)
 

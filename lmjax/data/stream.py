@@ -78,7 +78,7 @@ class Loader:
         return image.crop(random_box(rng, width, height, min_area), self.size)
 
     def _middle(self, image):
-        return image.centre(self.size, round(self.size * 256 / 224))
+        return image.center(self.size, round(self.size * 256 / 224))
 
     def _load(self, index, cut, decode):
         try:

@@ -2,7 +2,6 @@
 
 import collections
 import functools
-import sys
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -14,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from lmjax import devices
 from lmjax.config import Config
+from lmjax.console import warn
 from lmjax.data import Loader, Photographs, Pipeline, Stream, WorkerDied
 
 _RESTARTS = 3  # of processes that have died, in a run: what kills them may not be chance
@@ -121,7 +121,7 @@ class _Channel:
                 self._restarts -= 1
                 self._reader.close()
                 self._reader = None
-                print(f"{error}. Starting new ones, {self._restarts} more times", file=sys.stderr, flush=True)
+                warn(f"{error}. Starting new ones, {self._restarts} more times")
 
     def _place(self, batch):
         source = self.stream.loader.source

@@ -130,7 +130,7 @@ def keep_shape(kind: str, cin: int, cout: int, stride: int, options: Options) ->
 class Symmetric(nnx.Module):
     """u -> -K^T relu(BN(K u)), a 3x3 convolution and its transpose (Chang et al. 2018; Ruthotto and Haber 2020).
 
-    But for the normalisation, the gradient of a scalar function of u: the force that `hamiltonian` and `verlet` are
+    But for the normalization, the gradient of a scalar function of u: the force that `hamiltonian` and `verlet` are
     made for. It keeps the shape; where that changes, the branch is `basic`.
     """
 

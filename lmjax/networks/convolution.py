@@ -1,6 +1,6 @@
 """The two-dimensional convolution of the networks, whose gradient suits the device.
 
-On an accelerator this is `jax.lax.conv_general_dilated` and its own gradient, the forms that XLA recognises there. On
+On an accelerator this is `jax.lax.conv_general_dilated` and its own gradient, the forms that XLA recognizes there. On
 a CPU, XLA is fast only for convolutions NHWC x HWIO -> NHWC. JAX's gradients have other orders of dimensions, which
 inside of a loop are an order of magnitude slower, and which outside of one are brought about by transpositions that
 XLA fuses with whatever computes the features, into loops with long strides through memory. So for a CPU both gradients
@@ -55,7 +55,7 @@ def convolve(
 
 
 def _explicitly_divided(x):
-    """Whether the type of an array says how it is divided over devices, which those of this file would not pass on."""
+    """True if the type of an array says how it is divided over devices, which the functions here would not pass on."""
     sharding = getattr(jax.typeof(x), "sharding", None)
     return sharding is not None and AxisType.Explicit in sharding.mesh.axis_types
 
@@ -72,7 +72,7 @@ def _batched(arguments, axes, **parameters):
 
 
 def _axes(g, shape, sizes, parameters):
-    """Of each spatial axis the padding before, the stride, and the lengths of kernel, input and output."""
+    """For each spatial axis the padding before, the stride, and the lengths of kernel, input and output."""
     before = [low for low, _ in parameters["padding"]]
     return zip(before, parameters["window_strides"], sizes, shape[1:3], g.shape[1:3], strict=True)
 
@@ -140,7 +140,7 @@ def _lower_transposition(context, x, *, order):
 def _transposed(x: jax.Array, order: tuple[int, ...]) -> jax.Array:
     """x.transpose(order) as a step of its own, several times faster than fused with what computes x.
 
-    A branch is all that XLA:CPU does not fuse across (an optimisation barrier is gone by then).
+    A branch is all that XLA:CPU does not fuse across (an optimization barrier is gone by then).
     """
     return _transposition.bind(x, order=order)
 

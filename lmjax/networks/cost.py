@@ -1,4 +1,4 @@
-"""What a network costs, from its traced program: nothing is allocated or run."""
+"""The cost of a network, from its traced program: nothing is allocated or run."""
 
 import math
 from collections.abc import Iterator
@@ -34,7 +34,7 @@ def forward_macs(network: nnx.Module, shape: tuple[int, int, int]) -> int:
 
 
 def convolutions(network: nnx.Module, shape: tuple[int, int, int]) -> tuple[int, int]:
-    """How many convolutions one image takes in evaluation, and how many numbers these write.
+    """The number of convolutions of one image in evaluation, and of the numbers that these write.
 
     What bounds a small network on an accelerator is not the multiplications, but starting programs, some for each
     convolution, and moving feature maps.
@@ -75,7 +75,7 @@ def _inner(parameter: Any) -> Any:
 
 
 def branch_evaluations(network: nnx.Module) -> int | None:
-    """How many residual branches one forward pass evaluates; None for a network that is not made of steps.
+    """The number of residual branches that one forward pass evaluates; None for a network that is not made of steps.
 
     An iteration to a tolerance counts as one evaluation and the final one.
     """

@@ -50,7 +50,7 @@ def local_weights(key: jax.Array, inputs: int, drop: float) -> jax.Array:
 
 
 class DropPath(NamedTuple):
-    """What drop-path has drawn for one step of training.
+    """The draws of drop-path for one step of training.
 
     It only weighs the inputs of joins: every column is computed whatever has been drawn, so that one compiled program
     does for all draws, and the running statistics of every unit are updated.
@@ -196,12 +196,12 @@ class FractalNet(nnx.Module):
 
     @property
     def scheme(self) -> str:
-        """What the scheme is called."""
+        """The name of the scheme."""
         return f"fractal expansion of {self.columns} columns"
 
     @property
     def random(self) -> bool:
-        """Whether training it needs a key."""
+        """True if training needs a key."""
         return any(rate > 0 for rate in (*self.dropout, self.drop_path, self.global_paths))
 
     def __call__(self, images: jax.Array, key: jax.Array | None = None, *, column: int | None = None) -> jax.Array:
@@ -272,7 +272,7 @@ def fractalnet(blocks: int, columns: int | None = None) -> Callable[[Options, nn
                 f"network fractalnet: is a scheme of its own, and takes no {' or '.join(given)}: leave it out{cure}"
             )
         return FractalNet(
-            columns, channels=[max(1, round(c * options.width)) for c in CHANNELS[:blocks]], dropout=DROPOUT[:blocks],
+            columns, channels=[options.channels(c) for c in CHANNELS[:blocks]], dropout=DROPOUT[:blocks],
             classes=options.classes, cin=options.cin, dtype=options.dtype, rngs=rngs,
         )  # fmt: skip
 

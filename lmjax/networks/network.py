@@ -47,7 +47,7 @@ class NormalizedLinear(nnx.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Architecture:
-    """What a network is made of, as it was published: a builder, `architecture(options, rngs)` is a `Network`.
+    """The parts of a network, as it was published: a builder, `architecture(options, rngs)` is a `Network`.
 
     Attributes:
         depths: how many steps each stage has.
@@ -119,7 +119,7 @@ class Architecture:
 class Network(nnx.Module):
     """Stem, stages, and the head.
 
-    A normal NNX module: `model(images)` gives logits, `model.train()` and `model.eval()` switch batch normalisation
+    A normal NNX module: `model(images)` gives logits, `model.train()` and `model.eval()` switch batch normalization
     and randomness, and it starts in training mode. Every variable of the steps of a stage has a leading axis, the
     step.
 
@@ -137,8 +137,8 @@ class Network(nnx.Module):
         a, o = architecture, architecture.complete(options)
         self.stepper, self.deterministic = chosen(o.stepper, "stepper"), False
         self.stream = jnp.promote_types(o.dtype, jnp.float32) if o.memory == "reversible" else o.dtype
-        channels = tuple(max(1, round(c * o.width)) for c in a.channels)
-        widths = (channels[0] if a.stem is None else max(1, round(a.stem * min(o.width, 1))), *channels)
+        channels = tuple(map(o.channels, a.channels))
+        widths = (channels[0] if a.stem is None else min(o.channels(a.stem), a.stem), *channels)
         self.stem = a.first(o.cin, widths[0], options=o, rngs=rngs)
         self.stages = List(
             [
@@ -155,11 +155,11 @@ class Network(nnx.Module):
 
     @property
     def random(self) -> bool:
-        """Whether training it needs a key."""
+        """True if training needs a key."""
         return self.stepper.random
 
     def __call__(self, images: jax.Array, key: jax.Array | None = None) -> jax.Array:
-        """[N, H, W, cin], normalised -> logits [N, classes], float32.
+        """[N, H, W, cin], normalized -> logits [N, classes], float32.
 
         Args:
             images: the images.
@@ -181,7 +181,7 @@ class Network(nnx.Module):
         self, images: jax.Array, key: jax.Array | None = None,
         visit: Callable[[Stage, jax.Array, Any, StepInfo], tuple[jax.Array, Any]] = Stage.__call__,
     ) -> jax.Array:  # fmt: skip
-        """Images [N, H, W, cin], normalised -> the features after the last stage.
+        """Images [N, H, W, cin], normalized -> the features after the last stage.
 
         Args:
             images, key: as of a call.
@@ -248,5 +248,5 @@ def _stacked_coefficients(stage: Stage) -> list[jax.Array]:
 
 
 def parameter_count(network: nnx.Module) -> int:
-    """How many trainable numbers a module has."""
+    """The number of trainable numbers of a module."""
     return sum(x.size for x in jax.tree.leaves(nnx.state(network, nnx.Param)))

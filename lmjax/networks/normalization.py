@@ -90,11 +90,11 @@ class BatchNorm(nnx.BatchNorm):
             statistic[...] = new.astype(statistic[...].dtype)
         return self._scaled(x - mean, var, dtype).reshape(shape)
 
-    def _scaled(self, centred, var, dtype):
+    def _scaled(self, centered, var, dtype):
         scale = 1.0 if self.scale is None else self.scale[...]
         bias = 0.0 if self.bias is None else self.bias[...]
         dtype = self.dtype or jnp.result_type(dtype, scale, bias)
-        return (centred * (lax.rsqrt(var + self.epsilon) * scale) + bias).astype(dtype)
+        return (centered * (lax.rsqrt(var + self.epsilon) * scale) + bias).astype(dtype)
 
 
 def group_batch_norm(network: nnx.Module, group: int | None) -> None:

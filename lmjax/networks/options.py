@@ -61,6 +61,9 @@ class NameOr(Generic[T]):
         vars(options)[self.name] = self.get(value) if isinstance(value, str) else value
 
 
+_MOST_CHANNELS = 2**16  # a convolution between two such stages has 39 billion parameters
+
+
 @dataclasses.dataclass(frozen=True)
 class Options:
     """Options of any network: those of `lmjax.config.ModelConfig`, where parts may be given by their names or calls.
@@ -118,8 +121,15 @@ class Options:
 
     @property
     def after(self) -> Activation:
-        """What is done to the state after each step."""
+        """The function of the state after each step."""
         return (self.activation or activations.get("relu")) if self.post else _same
+
+    def channels(self, published: int) -> int:
+        """The channels of a stage that was published with so many."""
+        channels = published * self.width
+        if channels > _MOST_CHANNELS:
+            raise InputError(f"network: width {self.width:g} makes {channels:.3g} channels: choose a smaller one")
+        return max(1, round(channels))
 
     def replace(self, **changes: Any) -> "Options":
         """The same with some of them changed."""

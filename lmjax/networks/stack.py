@@ -14,7 +14,7 @@ List = getattr(nnx, "List", list)
 class Stack(nnx.Module):
     """`depth` modules that differ only in their variables, e.g. the blocks of a stage.
 
-    A network of any depth then has the same number of arrays, so that what an optimiser or a checkpoint costs does
+    A network of any depth then has the same number of arrays, so that what an optimizer or a checkpoint costs does
     not grow with the depth, and the learned coefficients of a stage are one array.
 
     Args:

@@ -17,7 +17,7 @@ from lmjax.steppers import StepInfo, Stepper, over_stage
 
 
 def _reads(stepper: Stepper) -> tuple[int | None, ...]:
-    """Of each branch, which part of the state before the step it is given; None for any other state.
+    """For each branch, the part of the state before the step that it is given; None for any other state.
 
     Raises:
         InputError: if a branch is evaluated more than once, and so cannot change the shape.
@@ -49,15 +49,15 @@ class Entry(Block):
         self, options: Options, cin: int, cout: int, *, stride: int, projected: int = 0, rngs: nnx.Rngs
     ):  # fmt: skip
         self.stepper, self.after = chosen(options.stepper, "stepper"), options.after
-        kind, shortcut = chosen(options.branch, "branch"), chosen(options.shortcut, "shortcut")
+        kind = chosen(options.branch, "branch")
         parts = self.stepper.parts
         cin, cout = cin // parts, cout // parts
         changes = stride != 1 or cin != cout
-        first = changes and getattr(_class(shortcut), "first", False)
+        first = changes and getattr(_class(chosen(options.shortcut, "shortcut")), "first", False)
         self.reads = (None,) * self.stepper.evaluations if first else _reads(self.stepper)
 
         def projection():
-            return shortcut(cin, cout, stride=stride, options=options, rngs=rngs)
+            return chosen(options.shortcut, "shortcut")(cin, cout, stride=stride, options=options, rngs=rngs)
 
         def branch(part):
             if part is None or not changes:
@@ -184,7 +184,7 @@ class Stage(nnx.Module):
         return (new, history), v
 
     def given(self, info: StepInfo) -> tuple[Any, Callable[[Any], StepInfo | None]]:
-        """What each step of the stack is given, with a leading axis, and how that becomes its `StepInfo`."""
+        """The input of each step of the stack besides the state, with a leading axis, and its way to a `StepInfo`."""
         steps = {}  # the number of each and its own key, if the scheme asks for them
         if self.stepper.informed:
             infos = jax.vmap(info.of)(self.depth - self.steps.depth + jnp.arange(self.steps.depth))

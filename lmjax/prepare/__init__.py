@@ -1,1 +1,1 @@
-"""Photographs from their official archives, in the form that training reads: what `lmjax prepare` runs."""
+"""Preparation of photographs from their official archives, behind `lmjax prepare`."""

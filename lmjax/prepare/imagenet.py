@@ -17,6 +17,7 @@ import tempfile
 from pathlib import Path
 
 from lmjax import files
+from lmjax.console import show
 from lmjax.data import prepared
 from lmjax.errors import InputError, reason
 
@@ -62,7 +63,7 @@ def prepare(archives: Path, data_dir: Path, *, check: bool = False) -> None:
             found = prepared.load(done)
         except InputError as error:
             raise InputError(f"{error}; for that, delete {done} first") from error
-        _say(f"{done}: is prepared already, with {len(found.train):,} training and {len(found.test):,} test images")
+        show(f"{done}: is prepared already, with {len(found.train):,} training and {len(found.test):,} test images")
         _say_how_to_train(data_dir)
         return
     files.inside(data_dir, "imagenet2012")  # found out before all the work
@@ -97,12 +98,12 @@ def prepare(archives: Path, data_dir: Path, *, check: bool = False) -> None:
                 raise InputError(f"{target}: cannot be put there ({reason(error)})") from error
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
-    _say(f"{target}: {len(found.train):,} training and {len(found.test):,} test images")
+    show(f"{target}: {len(found.train):,} training and {len(found.test):,} test images")
     _say_how_to_train(data_dir)
 
 
 def _build(archives: Path, directory: Path) -> int:
-    """Runs tensorflow-datasets in a process that does not outlive this function; returns its exit status."""
+    """Run tensorflow-datasets in a process that does not outlive this function; returns its exit status."""
     environment = os.environ | {"TF_CPP_MIN_LOG_LEVEL": "2", "CUDA_VISIBLE_DEVICES": "-1"}  # it is not to take a GPU
     process = subprocess.Popen([sys.executable, "-c", _BUILD, str(archives), str(directory)], env=environment)
     try:
@@ -113,10 +114,10 @@ def _build(archives: Path, directory: Path) -> int:
 
 
 def _plan(archives: Path, data_dir: Path) -> list[str]:
-    """Says what the preparation needs and what of it is there; returns what is wrong."""
+    """Print what the preparation needs and what of it is there; returns what is wrong."""
     problems: list[str] = []
     total = 0
-    _say(f"ImageNet, by tensorflow-datasets, to {data_dir / 'imagenet2012'}")
+    show(f"ImageNet, by tensorflow-datasets, to {data_dir / 'imagenet2012'}")
     for name, examine in ((_TRAIN, _examine_train), (_VALIDATION, _examine_validation), (_TEST, _examine_test)):
         path = archives / name
         if path.is_file():
@@ -131,10 +132,10 @@ def _plan(archives: Path, data_dir: Path) -> list[str]:
         else:
             content = "missing"
             problems.append(f"there is no {path}: name the folder that holds it by --archives ({_SOURCE})")
-        _say(f"  {name}: {content}")
+        show(f"  {name}: {content}")
 
     missing = [package for module, package in _PACKAGES.items() if importlib.util.find_spec(module) is None]
-    _say(f"  packages: {', '.join(_PACKAGES.values())}: {'missing: ' + ', '.join(missing) if missing else 'found'}")
+    show(f"  packages: {', '.join(_PACKAGES.values())}: {'missing: ' + ', '.join(missing) if missing else 'found'}")
     if missing:
         problems.append(
             f"packages that preparing needs (training does not) are missing: pip install {' '.join(missing)}"
@@ -143,14 +144,14 @@ def _plan(archives: Path, data_dir: Path) -> list[str]:
     # What is written first and sorted is deleted piece by piece while the result is written.
     needed, place = int(1.02 * total), next(path for path in (data_dir, *data_dir.parents) if path.exists())
     free = shutil.disk_usage(place).free
-    _say(f"  disk: {_size(needed)} are needed (the archives' size; no more while it runs), {_size(free)} are free")
+    show(f"  disk: {_size(needed)} are needed (the archives' size; no more while it runs), {_size(free)} are free")
     if free < needed:
         problems.append(f"--data-dir {data_dir}: only {_size(free)} of the {_size(needed)} that are needed are free")
     if not (place.is_dir() and os.access(place, os.W_OK | os.X_OK)):
         problems.append(f"--data-dir {data_dir}: cannot be written to")
     for left in sorted(data_dir.glob(f"{_UNFINISHED}*")):
-        _say(f"  {left}: is being prepared by another process, or left by one that was killed; then delete it")
-    _say(
+        show(f"  {left}: is being prepared by another process, or left by one that was killed; then delete it")
+    show(
         f"  memory: about 3 GiB; time: about {max(total / _BYTES_PER_SECOND / 60, 1):.0f} min, at the "
         f"{_BYTES_PER_SECOND / 1e6:.0f} MB/s of one core and a local SSD; all is read and written twice"
     )
@@ -198,7 +199,7 @@ def _members(path: Path) -> list[str]:
 
 @contextlib.contextmanager
 def _ending_like_interrupts():
-    """Lets what would end the program at once interrupt it, as Ctrl-C does, so that it can clean up."""
+    """Turn signals that end a program at once into an interruption, as Ctrl-C, after which it cleans up."""
 
     def interrupt(*_):
         raise KeyboardInterrupt
@@ -214,12 +215,8 @@ def _ending_like_interrupts():
 
 
 def _say_how_to_train(data_dir: Path) -> None:
-    _say(f"python train.py --config configs/imagenet.py:lm_resnet50 --data.dir {shlex.quote(str(data_dir))}")
+    show(f"python train.py --config configs/imagenet.py:lm_resnet50 --data.dir {shlex.quote(str(data_dir))}")
 
 
 def _size(number: int) -> str:
     return f"{number / 2**30:,.1f} GiB"
-
-
-def _say(text: str) -> None:
-    print(text, flush=True)

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 from lmjax import files
+from lmjax.console import show
 from lmjax.errors import InputError, optional_import
 
 _IMAGE = re.compile(r"ILSVRC2012_val_(\d{8})\.JPEG")
@@ -53,14 +54,14 @@ def sort(folder: Path) -> None:
             image.rename(target)
     except OSError as error:
         raise InputError(f"{folder}: cannot be sorted ({error}): run it again when that is mended") from error
-    print(
+    show(
         f"{folder}: {len(moves):,} images were sorted; now {counts.total():,} of {len(labels):,} are in the folders of "
         f"{len(counts):,} classes"
     )
 
 
 def _visible(folder: Path) -> list[Path]:
-    """What is in a folder, without what file managers and others hide there (.DS_Store)."""
+    """The content of a folder without hidden files, as .DS_Store."""
     return sorted(path for path in folder.iterdir() if not path.name.startswith("."))
 
 

@@ -18,7 +18,7 @@ Step = Callable[..., tuple[State, Any]]  # of (fs, u, history, coef), and of the
 
 
 class StepInfo(NamedTuple):
-    """Where in a network a step is, and what its random numbers follow from.
+    """The place of a step in a network, and the key of its random numbers.
 
     Attributes:
         key: the step's own random key; None for a deterministic step, as in evaluation.
@@ -33,10 +33,15 @@ class StepInfo(NamedTuple):
     @property
     def depth(self) -> Any:
         """The time of the step, from 0 at the first to 1 at the last."""
-        return self.index / max(self.count - 1, 1)
+        return self.share(self.index, max(self.count - 1, 1))
+
+    @staticmethod
+    def share(n: int | jax.Array, count: int) -> Any:
+        """n / count; of an array in the widest precision that is enabled."""
+        return n / count if isinstance(n, int) else n.astype(float) / count
 
     def of(self, n: int | jax.Array) -> "StepInfo":
-        """Of the n-th step after this one, with a key of its own that follows from this one's and its number."""
+        """The place of the n-th step after this one, with a key of its own that follows from this one's and n."""
         index = self.index + n
         return StepInfo(None if self.key is None else jax.random.fold_in(self.key, index), index, self.count)
 

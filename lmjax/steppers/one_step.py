@@ -43,7 +43,8 @@ def poly(degree: int = 2, *, drop: float = 0.0, scale: float = 1.0) -> Stepper:
     method for linear fields only: order 1 if F(0) = 0, and not even consistent otherwise. `backward_euler` is its
     consistent sibling.
 
-    With one branch repeated, `(f,) * degree`, it is poly-2, poly-3, ...; with a branch for each power it is mpoly.
+    With one branch repeated, `(f,) * degree`, it is poly-2, poly-3, ...; with a branch for each power it is mpoly. The
+    released PolyNet has a ReLU between the powers besides.
 
     Args:
         degree: the highest power, at least 1 (which is Euler). One branch a power.

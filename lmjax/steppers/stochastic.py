@@ -101,14 +101,15 @@ def stochastic_depth(
         )
 
     def perturb(fs, info):
-        depth = info.depth if rule == "first_kept" else (info.index + 1) / info.count
+        depth = info.depth if rule == "first_kept" else info.share(info.index + 1, info.count)
         p = 1 - depth * (1 - survival)
         key, info = info.split()
 
         def factor(x):
             if key is None:
                 return p if rescale == "evaluation" else 1
-            gate = jax.random.bernoulli(key, p, _per(per_sample, x)).astype(jnp.float32)
+            wide = jnp.promote_types(jnp.finfo(jnp.result_type(x)).dtype, jnp.float32)
+            gate = jax.random.bernoulli(key, p, _per(per_sample, x)).astype(wide)
             return gate / p if rescale == "training" else gate
 
         return tuple(_scaled_by(factor, f) for f in fs), info

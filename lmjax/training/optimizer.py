@@ -29,7 +29,7 @@ def learning_rate(config: OptimizerConfig, *, steps_per_epoch: int, epochs: int,
         A function of the step, which may be traced.
 
     Raises:
-        InputError: if the warm-up is longer than the run, or the run too short for an update.
+        InputError: if the warm-up is longer than the run, the run too short for an update, or too long to be counted.
     """
     if config.warmup_epochs > epochs:
         raise InputError(
@@ -37,6 +37,8 @@ def learning_rate(config: OptimizerConfig, *, steps_per_epoch: int, epochs: int,
             "choose a shorter warm-up or a longer run"
         )
     together, steps = config.accumulate_steps, steps_per_epoch * epochs
+    if steps >= 2**31:
+        raise InputError(f"train.epochs: {epochs:,} are {steps:,} steps, and a run has at most 2**31 - 1: choose fewer")
     if together > steps:
         raise InputError(f"optimizer.accumulate_steps: must be at most the {steps} steps of the run, got {together}")
     images = batch_size * together

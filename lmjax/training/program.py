@@ -41,6 +41,6 @@ def run(work: Callable[[], None]) -> int:
 
 
 def _leave(*_) -> None:
-    """What Ctrl-C does while there is nothing to save: an exception is lost where it meets a callback of JAX's."""
+    """End at Ctrl-C while there is nothing to save: an exception would be lost in a callback of JAX."""
     console.tell("interrupted\n")
     os._exit(128 + signal.SIGINT)

@@ -16,7 +16,9 @@ from lmjax import data, devices
 from lmjax.config import Config, to_dict
 from lmjax.console import say
 from lmjax.errors import InputError
-from lmjax.training import figures
+from lmjax.results import plots
+from lmjax.results.coefficients import Coefficients
+from lmjax.steppers import Stepper
 from lmjax.training.checkpoint import Checkpoints
 from lmjax.training.checkpoint_folder import require_possible
 from lmjax.training.progress import say_stability
@@ -187,7 +189,7 @@ class RunFolder:
             "data": describe(trainer.dataset),
         }
         record.summarize(summary)
-        _draw(record, f"{config.model.name}, {trainer.scheme}, {config.data.name}")
+        _draw(record, f"{config.model.name}, {trainer.scheme}, {config.data.name}", trainer.stepper)
         say_stability(summary["zero_stability"])
         say(f"test accuracy {summary['test_accuracy']:.2%}; everything is in {record.directory}", result=True)
         return summary
@@ -237,13 +239,14 @@ def _require_same_settings(before: dict[str, Any], record: Record) -> None:
             )
 
 
-def _draw(record: RecordWriter, title: str) -> None:
+def _draw(record: RecordWriter, title: str, stepper: Stepper | None) -> None:
     if not record.writes:
         return
     try:
-        figures.learning_curves(record.rows, record.directory / "learning_curves.png", title)
+        plots.save(plots.run_curves(record.rows, title), record.directory / "learning_curves.png")
         if record.rows[-1]["coefficients"]:
-            figures.coefficients(record.rows[-1]["coefficients"], record.directory / "coefficients.png", title)
+            found = Coefficients.of(record.rows[-1:], stepper, record.directory, title)
+            plots.save(plots.run_coefficients(found, title), record.directory / "coefficients.png")
     except (InputError, OSError) as error:  # matplotlib is missing, or there is no room: the numbers are written
         say(f"no pictures: {error}")
 

@@ -7,6 +7,7 @@ import jax
 
 from lmjax.config import Config
 from lmjax.console import say, warn
+from lmjax.results.statistics import spread
 from lmjax.training import loop, profiling, seeds, trackers
 from lmjax.training.interruption import Interruption
 from lmjax.training.loop import Diverged, NoCommonStep
@@ -108,8 +109,7 @@ def finished(config: Config) -> dict[str, Any] | None:
 def _together(record: RecordWriter, summaries: dict[int, dict[str, Any]]) -> dict[str, Any]:
     results = seeds.together(summaries)
     record.summarize({"seeds": list(summaries), **results})
-    accuracy = results["test_accuracy"]
-    spread = "" if accuracy["std"] is None else f" ± {accuracy['std']:.2%}"
+    accuracy = spread(summary["test_accuracy"] for summary in summaries.values())
     count = f"{len(summaries)} seed" + "s" * (len(summaries) > 1)
-    say(f"test accuracy of {count} {accuracy['mean']:.2%}{spread}; everything is in {record.directory}", result=True)
+    say(f"test accuracy of {count} {accuracy:.2%}; everything is in {record.directory}", result=True)
     return results

@@ -2,7 +2,6 @@
 
 import dataclasses
 import math
-import statistics
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ from jax.experimental import multihost_utils
 
 from lmjax.config import Config
 from lmjax.errors import InputError
+from lmjax.results.statistics import spread
 from lmjax.training.checkpoint_folder import checkpoint_steps
 from lmjax.training.record import Record
 
@@ -95,7 +95,5 @@ def together(summaries: dict[int, dict[str, Any]]) -> dict[str, dict[str, Any]]:
     shared = set.intersection(*(set(summary) for summary in summaries.values()))
     for key in [key for key in next(iter(summaries.values())) if key.startswith("test_") and key in shared]:
         values = [summary[key] for summary in summaries.values()]
-        # Of a sample: over n - 1, as is due where a few seeds stand for all.
-        std = statistics.stdev(values) if len(values) > 1 else None
-        results[key] = {"mean": statistics.mean(values), "std": std, "values": values}
+        results[key] = spread(values)._asdict() | {"values": values}
     return results

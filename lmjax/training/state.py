@@ -26,8 +26,8 @@ class TrainState(NamedTuple):
     Attributes:
         step: int32, how many steps have been made.
         params: the trainable parameters, a nested dict.
-        statistics: the running statistics of batch normalisation, a nested dict.
-        optimizer: the optimiser's state.
+        statistics: the running statistics of batch normalization, a nested dict.
+        optimizer: the optimizer's state.
         average: the moving averages {"params", "statistics"} that are evaluated instead; None where there are none.
     """
 

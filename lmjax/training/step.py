@@ -13,7 +13,7 @@ from jax import lax
 from jax.sharding import Mesh
 
 from lmjax.config import Config
-from lmjax.data import Dataset, Photographs, normalise
+from lmjax.data import Dataset, Photographs, normalize
 from lmjax.data.feed import Feed
 from lmjax.devices import replicated
 from lmjax.errors import InputError
@@ -24,15 +24,15 @@ _TOP5_FROM = 100  # with fewer classes, the top-5 accuracy says little
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Programs:
-    """The functions to compile for one network, data set and optimiser.
+    """The functions to compile for one network, data set and optimizer.
 
     Attributes:
         graph: the static part of the network, from `nnx.split`.
         random: whether the network draws random numbers in training.
         feed: where batches come from.
         optimizer: what turns gradients into updates, from `create_optimizer`.
-        mean, std: to normalise pixels with.
-        dtype: of the normalised images.
+        mean, std: to normalize pixels with.
+        dtype: of the normalized images.
         label_smoothing: share of each target that is spread evenly over all classes.
         average: decay of the moving averages in a step; None for none.
         classes: the number of logits.
@@ -109,7 +109,7 @@ class Programs:
 
         def loss(params):
             model = nnx.merge(self.graph, self.gather(params), state.statistics)
-            logits = model(normalise(images, self.mean, self.std, self.dtype), network_key)
+            logits = model(normalize(images, self.mean, self.std, self.dtype), network_key)
             if logits.shape != (len(images), self.classes):
                 raise InputError(
                     f"model.name: must give logits [{len(images)}, {self.classes}], the images and the classes, got "
@@ -159,7 +159,7 @@ class Programs:
         model.eval()
         images, targets = self.feed.test_batch(arrays)
         counts = targets >= 0
-        logits = model(normalise(images, self.mean, self.std, self.dtype))
+        logits = model(normalize(images, self.mean, self.std, self.dtype))
         losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(targets, 0))
         sums = {
             "count": jnp.sum(counts),

@@ -13,7 +13,7 @@ from flax import nnx
 from lmjax import networks
 from lmjax.config import Config
 from lmjax.console import warn
-from lmjax.data import Dataset, Photographs, normalise
+from lmjax.data import Dataset, Photographs, normalize
 from lmjax.errors import InputError
 from lmjax.training.checkpoint import Checkpoints
 from lmjax.training.record import Record
@@ -28,7 +28,7 @@ class Trained:
         record: the folder of the run.
         config: of the run.
         step: of the checkpoint.
-        trainer: with the state of the checkpoint; its data is normalised as in the run.
+        trainer: with the state of the checkpoint; its data is normalized as in the run.
     """
 
     record: Record
@@ -52,16 +52,16 @@ class Trained:
         model.eval()
         return model
 
-    def normalised(self, pixels: jax.Array) -> jax.Array:
+    def normalized(self, pixels: jax.Array) -> jax.Array:
         """Pixels, 0 to 255, of any dtype, as the network takes them."""
-        return normalise(pixels, self.dataset.mean, self.dataset.std, jnp.dtype(self.config.model.dtype))
+        return normalize(pixels, self.dataset.mean, self.dataset.std, jnp.dtype(self.config.model.dtype))
 
     def logits(self, model: nnx.Module, pixels: jax.Array) -> jax.Array:
         """[N, H, W, C] in units of a pixel, 0 to 255, of any dtype -> logits [N, classes], float32.
 
         Differentiable in the pixels, if they are floating-point.
         """
-        return model(self.normalised(pixels))
+        return model(self.normalized(pixels))
 
     def test_batches(self, limit: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The test images in their order, uint8 [N, H, W, C], and their labels, int32 [N].

@@ -113,7 +113,7 @@ class Trainer(contextlib.AbstractContextManager):
         )  # fmt: skip
         self._optimizer = create_optimizer(config.optimizer, self.learning_rate)
         model, states = self._initial()
-        self.scheme = config.model.stepper or networks.scheme(model)
+        self.scheme, self.stepper = config.model.stepper or networks.scheme(model), getattr(model, "stepper", None)
         chosen = config.optimizer.chosen_for_coefficients()
         if chosen and not networks.coefficients(model):
             raise InputError(f"optimizer.{chosen[0]}: {self.scheme} has no coefficients: leave it out")

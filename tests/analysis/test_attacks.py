@@ -7,7 +7,7 @@ import optax
 import pytest
 
 from lmjax.analysis import attacks
-from lmjax.data import normalise
+from lmjax.data import normalize
 
 RADIUS = 8 / 255
 
@@ -171,7 +171,7 @@ def test_radius_and_step_are_arguments_of_one_compiled_program(batch):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-def test_gradient_comes_through_the_normalisation(dtype):
+def test_gradient_comes_through_the_normalization(dtype):
     """A network that computes in bfloat16 is attacked in float32: the perturbation is finer than the images' own."""
     pixels = np.random.default_rng(0).integers(30, 220, (4, 5, 5, 3)).astype(np.uint8)
     weights = jax.random.normal(jax.random.key(0), (75, 10))
@@ -179,7 +179,7 @@ def test_gradient_comes_through_the_normalisation(dtype):
     labels = jnp.arange(4)
 
     def loss(images, labels):
-        x = normalise(255 * images, mean, std, dtype).reshape(len(images), -1)
+        x = normalize(255 * images, mean, std, dtype).reshape(len(images), -1)
         logits = (x @ weights.astype(dtype)).astype(jnp.float32)
         return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from lmjax import InputError, analysis, steppers
-from lmjax.training import figures
+from lmjax.results import plots
+from lmjax.results.coefficients import Coefficients
 from tests.analysis import main
 from tests.analysis.handmade import write_run
 
@@ -58,7 +59,8 @@ def test_several_coefficients_a_step(tmp_path):
     with pytest.raises(InputError, match="learned_multistep2 has several coefficients a step"):
         learned.k()
     left, right = analysis.draw_coefficients([learned]).axes
-    assert [text.get_text() for text in left.get_legend().get_texts()] == ["0[0]", "0[1]", "1[0]", "1[1]"]
+    (legend,) = left.figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["0[0]", "0[1]", "1[0]", "1[1]"]
     np.testing.assert_allclose(right.get_lines()[0].get_ydata(), [0.5, 0.5], atol=1e-6)
 
 
@@ -73,11 +75,12 @@ def test_a_scheme_over_a_stage_is_judged_by_its_step(tmp_path):
 def test_picture(seeds):
     left, right, bar = analysis.draw_coefficients(analysis.read_learned(seeds), "a title").axes
     lines = [line.get_xydata() for line in left.get_lines()]
-    for seed, drawn in zip((2, 10), (lines[:2], lines[2:4]), strict=True):  # in their order as numbers
-        k = np.array([-0.3, 0.4, -1.25]) + seed / 100
-        np.testing.assert_allclose(np.concatenate(drawn).T, [[1, 2, 3], k])
-    np.testing.assert_allclose(np.concatenate(lines[4:6]), [[1, -0.24], [2, 0.46], [3, -1.19]])  # the mean
-    assert [x[0] for x in (line.get_xdata() for line in left.get_lines()[6:8])] == [0.5, 2.5]  # where stages begin
+    np.testing.assert_allclose(np.concatenate(lines[:2]), [[1, -0.24], [2, 0.46], [3, -1.19]])  # the mean
+    band, point = left.collections
+    extent = band.get_paths()[0].get_extents()
+    np.testing.assert_allclose([extent.y0, extent.y1], [-0.3 + 0.02, 0.4 + 0.1])  # the range
+    np.testing.assert_allclose(point.get_segments(), [[[3, -1.25 + 0.02], [3, -1.25 + 0.1]]])
+    assert [x[0] for x in (line.get_xdata() for line in left.get_lines()[2:4])] == [0.5, 2.5]  # where stages begin
     assert [text.get_text() for text in left.texts] == ["stage1", "stage2", "not zero-stable"]
     (unstable,) = left.patches
     assert unstable.get_y() == left.get_ylim()[0]
@@ -117,6 +120,13 @@ def test_command_on_a_trained_run(runs, tmp_path, capsys):
     assert "euler learns no coefficients: give a run of a scheme that does, such as lm" in capsys.readouterr().err
 
 
+def learned(run, coefficients, kept=0):
+    """Make these the coefficients of the first epoch, with so many epochs after it."""
+    first, *others = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
+    first = re.sub('("coefficients": ).*}', rf"\1{coefficients}}}", first)
+    (run / "metrics.jsonl").write_text("".join([first, *others[:kept]]))
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -124,27 +134,25 @@ def test_command_on_a_trained_run(runs, tmp_path, capsys):
         (lambda run: (run / "metrics.jsonl").unlink(), "has no epoch yet"),
         (lambda run: (run / "metrics.jsonl").write_text(""), "has no epoch yet"),
         (
-            lambda run: (run / "metrics.jsonl").write_text(
-                '{"epoch": 1, "step": 1, "coefficients": {"stage1": [NaN]}}\n'
-            ),
+            lambda run: learned(run, '{"stage1": [NaN]}'),
             "metrics.jsonl: has coefficients that are not finite",
         ),
         (
+            lambda run: learned(run, '{"stage1": ["x"]}'),
+            "metrics.jsonl: line 1: coefficients are not numbers by stage",
+        ),
+        (
+            lambda run: learned(run, '{"stage1": [[0.1], [0.1, 0.2]]}'),
+            "metrics.jsonl: line 1: coefficients are not numbers by stage",
+        ),
+        (
             lambda run: (run / "metrics.jsonl").write_text(
-                '{"epoch": 1, "step": 1, "coefficients": {"stage1": ["x"]}}\n'
+                (run / "metrics.jsonl").read_text().replace("stage2", "stage3", 1)
             ),
             "metrics.jsonl: its coefficients are not those of one network",
         ),
         (
-            lambda run: (run / "metrics.jsonl").write_text(
-                '{"epoch": 1, "step": 1, "coefficients": {"stage1": [[0.1], [0.1, 0.2]]}}\n'
-            ),
-            "metrics.jsonl: its coefficients are not those of one network",
-        ),
-        (
-            lambda run: (run / "metrics.jsonl").write_text(
-                '{"epoch": 1, "step": 1, "coefficients": {"stage1.0": [1], "stage1.1": [1]}}\n'
-            ),
+            lambda run: learned(run, '{"stage1.0": [1], "stage1.1": [1]}'),
             "stage1 has 2 kinds of coefficients, and lm as it is now has 1",
         ),
     ],
@@ -161,7 +169,7 @@ def test_broken_runs_are_one_line(spoil, message, tmp_path, capsys):
 
 def test_mistakes(seeds, tmp_path, capsys):
     assert main(["coefficients", str(tmp_path / "missing")]) == 2
-    assert "missing" in capsys.readouterr().err
+    assert "missing: there is no such folder" in capsys.readouterr().err
     other = write_run(tmp_path / "other", "lm", [{"stage1": [0.1]}])
     assert main(["coefficients", str(seeds), str(other)]) == 2
     assert f"{other} and {seeds / 'seed2'} are runs of different schemes or networks" in capsys.readouterr().err
@@ -171,13 +179,8 @@ def test_mistakes(seeds, tmp_path, capsys):
     assert "k.xyz: is no picture" in capsys.readouterr().err
 
 
-def test_picture_at_the_end_of_a_run_is_the_same_line(tmp_path, monkeypatch):
-    axes = pytest.importorskip("matplotlib.axes")
-    drawn = []
-    plot = axes.Axes.plot
-    monkeypatch.setattr(
-        axes.Axes, "plot", lambda self, x, y, **style: drawn.append((*x, *y)) or plot(self, x, y, **style)
-    )
-    figures.coefficients(EPOCHS[-1], tmp_path / "k.png", "a title")
-    assert drawn == [(1, 2, -0.3, 0.4), (3, -1.25)]
-    assert (tmp_path / "k.png").exists()
+def test_picture_at_the_end_of_a_run_is_the_same_line(tmp_path):
+    rows = [{"epoch": 2, "coefficients": EPOCHS[-1]}]
+    found = Coefficients.of(rows, steppers.get("lm"), tmp_path, "resnet20, lm, digits")
+    (axes,) = plots.run_coefficients(found, "a title").axes
+    assert [line.get_xydata().tolist() for line in axes.lines[:2]] == [[[1, -0.3], [2, 0.4]], [[3, -1.25]]]

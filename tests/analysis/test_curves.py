@@ -5,10 +5,8 @@ import re
 import shutil
 
 import numpy as np
-import pytest
 
-from lmjax import InputError, drawing
-from lmjax.analysis.curves import draw_curves, read_curves
+from lmjax.results import plots
 from tests.analysis import main
 from tests.analysis.handmade import OWN_SCHEME, own_run
 
@@ -17,25 +15,31 @@ def rows(directory):
     return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
 
 
-def test_curves_of_seeds(runs, tmp_path, capsys):
-    label, values = read_curves(runs["lm"])
-    assert label == "resnet14, lm"
-    seeds = [rows(runs["lm"] / f"seed{n}") for n in (0, 1)]
-    np.testing.assert_allclose(values["test error, %"], [[100 - 100 * r["test_accuracy"] for r in s] for s in seeds])
-    np.testing.assert_allclose(values["training loss"], [[row["train_loss"] for row in seed] for seed in seeds])
+def test_curves_of_seeds(runs, tmp_path, monkeypatch, capsys):
+    figures = []
+    monkeypatch.setattr(plots, "save", lambda figure, path: figures.append(figure))
     assert main(["curves", *map(str, runs.values()), "--out", str(tmp_path / "curves.svg")]) == 0
-    assert f"{values['test error, %'][:, -1].mean():.4g}" in capsys.readouterr().out
-    assert (tmp_path / "curves.svg").stat().st_size > 5000
+    seeds = [rows(runs["lm"] / f"seed{n}") for n in (0, 1)]
+    error = np.mean([[100 - 100 * row["test_accuracy"] for row in seed] for seed in seeds], 0)
+    loss = np.mean([[row["train_loss"] for row in seed] for seed in seeds], 0)
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("resnet14, lm"))
+    assert line.split()[2:] == ["2", f"{len(error)}", f"{error[-1]:.4g}", f"{loss[-1]:.4g}"]
+    left, right = figures[0].axes
+    assert [axes.get_ylabel() for axes in (left, right)] == ["test error, %", "training loss"]
+    assert [text.get_text() for text in right.get_legend().get_texts()] == ["resnet14, lm", "resnet14, euler"]
+    np.testing.assert_allclose(left.lines[0].get_ydata(), error)
+    np.testing.assert_allclose(right.lines[0].get_ydata(), loss)
+    assert len(left.collections) == 1  # the range, of the run with two seeds
+    assert [line.get_color() for line in left.lines] == list(plots.COLORS[:2])
 
 
-def test_picture_has_the_mean_and_the_range(runs):
-    label, values = read_curves(runs["lm"])
-    error, loss = draw_curves([(label, values), read_curves(runs["euler"])]).axes
-    assert [axes.get_ylabel() for axes in (error, loss)] == list(values)
-    assert [text.get_text() for text in loss.get_legend().get_texts()] == ["resnet14, lm", "resnet14, euler"]
-    np.testing.assert_allclose(error.lines[0].get_ydata(), values["test error, %"].mean(0))
-    assert len(error.collections) == 1  # of the run with two seeds
-    assert [line.get_color() for line in error.lines] == list(drawing.COLOURS[:2])
+def test_curves_end_with_the_seed_that_is_farthest_behind(runs, tmp_path, capsys):
+    shutil.copytree(runs["lm"], tmp_path / "lm", ignore=shutil.ignore_patterns("checkpoints", "summary.json"))
+    path = tmp_path / "lm" / "seed1" / "metrics.jsonl"
+    path.write_text(path.read_text().splitlines(keepends=True)[0])
+    assert main(["curves", str(tmp_path / "lm")]) == 0
+    error = np.mean([100 - 100 * rows(tmp_path / "lm" / f"seed{n}")[0]["test_accuracy"] for n in (0, 1)])
+    assert capsys.readouterr().out.splitlines()[1].split()[2:5] == ["2", "1", f"{error:.4g}"]
 
 
 def test_runs_called_the_same_are_told_apart_and_none_counts_twice(runs, tmp_path, monkeypatch, capsys):
@@ -60,10 +64,10 @@ def test_a_scheme_of_ones_own(runs, tmp_path, capsys):
 
 
 def test_mistakes(tmp_path, runs, capsys):
-    with pytest.raises(InputError, match="holds no run"):
-        read_curves(tmp_path)
+    assert main(["curves", str(tmp_path)]) == 2
+    assert "holds no run" in capsys.readouterr().err
     (tmp_path / "config.json").write_text((runs["euler"] / "config.json").read_text())
-    with pytest.raises(InputError, match="has no epoch yet"):
-        read_curves(tmp_path)
+    assert main(["curves", str(tmp_path)]) == 2
+    assert "has no epoch yet" in capsys.readouterr().err
     assert main(["curves", str(runs["euler"]), "--out", str(tmp_path / "x.docx")]) == 2
     assert "is no picture" in capsys.readouterr().err

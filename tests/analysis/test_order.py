@@ -87,7 +87,7 @@ def test_mean_of_the_initial_coefficients():
         ["lm", "lm(-0.3, -0.3)", "lm(0.2, 0.2, per_channel=True)", "learned-multistep(2)"]
     )
     assert (lm.label, lm.coef.item(), lm.coef.dtype) == ("lm, k = -0.05", -0.05, np.float64)
-    assert at.coef == -0.3  # not its neighbour in float32
+    assert at.coef == -0.3  # not its neighbor in float32
     assert (channel.label, channel.coef.shape) == ("lm_per_channel, k = 0.2", (1,))
     assert several.label == "learned_multistep(2)"
     np.testing.assert_array_equal(several.coef, [[1, 0], [1, 0]])

@@ -113,7 +113,7 @@ def test_mistakes(runs, tmp_path, capsys):
     for option in ("--radii", "--sigmas"):
         for value in ("0", "-1", "nan", "inf", "256"):
             assert main(["robustness", run, option, "4", value]) == 2
-            assert capsys.readouterr().err == f"error: {option} {value}: give grey levels, above 0 and up to 255\n"
+            assert capsys.readouterr().err == f"error: {option} {value}: give gray levels, above 0 and up to 255\n"
     assert main(["robustness", run, "--out", str(tmp_path / "f.txt")]) == 2
     assert "f.txt" in capsys.readouterr().err
     for option, value in (("--at", "newest"), ("--images", "0")):

@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from lmjax import InputError
-from lmjax.analysis.runs import groups_of
+from lmjax.results.runs import groups_of
 from tests.analysis import main
 from tests.analysis.handmade import OWN_SCHEME, own_run, rewritten
 
@@ -24,7 +24,7 @@ def test_no_run_counts_twice(tmp_path, monkeypatch):
     assert groups_of([first / "seed1", first / "seed0"]) == [
         (first / "seed1", [first / "seed1"]), (first / "seed0", [first / "seed0"]),
     ]  # fmt: skip
-    with pytest.raises(InputError, match="missing holds no run"):
+    with pytest.raises(InputError, match="missing: there is no such folder"):
         groups_of([one, tmp_path / "missing"])
 
 

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from lmjax import InputError, networks
-from lmjax.analysis import trajectory, trajectory_figures
+from lmjax.analysis import network_figures, trajectory
 from lmjax.analysis.walk import walk
 from lmjax.training import open_run
 from tests.analysis import main
@@ -157,7 +157,7 @@ def random_walk(depths):
 
 def test_picture_of_networks_of_one_depth_numbers_their_steps():
     groups = {name: [random_walk((3, 2))] for name in ("lm", "euler")}
-    distance, _, norm, tortuosity = trajectory_figures.measures(groups).axes
+    distance, _, norm, tortuosity = network_figures.trajectories(groups).axes
     assert distance.get_xlabel() == "step"
     assert [text.get_text() for text in distance.get_xticklabels()] == ["1", "2", "3", "4", "5"]
     (first, *_) = lines(distance, "o")
@@ -170,7 +170,7 @@ def test_picture_of_networks_of_one_depth_numbers_their_steps():
 def test_picture_of_networks_of_different_depths():
     groups = {"short": [random_walk((2, 2, 2))], "long": [random_walk((3, 6, 3, 2))]}
     for order in (["short", "long"], ["long", "short"]):
-        figure = trajectory_figures.measures({name: groups[name] for name in order})
+        figure = network_figures.trajectories({name: groups[name] for name in order})
         distance, turn, norm, tortuosity = figure.axes
         assert [text.get_text() for text in distance.get_xticklabels()] == ["0", "½", "1"] * 4
         starts, ends = distance.get_xticks()[::3], distance.get_xticks()[2::3]

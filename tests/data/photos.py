@@ -5,7 +5,7 @@ from PIL import Image
 
 
 def photograph(width, height, seed=0):
-    """Smooth colours with edges and some noise: something that JPEG and resampling have to work on."""
+    """Smooth colors with edges and some noise: something that JPEG and resampling have to work on."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[:height, :width]
     waves = [127 + 80 * np.sin(x / rng.uniform(8, 30) + y / rng.uniform(8, 30)) for _ in range(3)]

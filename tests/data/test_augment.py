@@ -10,7 +10,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from scipy import stats
 
 from lmjax import InputError
-from lmjax.data import Geometry, Pipeline, Pixels, augmentations, epoch_order, normalise, trivial
+from lmjax.data import Geometry, Pipeline, Pixels, augmentations, epoch_order, normalize, trivial
 from lmjax.data.trivial import _SPACES, OPERATIONS, Space, operate
 
 pytestmark = pytest.mark.versions
@@ -320,7 +320,7 @@ def test_order_is_a_permutation_a_function_of_key_and_epoch():
     assert len(set(map(frozenset, left_out))) > 1
 
 
-def test_normalise():
-    out = normalise(jnp.asarray(IMAGES), jnp.float32([10, 20, 30]), jnp.float32([1, 2, 4]))
+def test_normalize():
+    out = normalize(jnp.asarray(IMAGES), jnp.float32([10, 20, 30]), jnp.float32([1, 2, 4]))
     np.testing.assert_allclose(out, (IMAGES.astype(float) - [10, 20, 30]) / [1, 2, 4], rtol=1e-6)
-    assert normalise(jnp.asarray(IMAGES), jnp.zeros(3), jnp.ones(3), jnp.bfloat16).dtype == jnp.bfloat16
+    assert normalize(jnp.asarray(IMAGES), jnp.zeros(3), jnp.ones(3), jnp.bfloat16).dtype == jnp.bfloat16

@@ -23,8 +23,8 @@ def triangle(length, start, stop, size):
     """[size, length]: how the pixels between start and stop are averaged, antialiased and bilinear (a triangle)."""
     scale = (stop - start) / size
     width = max(scale, 1)
-    centres = start + (np.arange(size) + 0.5) * scale
-    weights = np.maximum(0, 1 - np.abs((np.arange(length) + 0.5)[None] - centres[:, None]) / width)
+    centers = start + (np.arange(size) + 0.5) * scale
+    weights = np.maximum(0, 1 - np.abs((np.arange(length) + 0.5)[None] - centers[:, None]) / width)
     return weights / weights.sum(1, keepdims=True)
 
 
@@ -59,7 +59,7 @@ def test_the_middle_is_scaled_and_then_cut_out(size):
     width, height = 64 * size[0] // side, 64 * size[1] // side
     whole = scaled(PillowImage(data).whole(), (width, height))
     left, top = round((width - 56) / 2), round((height - 56) / 2)
-    assert np.abs(PillowImage(data).centre(56, 64) - whole[top : top + 56, left : left + 56]).max() <= 1
+    assert np.abs(PillowImage(data).center(56, 64) - whole[top : top + 56, left : left + 56]).max() <= 1
 
 
 @pytest.mark.parametrize(("size", "out"), [((500, 375), 128), ((1800, 1300), 224), ((120, 90), 64)])
@@ -107,10 +107,10 @@ def test_every_kind_of_image_becomes_rgb(decoder):
         assert crop.dtype == np.uint8
         assert crop.flags.c_contiguous
         assert PillowImage(data).whole().shape == (50, 60, 3)
-        assert PillowImage(data).centre(28, 32).shape == (28, 28, 3)
+        assert PillowImage(data).center(28, 32).shape == (28, 28, 3)
 
 
-def test_cmyk_keeps_its_colours(decoder):
+def test_cmyk_keeps_its_colors(decoder):
     red = Image.new("RGB", (32, 32), (250, 20, 20))
     for data in (encode(red), encode(red.convert("CMYK"))):
         assert np.abs(decoder(data).crop(Box(0, 0, 32, 32), 32).astype(int) - [250, 20, 20]).max() < 12

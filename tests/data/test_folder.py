@@ -12,17 +12,17 @@ from lmjax.data import load
 pytestmark = pytest.mark.versions
 
 
-def paint(path, colour, size=(8, 8), mode="RGB", **options):
+def paint(path, color, size=(8, 8), mode="RGB", **options):
     path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new(mode, size, colour).save(path, **options)
+    Image.new(mode, size, color).save(path, **options)
 
 
 @pytest.fixture
 def folder(tmp_path):
     for split in ("train", "test"):
-        for name, colour in (("red", (250, 10, 10)), ("blue", (10, 10, 250))):
+        for name, color in (("red", (250, 10, 10)), ("blue", (10, 10, 250))):
             for i in range(3):
-                paint(tmp_path / split / name / f"{i}.png", colour)
+                paint(tmp_path / split / name / f"{i}.png", color)
     return tmp_path
 
 
@@ -95,7 +95,7 @@ def test_formats_that_pillow_decodes_by_itself_count(folder):
 
 
 def test_every_kind_of_image_becomes_rgb(folder):
-    paint(folder / "train" / "red" / "grey.JPG", 128, mode="L")
+    paint(folder / "train" / "red" / "gray.JPG", 128, mode="L")
     paint(folder / "train" / "red" / "cmyk.jpeg", (0, 255, 255, 0), mode="CMYK")
     paint(folder / "train" / "red" / "palette.png", 0, mode="P")
     paint(folder / "train" / "red" / "alpha.png", (1, 2, 3, 4), mode="RGBA")
@@ -103,9 +103,9 @@ def test_every_kind_of_image_becomes_rgb(folder):
     images = load("folder", directory=folder).train.images
     assert images.shape == (11, 8, 8, 3)
     assert images[-1, 0, 0].tolist() == [0, 0, 0]
-    by_name = dict(zip(["0", "1", "2", "alpha", "cmyk", "grey", "misnamed", "palette"], images[3:], strict=True))
+    by_name = dict(zip(["0", "1", "2", "alpha", "cmyk", "gray", "misnamed", "palette"], images[3:], strict=True))
     assert by_name["misnamed"][0, 0].tolist() == [9, 8, 7]
-    assert by_name["grey"][0, 0].tolist() == [128, 128, 128]
+    assert by_name["gray"][0, 0].tolist() == [128, 128, 128]
 
 
 def test_size_scales_the_shorter_side_and_cuts_the_middle(folder):

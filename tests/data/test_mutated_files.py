@@ -40,7 +40,7 @@ SEVERAL = {"save_all": True, "append_images": [PICTURE.rotate(180)]}
 FILES = {
     "JPEG": encode("JPEG"),
     "progressive JPEG": encode("JPEG", progressive=True),
-    "grey JPEG": encode("JPEG", "L"),
+    "gray JPEG": encode("JPEG", "L"),
     "CMYK JPEG": encode("JPEG", "CMYK"),
     "PNG": encode("PNG"),
     "PNG with a palette": encode("PNG", "P"),

@@ -81,7 +81,7 @@ def resized(folder, text):
         (lambda f: (f / "train" / "n3").mkdir(), "train/n3: holds no images"),
         (
             deeper,
-            "train/n1: holds no images (.png, .jpg, .jpeg), but {folder}/train/n1/images does: move them one folder",
+            ".tga), but {folder}/train/n1/images does: move them one folder",
         ),
         (lambda f: (f / "val" / "n2").rename(f / "val" / ".n2"), "val/n2: this class is missing here"),
         (lambda f: resized(f, "{}"), "resized.json: is not what lmjax prepare resize writes"),

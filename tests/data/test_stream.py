@@ -117,7 +117,7 @@ def test_an_evaluation_shows_every_image_once_in_order(files):
     np.testing.assert_array_equal(labels[:53], files.labels)
     assert (labels[53:] == -1).all()
     assert (batches[5]["image"][3:] == 0).all()
-    np.testing.assert_array_equal(batches[0]["image"][2], PillowImage(files[2][0]).centre(24, 27))
+    np.testing.assert_array_equal(batches[0]["image"][2], PillowImage(files[2][0]).center(24, 27))
     assert equal(stream[6], batches[0])
 
 

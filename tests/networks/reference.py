@@ -18,7 +18,7 @@ def conv(x, kernel, stride=1):
 
 
 def bn_relu(x, norm, mean, var):
-    """Normalised by the batch if mean is None, else by the running statistics."""
+    """Normalized by the batch if mean is None, else by the running statistics."""
     if mean is None:
         mean, var = x.mean((0, 1, 2)), x.var((0, 1, 2))
     x = (x - mean) / np.sqrt(var + 1e-5)
@@ -26,7 +26,7 @@ def bn_relu(x, norm, mean, var):
 
 
 class Reference:
-    """logits = Reference(params, statistics)(images); statistics None normalises by the batch."""
+    """logits = Reference(params, statistics)(images); statistics None normalizes by the batch."""
 
     def __init__(self, params, statistics):
         self.params, self.statistics = params, statistics

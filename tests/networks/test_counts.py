@@ -22,7 +22,7 @@ def count(name, stepper, **options):
         ("resnet44", 661_242, 661_260),
         ("resnet56", 855_674, 855_698),
         ("resnet110", 1_730_618, 1_730_669),
-        # The published code's 1,703,760 less its unused parameters: 32 of the stem's batch normalisation and 3 k.
+        # The published code's 1,703,760 less its unused parameters: 32 of the stem's batch normalization and 3 k.
         ("resnet164", 1_703_674, 1_703_725),
     ],
 )
@@ -43,7 +43,7 @@ def test_very_deep_networks_are_cheap_to_describe():
 
 def test_projected_history_costs_a_second_set_of_projections():
     plain, projected = (count("resnet20", steppers.lm(), boundary=b) for b in ("plain", "step"))
-    projections = (16 * 32 + 2 * 16) + (32 * 64 + 2 * 32)  # conv1x1 and batch normalisation, at two boundaries
+    projections = (16 * 32 + 2 * 16) + (32 * 64 + 2 * 32)  # conv1x1 and batch normalization, at two boundaries
     assert projected - plain == projections + 2  # and the two boundary steps have a k each
 
 

@@ -25,7 +25,7 @@ def count(name, stepper=None, **options):
 @pytest.mark.parametrize(
     ("name", "options", "parameters"),
     [
-        # Post-activated, the networks of torchvision; pre-activated they have other batch normalisations.
+        # Post-activated, the networks of torchvision; pre-activated they have other batch normalizations.
         ("resnet18", {"placement": "post", "classes": 1000}, 11_689_512),
         ("resnet34", {"placement": "post", "classes": 1000}, 21_797_672),
         ("resnet50", {"placement": "post", "classes": 1000}, 25_557_032),
@@ -56,7 +56,7 @@ def test_sharing_saves_what_it_says():
     own, convolutions, everything = (count("resnet20", "poly(2)", sharing=s) for s in ("none", "convolutions", "all"))
     euler = count("resnet20", "euler")
     assert everything == euler
-    # Batch normalisation, two scales and two biases, of a second evaluation in two blocks of each stage.
+    # Batch normalization, two scales and two biases, of a second evaluation in two blocks of each stage.
     assert convolutions - euler == sum(2 * 4 * c for c in (16, 32, 64))
     assert own - euler == sum(2 * (2 * 9 * c * c + 4 * c) for c in (16, 32, 64))
 
@@ -163,7 +163,7 @@ def test_revnet_is_coupled_across_the_boundary():
 
 
 def test_symmetric_branch_is_a_gradient():
-    """With the normalisation fixed, its Jacobian is symmetric: that of -grad of sum(relu(..)^2) / 2, and so on."""
+    """With the normalization fixed, its Jacobian is symmetric: that of -grad of sum(relu(..)^2) / 2, and so on."""
     branch = Symmetric(2, 2, rngs=nnx.Rngs(0))
     branch.act.norm.scale[...] = jnp.ones(2)
     branch.eval()

@@ -1,6 +1,6 @@
 """Gradients of every family of networks: in float64 against finite differences, in float32 against float64.
 
-The networks train: batch normalisation takes its statistics from the batch, and what is random is drawn from one key.
+The networks train: batch normalization takes its statistics from the batch, and what is random is drawn from one key.
 """
 
 import dataclasses
@@ -16,6 +16,7 @@ from flax import nnx
 from lmjax import networks, steppers
 from lmjax.networks import FractalNet, Network, Options, PoolAndPad, Symmetric, bottleneck, group_batch_norm
 from lmjax.networks.normalization import gelu, silu
+from tests.parameters import few
 from tests.steppers.schemes import WRAPPERS
 
 IMAGES = np.random.default_rng(0).normal(size=(6, 8, 8, 3))
@@ -89,6 +90,9 @@ MORE_FAMILIES = {scheme: chain(scheme) for scheme in MORE_SCHEMES} | {
 }
 
 
+DEFAULT = ("lm", "rebuilt, random", "groups of images", "RevNet", "FractalNet")
+
+
 def test_no_scheme_is_left_out():
     words = set(re.findall(r"[a-z]\w+", " ".join(SCHEMES + MORE_SCHEMES)))
     assert words >= {*steppers.names(), *WRAPPERS}
@@ -135,7 +139,7 @@ def assert_close(found, expected):
         assert np.linalg.norm(flat(a) - flat(b)) <= 1e-5 * np.linalg.norm(flat(b))  # 0 where there are no statistics
 
 
-@pytest.mark.parametrize("family", [*FAMILIES, *(pytest.param(name, marks=pytest.mark.slow) for name in MORE_FAMILIES)])
+@pytest.mark.parametrize("family", few([*FAMILIES, *MORE_FAMILIES], DEFAULT))
 def test_gradients_against_finite_differences_and_float32_against_float64(family, x64):
     (_, _, single), (f, (params, statistics), double) = in_both_precisions((FAMILIES | MORE_FAMILIES)[family])
     assert_close(single, double)

@@ -19,7 +19,7 @@ PLAIN = {"dropout": (0.0, 0.0), "drop_path": 0.0, "global_paths": 0.0}
 
 
 def small(columns=3, **options):
-    """Two blocks; running statistics that no initialiser makes, so that nothing hides behind a 0 or a 1."""
+    """Two blocks; running statistics that no initializer makes, so that nothing hides behind a 0 or a 1."""
     model = FractalNet(columns, **({"channels": (4, 6), "dropout": (0.0, 0.2)} | options), rngs=nnx.Rngs(0))
     nnx.update(model, scrambled(nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)), 7))
     return model

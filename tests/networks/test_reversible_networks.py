@@ -9,6 +9,7 @@ from flax import nnx
 
 from lmjax import InputError, networks, steppers
 from lmjax.networks import Network, Options
+from tests.parameters import slow
 
 
 def parts(model):
@@ -85,7 +86,7 @@ def test_gradients_at_depth_110():
 def test_gradients_in_bfloat16():
     """The drift of rebuilding in bfloat16, small because the features between the branches are float32.
 
-    Measured for freshly drawn weights and these images, relative to the gradient of the whole, with two optimisation
+    Measured for freshly drawn weights and these images, relative to the gradient of the whole, with two optimization
     levels of the compiler: rebuilding differs from storing by 1e-7 and 0.05 in RevNet-38, by 0.18 and 0.25 in
     RevNet-110 (were the features bfloat16, too, by 0.11 and 0.5). Computing in bfloat16 differs from computing in
     float32 by 0.42 and 0.89: a rounding that goes the other way is amplified by the network like everything else.
@@ -101,19 +102,15 @@ def test_gradients_in_bfloat16():
     assert relative(found, same) < 0.1
 
 
-def slow(*values):
-    return pytest.param(*values, marks=pytest.mark.slow)
-
-
 @pytest.mark.versions
 @pytest.mark.parametrize(
     ("stepper", "options"),
     [
-        slow("momentum", {}),
+        ("momentum", {}),
         slow("leapfrog", {"boundary": "step"}),
         slow("verlet", {"branch": "symmetric"}),
         slow("hamiltonian", {"branch": "symmetric"}),
-        ("reversible", {"sharing": "all"}),
+        slow("reversible", {"sharing": "all"}),
         slow("stochastic_depth(noise(leapfrog, 0.01), 0.5)", {"boundary": "step"}),
         slow("shake_shake(reversible)", {"sharing": "convolutions"}),
     ],

@@ -12,6 +12,7 @@ from scipy.linalg import expm
 from lmjax import InputError, networks
 from lmjax.config import ModelConfig
 from lmjax.networks.vit import SPLITTINGS, split
+from tests.parameters import few
 
 IMAGES = jax.random.normal(jax.random.key(1), (2, 8, 8, 3))
 
@@ -65,7 +66,7 @@ def test_a_block_written_out(splitting):
 
 
 @pytest.mark.versions
-@pytest.mark.parametrize("splitting", SPLITTINGS)
+@pytest.mark.parametrize("splitting", few(SPLITTINGS, ["strang"]))
 def test_every_parameter_takes_part(splitting):
     model = create(splitting, stepper="lm")
     graph, params = nnx.split(model)

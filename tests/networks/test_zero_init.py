@@ -13,6 +13,7 @@ from flax import nnx
 
 from lmjax import InputError, networks, steppers
 from lmjax.config import ModelConfig
+from tests.parameters import few
 
 # Of each kind a network, and which parameter of its branches is zero.
 KINDS = {
@@ -26,6 +27,7 @@ KINDS = {
         "conv2.kernel",
     ),
 }
+DEFAULT = ("basic", "post")
 IMAGES = jax.random.normal(jax.random.key(1), (6, 16, 16, 3))
 
 
@@ -54,7 +56,7 @@ def zeroed(kind, params):
 
 
 @pytest.mark.versions
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", few(KINDS, DEFAULT))
 def test_it_zeroes_the_last_layer_of_every_branch_and_nothing_else(kind):
     params, without = (layers(parts(create(kind, zero))[1]) for zero in (True, False))
     assert params.keys() == without.keys()
@@ -84,7 +86,7 @@ def shortcuts_alone(model, images):
 
 
 @pytest.mark.parametrize("training", [True, False])
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", few(KINDS, DEFAULT))
 def test_the_network_starts_as_its_shortcuts(kind, training):
     for zero_init in (True, False):
         graph, params, statistics = parts(create(kind, zero_init))
@@ -103,9 +105,7 @@ def test_the_network_starts_as_its_shortcuts(kind, training):
             assert jnp.abs(found - expected).max() > 0.01
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=pytest.mark.slow if kind in ("bottleneck", "coupled") else ()) for kind in KINDS]
-)
+@pytest.mark.parametrize("kind", few(KINDS, DEFAULT))
 def test_everything_learns(kind):
     """The gradient reaches what is zero at the first step, and everything at the second."""
     graph, params, statistics = parts(create(kind))

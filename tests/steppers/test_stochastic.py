@@ -601,3 +601,13 @@ def test_info_of_a_step():
     drawn = {tuple(np.asarray(jax.random.key_data(key)).tolist()) for key in (KEY, own, rest.key)}
     assert len(drawn) == 3
     assert StepInfo(None, 2, 5).split() == (None, StepInfo(None, 2, 5))
+
+
+@pytest.mark.usefixtures("x64")
+@pytest.mark.parametrize("index", [2, jnp.int32(2)], ids=["first of a stage", "in a loop"])
+def test_stochastic_depth_divides_in_the_precision_of_the_state(index):
+    stepper = steppers.stochastic_depth(steppers.euler(), 0.7)
+    step = jax.vmap(lambda key: stepper.step((jnp.ones_like,), jnp.zeros(()), (), None, StepInfo(key, index, 4))[0])
+    kept = step(jax.random.split(jax.random.key(0), 50)).max()
+    assert kept.dtype == jnp.float64
+    np.testing.assert_allclose(kept, 1 / (1 - 2 / 3 * (1 - 0.7)), rtol=1e-12)

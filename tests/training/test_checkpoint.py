@@ -39,7 +39,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path, config, digits):
 
 @pytest.mark.parametrize("split", [False, True], ids=["whole", "divided"])
 def test_restores_onto_other_devices(tmp_path, config, digits, split, monkeypatch):
-    """From one to eight, on which the parameters and the optimiser may be divided, too; and back."""
+    """From one to eight, on which the parameters and the optimizer may be divided, too; and back."""
     monkeypatch.setattr("lmjax.devices._SMALL", 64)
     divided = dataclasses.replace(config, train=dataclasses.replace(config.train, shard_parameters=split))
     one, eight = create_trainer(config, digits, ONE), create_trainer(divided, digits, data_mesh())
@@ -61,7 +61,7 @@ def test_restores_onto_other_devices(tmp_path, config, digits, split, monkeypatc
     chex.assert_trees_all_equal(jax.device_get(eight.state), jax.device_get(one.state))
 
 
-def test_network_only_does_not_need_the_optimiser(tmp_path, config, digits):
+def test_network_only_does_not_need_the_optimizer(tmp_path, config, digits):
     trained = create_trainer(config, digits, ONE)
     train_epoch(trained)
     with Checkpoints(tmp_path) as checkpoints:

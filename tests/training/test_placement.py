@@ -83,9 +83,9 @@ def test_groups_within_a_device_wait_for_no_other(config, digits):
             for g in (None, 40)
         )
         depth[n] = batch, group
-    normalisations = 2 * 3  # of one more block in each of three stages
-    assert depth[20][0] - depth[14][0] >= 2 * normalisations, "forward and backward"
-    assert depth[20][0] - depth[20][1] >= 2 * normalisations
+    normalizations = 2 * 3  # of one more block in each of three stages
+    assert depth[20][0] - depth[14][0] >= 2 * normalizations, "forward and backward"
+    assert depth[20][0] - depth[20][1] >= 2 * normalizations
 
 
 def test_a_group_must_divide_the_batch(config):

@@ -48,6 +48,12 @@ def test_logits_are_differentiable_in_the_pixels(runs):
         assert np.abs(gradient).max() > 0
 
 
+def test_pictures_of_a_run(runs):
+    pytest.importorskip("matplotlib")
+    found = {folder: {path.name for path in runs[folder].rglob("*.png")} for folder in ("lm", "euler")}
+    assert found == {"lm": {"learning_curves.png", "coefficients.png"}, "euler": {"learning_curves.png"}}
+
+
 def test_what_cannot_be_opened(runs, tmp_path):
     with pytest.raises(InputError, match="holds no run"), open_run(tmp_path):
         pass

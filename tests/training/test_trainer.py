@@ -12,7 +12,7 @@ from flax import nnx
 
 from lmjax import InputError, networks
 from lmjax.config import OptimizerConfig
-from lmjax.data import Split, normalise
+from lmjax.data import Split, normalize
 from lmjax.training import Checkpoints, NonFiniteLoss, Trainer, data_mesh, evaluate, train_epoch
 from tests.tiny import changed, create_trainer
 
@@ -90,7 +90,7 @@ def test_one_step_against_numpy_sgd(config, digits):
     trainer = Trainer(config, batch, ONE)
     params, statistics = jax.tree.map(jnp.copy, (trainer.state.params, trainer.state.statistics))
     graph = trainer.compiled.programs.graph
-    images = normalise(jnp.asarray(batch.train.images), batch.mean, batch.std)
+    images = normalize(jnp.asarray(batch.train.images), batch.mean, batch.std)
 
     def loss(params, statistics):
         model = nnx.merge(graph, params, statistics)
@@ -121,7 +121,7 @@ def test_evaluation_counts_every_image_once(config, digits, batch):
     train_epoch(trainer)
     model = trainer.model
     model.eval()
-    logits = model(normalise(jnp.asarray(digits.test.images), digits.mean, digits.std))
+    logits = model(normalize(jnp.asarray(digits.test.images), digits.mean, digits.std))
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, digits.test.labels)
     found = evaluate(trainer)
     assert found["test_accuracy"] == np.mean(np.asarray(logits).argmax(-1) == digits.test.labels)
@@ -229,7 +229,7 @@ def test_label_smoothing_is_the_cross_entropy_of_softened_targets(config, digits
     config = changed(config, train={"batch_size": 320})
     plain, smooth = (create_trainer(changed(config, train={"label_smoothing": e}), digits, ONE) for e in (0.0, 0.1))
     model = smooth.model
-    logits = model(normalise(_first_batch(smooth)[0], digits.mean, digits.std))
+    logits = model(normalize(_first_batch(smooth)[0], digits.mean, digits.std))
     log_p = np.asarray(jax.nn.log_softmax(logits), np.float64)
     targets = np.asarray(digits.train.labels)[_first_order(smooth)]
     expected = -(0.9 * log_p[np.arange(320), targets] + 0.1 * log_p.mean(-1)).mean()
@@ -246,7 +246,7 @@ def test_loss_of_a_mixture_and_the_accuracy_by_its_larger_share(config, digits, 
     other = np.roll(own, 1)
     (share,) = {targets[i, own[i]].item() for i in np.flatnonzero(own != other)}
     assert 0.02 < share < 0.98
-    logits = trainer.model(normalise(images, digits.mean, digits.std))
+    logits = trainer.model(normalize(images, digits.mean, digits.std))
     log_p = np.asarray(jax.nn.log_softmax(logits), np.float64)
     mixed = share * log_p[np.arange(320), own] + (1 - share) * log_p[np.arange(320), other]
     metrics = train_epoch(trainer)

@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent.parent
 
 WORKER = """
 import json, os, sys
-# Without LLVM's optimisation, which takes longer than the steps.
+# Without LLVM's optimization, which takes longer than the steps.
 os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
 import jax
 jax.distributed.initialize(sys.argv[1], num_processes=2, process_id=int(sys.argv[2]))

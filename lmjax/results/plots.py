@@ -1,0 +1,389 @@
+"""Pictures of runs, on matplotlib, in one style: learning curves, coefficients, error against parameters.
+
+Most draw on axes of a `figure`, from numbers by name: a pandas table of `results.read`, or a dictionary of lists.
+"""
+
+import io
+import itertools
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmjax import files
+from lmjax.errors import optional_import
+from lmjax.results.coefficients import Coefficients
+
+# The one of Okabe and Ito (2008), which color-blind readers can tell apart, without its yellow, too pale for a line.
+# Its black is nearly black, as a page replaces the black of the text by its own.
+COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#070809")
+MARKERS = "osD^vP*"
+INK, FAINT = "#000000", "#cccccc"  # of the axes, and of what is behind the curves
+MEASURES = {"test error, %": "test_error", "training loss": "train_loss"}
+_DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2))
+_LOGARITHMIC_FROM = 4  # where the greatest value is so many times the smallest, a linear axis hides the end
+
+
+def figure(width: float, height: float, *, purpose: str = "drawing") -> Any:
+    """An empty figure, in inches. It needs no display, and leaves pyplot's global state alone.
+
+    Raises:
+        InputError: if matplotlib is not installed, which the purpose is said to need.
+    """
+    module = optional_import("matplotlib.figure", package="matplotlib", purpose=purpose)
+    return module.Figure(figsize=(width, height), layout="constrained")
+
+
+def save(figure: Any, path: Path) -> None:
+    """Write a picture in the format of its ending; a link of its name is replaced, not followed."""
+    content = io.BytesIO()
+    figure.savefig(content, format=path.suffix[1:], dpi=150)
+    files.write(path, content.getvalue())
+
+
+def inline(figure: Any, key: str, label: str) -> Any:
+    """A figure as an SVG element that takes its colors and its font from the page, as HTML.
+
+    Args:
+        figure: a matplotlib figure.
+        key: unlike that of any other figure of the page, so that the ids are, too.
+        label: the words for those who cannot see it.
+    """
+    matplotlib = optional_import("matplotlib", package="matplotlib", purpose="a report")
+    markup = optional_import("markupsafe", package="jinja2", purpose="a report")
+    content = io.StringIO()
+    figure.patch.set_visible(False)
+    for axes in figure.axes:
+        axes.patch.set_visible(False)
+    # Letters stay letters, and the same figure is the same text.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "lmjax"}):
+        figure.savefig(content, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
+    text = content.getvalue()
+    view = re.search(r'viewBox="([\d. ]+)"', text)[1]
+    body = text[text.index(">", text.index("<svg")) + 1 : text.rindex("</svg>")]
+    body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", body, flags=re.DOTALL)
+    body = re.sub(r'\bid="|href="#|url\(#', lambda found: f"{found[0]}{key}-", body)
+    body = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), body)
+    for color, variable in {INK: "currentColor", FAINT: "var(--faint)"}.items():
+        body = body.replace(color, variable)
+    for i, color in enumerate(COLORS):
+        body = body.replace(color, f"var(--series-{i})")
+    head = markup.Markup('<svg class="plot" viewBox="{}" role="img" aria-label="{}">').format(view, label)
+    return head + markup.Markup(re.sub(r"\s*\n\s*", "\n", body) + "</svg>")
+
+
+def open_frame(axes: Any) -> None:
+    """Leave only the two sides of the frame that carry numbers."""
+    axes.spines[["top", "right"]].set_visible(False)
+
+
+def look(i: int, dash: int | None = None) -> dict[str, Any]:
+    """The color and the dash of line number i, for matplotlib; a dash of its own where one is given."""
+    dashes = _DASHES[(i // len(COLORS) if dash is None else dash) % len(_DASHES)]
+    return {"color": COLORS[i % len(COLORS)], "linestyle": (0, dashes) if dashes else "-"}
+
+
+def looks(kinds: Sequence[Any], groups: Sequence[Any] | None = None) -> list[dict[str, Any]]:
+    """The looks of lines: a color for each kind and a dash for each group where there are few, else both in turn."""
+    colors, dashes = list(dict.fromkeys(kinds)), list(dict.fromkeys(groups or ()))
+    if groups and 1 < len(colors) <= len(COLORS) and len(dashes) <= len(_DASHES):
+        return [look(colors.index(kind), dashes.index(group)) for kind, group in zip(kinds, groups, strict=True)]
+    return [look(i) for i in range(len(kinds))]
+
+
+def mean_and_range(axes: Any, x: Any, mean: Any, low: Any, high: Any, **style: Any) -> None:
+    """A line with the band around it; a bar where the line is a point."""
+    style = {"linewidth": 1.3} | style
+    axes.plot(x, mean, **style)
+    if np.array_equal(low, high):
+        return
+    if len(x) == 1:
+        axes.vlines(x, low, high, color=style["color"], alpha=0.15, linewidth=8)
+    else:
+        axes.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
+
+
+def mean_and_std(axes: Any, x: Sequence[float], seeds: Sequence[Sequence[float]], **style: Any) -> None:
+    """A line through the means over the seeds, with bars of their standard deviation, of values [seeds, x]."""
+    values = np.asarray(seeds, float)
+    values[~np.isfinite(values)] = np.nan
+    std = np.std(values, axis=0, ddof=1) if len(values) > 1 else None
+    axes.errorbar(x, values.mean(0), std, capsize=3, **style)
+
+
+def learning_curves(
+    axes: Any, runs: Mapping[str, Any], column: str, label: str, styles: Sequence[dict[str, Any]] | None = None
+) -> None:
+    """A measure against the epoch: a line for each name, the mean over its seeds that have come so far, and the range.
+
+    Args:
+        axes: to draw on.
+        runs: by name, a table with the columns "epoch" and `column`: a row for each seed and epoch.
+        column: of the measure.
+        label: of its axis.
+        styles: see `looks`.
+    """
+    found = []
+    for (name, table), style in zip(runs.items(), styles or looks(list(runs)), strict=True):
+        every = np.asarray(table[column], float)
+        epochs, which = np.unique(np.asarray(table["epoch"]), return_inverse=True)
+        values = [every[which == i] for i in range(len(epochs))]
+        mean, low, high = ([f(each) for each in values] for f in (np.mean, np.min, np.max))
+        marker = "o" if len(epochs) < 3 else None
+        mean_and_range(axes, epochs, mean, low, high, label=name, marker=marker, markersize=3, **style)
+        found.append(every[np.isfinite(every)])
+    values = np.concatenate([*found, []])
+    if values.size and values.min() > 0 and values.max() > _LOGARITHMIC_FROM * values.min():
+        axes.set_yscale("log")
+        plain_logarithmic(axes.yaxis)
+    axes.set(xlabel="epoch", ylabel=label)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    axes.grid(color=FAINT, linewidth=0.6)
+    open_frame(axes)
+
+
+def run_curves(rows: Sequence[Mapping[str, Any]], title: str) -> Any:
+    """Loss and error of a run by epoch, training and test, and the drops of the learning rate, from its metrics."""
+    drawn = figure(9, 3.6, purpose="drawing learning curves")
+    epochs = [row["epoch"] for row in rows]
+    changes = [(a["epoch"], b["learning_rate"] - a["learning_rate"]) for a, b in itertools.pairwise(rows)]
+    steady = any(change == 0 for _, change in changes)  # a cosine has no drops to mark
+    panels = drawn.subplots(1, 2)
+    for axes, label in zip(panels, ("loss", "error, %"), strict=True):
+        of = (lambda row, split: row[f"{split}_loss"]) if label == "loss" else _error
+        lines = {split: {"epoch": epochs, label: [of(row, split) for row in rows]} for split in ("train", "test")}
+        learning_curves(axes, lines, label, label)
+        for epoch, change in changes:
+            if steady and change < 0:
+                axes.axvline(epoch, color=FAINT, linewidth=0.8, zorder=0)
+    last = _error(rows[-1], "test")
+    place = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "color": COLORS[1]}
+    panels[1].annotate(f"{last:.2f}%", (epochs[-1], last), **place)
+    panels[1].legend(frameon=False)
+    drawn.suptitle(title)
+    return drawn
+
+
+def run_coefficients(found: Coefficients, title: str) -> Any:
+    """The learned coefficients of a run after its last epoch, against depth."""
+    drawn = figure(7, 3.6, purpose="drawing coefficients")
+    axes = drawn.subplots()
+    weights = {name: {stage: x[-1:] for stage, x in stages.items()} for name, stages in found.weights().items()}
+    coefficients(axes, weights, stable=found.stepper.known.zero_stable)
+    axes.set_title(title, pad=18)
+    return drawn
+
+
+def _error(row: Mapping[str, Any], split: str) -> float:
+    return 100 * (1 - row[f"{split}_accuracy"])
+
+
+def by_depth(axes: Any, stages: Mapping[str, Any], *, label: str | None = None, **style: Any) -> None:
+    """A number a learned step against its place in the network, a line a stage: the mean and the range.
+
+    Args:
+        axes: to draw on.
+        stages: [values, steps] by stage; the values are those of the seeds, say.
+        label: for the legend.
+        style: of the line, as matplotlib takes it.
+    """
+    first = 1
+    for values in map(np.asarray, stages.values()):
+        at = np.arange(first, first + values.shape[1])
+        ends = values.min(0), values.max(0)
+        mean_and_range(axes, at, values.mean(0), *ends, marker="o", markersize=3, label=label, **style)
+        first, label = first + len(at), None
+
+
+def mark_stages(axes: Any, lengths: Mapping[str, int], *, names: bool = True) -> None:
+    """The boundaries of stages with so many learned steps, and their names above."""
+    first = 1
+    for stage, length in lengths.items():
+        axes.axvline(first - 0.5, color=FAINT, linewidth=0.8, zorder=0)
+        if names:
+            axes.annotate(
+                stage, (first - 0.4, 1), xycoords=("data", "axes fraction"), xytext=(0, 3),
+                textcoords="offset points", fontsize=8,
+            )  # fmt: skip
+        first += length
+    axes.set(xlabel="learned step", xlim=(0.5, first - 0.5))
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    open_frame(axes)
+
+
+def coefficients(
+    axes: Any,
+    weights: Mapping[str, Mapping[str, Any]],
+    *,
+    stable: tuple[float, float] | None = None,
+    limits: tuple[float, float] | None = None,
+    color: str = COLORS[0],
+) -> None:
+    """The learned coefficients against depth.
+
+    Args:
+        axes: to draw on.
+        weights: [values, steps] by name and stage, see `results.coefficients`. Too many for a line each are one.
+        stable: where a scheme with one coefficient is zero-stable: the rest is shaded.
+        limits: of the axis.
+        color: of the line, if it is one.
+    """
+    if len(weights) > len(COLORS):
+        stages = list(dict.fromkeys(stage for found in weights.values() for stage in found))
+        every = {stage: [found[stage] for found in weights.values() if stage in found] for stage in stages}
+        weights = {f"{len(weights)} coefficients": {stage: np.concatenate(x) for stage, x in every.items()}}
+    for i, (name, stages) in enumerate(weights.items()):
+        by_depth(axes, stages, label=name, color=color if len(weights) == 1 else COLORS[i])
+    mark_stages(axes, {stage: np.shape(x)[1] for stage, x in next(iter(weights.values())).items()})
+    axes.axhline(0, color=FAINT, linewidth=0.8, zorder=0)
+    axes.set(ylabel=name if len(weights) == 1 else "coefficient", ylim=limits)
+    if len(weights) > 1:
+        handles = axes.get_legend_handles_labels()
+        axes.figure.legend(*handles, frameon=False, fontsize=8, ncols=4, loc="outside lower center")
+    if stable is not None:
+        shade(axes, "not zero-stable", *stable)
+
+
+def shade(axes: Any, text: str, bottom: float, top: float = np.inf) -> None:
+    """Shade what is on the axes below the bottom and above the top, and say what it is."""
+    low, high = axes.get_ylim()
+    for start, end in ((low, min(bottom, high)), (max(top, low), high)):
+        if start < end:
+            axes.axhspan(start, end, color=FAINT, alpha=0.5, zorder=-1, linewidth=0)
+            if end - start > 0.1 * (high - low):  # else it has no room for the text
+                place = {"xycoords": ("axes fraction", "data"), "va": "center", "fontsize": 8}
+                axes.annotate(text, (0.01, (start + end) / 2), **place)
+    axes.set_ylim(low, high)
+
+
+class DepthColors:
+    """The colors of the steps 1 to `count`: dark for early ones, bright for late ones (matplotlib's viridis).
+
+    Raises:
+        InputError: if matplotlib is not installed.
+    """
+
+    def __init__(self, count: int):
+        colors = optional_import("matplotlib.colors", package="matplotlib", purpose="drawing")
+        mappable = optional_import("matplotlib.cm", package="matplotlib", purpose="drawing").ScalarMappable
+        viridis = optional_import("matplotlib", package="matplotlib", purpose="drawing").colormaps["viridis"]
+        darker = colors.ListedColormap(viridis([0.9 * i / max(count - 1, 1) for i in range(count)]))  # no pale yellow
+        edges = [n + 0.5 for n in range(count + 1)]
+        self.count = count
+        self._mappable = mappable(colors.BoundaryNorm(edges, count) if count > 1 else None, darker)
+
+    def __call__(self, step: int) -> Any:
+        """The color of a step, from 1."""
+        return self._mappable.to_rgba(step)
+
+    def bar(self, figure: Any, axes: Any, label: str = "learned step") -> None:
+        """Add the bar beside axes."""
+        ticks = list(range(1, self.count + 1, max(1, -(-self.count // 8))))
+        bar = figure.colorbar(self._mappable, ax=axes, label=label, ticks=ticks, aspect=30)
+        bar.minorticks_off()
+        bar.ax.tick_params(labelsize=8, length=0)
+
+
+def coefficients_by_epoch(figure: Any, axes: Any, epochs: Sequence[int], values: Any, label: str) -> None:
+    """A line a learned step through the epochs, of values [epochs, steps], colored by depth."""
+    colors = DepthColors(values.shape[1])
+    marker = "o" if len(epochs) < 3 else None
+    for n, column in enumerate(values.T, start=1):
+        axes.plot(epochs, column, color=colors(n), linewidth=1.1, marker=marker, markersize=3)
+    axes.axhline(0, color=FAINT, linewidth=0.8, zorder=0)
+    axes.set(xlabel="epoch", ylabel=label)
+    axes.xaxis.get_major_locator().set_params(integer=True)
+    open_frame(axes)
+    colors.bar(figure, axes)
+
+
+def error_by_size(axes: Any, points: Iterable[Any], schemes: Sequence[str] | None = None) -> None:
+    """Test error against parameters, the comparison of Lu et al. (2018): how large a network need be for an error.
+
+    Lines join networks of one scheme and one recipe; bars are one standard deviation to either side; what was published
+    is hollow.
+
+    Args:
+        axes: to draw on.
+        points: with the attributes scheme, network, parameters, error (a `Spread`), published (an error, or None) and
+            recipe, which is the same for what was trained alike.
+        schemes: all that there are, in the order of their colors.
+    """
+    points = list(points)
+    schemes = list(schemes or dict.fromkeys(point.scheme for point in points))
+    curves = _curves(sorted(points, key=lambda point: (schemes.index(point.scheme), point.parameters)))
+    sizes = [point.parameters for point in points]
+    # Networks of different schemes are of nearly one size: side by side, their bars can be told apart.
+    apart = (max(sizes) / min(sizes)) ** min(0.008, 0.04 / len(curves))
+    handles, known = {}, {}
+    for place, curve in enumerate(curves):
+        aside, scheme = apart ** (place - (len(curves) - 1) / 2), curve[0].scheme
+        i = schemes.index(scheme)
+        style = {"color": COLORS[i % len(COLORS)], "marker": MARKERS[i % len(MARKERS)], "markersize": 5}
+        bars = [np.nan if point.error.std is None else point.error.std for point in curve]
+        bars = None if np.isnan(bars).all() else bars
+        line = {"linestyle": "-" if len(curve) > 1 else "none", "linewidth": 1.2, "elinewidth": 1, "capsize": 2.5}
+        x = [aside * point.parameters for point in curve]
+        handles.setdefault(scheme, axes.errorbar(x, [point.error.mean for point in curve], bars, **line, **style))
+        known |= {(scheme, p.network): (aside * p.parameters, p.published, style) for p in curve if p.published}
+    for x, y, style in known.values():
+        axes.plot([x], [y], linestyle="none", markerfacecolor="none", **style)
+    axes.set_xscale("log")
+    axes.margins(x=0.1)
+    plain_logarithmic(axes.xaxis)
+    axes.set(xlabel="parameters", ylabel="test error, %")
+    axes.set_ylim(bottom=min(0, axes.get_ylim()[0]) if axes.get_ylim()[0] < 1 else None)
+    axes.legend(list(handles.values()), list(handles), frameon=False)
+    axes.grid(color=FAINT, linewidth=0.6)
+    open_frame(axes)
+    _name_networks(axes, points)
+
+
+def _curves(points: Iterable[Any]) -> list[list[Any]]:
+    """The points that lines join, by size: of different networks of one scheme, trained alike."""
+    curves: list[list[Any]] = []
+    for point in points:
+        alike = [curve for curve in curves if (curve[0].scheme, curve[0].recipe) == (point.scheme, point.recipe)]
+        home = next((curve for curve in alike if point.network not in {other.network for other in curve}), None)
+        curves.append([point]) if home is None else home.append(point)
+    return curves
+
+
+def _name_networks(axes: Any, points: Iterable[Any]) -> None:
+    """Name the networks along the top."""
+    sizes: dict[str, list[int]] = {}
+    for point in points:
+        sizes.setdefault(point.network, []).append(point.parameters)
+    top = axes.secondary_xaxis("top")
+    means = [sum(found) / len(found) for found in sizes.values()]
+    top.set_xticks(means, list(sizes), rotation=30, ha="left", rotation_mode="anchor", fontsize=8)
+    top.minorticks_off()
+    top.spines["top"].set_visible(False)
+
+
+def plain_logarithmic(axis: Any) -> None:
+    """Numbers as they are, not as powers, on an axis that is logarithmic already."""
+    from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
+
+    low, high = sorted(axis.get_view_interval())
+    marks = [m * 10.0**e for e in range(-12, 13) for m in (1, 2, 3, 5, 7)]
+    shown = [x for x in marks if low <= x <= high]
+    for leading in ("125", "1"):
+        shown = [x for x in shown if len(shown) <= 6 or f"{x:e}"[0] in leading]
+    if len(shown) < 3:  # less than an octave
+        shown = [x for x in MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high) if low <= x <= high]
+    # As many digits as tell them apart.
+    digits = next((n for n in range(3, 9) if len({_short(x, n) for x in shown}) == len(shown)), 9)
+    axis.set_major_locator(FixedLocator(shown))
+    axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(lambda value, _: _short(value, digits))
+
+
+def _short(value: float, digits: int) -> str:
+    """272384 -> "272k", 0.05 -> "0.05"."""
+    for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= unit:
+            return f"{value / unit:.{digits}g}{letter}"
+    return f"{value:.{digits}g}"

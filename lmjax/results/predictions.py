@@ -1,0 +1,111 @@
+"""The test images that a trained network takes for others."""
+
+import os
+from pathlib import Path
+from typing import NamedTuple
+
+import jax
+import numpy as np
+from flax import nnx
+
+from lmjax.config import Config
+from lmjax.data import prepared
+from lmjax.data.cifar import ARCHIVES
+from lmjax.errors import InputError, optional_import
+from lmjax.results.runs import Run
+from lmjax.training import Trained, open_run
+
+
+class Mistake(NamedTuple):
+    """A test image that was taken for another class.
+
+    Attributes:
+        confidence: the probability that the network gives to the class it chose.
+        truth, guess: labels.
+        pixels: uint8 [H, W, C].
+    """
+
+    confidence: float
+    truth: int
+    guess: int
+    pixels: np.ndarray
+
+
+class Predictions(NamedTuple):
+    """The predictions of one checkpoint.
+
+    Attributes:
+        classes: the names of the labels.
+        confusion: int64 [classes, classes]: how many images of the class of the line were taken for that of the column.
+        mistakes: the most confident ones, the most confident first.
+        step: of the checkpoint.
+        total: test images that there are; the confusion may be of a part of them.
+    """
+
+    classes: tuple[str, ...]
+    confusion: np.ndarray
+    mistakes: list[Mistake]
+    step: int
+    total: int
+
+
+def predict(run: Run, *, data_dir: str | None, limit: int, keep: int) -> Predictions:
+    """Evaluate the newest checkpoint of a run, image by image. Nothing is downloaded.
+
+    Args:
+        run: whose.
+        data_dir: where the data is, if not where it was.
+        limit: at most so many test images, drawn at random if there are more.
+        keep: how many mistakes.
+
+    Raises:
+        InputError: if there is no checkpoint that can be read, or the data is not there.
+    """
+    if not (run.record.directory / "checkpoints").is_dir():
+        raise InputError("there is no checkpoint")
+    _require_data(run.config, data_dir)
+    with open_run(run.record.directory, data_dir=data_dir) as trained:
+        return _predict(trained, limit, keep)
+
+
+def _require_data(config: Config, data_dir: str | None) -> None:
+    """Raise InputError where loading the data would have to fetch it first."""
+    name, directory = config.data.name, data_dir or config.data.dir
+    if name not in ARCHIVES:
+        return
+    if directory is None:
+        folder = Path(optional_import("pooch", package="pooch", purpose="finding CIFAR").os_cache("lmjax"))
+    else:
+        folder = Path(os.path.expanduser(directory))
+    if not (folder / ARCHIVES[name].filename).exists() and not (directory and prepared.find(name, folder)):
+        raise InputError(f"the data is not there ({name} is not in {folder}): lmjax report --data-dir says where it is")
+
+
+def _predict(trained: Trained, limit: int, keep: int) -> Predictions:
+    classes, total = trained.dataset.classes, len(trained.dataset.test)
+    graph, state = nnx.split(trained.model())
+
+    @jax.jit
+    def probabilities(state, pixels):
+        return jax.nn.softmax(trained.logits(nnx.merge(graph, state), pixels))
+
+    chosen = np.zeros(total, bool)
+    chosen[np.random.default_rng(0).choice(total, min(limit, total), replace=False)] = True
+    confusion = np.zeros((len(classes), len(classes)), np.int64)
+    mistakes: list[Mistake] = []
+    start, batch = 0, 0
+    for images, labels in trained.test_batches():
+        picked = chosen[start : start + len(labels)]
+        start += len(labels)
+        images, labels = images[picked], labels[picked]
+        batch = max(batch, len(labels))
+        filled = np.zeros((batch, *images.shape[1:]), images.dtype)  # of one size: compiled once
+        filled[: len(images)] = images
+        found = np.asarray(probabilities(state, filled))[: len(images)] if len(images) else np.zeros((0, 1))
+        guesses, sure = found.argmax(-1), found.max(-1)
+        np.add.at(confusion, (labels, guesses), 1)
+        wrong = np.flatnonzero(guesses != labels)
+        wrong = wrong[np.argsort(-sure[wrong], kind="stable")][:keep]
+        mistakes += [Mistake(float(sure[i]), int(labels[i]), int(guesses[i]), images[i]) for i in wrong]
+        mistakes = sorted(mistakes, key=lambda mistake: -mistake.confidence)[:keep]
+    return Predictions(tuple(classes), confusion, mistakes, trained.step, total)

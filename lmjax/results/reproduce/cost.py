@@ -1,0 +1,81 @@
+"""What a table costs: training steps, which are known, and hours of an accelerator, which are estimated."""
+
+import dataclasses
+import functools
+
+from lmjax import networks
+from lmjax.config import Config, ModelConfig
+from lmjax.results.reproduce.tables import Images, Table
+
+
+@dataclasses.dataclass(frozen=True)
+class Accelerator:
+    """What bounds a training step.
+
+    Attributes:
+        name: of one chip.
+        multiplications: multiply-accumulate operations a second, in what it takes for float32 by default.
+        bandwidth: bytes a second that its memory moves.
+        launch: seconds from the start of one kernel to that of the next; 0 where a step is one program.
+    """
+
+    name: str
+    multiplications: float
+    bandwidth: float
+    launch: float
+
+
+ACCELERATORS = (
+    # TensorFloat-32 as NVIDIA states it, a copy as measured, and launches as reported of NVIDIA's GPUs in CUDA graphs.
+    Accelerator("H200", 494e12 / 2, 4.3e12, 2.2e-6),
+    # bfloat16 with float32 sums, and the memory, as Google states them.
+    Accelerator("TPU v5e", 197e12 / 2, 0.82e12, 0.0),
+)
+"""The chips that hours are estimated for."""
+
+# In a residual branch of two convolutions, each between a normalization and the next, with one kernel for all that is
+# done number by number: 14 kernels and 31 passes over a feature map forward and backward, 6 and 12 of them forward.
+_KERNELS, _PASSES = 14 / 2, 31 / 2
+_KERNELS_FORWARD, _PASSES_FORWARD = 6 / 2, 12 / 2
+_REACHED = 0.5  # of what the chip can do, in training steps of convolutional networks that were published: 0.4 to 0.7
+
+
+def steps(config: Config, images: Images) -> int:
+    """How many training steps a run makes."""
+    return config.train.epochs * (images.train // config.train.batch_size)
+
+
+def hours(config: Config, images: Images, accelerator: Accelerator) -> float:
+    """A lower bound to plan by, of how long a run takes on one chip, but for compiling and testing. Never measured.
+
+    The longest of starting all kernels, of moving all feature maps, in float32, and of multiplying, three times what
+    the network takes forward. Where activations are not kept, the branches are evaluated once more on the way back.
+    """
+    count, written, macs = _counted(config.model, images)
+    again = config.model.memory != "stored"
+    kernels = count * (_KERNELS + again * _KERNELS_FORWARD)
+    moved = 4 * config.train.batch_size * written * (_PASSES + again * _PASSES_FORWARD)
+    multiplied = config.train.batch_size * macs * (3 + again)
+    step = max(
+        kernels * accelerator.launch,
+        moved / (_REACHED * accelerator.bandwidth),
+        multiplied / (_REACHED * accelerator.multiplications),
+    )
+    return steps(config, images) * step / 3600
+
+
+@functools.cache  # tables share rows, and each is asked for on several chips
+def _counted(model: ModelConfig, images: Images) -> tuple[int, int, int]:
+    network = model.outline(classes=images.classes, cin=images.shape[-1])
+    return *networks.convolutions(network, images.shape), networks.forward_macs(network, images.shape)
+
+
+def total(table: Table) -> tuple[int, int, list[float]]:
+    """Of all runs that a table asks for: how many, their training steps, and their hours on each of `ACCELERATORS`."""
+    runs = sum(table.seeds.values())
+    made = sum(count * steps(table.rows[row], table.images) for row, count in table.seeds.items())
+    spent = [
+        sum(count * hours(table.rows[row], table.images, one) for row, count in table.seeds.items())
+        for one in ACCELERATORS
+    ]
+    return runs, made, spent

@@ -1,0 +1,158 @@
+"""The finished runs of a table: collected, and copied to be kept."""
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+from lmjax import files
+from lmjax.config import to_dict
+from lmjax.errors import InputError, reason
+from lmjax.results.reproduce.runs import folder_of, place
+from lmjax.results.reproduce.tables import Table
+from lmjax.training import Record
+
+_ABOUT = "about.json"  # beside the rows: what was said of the data
+
+
+def note(out: Path) -> str | None:
+    """The note of a folder of runs on their data; None if there is none.
+
+    Raises:
+        InputError: if that cannot be read.
+    """
+    path = out / _ABOUT
+    try:
+        said = json.loads(path.read_text())["data"]
+        if not isinstance(said, str):
+            raise ValueError("data is no text")
+        return said
+    except FileNotFoundError:
+        return None
+    except NotADirectoryError as error:
+        raise InputError(f"{out}: is a file, or below one: choose another --out") from error
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{path}: says nothing of the data ({error}): delete it, and give --data-note again"
+        ) from error
+
+
+def write_note(out: Path, data: str) -> None:
+    """Write the note of a folder of runs on their data.
+
+    Raises:
+        InputError: if it cannot be written.
+    """
+    try:
+        files.make_folder(out)
+        files.write(out / _ABOUT, json.dumps({"data": data}, indent=2) + "\n")
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise InputError(f"{out}: cannot be written ({reason(error)})") from error
+
+
+def collect(table: Table, out: Path) -> dict[str, dict[int, dict[str, Any]]]:
+    """The summaries of the finished runs of a table, by row and seed.
+
+    Raises:
+        InputError: if a run there is not what the table says, or was trained on other images than the rest.
+    """
+    found: dict[str, dict[int, dict[str, Any]]] = {}
+    images: dict[Path, Any] = {}
+    for row, config in table.rows.items():
+        summaries = {}
+        for folder in (out / folder_of(row)).glob("seed*"):
+            record = Record(folder)
+            if (summary := record.summary()) is None:
+                continue
+            seed, held = _seed(folder), record.config()
+            data = {"dir": held.data.dir}
+            if held.data.name in table.images.stored:
+                data["name"] = held.data.name
+            record.require_same(place(config, row, seed, out, data), ("seed", "data", "model", "optimizer", "train"))
+            _require_complete(summary, record.summary_path)
+            images[folder] = held.data.name, summary.get("data")  # an earlier version has not noted it
+            summaries[seed] = summary
+        found[row] = dict(sorted(summaries.items()))
+    _require_one(images)
+    return found
+
+
+def _seed(folder: Path) -> int:
+    if not re.fullmatch(r"seed(0|[1-9]\d*)", folder.name, re.ASCII):
+        raise InputError(f"{folder}: is not what the folder of a seed is called: move it away")
+    return int(folder.name.removeprefix("seed"))
+
+
+def _require_complete(summary: dict[str, Any], path: Path) -> None:
+    versions = summary.get("versions")
+    kinds = {"device": str, "wall_seconds": float}
+    bad = [key for key, kind in kinds.items() if not isinstance(summary.get(key), kind)]
+    if not isinstance(versions, dict) or not {"jax", "python"} <= versions.keys():
+        bad.append("versions")
+    if bad:
+        raise InputError(f"{path}: has no {' and no '.join(bad)}: move its folder away, and make the run again")
+
+
+def _require_one(images: dict[Path, Any]) -> None:
+    """All were trained on the same images, as far as their summaries say."""
+    (first, (name, about)), *others = images.items() or [(None, (None, None))]
+    for folder, (other_name, other) in others:
+        if other_name != name or (None not in (other, about) and other != about):
+            raise InputError(
+                f"{first} and {folder}: were trained on different images: move the runs away that are not on yours"
+            )
+        about = about or other
+
+
+def errors(summaries: dict[int, dict[str, Any]]) -> dict[int, float]:
+    """Test error in percent, after the last epoch, by seed."""
+    return {seed: 100 * (1 - summary["test_accuracy"]) for seed, summary in summaries.items()}
+
+
+def require_place(out: Path, to: Path) -> None:
+    """Check that runs can be copied to a folder.
+
+    Raises:
+        InputError: if it is that of the runs, or a file.
+    """
+    if to.exists() and not to.is_dir():
+        raise InputError(f"--export {to}: is a file: choose a folder")
+    if out.resolve() in (to.resolve(), *to.resolve().parents):
+        raise InputError(f"--export {to}: holds the runs themselves, or is among them: choose another folder")
+
+
+def export(table: Table, out: Path, to: Path) -> int:
+    """Copy what the finished runs have recorded, without checkpoints and pictures, and beside what is there already.
+
+    Where the runs and their data lay is left out: that is of one machine.
+
+    Returns:
+        How many runs of the table are there then.
+
+    Raises:
+        InputError: if the folder holds other runs, or cannot be written.
+    """
+    require_place(out, to)
+    before = collect(table, to)
+    if any(before.values()) and note(to) != note(out):
+        raise InputError(f"--export {to}: says {note(to)!r} of its data, and {out} says {note(out)!r}: choose another")
+    for row, summaries in collect(table, out).items():
+        for seed in summaries:
+            source = Record(out / folder_of(row) / f"seed{seed}")
+            target = Record(files.inside(to, folder_of(row), f"seed{seed}"))
+            if (target.directory / "checkpoints").exists():
+                raise InputError(f"--export {target.directory}: is a run itself: choose another folder")
+            source.read_rows()
+            config = dataclasses.replace(source.config(), workdir=None)
+            config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=None))
+            try:
+                files.make_folder(target.directory)
+                files.write(target.metrics_path, source.metrics_path.read_bytes())
+                files.write(target.summary_path, source.summary_path.read_bytes())
+                files.write(target.config_path, json.dumps(to_dict(config), indent=2) + "\n")
+            except OSError as error:
+                raise InputError(f"--export {to}: cannot be written ({reason(error)})") from error
+    if (said := note(out)) is not None:
+        write_note(to, said)
+    return sum(map(len, collect(table, to).values()))

@@ -1,0 +1,252 @@
+"""The runs in folders: read, checked, and named; those that differ only in the seed have one name."""
+
+import collections
+import dataclasses
+import math
+import os
+import re
+import statistics
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmjax import steppers
+from lmjax.config import Config, differences, flatten, to_dict
+from lmjax.errors import InputError, optional_import
+from lmjax.results.coefficients import Coefficients
+from lmjax.training import Record, seeds
+
+_METRICS = ("epoch", "train_loss", "test_accuracy", "images_per_second", "wall_seconds")
+_NUMBER = (int, float)
+_SUMMARY = {
+    "parameters": int, "images_per_second": _NUMBER, "wall_seconds": _NUMBER, "device": str, "versions": dict,
+    "zero_stability": dict,
+}  # fmt: skip
+
+
+@dataclasses.dataclass(eq=False)
+class Run:
+    """One run, from one seed.
+
+    Attributes:
+        record: its folder.
+        given: the folder that was asked for, which may be that of several seeds.
+        config: of the run.
+        epochs: the rows of metrics.jsonl.
+        summary: None while it is unfinished.
+        name: of this run and of those that differ only in the seed.
+    """
+
+    record: Record
+    given: Path
+    config: Config
+    epochs: list[dict[str, Any]]
+    summary: dict[str, Any] | None
+    name: str = ""
+
+    @property
+    def title(self) -> str:
+        """Network and scheme: "resnet20, lm"."""
+        return ", ".join(filter(None, (self.config.model.name, self.config.model.stepper)))
+
+    def coefficients(self, kind: type[Coefficients] = Coefficients) -> Any:
+        """What the run has learned; see `Coefficients.of`."""
+        stepper = self.config.model.stepper and steppers.get(self.config.model.stepper)
+        return kind.of(self.epochs, stepper, self.record.directory, f"{self.title}, {self.config.data.name}")
+
+    def about(self) -> dict[str, Any]:
+        """What tells the run from others, for a table."""
+        config = {key: x for key, x in flatten(to_dict(self.config)).items() if key != "workdir"}
+        return {"run": self.name, "seed": config.pop("seed"), "folder": str(self.record.directory), **config}
+
+    def result(self) -> dict[str, Any]:
+        """What the run has come to so far: errors in percent, speed over all epochs; None where nothing is known."""
+        summary = self.summary or {}
+        best, epoch = min(((_error(row), row["epoch"]) for row in self.epochs), default=(None, None))
+        rates = [row["images_per_second"] for row in self.epochs if row["images_per_second"] > 0]
+        found = {
+            "images_per_second": statistics.harmonic_mean(rates) if rates else None,
+            "test_error": _error(summary) if summary else None,
+            "best_error": best, "best_epoch": epoch,
+            "epochs": len(self.epochs), "finished": self.summary is not None,
+        } | {key: value for key, value in summary.items() if key not in ("seed", "epochs")}  # fmt: skip
+        if summary and not self.epochs:
+            found["epochs"] = self.config.train.epochs
+        return found | {"wall_seconds": self.epochs[-1]["wall_seconds"] if self.epochs else summary.get("wall_seconds")}
+
+
+def _error(row: dict[str, Any]) -> float:
+    return 100 * (1 - row["test_accuracy"])
+
+
+def metrics(runs: Iterable[Run]) -> Any:
+    """A row a run and epoch; see `results.read`."""
+    pandas = optional_import("pandas", package="pandas", purpose="a table of runs")
+    rows = [run.about() | row | {"test_error": _error(row)} for run in runs for row in run.epochs]
+    return pandas.DataFrame(rows)
+
+
+def summaries(runs: Iterable[Run]) -> Any:
+    """A row a run; see `results.summaries`."""
+    pandas = optional_import("pandas", package="pandas", purpose="a table of runs")
+    return pandas.DataFrame([run.about() | run.result() for run in runs])
+
+
+def find(directories: Iterable[str | Path]) -> list[Run]:
+    """The runs in folders, in the order given, those that differ only in the seed together, by increasing seed.
+
+    Args:
+        directories: each of one run, or of several seeds (`seed0/`, `seed1/`, ...).
+
+    Raises:
+        InputError: naming the folder that holds no run, or the file that cannot be read.
+    """
+    groups: list[list[Run]] = []
+    seen = set()
+    for directory in map(Path, directories):
+        for path in seeds_of(directory):
+            place = os.path.realpath(path)
+            if place in seen:
+                continue
+            seen.add(place)
+            run = read_run(path, directory)
+            home = next((group for group in groups if _belongs(run, group)), None)
+            groups.append([run]) if home is None else home.append(run)
+    for name, group in zip(_names(groups), groups, strict=True):
+        group.sort(key=lambda run: run.config.seed)
+        for run in group:
+            run.name = name
+    return [run for group in groups for run in group]
+
+
+def groups_of(directories: Sequence[Path]) -> list[tuple[Path, list[Path]]]:
+    """The runs in folders: each folder, as it was given, with those of its seeds.
+
+    A folder of which another one holds all runs is left out, so that no run counts twice.
+
+    Raises:
+        InputError: if one of them holds no run.
+    """
+    groups = {}
+    for directory in directories:
+        runs = seeds_of(directory)
+        groups.setdefault(frozenset(map(os.path.realpath, runs)), (directory, runs))
+    return [group for places, group in groups.items() if not any(places < others for others in groups)]
+
+
+def seeds_of(directory: Path) -> list[Path]:
+    """The folder itself if it holds a run, else those of its seeds.
+
+    Raises:
+        InputError: if it holds neither.
+    """
+    if not os.path.isdir(directory):
+        raise InputError(f"{directory}: there is no such folder: give that of a run")
+    if Record(directory).started:
+        return [directory]
+    if found := seeds.folders(directory):
+        return found
+    raise InputError(
+        f"{directory}: holds no run: neither config.json nor seed0/config.json, ...; give the folder of a run, or of "
+        "several seeds"
+    )
+
+
+def read_run(directory: Path, given: Path | None = None) -> Run:
+    """The run in a folder.
+
+    Raises:
+        InputError: naming the file, and the line of the metrics, that is not what a run writes.
+    """
+    record = Record(directory)
+    config, summary = record.config(), record.summary()
+    epochs = record.read_rows() if record.metrics_path.exists() else []
+    for number, row in enumerate(epochs, start=1):
+        for key in _METRICS:
+            if not _is(row.get(key), _NUMBER) or (key == "test_accuracy" and not math.isfinite(row[key])):
+                raise InputError(f"{record.metrics_path}: line {number} has no {key}: mend or delete it")
+        _require_numbers(row.get("coefficients", {}), f"{record.metrics_path}: line {number}: coefficients")
+    for key, kind in _SUMMARY.items():
+        if summary and key in summary and not _is(summary[key], kind):
+            raise InputError(f"{record.summary_path}: {key} is not what it should be: delete the file")
+    _require_numbers((summary or {}).get("zero_stability", {}), f"{record.summary_path}: zero_stability")
+    return Run(record, directory if given is None else given, config, epochs, summary)
+
+
+def _is(value, kind):
+    return isinstance(value, kind) and not isinstance(value, bool)
+
+
+def _require_numbers(values: Any, what: str) -> None:
+    try:
+        for value in values.values():
+            np.asarray(value, np.float64)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise InputError(f"{what} are not numbers by stage: mend or delete it") from error
+
+
+def _belongs(run: Run, group: list[Run]) -> bool:
+    first = group[0].config
+    same = not differences(first, run.config).keys() - {"seed"} and data_of(first) == data_of(run.config)
+    return same and run.config.seed not in {other.config.seed for other in group}  # the same seed again is no new draw
+
+
+def data_of(config: Config) -> tuple[str, str | None]:
+    """The name of the data, and the folder, where that says which images they are."""
+    directory = config.data.dir
+    named = directory and config.data.origin.takes.get("directory")
+    return config.data.name, os.path.abspath(directory) if named else None
+
+
+def _names(groups: list[list[Run]]) -> list[str]:
+    places = [_place(group) for group in groups]
+    names = distinct(places)
+    if len(set(names)) == len(names):
+        return names
+    return [f"{place.name} ({number})" for number, place in enumerate(places, start=1)]  # one seed, made twice
+
+
+def _place(group: list[Run]) -> Path:
+    """What the folders of a group have in common: runs/x-seed0, runs/x-seed1 -> runs/x."""
+    given = list(dict.fromkeys(Path(os.path.abspath(run.given)) for run in group))
+    if len(given) == 1:
+        return given[0]
+    shared = Path(re.sub(r"[-_. ]*(seed)?[-_. \d]*$", "", os.path.commonprefix([*map(str, given)])) or given[0])  # noqa: RUF071
+    if shared == given[0].parent and not re.match(r"seed\d", given[0].name):
+        return given[0].with_name(f"{given[0].name} and {len(given) - 1} more")
+    return shared
+
+
+def distinct(folders: Sequence[Path]) -> list[str]:
+    """The last parts of the paths of different folders, as many as it takes to tell them apart."""
+    places = [Path(os.path.abspath(folder)) for folder in folders]
+    least = [2 if re.fullmatch(r"seed\d+", place.name) else 1 for place in places]  # "seed0" alone says too little
+    for count in range(1, max((len(place.parts) for place in places), default=1) + 1):
+        names = [str(Path(*place.parts[-max(count, n) :])) for place, n in zip(places, least, strict=True)]
+        if len(set(names)) == len(names):
+            break
+    return names
+
+
+def labels(names: Sequence[str], folders: Sequence[Path]) -> list[str]:
+    """The names of runs, each with its folder where a run in another folder has the same name.
+
+    Args:
+        names: such as "resnet20, lm".
+        folders: of each, as it was given.
+
+    Returns:
+        Labels: the same for the same name and folder, and for no others.
+    """
+    places = collections.defaultdict(dict)
+    for name, folder in zip(names, folders, strict=True):
+        places[name][folder] = None
+    suffixes = {name: dict(zip(theirs, distinct(list(theirs)), strict=True)) for name, theirs in places.items()}
+    found = [
+        name if len(suffixes[name]) == 1 else f"{name} ({suffixes[name][folder]})"
+        for name, folder in zip(names, folders, strict=True)
+    ]
+    # Matplotlib takes what is between two $ for a formula, and cannot draw what is no text.
+    return [label.encode(errors="backslashreplace").decode().replace("$", r"\$") for label in found]

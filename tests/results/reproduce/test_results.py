@@ -1,0 +1,311 @@
+"""A table from its runs to its page, and everything that can go wrong in between."""
+
+import dataclasses
+import json
+import re
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from lmjax import InputError, cli
+from lmjax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from lmjax.results.reproduce import results, runs, writing
+from lmjax.results.reproduce.tables import Images, Table
+
+ROOT = Path(__file__).parent.parent.parent.parent
+DATA = {"name": "digits"}
+
+
+@pytest.fixture(scope="module")
+def small():
+    def row(scheme):
+        return Config(
+            data=DataConfig(augment=("crop(1)",)),
+            model=ModelConfig("resnet14", scheme, width=0.25),
+            optimizer=OptimizerConfig(learning_rate=0.05),
+            train=TrainConfig(epochs=1, batch_size=128),
+        )
+
+    rows = {"euler": row("euler"), "lm": row("lm")}
+    return Table(
+        "claim",
+        "protocol",
+        rows,
+        {"euler": 2, "lm": 3},
+        (("lm", "euler"),),
+        "small",
+        Images("Digits", (8, 8, 1), 10, 1437),
+    )
+
+
+@pytest.fixture(scope="module")
+def made(small, tmp_path_factory):
+    out = tmp_path_factory.mktemp("table")
+    assert runs.make(small, out, data=DATA) == []
+    return out
+
+
+def test_seed_by_seed(small):
+    pairs = [("euler", 0), ("lm", 0), ("euler", 1), ("lm", 1)]
+    assert list(runs.order(small, None)) == [*pairs, ("lm", 2)]
+    assert list(runs.order(small, 2)) == pairs
+
+
+@pytest.mark.versions
+def test_runs_and_their_table(small, made, capsys):
+    found = results.collect(small, made)
+    assert {row: list(seeds) for row, seeds in found.items()} == {"euler": [0, 1], "lm": [0, 1, 2]}
+    before = {path: path.stat().st_mtime_ns for path in made.rglob("summary.json")}
+    runs.make(small, made, data=DATA)
+    assert "5 of 5 runs are finished" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in made.rglob("summary.json")}  # nothing is done twice
+
+    text = writing.markdown(small, made)
+    lm = np.array([100 * (1 - found["lm"][seed]["test_accuracy"]) for seed in range(3)])
+    euler = np.array([100 * (1 - found["euler"][seed]["test_accuracy"]) for seed in range(2)])
+    assert f"| 3 | {lm.mean():.2f} ± {lm.std(ddof=1):.2f} |" in text
+    test = stats.ttest_rel(lm[:2], euler)
+    low, high = test.confidence_interval(0.95)
+    assert f"| `lm` minus `euler` | 2 | {(lm[:2] - euler).mean():+.2f} | {low:+.2f} to {high:+.2f} |" in text
+    assert "Digits; protocol. 5 runs on" in text
+
+
+@pytest.mark.slow
+def test_a_run_that_diverges_ends_no_other(small, tmp_path, capsys):
+    wild = dataclasses.replace(small.rows["lm"], optimizer=OptimizerConfig(learning_rate=1e30))
+    wanted = dataclasses.replace(small, rows=small.rows | {"lm": wild})
+    for _ in range(2):  # the same command again says the same
+        assert runs.make(wanted, tmp_path, count=1, data=DATA) == ["lm, seed 0"]
+        assert "lm, seed 0: the training loss is" in capsys.readouterr().err
+    assert {row: list(seeds) for row, seeds in results.collect(wanted, tmp_path).items()} == {"euler": [0], "lm": []}
+
+
+def test_export_is_read_as_the_runs_are(small, made, tmp_path):
+    assert results.export(small, made, tmp_path / "kept") == 5
+    assert writing.markdown(small, tmp_path / "kept") == writing.markdown(small, made)
+    assert not list((tmp_path / "kept").rglob("checkpoints"))
+    assert not any(str(made) in path.read_text() for path in (tmp_path / "kept").rglob("*.json"))
+    assert results.export(small, made, tmp_path / "kept") == 5  # again, over itself
+    less = tmp_path / "less"
+    shutil.copytree(made, less)
+    shutil.rmtree(less / "lm" / "seed2")
+    assert results.export(small, less, tmp_path / "kept") == 5  # what is there stays
+
+
+def test_export_goes_over_nothing_else(small, made, tmp_path):
+    def refused(to, match, wanted=small):
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        with pytest.raises(InputError, match=match):
+            results.export(wanted, made, to)
+        assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    for to in (made, made / "below"):
+        refused(to, "holds the runs themselves")
+    (tmp_path / "file").write_text("")
+    refused(tmp_path / "file", "is a file")
+    refused(tmp_path / "file" / "below", "cannot be written")
+    copy = tmp_path / "copy"
+    shutil.copytree(made, copy)
+    refused(copy, "is a run itself")
+    kept = tmp_path / "kept"
+    results.export(small, made, kept)
+    results.write_note(kept, "As JPEG")
+    refused(kept, "says 'As JPEG' of its data")
+    (kept / "about.json").unlink()
+    change(kept / "lm" / "seed1" / "config.json", lambda held: held["train"].update(epochs=2))
+    refused(kept, r"train\.epochs")
+
+
+def change(path, how):
+    held = json.loads(path.read_text())
+    how(held)
+    path.write_text(json.dumps(held))
+
+
+@pytest.mark.parametrize(
+    ("where", "how", "message"),
+    [
+        ("lm/seed1/config.json", lambda held: held.update(seed=7), "seed 7"),
+        ("lm/seed1/config.json", lambda held: held["data"].update(augment=["flip"]), r"data\.augment"),
+        (
+            "lm/seed1/config.json",
+            lambda held: held["data"].update(name="folder"),
+            r"holds another run, with data\.name 'folder'",
+        ),
+        ("lm/seed1/summary.json", lambda held: held["data"].update(training_images=7), "trained on different images"),
+        ("lm/seed1/summary.json", lambda held: held.update(test_accuracy=float("nan")), "no test_accuracy"),
+        ("lm/seed1/summary.json", lambda held: held.pop("device"), "has no device"),
+        ("lm/seed1/summary.json", lambda held: held["versions"].pop("jax"), "has no versions"),
+    ],
+)
+def test_what_is_not_the_run_of_its_place_is_refused(small, made, tmp_path, where, how, message):
+    out = tmp_path / "runs"
+    shutil.copytree(made, out)
+    change(out / where, how)
+    with pytest.raises(InputError, match=message):
+        results.collect(small, out)
+
+
+def test_images_that_are_stored_otherwise(small, made, tmp_path):
+    out = tmp_path / "runs"
+    shutil.copytree(made, out)
+    for path in out.rglob("checkpoints"):
+        shutil.rmtree(path)
+    stored = dataclasses.replace(small, images=dataclasses.replace(small.images, stored=("digits", "folder")))
+    for path in out.rglob("config.json"):
+        change(path, lambda held: held["data"].update(name="folder", dir="here"))
+    assert results.collect(stored, out) == results.collect(small, made)
+    change(out / "lm" / "seed1" / "config.json", lambda held: held["data"].update(name="digits", dir=None))
+    with pytest.raises(InputError, match="were trained on different images"):
+        results.collect(stored, out)
+
+
+@pytest.mark.parametrize("name", ["seed01", "seed1 (copy)", "seed٣", "seed3"])
+def test_a_copy_is_no_seed(small, made, tmp_path, name):
+    out = tmp_path / "runs"
+    shutil.copytree(made, out)
+    shutil.copytree(out / "lm" / "seed1", out / "lm" / name)
+    with pytest.raises(
+        InputError, match="seed 1 " if name == "seed3" else "is not what the folder of a seed is called"
+    ):
+        results.collect(small, out)
+
+
+def test_an_earlier_version_has_not_noted_the_images(small, made, tmp_path):
+    out = tmp_path / "runs"
+    shutil.copytree(made, out)
+    change(out / "euler" / "seed0" / "summary.json", lambda held: held.pop("data"))
+    assert results.collect(small, out)["euler"].keys() == {0, 1}
+    change(out / "lm" / "seed1" / "summary.json", lambda held: held["data"].update(training_images=7))
+    with pytest.raises(InputError, match="trained on different images"):
+        results.collect(small, out)
+
+
+def test_a_folder_without_runs(small, tmp_path):
+    with pytest.raises(InputError, match="holds no finished run of this table"):
+        writing.markdown(small, tmp_path)
+
+
+def test_a_row_without_runs(small, made, tmp_path):
+    out = tmp_path / "runs"
+    shutil.copytree(made / "euler", out / "euler")
+    text = writing.markdown(small, out)
+    assert "| `lm` minus `euler` | 0 |" in text
+    assert "2 runs on" in text
+
+
+def test_a_run_without_its_config(small, made, tmp_path):
+    out = tmp_path / "runs"
+    shutil.copytree(made, out)
+    (out / "lm" / "seed1" / "config.json").unlink()
+    with pytest.raises(InputError, match=r"lm/seed1: holds a run without a config\.json: move it away"):
+        runs.make(small, out, data=DATA)
+
+
+def test_runs_go_on_with_the_same_images_alone(small, made, tmp_path):
+    out = tmp_path / "runs"
+    shutil.copytree(made, out)
+    shutil.rmtree(out / "lm" / "seed2")
+    for path in out.rglob("summary.json"):
+        change(path, lambda held: held["data"].update(training_images=7))
+    with pytest.raises(InputError, match="its runs were trained on other images"):
+        runs.make(small, out, data=DATA)
+
+
+def test_runs_of_another_table_are_refused(small, made):
+    rows = {row: dataclasses.replace(c, train=dataclasses.replace(c.train, epochs=9)) for row, c in small.rows.items()}
+    other = dataclasses.replace(small, rows=rows)
+    with pytest.raises(InputError, match=r"train\.epochs"):
+        runs.make(other, made, data=DATA)
+    with pytest.raises(InputError, match=r"train\.epochs"):
+        results.collect(other, made)
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_place_in_a_page(tmp_path, newline):
+    page = tmp_path / "page.md"
+
+    def write(text):
+        page.write_text(text.replace("\n", newline), newline="")
+
+    def read():
+        return page.read_bytes().decode().replace(newline, "\n")
+
+    rest = "after\n<!-- table b -->\nkept\n<!-- end -->\n"
+    write(f"before `<!-- table a -->`\n<!-- table a -->\nold\n<!-- end -->\n{rest}")
+    for _ in range(2):
+        writing.update(page, "table a", "new \\1")
+        assert read() == f"before `<!-- table a -->`\n<!-- table a -->\n\nnew \\1\n\n<!-- end -->\n{rest}"
+    with pytest.raises(InputError, match="the lines <!-- table c -->"):
+        writing.update(page, "table c", "")
+    unended = "<!-- table a -->\nkept\n<!-- table b -->\n<!-- end -->\n"
+    write(unended)
+    with pytest.raises(InputError, match="the lines <!-- table a --> and <!-- end -->"):
+        writing.update(page, "table a", "new")
+    assert read() == unended
+
+
+@pytest.mark.parametrize(("page", "places"), [("README.md", 1), ("docs/results.md", 3)])
+def test_the_pages_have_what_the_command_writes(page, places, tmp_path):
+    copy = tmp_path / "page.md"
+    shutil.copy(ROOT / page, copy)
+    found = re.findall(r"^<!-- (tables?)(?: (.+))? -->$", copy.read_text(), re.MULTILINE)
+    assert len(found) == places
+    for kind, name in found:
+        recorded = [name, "--out", str(ROOT / "results" / name), "--only-report"] if kind == "table" else []
+        assert cli.main(["reproduce", *recorded, "--page", str(copy)]) == 0
+    assert copy.read_text() == (ROOT / page).read_text()
+
+
+def test_what_is_said_of_the_data(small, made, tmp_path):
+    out = tmp_path / "runs"
+    shutil.copytree(made, out)
+    assert "Digits; protocol. 5 runs" in writing.markdown(small, out)
+    results.write_note(out, "Digits as JPEG")
+    assert "Digits as JPEG; protocol. 5 runs" in writing.markdown(small, out)
+    (out / "about.json").write_text("{}")
+    with pytest.raises(InputError, match=r"about\.json: says nothing of the data .*: delete it"):
+        writing.markdown(small, out)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["nothing"], "table 'nothing'"),
+        (["small", "--out", "/nowhere/at/all", "--only-report"], "/nowhere/at/all: holds no finished run"),
+        (["depth", "--out", str(ROOT / "results" / "digits"), "--only-report"], "holds no finished run of this table"),
+        (["small", "--only-report", "--seeds", "3"], "--seeds: is for making runs"),
+        (["small", "--only-report", "--data-note", ""], "--data-note: is for making runs"),
+        (["--export", "results"], "--export: of which table?"),
+        (
+            ["digits", "--data-name", "cifar10"],
+            "--data-name cifar10: does not hold the images of this table: leave it out",
+        ),
+        (["small", "--data-name", "folder"], "--data-name folder: does not hold the images of this table"),
+        (["depth", "--data-name", "digits"], "does not hold the images of this table: choose from cifar10, folder"),
+        (["digits", "--data-dir", "here"], "data.dir: must be left out for digits"),
+        (["digits", "--page", "/nowhere"], "--page /nowhere: cannot be read"),
+        (["digits", "--page", str(ROOT)], "cannot be read"),
+        (["digits", "--page", str(ROOT / "LICENSE")], "has no place for this"),
+        (["digits", "--export", str(ROOT / "LICENSE")], "is a file: choose a folder"),
+        (["digits", "--out", "here", "--export", "here/kept"], "--export here/kept: holds the runs themselves"),
+        (["digits", "--out", str(ROOT / "LICENSE" / "a"), "--data-note", "a"], "is a file, or below one"),
+        (["digits", "--out", str(ROOT / "LICENSE")], "is a file, or below one"),
+    ],
+)
+def test_mistakes_on_the_command_line(arguments, message, capsys):
+    assert cli.main(["reproduce", *arguments]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ")
+    assert message in said
+
+
+@pytest.mark.parametrize("count", ["0", "-1", "1001", "9" * 30, "1.5", "many"])
+def test_seeds_are_few(count, capsys):
+    assert cli.main(["reproduce", "digits", f"--seeds={count}"]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: --seeds: ")
+    assert count in said or "must be a whole number from 1 to 1,000" in said

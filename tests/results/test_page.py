@@ -1,0 +1,210 @@
+"""What the page says, and that it says nothing else: the table, its notes, and texts that are no HTML."""
+
+import dataclasses
+import html.parser
+import re
+from pathlib import Path
+
+import pytest
+
+import lmjax
+from lmjax import InputError, cli, recipes
+from lmjax.config import Config, DataConfig, ModelConfig, TrainConfig
+from lmjax.results import report
+from lmjax.results.published import CIFAR10
+from tests.results.handmade import make_run
+
+CONFIG = Config(DataConfig("digits", augment=("crop(1)",)), ModelConfig("resnet14", "lm"), train=TrainConfig(epochs=3))
+
+
+class Page(html.parser.HTMLParser):
+    """The elements of a page, and the cells of its first table, {head: (what it is sorted by, what it says)}."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.elements, self.lines, self.heads, self._cell = [], [], [], None
+        self.feed(text)
+
+    def handle_starttag(self, tag, attributes):
+        attributes = dict(attributes)
+        self.elements.append((tag, attributes))
+        if "data-kind" in attributes:
+            self.heads.append("")
+        elif "data-value" in attributes:
+            if tag == "th":
+                self.lines.append([])
+            self.lines[-1].append([attributes["data-value"], ""])
+            self._cell = self.lines[-1][-1]
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self._cell = None
+
+    def handle_data(self, text):
+        if self._cell is not None:
+            self._cell[1] += text
+        elif self.heads and not self.lines and not self.heads[-1]:
+            self.heads[-1] = text
+
+    @property
+    def cells(self):
+        return [dict(zip(self.heads, line, strict=True)) for line in self.lines]
+
+
+def written(directories, tmp_path, **options):
+    out = report.write(directories, tmp_path / "report.html", **options)
+    return out.read_text(encoding="utf-8")
+
+
+def test_names_cannot_be_html(tmp_path):
+    run = make_run(
+        tmp_path / "<img src=x onerror=alert(1)>", CONFIG, device="</script><script>1", versions={"<b>": "&"}
+    )
+    text = written([run], tmp_path)
+    tags = {tag for tag, _ in Page(text).elements}
+    assert not tags & {"img", "b"}
+    assert text.count("<script>") == 1
+    assert "&lt;img src=x onerror=alert(1)&gt;" in text
+    assert "&lt;/script&gt;&lt;script&gt;1" in text
+
+
+def test_page_is_self_contained(tmp_path):
+    text = written([make_run(tmp_path / "run", CONFIG, coefficients={"stage1": [-0.1]})], tmp_path)
+    page = Page(text)
+    policy = next(a["content"] for tag, a in page.elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy == "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; img-src data:"
+    places = [a[key] for _, a in page.elements for key in ("src", "href", "xlink:href", "action") if key in a]
+    assert places
+    assert all(place.startswith(("data:", "#")) for place in places)
+    assert not re.search(r"url\((?!#)", text)
+    ids = [a["id"] for _, a in page.elements if "id" in a]
+    assert len(ids) == len(set(ids))
+    assert {place[1:] for place in places if place.startswith("#")} <= set(ids)
+
+
+def test_lines_of_rows_stay_with_a_column_that_stays():
+    # Collapsed borders belong to the table: they scroll away from cells that do not.
+    style = Path(report.__file__).with_suffix(".css").read_text()
+    assert re.search(r"\.runs tbody th\{position:sticky", style)
+    assert re.search(r"table\.runs\{[^}]*border-collapse:separate", style)
+
+
+def test_columns_are_sorted_by_numbers(tmp_path):
+    for name, error in (("a", 9.5), ("b", 10.25)):
+        config = dataclasses.replace(CONFIG, model=ModelConfig("resnet14", "lm" if name == "a" else "euler"))
+        make_run(tmp_path / name, config, error=error)
+    a, b = Page(written([tmp_path / "a", tmp_path / "b"], tmp_path)).cells
+    assert float(a["test error, %"][0]) < float(b["test error, %"][0])
+    assert a["test error, %"][1] == "9.50"
+    # Nothing there tells the shape of the digits or their classes, so that neither is claimed.
+    assert a["MACs"] == a["parameters"] == ["", "–"]
+    assert a["time"] == ["180.0", "3 min"]
+    assert "published, %" not in a
+
+
+def test_published_values_warn_of_other_recipes(tmp_path):
+    short = dataclasses.replace(CIFAR10["lm_resnet20"].config, train=TrainConfig(epochs=8))
+    same = CIFAR10["resnet110"].config
+    rows = {"short": short, "same": same, "other": recipes.lm("cifar10", ModelConfig("resnet14", "lm"))}
+    text = written([make_run(tmp_path / name, config) for name, config in rows.items()], tmp_path, images=False)
+    short, same, other = Page(text).cells
+    assert short["published, %"] == ["8.33", "8.331another recipe"]
+    assert same["published, %"] == ["6.37", "6.372"]
+    assert other["published, %"] == ["", "–"]
+    assert "lm_resnet20: 8.33% (Lu et al. 2018); trained there with train.epochs 160 (here 8)." in text
+    assert "resnet110: 6.37% (He et al. 2016b); the recipe is the same." in text
+    assert short["MACs"] == ["40813184", "40.8 M"]
+    assert short["parameters"] == ["272384", "272,384"]
+
+
+def test_other_photographs_are_not_compared_with_imagenet():
+    config = recipes.imagenet(ModelConfig("resnet50", "lm"))
+    assert [report._known(config, classes) for classes in (0, 10)] == [None, None]
+    assert report._known(config, 1000)[0] == "lm_resnet50"
+
+
+def test_unfinished_runs_are_shown_as_such(tmp_path):
+    make_run(tmp_path / "begun", CONFIG, epochs=2)
+    make_run(tmp_path / "new", dataclasses.replace(CONFIG, seed=1, model=ModelConfig("resnet14", "euler")), epochs=0)
+    for seed in range(2):
+        config = dataclasses.replace(CONFIG, seed=seed, model=ModelConfig("resnet20", "lm"))
+        make_run(tmp_path / "both" / f"seed{seed}", config, epochs=1 if seed else None)
+    text = written([tmp_path / name for name in ("begun", "new", "both")], tmp_path)
+    begun, new, both = Page(text).cells
+    assert begun["run"][1] == " begununfinished"
+    assert begun["test error, %"][1] == "16.00best so far, epoch 2"
+    assert begun["epochs"][1] == "2 of 3"
+    assert new["test error, %"] == ["", "–no epoch yet"]
+    assert both["run"][1] == " both1 of 2 seeds unfinished"
+    assert both["test error, %"][1] == "8.00"  # of the finished one
+    assert "5" not in both["seeds"][1]
+    assert "No images of begun, both: there is no checkpoint." in text
+    assert "No images of new: there is no epoch yet." in text
+
+
+def test_images_are_of_the_best_rows_or_of_those_named(tmp_path):
+    for i in range(8):
+        config = dataclasses.replace(CONFIG, train=TrainConfig(epochs=3, batch_size=8 + i))
+        make_run(tmp_path / f"run{i}", config, error=8.0 - i, epochs=1 if i == 7 else None)
+    rows = report.read_rows([tmp_path / f"run{i}" for i in range(8)])
+    chosen, said = report._with_images(rows, True, None)
+    assert [row.name for row in chosen] == [f"run{i}" for i in range(1, 7)]
+    assert said.startswith("Of the 6 runs with the lowest error")
+    assert said.endswith(" lmjax report --images-of NAME chooses others.")
+    assert report._with_images(rows[:6], True, None) == (rows[:6], "")
+    assert report._with_images(rows, True, ["run7", "run0", "run7"]) == ([rows[7], rows[0]], "")
+    with pytest.raises(InputError, match="unknown run in --images-of 'run70': did you mean 'run7'"):
+        report._with_images(rows, True, ["run70"])
+    assert "Left out, by lmjax report --no-images." in written([tmp_path / "run0"], tmp_path, images=False)
+
+
+def test_command(tmp_path, capsys):
+    run, out = make_run(tmp_path / "run", CONFIG), tmp_path / "x.html"
+    assert cli.main(["report", str(run), "--out", str(out), "--no-images"]) == 0
+    assert capsys.readouterr().out.startswith(f"wrote {out} (")
+    assert cli.main(["report", str(tmp_path / "none"), "--out", str(out)]) == 2
+    assert capsys.readouterr().err == f"error: {tmp_path / 'none'}: there is no such folder: give that of a run\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "x.html"}
+
+
+@pytest.mark.parametrize(
+    ("out", "said"),
+    [
+        ("no/x.html", "there is no folder {}/no: make it first"),
+        ("x.html/y.html", "there is no folder {}/x.html: make it first"),
+        (".", "is a folder: name a file in it"),
+        ("x" * 300, "cannot be written (File name too long)"),
+    ],
+)
+def test_the_place_is_checked_before_the_work(out, said, tmp_path, monkeypatch, capsys):
+    def page(*_, **__):
+        raise AssertionError("the work has begun")
+
+    monkeypatch.setattr(report, "page", page)
+    (tmp_path / "x.html").write_text("another report")
+    run = make_run(tmp_path / "run", CONFIG)
+    assert cli.main(["report", str(run), "--out", str(tmp_path / out)]) == 2
+    assert capsys.readouterr().err == f"error: --out {tmp_path / out}: {said.format(tmp_path)}\n"
+    assert {path.name for path in tmp_path.iterdir()} == {"run", "x.html"}
+    with pytest.raises(AssertionError, match="the work has begun"):
+        report.write([run], tmp_path / "x.html")
+    assert (tmp_path / "x.html").read_text() == "another report"
+
+
+@pytest.mark.parametrize("row", ["", ":paced"])
+def test_schemes_of_a_file_of_ones_own(row, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(lmjax.steppers.registry, "_makers", dict(lmjax.steppers.registry._makers))
+    run, out, file = make_run(tmp_path / "run", CONFIG), tmp_path / "x.html", tmp_path / "paced.py"
+    file.write_text("from lmjax import steppers\n\nsteppers.register(lambda: steppers.get('lm'), name='paced')\n")
+    text = (run / "config.json").read_text()
+    (run / "config.json").write_text(text.replace('"stepper": "lm"', '"stepper": "paced"'))
+    command = [str(run), "--out", str(out), "--no-images"]
+    assert cli.main(["report", *command]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith(f"error: {run / 'config.json'}: is not a config (unknown stepper 'paced': ")
+    assert said.endswith("); if a config of yours registers it, give that by --config FILE\n")
+    assert cli.main(["report", *command, "--config", f"{file}{row}"]) == 0
+    assert Page(out.read_text()).cells[0]["scheme"][0] == "paced"
+    capsys.readouterr()
+    assert cli.main(["report", *command, "--config", str(tmp_path / "none.py")]) == 2
+    assert capsys.readouterr().err.startswith(f"error: --config: there is no file {tmp_path / 'none.py'}")

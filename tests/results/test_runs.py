@@ -1,0 +1,160 @@
+"""Folders become tables: what belongs together, what it is called, and what cannot be read."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from lmjax import InputError, results
+from lmjax.config import Config, DataConfig, ModelConfig, TrainConfig
+from lmjax.results.report import read_rows
+from lmjax.results.runs import distinct, labels
+from tests.results.handmade import make_run
+
+CONFIG = Config(DataConfig("digits", augment=("crop(1)",)), ModelConfig("resnet14", "lm"), train=TrainConfig(epochs=3))
+
+
+def seeded(seed, **model):
+    model = dataclasses.replace(CONFIG.model, **model)
+    return dataclasses.replace(CONFIG, model=model, seed=seed)
+
+
+def test_seeds_are_one_row(tmp_path):
+    for seed, error in ((10, 7.0), (9, 5.0)):
+        make_run(tmp_path / "lm" / f"seed{seed}", seeded(seed), error=error)
+    make_run(tmp_path / "euler", seeded(0, stepper="euler"))
+    make_run(tmp_path / "again-seed3-monday", seeded(3), error=9.0)
+    rows = read_rows([tmp_path / "lm", tmp_path / "euler", tmp_path / "again-seed3-monday"])
+    assert [[run.config.seed for run in row.runs] for row in rows] == [[3, 9, 10], [0]]
+    assert rows[0].error == (pytest.approx(7.0), pytest.approx(2.0))  # of 9, 5, 7: over n - 1
+    assert rows[1].error == (pytest.approx(8.0), None)
+    assert rows[0].best_run().config.seed == 9
+
+
+@pytest.mark.versions
+def test_tables(tmp_path):
+    for seed in range(2):
+        make_run(tmp_path / "lm" / f"seed{seed}", seeded(seed), error=4.0 + seed, parameters=1000)
+    make_run(tmp_path / "euler", seeded(0, stepper="euler"), epochs=2, coefficients={"stage1": [-0.5]})
+    folders = [tmp_path / "lm", tmp_path / "euler"]
+    metrics, summaries = results.read(folders), results.summaries(folders)
+    assert metrics.groupby(["run", "seed"]).epoch.apply(list).to_dict() == {
+        ("lm", 0): [1, 2, 3], ("lm", 1): [1, 2, 3], ("euler", 0): [1, 2],
+    }  # fmt: skip
+    assert metrics[metrics.epoch == 2].test_error.tolist() == pytest.approx([12.0, 13.0, 16.0])
+    assert metrics["model.stepper"].unique().tolist() == ["lm", "euler"]
+    assert metrics.coefficients.iloc[-1] == {"stage1": [-0.5]}
+    assert summaries[["run", "seed", "finished", "epochs"]].values.tolist() == [
+        ["lm", 0, True, 3], ["lm", 1, True, 3], ["euler", 0, False, 2],
+    ]  # fmt: skip
+    assert summaries.folder.tolist() == [str(tmp_path / name) for name in ("lm/seed0", "lm/seed1", "euler")]
+    assert summaries.test_error.tolist()[:2] == pytest.approx([4.0, 5.0])
+    assert summaries.test_error.isna().tolist() == [False, False, True]
+    assert summaries.best_error.tolist() == pytest.approx([4.0, 5.0, 16.0])
+    assert summaries.parameters.tolist()[:2] == [1000, 1000]
+    assert summaries.wall_seconds.tolist() == [180.0, 180.0, 120.0]
+
+
+def test_the_same_seed_again_is_no_new_draw(tmp_path):
+    first, again = (make_run(tmp_path / name, seeded(0), error=4.0) for name in ("a", "b"))
+    assert [len(row.runs) for row in read_rows([first, again])] == [1, 1]
+    assert [len(row.runs) for row in read_rows([first, first, tmp_path / "." / "a"])] == [1]
+
+
+def test_folders_of_images_are_told_apart_by_their_place(tmp_path):
+    places = {}
+    for seed, place in enumerate(("here", "there")):
+        config = dataclasses.replace(CONFIG, data=DataConfig("folder", dir=place), seed=seed)
+        places[place] = make_run(tmp_path / place, config)
+    assert len(results.summaries(places.values()).run.unique()) == 2
+    # CIFAR is the same wherever it lies.
+    moved = [dataclasses.replace(CONFIG, data=DataConfig("cifar10", dir=str(i)), seed=i) for i in range(2)]
+    found = results.summaries([make_run(tmp_path / f"cifar{i}", config) for i, config in enumerate(moved)])
+    assert found.run.unique().tolist() == ["cifar"]
+
+
+@pytest.mark.parametrize(
+    ("places", "names"),
+    [
+        (["lm/seed0", "lm/seed1", "euler"], ["lm", "euler"]),
+        (["x-seed0-0101", "x-seed1-0102", "y"], ["x", "y"]),
+        (["x-seed10-0101", "x-seed11-0102"], ["x"]),
+        (["one", "two"], ["one and 1 more"]),
+        (["lm/seed0"], ["lm/seed0"]),
+        (["a/run", "b/run"], ["a/run", "b/run"]),
+    ],
+)
+def test_names(places, names, tmp_path):
+    steppers = {"euler": "euler", "y": "euler", "b/run": "euler"}
+    made = [make_run(tmp_path / place, seeded(i, stepper=steppers.get(place, "lm"))) for i, place in enumerate(places)]
+    assert results.summaries(made).run.unique().tolist() == names
+
+
+def test_unfinished_runs_are_read(tmp_path):
+    make_run(tmp_path / "a", seeded(0), epochs=2)
+    make_run(tmp_path / "b", seeded(1, stepper="euler"), epochs=0)
+    (tmp_path / "b" / "metrics.jsonl").unlink()
+    a, b = read_rows([tmp_path / "a", tmp_path / "b"])
+    assert a.error is None
+    assert (a.seeds.best_error[0], a.seeds.best_epoch[0]) == (pytest.approx(16.0), 2)
+    assert (b.error, b.best_run()) == (None, None)
+    assert results.summaries([tmp_path / "b"])[["images_per_second", "wall_seconds"]].isna().all(axis=None)
+
+
+def broken_config(run):
+    (run / "config.json").write_text("{")
+
+
+def broken_metrics(run):
+    (run / "metrics.jsonl").write_text('{"step": 1, "epoch": 1}\n')
+
+
+def broken_coefficients(run):
+    row = json.loads((run / "metrics.jsonl").read_text().splitlines()[0]) | {"coefficients": {"stage1": ["x"]}}
+    (run / "metrics.jsonl").write_text(json.dumps(row) + "\n")
+
+
+def broken_summary(run):
+    (run / "summary.json").write_text(json.dumps({"test_accuracy": 0.5, "versions": "1"}))
+
+
+@pytest.mark.parametrize(
+    ("harm", "match"),
+    [
+        (broken_config, r"config\.json: is not a config"),
+        (broken_metrics, r"metrics\.jsonl: line 1 has no train_loss"),
+        (broken_coefficients, r"metrics\.jsonl: line 1: coefficients are not numbers"),
+        (broken_summary, r"summary\.json: versions is not what it should be"),
+    ],
+)
+def test_what_cannot_be_read_is_named(harm, match, tmp_path):
+    run = make_run(tmp_path / "run", CONFIG)
+    harm(run)
+    with pytest.raises(InputError, match=match) as error:
+        results.read([run])
+    assert str(run) in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+def test_folders_that_are_no_runs_are_named(tmp_path):
+    with pytest.raises(InputError, match="nowhere: there is no such folder"):
+        results.read([tmp_path / "nowhere"])
+    with pytest.raises(InputError, match=f"{tmp_path}: holds no run"):
+        results.read([tmp_path])
+
+
+def test_as_many_parts_of_the_paths_as_are_needed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert distinct([Path("runs/a"), Path("runs/b")]) == ["a", "b"]
+    assert distinct([Path("e1/a"), Path("e2/a"), Path("e2/b")]) == ["e1/a", "e2/a", "e2/b"]
+    assert distinct([Path("x/e1/a"), Path("y/e1/a")]) == ["x/e1/a", "y/e1/a"]
+    assert distinct([Path("a/seed0"), Path("b")]) == ["a/seed0", "b"]
+    assert distinct([Path("."), Path("..")]) == [tmp_path.name, tmp_path.parent.name]
+
+
+def test_only_what_is_called_the_same_gets_its_folder():
+    names = ["resnet20, lm", "resnet20, lm", "resnet20, euler", "resnet20, lm", "resnet20, lm"]
+    folders = [Path("e1/a"), Path("e1/a"), Path("e1/b"), Path("e2/a"), Path("e2/a")]
+    first, second = "resnet20, lm (e1/a)", "resnet20, lm (e2/a)"
+    assert labels(names, folders) == [first, first, "resnet20, euler", second, second]
