@@ -13,12 +13,13 @@ from lmjax.analysis.order import LINEAR, NONLINEAR, ObservedOrder, Problem, draw
 from lmjax.analysis.scheme import Scheme, schemes
 from lmjax.analysis.stability import (
     LinearStability,
+    draw_learned_regions,
+    draw_regions,
     is_stable,
     is_zero_stable,
     linear_stability,
     spectral_radius,
 )
-from lmjax.analysis.stability_figures import draw_learned_regions, draw_regions
 
 __all__ = [
     "LINEAR",

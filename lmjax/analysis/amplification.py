@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from numpy.typing import ArrayLike
 
-from lmjax.analysis.precision import float64
-from lmjax.analysis.scheme import require_coef
+from lmjax.analysis.scheme import float64, require_coef
 from lmjax.errors import InputError
 from lmjax.steppers import StepInfo, Stepper
 

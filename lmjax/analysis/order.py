@@ -10,8 +10,7 @@ import numpy as np
 from jax import lax
 
 from lmjax.analysis.amplification import is_of_second_order, pair
-from lmjax.analysis.precision import float64
-from lmjax.analysis.scheme import require_coef
+from lmjax.analysis.scheme import float64, require_coef
 from lmjax.integrate import odeint
 from lmjax.results import plots
 from lmjax.steppers import StepInfo, Stepper

@@ -26,11 +26,11 @@ from fractions import Fraction
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jax import lax
 
-from lmjax.analysis.runs import batches
 from lmjax.analysis.walk import advance, require_steps
 from lmjax.errors import InputError
 from lmjax.networks import Network, Stack, Stage
@@ -154,40 +154,34 @@ def refinements(
         network itself; "features" and "logits", the median over the images of their distance from those of the network
         itself, relative to the length of these; "change", that of the features from those of the factor before.
     """
-    graph, state = nnx.split(trained.model())
-
-    @jax.jit
-    def program(state, pixels):
-        network = nnx.merge(graph, state)
-        return [refined(network, trained.normalized(pixels), factor) for factor in factors]
-
-    found = {key: [[] for _ in factors] for key in ("accuracy", "agreement", "features", "logits", "change")}
     itself = factors.index(1)
-    for count, pixels, theirs in batches(trained, _BATCH, images, labels):
-        outcomes = [
-            [np.asarray(x[:count], np.float32).reshape(count, -1) for x in outcome]
-            for outcome in program(nnx.to_pure_dict(state), pixels)
+
+    def program(network, pixels, labels):
+        outcomes = [refined(network, trained.normalized(pixels), factor) for factor in factors]
+        features, logits = (
+            [x.reshape(len(x), -1).astype(jnp.float32) for x in each] for each in zip(*outcomes, strict=True)
+        )
+        predicted = [x.argmax(-1) for x in logits]
+        return [
+            {
+                "accuracy": predicted[i] == labels,
+                "agreement": predicted[i] == predicted[itself],
+                "features": _distance(features[i], features[itself]),
+                "logits": _distance(logits[i], logits[itself]),
+                "change": _distance(features[i], features[max(i - 1, 0)]),
+            }
+            for i in range(len(factors))
         ]
-        own_features, own_logits = outcomes[itself]
-        for i, (features, logits) in enumerate(outcomes):
-            predicted = logits.argmax(-1)
-            found["accuracy"][i].append(predicted == np.asarray(theirs[:count]))
-            found["agreement"][i].append(predicted == own_logits.argmax(-1))
-            found["features"][i].append(_distance(features, own_features))
-            found["logits"][i].append(_distance(logits, own_logits))
-            found["change"][i].append(_distance(features, outcomes[max(i - 1, 0)][0]))
-    shares = ("accuracy", "agreement")
+
+    found = trained.over_batches(program, _BATCH, images, labels)
+    of = {"accuracy": np.mean, "agreement": np.mean, "features": np.median, "logits": np.median, "change": np.median}
     return {
-        str(factor): {
-            key: float((np.mean if key in shares else np.median)(np.concatenate(values[i])))
-            for key, values in found.items()
-        }
-        for i, factor in enumerate(factors)
+        str(factor): {key: float(of[key](x)) for key, x in values.items()}
+        for factor, values in zip(factors, found, strict=True)
     }
 
 
-def _distance(x: np.ndarray, reference: np.ndarray) -> np.ndarray:
+def _distance(x: jax.Array, reference: jax.Array) -> jax.Array:
     """|x - reference| / |reference| of each row; infinite where x is not finite."""
-    with np.errstate(over="ignore", invalid="ignore"):
-        distance = np.linalg.norm(x - reference, axis=-1) / np.linalg.norm(reference, axis=-1)
-    return np.where(np.isfinite(distance), distance, np.inf)
+    distance = jnp.linalg.norm(x - reference, axis=-1) / jnp.linalg.norm(reference, axis=-1)
+    return jnp.where(jnp.isfinite(distance), distance, jnp.inf)

@@ -2,15 +2,13 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
-from jax.sharding import NamedSharding
-from jax.sharding import PartitionSpec as P
 
 from lmjax import devices
 from lmjax.config import to_dict
@@ -110,27 +108,6 @@ def _about(trained: Trained, images: int, seed: int) -> dict[str, Any]:
         "device": devices.describe(),
         "versions": versions(),
     }
-
-
-def batches(trained: Trained, size: int, *arrays: np.ndarray) -> Iterator[tuple[int, ...]]:
-    """Pieces of arrays, of one length and split over the devices of the run.
-
-    Args:
-        trained: the run.
-        size: of a piece; rounded up to a multiple of the devices, and no more than there is.
-        arrays: of one length.
-
-    Yields:
-        How many rows of the pieces count, and the pieces. The last ones are filled up with copies of their first row.
-    """
-    devices = trained.trainer.mesh.size
-    size = -(-min(size, len(arrays[0])) // devices) * devices
-    split = NamedSharding(trained.trainer.mesh, P("data"))
-    for start in range(0, len(arrays[0]), size):
-        pieces = [array[start : start + size] for array in arrays]
-        count = len(pieces[0])
-        filled = [np.concatenate([piece, np.repeat(piece[:1], size - count, axis=0)]) for piece in pieces]
-        yield count, *(jax.device_put(piece, split) for piece in filled)
 
 
 def as_json(results: list[Measured], **others: Any) -> str:

@@ -1,7 +1,8 @@
 """What is judged: a stepper together with its coefficients."""
 
+import contextlib
 import dataclasses
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -92,3 +93,25 @@ def require_coef(stepper: Stepper, coef: Any) -> Any:
         what = "has no coefficients" if coef is not None else "has coefficients to choose: give coef, as k = -0.1 of lm"
         raise InputError(f"{stepper.name} {what}")
     return jax.tree.map(lambda x: np.asarray(x, np.float64), coef)
+
+
+@contextlib.contextmanager
+def float64() -> Iterator[None]:
+    """Within the block, and in this thread alone, JAX computes in float64 and complex128, on the CPU if there is one.
+
+    Accelerators are slow at float64, or do not know complex128 at all.
+    """
+    if hasattr(jax, "enable_x64"):
+        wide = jax.enable_x64(True)
+    else:  # before jax 0.8
+        from jax.experimental import enable_x64
+
+        wide = enable_x64()
+    with wide, jax.default_device(_cpu()):
+        yield
+
+
+def _cpu():
+    with contextlib.suppress(RuntimeError):  # JAX_PLATFORMS leaves it out
+        return jax.local_devices(backend="cpu")[0]
+    return None

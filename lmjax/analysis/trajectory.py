@@ -16,9 +16,7 @@ tortuosity of L of the same length is sqrt(L).
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax import nnx
 
-from lmjax.analysis.runs import batches
 from lmjax.analysis.walk import walk
 from lmjax.training import Trained
 
@@ -66,18 +64,11 @@ def trajectories(trained: Trained, images: np.ndarray) -> dict[str, dict[str, np
     Raises:
         InputError: if the network is not made of steps.
     """
-    graph, state = nnx.split(trained.model())
 
-    @jax.jit
-    def program(state, pixels):
-        walks, _ = walk(nnx.merge(graph, state), trained.normalized(pixels))
-        return [measures(*each) for each in walks]
+    def program(network, pixels):
+        return [measures(*each) for each in walk(network, trained.normalized(pixels))[0]]
 
-    parts = [
-        jax.tree.map(lambda x, count=count: np.asarray(x)[..., :count], program(nnx.to_pure_dict(state), pixels))
-        for count, pixels in batches(trained, _BATCH, images)
-    ]
-    whole = jax.tree.map(lambda *x: np.concatenate(x, axis=-1), *parts)
+    whole = trained.over_batches(program, _BATCH, images, axis=-1)
     return {f"stage{i}": stage for i, stage in enumerate(whole, start=1)}
 
 
@@ -100,13 +91,11 @@ def plane(trained: Trained, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]
     Returns:
         [L + 1, N, 2], the coordinates of the states; and the share of the variance along either axis, [2].
     """
-    graph, state = nnx.split(trained.model())
 
-    @jax.jit
-    def program(state, pixels):
-        return walk(nnx.merge(graph, state), trained.normalized(pixels))[0][-1].states
+    def program(network, pixels):
+        return walk(network, trained.normalized(pixels))[0][-1].states
 
-    states = np.asarray(program(nnx.to_pure_dict(state), images), np.float64)
+    states = trained.over_batches(program, len(images), images, axis=1).astype(np.float64)
     points = states.reshape(len(states) * len(images), -1)
     points -= points.mean(0)
     left, singular, _ = np.linalg.svd(points, full_matrices=False)

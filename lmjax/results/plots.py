@@ -258,45 +258,34 @@ def shade(axes: Any, text: str, bottom: float, top: float = np.inf) -> None:
     axes.set_ylim(low, high)
 
 
-class DepthColors:
-    """The colors of the steps 1 to `count`: dark for early ones, bright for late ones (matplotlib's viridis).
+def depth_colors(figure: Any, axes: Any, count: int) -> list[Any]:
+    """A color for each of the steps 1 to `count`, dark for early ones and bright for late ones, and a bar of them.
 
     Raises:
         InputError: if matplotlib is not installed.
     """
-
-    def __init__(self, count: int):
-        colors = optional_import("matplotlib.colors", package="matplotlib", purpose="drawing")
-        mappable = optional_import("matplotlib.cm", package="matplotlib", purpose="drawing").ScalarMappable
-        viridis = optional_import("matplotlib", package="matplotlib", purpose="drawing").colormaps["viridis"]
-        darker = colors.ListedColormap(viridis([0.9 * i / max(count - 1, 1) for i in range(count)]))  # no pale yellow
-        edges = [n + 0.5 for n in range(count + 1)]
-        self.count = count
-        self._mappable = mappable(colors.BoundaryNorm(edges, count) if count > 1 else None, darker)
-
-    def __call__(self, step: int) -> Any:
-        """The color of a step, from 1."""
-        return self._mappable.to_rgba(step)
-
-    def bar(self, figure: Any, axes: Any, label: str = "learned step") -> None:
-        """Add the bar beside axes."""
-        ticks = list(range(1, self.count + 1, max(1, -(-self.count // 8))))
-        bar = figure.colorbar(self._mappable, ax=axes, label=label, ticks=ticks, aspect=30)
-        bar.minorticks_off()
-        bar.ax.tick_params(labelsize=8, length=0)
+    colors, cm = (
+        optional_import(f"matplotlib.{name}", package="matplotlib", purpose="drawing") for name in ("colors", "cm")
+    )
+    found = [cm.viridis(0.9 * i / max(count - 1, 1)) for i in range(count)]  # no pale yellow
+    norm = colors.BoundaryNorm([n + 0.5 for n in range(count + 1)], count) if count > 1 else None
+    mappable, every = cm.ScalarMappable(norm, colors.ListedColormap(found)), max(1, -(-count // 8))
+    ticks = list(range(1, count + 1, every))
+    bar = figure.colorbar(mappable, ax=axes, label="learned step", ticks=ticks, aspect=30)
+    bar.minorticks_off()
+    bar.ax.tick_params(labelsize=8, length=0)
+    return found
 
 
 def coefficients_by_epoch(figure: Any, axes: Any, epochs: Sequence[int], values: Any, label: str) -> None:
     """A line a learned step through the epochs, of values [epochs, steps], colored by depth."""
-    colors = DepthColors(values.shape[1])
     marker = "o" if len(epochs) < 3 else None
-    for n, column in enumerate(values.T, start=1):
-        axes.plot(epochs, column, color=colors(n), linewidth=1.1, marker=marker, markersize=3)
+    for color, column in zip(depth_colors(figure, axes, values.shape[1]), values.T, strict=True):
+        axes.plot(epochs, column, color=color, linewidth=1.1, marker=marker, markersize=3)
     axes.axhline(0, color=FAINT, linewidth=0.8, zorder=0)
     axes.set(xlabel="epoch", ylabel=label)
     axes.xaxis.get_major_locator().set_params(integer=True)
     open_frame(axes)
-    colors.bar(figure, axes)
 
 
 def error_by_size(axes: Any, points: Iterable[Any], schemes: Sequence[str] | None = None) -> None:

@@ -6,7 +6,6 @@ from typing import NamedTuple
 
 import jax
 import numpy as np
-from flax import nnx
 
 from lmjax.config import Config
 from lmjax.data import prepared
@@ -14,6 +13,8 @@ from lmjax.data.cifar import ARCHIVES
 from lmjax.errors import InputError, optional_import
 from lmjax.results.runs import Run
 from lmjax.training import Trained, open_run
+
+_BATCH = 128
 
 
 class Mistake(NamedTuple):
@@ -82,30 +83,13 @@ def _require_data(config: Config, data_dir: str | None) -> None:
 
 
 def _predict(trained: Trained, limit: int, keep: int) -> Predictions:
-    classes, total = trained.dataset.classes, len(trained.dataset.test)
-    graph, state = nnx.split(trained.model())
-
-    @jax.jit
-    def probabilities(state, pixels):
-        return jax.nn.softmax(trained.logits(nnx.merge(graph, state), pixels))
-
-    chosen = np.zeros(total, bool)
-    chosen[np.random.default_rng(0).choice(total, min(limit, total), replace=False)] = True
+    images, labels = trained.test_sample(limit)
+    classes = trained.dataset.classes
+    shares = trained.over_batches(lambda network, x: jax.nn.softmax(trained.logits(network, x)), _BATCH, images)
+    guesses, sure = shares.argmax(-1), shares.max(-1)
     confusion = np.zeros((len(classes), len(classes)), np.int64)
-    mistakes: list[Mistake] = []
-    start, batch = 0, 0
-    for images, labels in trained.test_batches():
-        picked = chosen[start : start + len(labels)]
-        start += len(labels)
-        images, labels = images[picked], labels[picked]
-        batch = max(batch, len(labels))
-        filled = np.zeros((batch, *images.shape[1:]), images.dtype)  # of one size: compiled once
-        filled[: len(images)] = images
-        found = np.asarray(probabilities(state, filled))[: len(images)] if len(images) else np.zeros((0, 1))
-        guesses, sure = found.argmax(-1), found.max(-1)
-        np.add.at(confusion, (labels, guesses), 1)
-        wrong = np.flatnonzero(guesses != labels)
-        wrong = wrong[np.argsort(-sure[wrong], kind="stable")][:keep]
-        mistakes += [Mistake(float(sure[i]), int(labels[i]), int(guesses[i]), images[i]) for i in wrong]
-        mistakes = sorted(mistakes, key=lambda mistake: -mistake.confidence)[:keep]
-    return Predictions(tuple(classes), confusion, mistakes, trained.step, total)
+    np.add.at(confusion, (labels, guesses), 1)
+    wrong = np.flatnonzero(guesses != labels)
+    worst = wrong[np.argsort(-sure[wrong], kind="stable")][:keep]
+    mistakes = [Mistake(float(sure[i]), int(labels[i]), int(guesses[i]), images[i]) for i in worst]
+    return Predictions(tuple(classes), confusion, mistakes, trained.step, len(trained.dataset.test))

@@ -62,6 +62,12 @@ def _post(data: str, depth: int, parameters: int, error: float, *, stepper: str 
     return Row(recipes.lm(data, model), parameters, error, source, note="its shortcuts subsample, these average")
 
 
+def _first_dropped(data: str, depth: int, parameters: int, error: float) -> Row:
+    """With the stochastic depth of its authors."""
+    stepper = "stochastic_depth(euler, 0.5, rescale='evaluation', rule='first_dropped')"
+    return _post(data, depth, parameters, error, stepper=stepper, source=_HUANG)
+
+
 def _dropped(network: str, stepper: str, survival: float) -> Config:
     model = ModelConfig(network, f"stochastic_depth({stepper}, {survival})")
     return recipes.stochastic_depth("cifar10", model)
@@ -108,14 +114,8 @@ CIFAR10 = {
         "cifar10", {20: 8.33, 32: 7.18, 44: 6.66, 56: 6.31, 110: 6.16, 164: 5.27}, _LM_10, "lm", _LM
     ),
     "resnet56_sd": Row(_dropped("resnet56", "euler", 0.8), 855_674, 5.55, _LM),
-    "resnet110_sd": _post(
-        "cifar10", 110, 1_727_962, 5.25, source=_HUANG,
-        stepper="stochastic_depth(euler, 0.5, rescale='evaluation', rule='first_dropped')",
-    ),
-    "resnet1202_sd": _post(
-        "cifar10", 1202, 19_421_274, 4.91, source=_HUANG,
-        stepper="stochastic_depth(euler, 0.5, rescale='evaluation', rule='first_dropped')",
-    ),
+    "resnet110_sd": _first_dropped("cifar10", 110, 1_727_962, 5.25),
+    "resnet1202_sd": _first_dropped("cifar10", 1202, 19_421_274, 4.91),
     "lm_resnet56_sd": Row(_dropped("resnet56", "lm", 0.8), 855_698, 5.14, _LM),
     "lm_resnet110_sd": Row(_dropped("resnet110", "lm", 0.5), 1_730_669, 4.80, _LM),
     "revnet38": _revnet("cifar10", 38, 464_922, 7.24),
@@ -129,10 +129,7 @@ CIFAR10 = {
 CIFAR100 = {
     **_resnets("cifar100", {110: None, 164: 24.33, 1001: 22.71}, _EULER_100, "euler", _HE16B),
     **_resnets("cifar100", {110: 25.87, 164: 22.90}, _LM_100, "lm", _LM),
-    "resnet110_sd": _post(
-        "cifar100", 110, 1_733_812, 24.58, source=_HUANG,
-        stepper="stochastic_depth(euler, 0.5, rescale='evaluation', rule='first_dropped')",
-    ),
+    "resnet110_sd": _first_dropped("cifar100", 110, 1_733_812, 24.58),
     "resnet110_post": _post("cifar100", 110, 1_733_812, 27.76, source=_HUANG),  # Lu et al. quote it as pre-activated
     "revnet38": _revnet("cifar100", 38, 475_092, 28.96),
     "revnet110": _revnet("cifar100", 110, 1_740_836, 25.40),

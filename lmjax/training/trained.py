@@ -2,13 +2,16 @@
 
 import contextlib
 import dataclasses
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
 
 from lmjax import networks
 from lmjax.config import Config
@@ -95,6 +98,36 @@ class Trained:
             images.append(some[picked]), labels.append(theirs[picked])
             start += len(theirs)
         return np.concatenate(images), np.concatenate(labels)
+
+    def batches(self, size: int, *arrays: np.ndarray) -> Iterator[tuple[Any, ...]]:
+        """Pieces of arrays, of one length and split over the devices of the run.
+
+        Args:
+            size: of a piece; rounded up to a multiple of the devices, and no more than there is.
+            arrays: of one length.
+
+        Yields:
+            How many rows of the pieces count, and the pieces. The last ones are filled up with copies of their first
+            row.
+        """
+        mesh = self.trainer.mesh
+        size = -(-min(size, len(arrays[0])) // mesh.size) * mesh.size
+        for start in range(0, len(arrays[0]), size):
+            pieces = [array[start : start + size] for array in arrays]
+            count = len(pieces[0])
+            filled = [np.concatenate([piece, np.repeat(piece[:1], size - count, axis=0)]) for piece in pieces]
+            yield count, *(jax.device_put(piece, NamedSharding(mesh, P("data"))) for piece in filled)
+
+    def over_batches(self, function: Callable[..., Any], size: int, *arrays: np.ndarray, axis: int = 0) -> Any:
+        """The outcomes of `function(network, *pieces)` for all `batches`, compiled, and joined along an axis."""
+        graph, state = nnx.split(self.model())
+        program = jax.jit(lambda state, *pieces: function(nnx.merge(graph, state), *pieces))
+        state = nnx.to_pure_dict(state)
+        parts = [
+            jax.tree.map(lambda x, count=count: np.asarray(x).take(range(count), axis), program(state, *pieces))
+            for count, *pieces in self.batches(size, *arrays)
+        ]
+        return jax.tree.map(lambda *x: np.concatenate(x, axis), *parts)
 
 
 @contextlib.contextmanager

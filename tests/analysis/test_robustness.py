@@ -7,7 +7,7 @@ import pytest
 
 import train
 from lmjax.analysis import robustness
-from lmjax.analysis.robustness_checks import checks
+from lmjax.analysis.robustness import checks
 from lmjax.training import open_run
 from tests.analysis import main
 from tests.data.photos import write_folder

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from lmjax import InputError, analysis, steppers
-from lmjax.analysis import stability, stability_figures
+from lmjax.analysis import stability
 from lmjax.steppers import StepInfo, Stepper
 from tests.analysis import main
 from tests.analysis.handmade import write_run
@@ -219,11 +219,11 @@ def test_spectral_radius():
 
 
 def test_window_shows_every_region():
-    left, right, top = stability_figures.window(analysis.schemes(["rk4", "fractal"]))
+    left, right, top = stability.window(analysis.schemes(["rk4", "fractal"]))
     assert -12 < left < -8
     assert 0.2 < right < 3
     assert 2.9 < top < 5
-    left, right, top = stability_figures.window(analysis.schemes(["lm(-1.5, -1.5)"]))  # nothing is stable
+    left, right, top = stability.window(analysis.schemes(["lm(-1.5, -1.5)"]))  # nothing is stable
     assert left < 0 < right
     assert top > 0
 
