@@ -52,12 +52,9 @@ def registered(monkeypatch):
 
 @pytest.fixture(autouse=True)
 def cheap():
-    """Within a test, runs use the compiled programs of earlier ones, and draw no pictures; `cheap.undo()` ends it."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module in ("loop", "trained"):
-            patch.setattr(f"lmjax.training.{module}.Trainer", tiny.create_trainer)
-        patch.setattr("lmjax.training.run_folder._draw", lambda *_: None)
-        yield patch
+    """See `tiny.cheap`; `cheap.close()` ends it."""
+    with tiny.cheap() as stack:
+        yield stack
 
 
 @pytest.fixture(scope="session")

@@ -17,7 +17,7 @@ from lmjax.cli.train import Train
 from lmjax.errors import InputError
 
 ROOT = Path(__file__).parent.parent
-SMALL = ["--model.name", "resnet14", "--model.width", "0.25", "--train.epochs", "1", "--train.batch-size", "256"]
+SMALL = ["--model.name", "tiny", "--train.epochs", "1", "--train.batch-size", "256"]
 
 
 def said(capsys, *arguments):

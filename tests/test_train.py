@@ -74,7 +74,7 @@ def test_what_a_run_leaves(finished):
     first, last = rows(finished)
     assert last["test_accuracy"] == summary["test_accuracy"]
     assert first["train_loss"] > last["train_loss"] > 0
-    assert [first["learning_rate"], last["learning_rate"]] == pytest.approx([0.05, 0.0005])
+    assert [first["learning_rate"], last["learning_rate"]] == pytest.approx([0.2, 0.002])
     assert {k: len(v) for k, v in last["coefficients"].items()} == {"stage1": 1}
     config = read(finished / "config.json")
     assert config["model"] == {**config["model"], "name": "tiny", "stepper": "lm", "width": 1.0}
@@ -351,7 +351,7 @@ def test_link_and_parent_in_the_path(tmp_path):
 
 
 def test_links_in_the_folder_of_a_run_are_not_written_through(copy, tmp_path, cheap):
-    cheap.undo()
+    cheap.close()
     victim, trash = tmp_path / "victim", tmp_path / "trash"
     victim.write_text("theirs")
     trash.mkdir()

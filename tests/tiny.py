@@ -3,9 +3,11 @@
 Programs that tests start take it as `--config tests/tiny.py`.
 """
 
+import contextlib
 import dataclasses
 import os
 from pathlib import Path
+from unittest import mock
 
 import jax
 import numpy as np
@@ -30,7 +32,7 @@ def tiny() -> Architecture:
 config = Config(
     data=DataConfig("digits", augment=("crop(1)",)),
     model=ModelConfig("tiny", "lm"),
-    optimizer=OptimizerConfig(learning_rate=0.05),
+    optimizer=OptimizerConfig(learning_rate=0.2),
     train=TrainConfig(epochs=2, batch_size=64, eval_batch_size=72),
 )
 
@@ -63,6 +65,16 @@ def create_trainer(config: Config, dataset, mesh=None, seeds=None):
     trainer = _trainers[key].reseeded(*seeds)
     trainer.config = config
     return trainer
+
+
+@contextlib.contextmanager
+def cheap():
+    """Runs use the compiled programs of earlier ones, and draw no pictures."""
+    with contextlib.ExitStack() as stack:
+        for module in ("loop", "trained"):
+            stack.enter_context(mock.patch(f"lmjax.training.{module}.Trainer", create_trainer))
+        stack.enter_context(mock.patch("lmjax.training.run_folder._draw"))
+        yield stack
 
 
 def environment(**variables: str) -> dict[str, str]:

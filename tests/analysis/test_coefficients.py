@@ -112,8 +112,8 @@ def test_command_on_a_trained_run(runs, tmp_path, capsys):
     assert main(["coefficients", str(runs["lm"]), "--out", str(tmp_path / "k.pdf")]) == 0
     printed = capsys.readouterr().out
     summaries = [json.loads((runs["lm"] / f"seed{seed}" / "summary.json").read_text()) for seed in (0, 1)]
-    margins = [summary["zero_stability"]["stage3"][0] for summary in summaries]
-    (line,) = re.findall(r"^stage3, 1 .*", printed, re.MULTILINE)
+    margins = [summary["zero_stability"]["stage1"][0] for summary in summaries]
+    (line,) = re.findall(r"^stage1, 1 .*", printed, re.MULTILINE)
     assert float(line.split()[-1]) == pytest.approx(min(margins), abs=1e-4)
     assert (tmp_path / "k.pdf").exists()
     assert main(["coefficients", str(runs["euler"])]) == 2

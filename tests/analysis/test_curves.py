@@ -22,11 +22,11 @@ def test_curves_of_seeds(runs, tmp_path, monkeypatch, capsys):
     seeds = [rows(runs["lm"] / f"seed{n}") for n in (0, 1)]
     error = np.mean([[100 - 100 * row["test_accuracy"] for row in seed] for seed in seeds], 0)
     loss = np.mean([[row["train_loss"] for row in seed] for seed in seeds], 0)
-    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("resnet14, lm"))
+    (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("tiny, lm"))
     assert line.split()[2:] == ["2", f"{len(error)}", f"{error[-1]:.4g}", f"{loss[-1]:.4g}"]
     left, right = figures[0].axes
     assert [axes.get_ylabel() for axes in (left, right)] == ["test error, %", "training loss"]
-    assert [text.get_text() for text in right.get_legend().get_texts()] == ["resnet14, lm", "resnet14, euler"]
+    assert [text.get_text() for text in right.get_legend().get_texts()] == ["tiny, lm", "tiny, euler"]
     np.testing.assert_allclose(left.lines[0].get_ydata(), error)
     np.testing.assert_allclose(right.lines[0].get_ydata(), loss)
     assert len(left.collections) == 1  # the range, of the run with two seeds
@@ -50,7 +50,7 @@ def test_runs_called_the_same_are_told_apart_and_none_counts_twice(runs, tmp_pat
     assert main(["curves", *given]) == 0
     lines = capsys.readouterr().out.splitlines()[1:]
     assert [re.split(r"  +", line)[:2] for line in lines] == [
-        ["resnet14, euler (e1/a)", "1"], ["resnet14, euler (e2/a)", "1"], ["resnet14, lm", "2"],
+        ["tiny, euler (e1/a)", "1"], ["tiny, euler (e2/a)", "1"], ["tiny, lm", "2"],
     ]  # fmt: skip
 
 
@@ -60,7 +60,7 @@ def test_a_scheme_of_ones_own(runs, tmp_path, capsys):
     assert main(["curves", run]) == 2
     assert "own_euler" in capsys.readouterr().err
     assert main(["curves", run, "--config", str(tmp_path / "own.py")]) == 0
-    assert "resnet14, own_euler" in capsys.readouterr().out
+    assert "tiny, own_euler" in capsys.readouterr().out
 
 
 def test_mistakes(tmp_path, runs, capsys):

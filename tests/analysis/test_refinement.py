@@ -169,10 +169,10 @@ def test_command(runs, tmp_path, capsys):
     out = tmp_path / "refined.json"
     arguments = ["--images", "100", "--factors", "2", "1/2", "--out", str(out)]
     assert main(["refinement", str(runs["lm"]), *arguments]) == 0
-    assert "resnet14, lm: 1/2" in capsys.readouterr().out
+    assert "tiny, lm: 1/2" in capsys.readouterr().out
     assert (tmp_path / "refined.png").stat().st_size > 0
     found = json.loads(out.read_text())["runs"]
-    assert [run["label"] for run in found] == ["resnet14, lm", "resnet14, lm"]
+    assert [run["label"] for run in found] == ["tiny, lm", "tiny, lm"]
     for run, directory in zip(found, (runs["lm"] / "seed0", runs["lm"] / "seed1"), strict=True):
         assert list(run["factors"]) == ["1/2", "1", "2"]
         itself = run["factors"]["1"]

@@ -93,7 +93,7 @@ def test_command(runs, tmp_path, capsys):
     assert main(["robustness", str(runs["lm"]), *arguments]) == 0
     said = capsys.readouterr().out
     assert "PGD-20" in said
-    assert " ± " in next(line for line in said.splitlines() if line.startswith("resnet14, lm "))
+    assert " ± " in next(line for line in said.splitlines() if line.startswith("tiny, lm "))
     assert (tmp_path / "robustness.png").stat().st_size > 0
     found = json.loads((tmp_path / "robustness.json").read_text())
     first, second = found["runs"]

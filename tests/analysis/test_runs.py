@@ -37,8 +37,8 @@ def test_runs_in_folders_of_one_name_are_no_seeds_of_one(runs, tmp_path, monkeyp
     said = capsys.readouterr().out
     assert said.count("10 test images") == 2
     assert [line.split(":")[0] for line in said.splitlines()[-2:]] == [
-        "resnet14, euler (e1/a)",
-        "resnet14, euler (e2/a)",
+        "tiny, euler (e1/a)",
+        "tiny, euler (e2/a)",
     ]
 
 
@@ -49,7 +49,7 @@ def test_a_scheme_of_ones_own(runs, tmp_path, capsys):
     assert main(arguments) == 2
     assert "own_euler" in capsys.readouterr().err
     assert main([*arguments, "--config", str(tmp_path / "own.py")]) == 0
-    assert "resnet14, own_euler: 1" in capsys.readouterr().out
+    assert "tiny, own_euler: 1" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("command", ["trajectory", "refinement", "robustness"])

@@ -109,7 +109,7 @@ def test_trajectories_of_a_run(runs):
         together = trajectory.trajectories(trained, images)
         alone = trajectory.trajectories(trained, images[35:36])
         points, shares = trajectory.plane(trained, images[:3])
-    assert list(together) == ["stage1", "stage2", "stage3"]
+    assert list(together) == ["stage1"]
     for name, stage in together.items():
         assert {key: x.shape for key, x in stage.items()} == {
             "norm": (3, 40), "distance": (2, 40), "branch": (2, 40), "turn": (1, 40), "tortuosity": (40,),
@@ -120,7 +120,7 @@ def test_trajectories_of_a_run(runs):
     assert points.shape == (3, 3, 2)
     assert 0 < shares[1] <= shares[0] < shares.sum() <= 1 + 1e-9
     np.testing.assert_allclose(points.reshape(-1, 2).mean(0), 0, atol=1e-4)
-    whole = (together["stage3"]["distance"] * together["stage3"]["norm"][:-1])[:, :3]
+    whole = (together["stage1"]["distance"] * together["stage1"]["norm"][:-1])[:, :3]
     projected = np.linalg.norm(np.diff(points, axis=0), axis=-1)
     assert np.all(projected <= whole * (1 + 1e-3))
     assert projected.max() > 0.3 * whole.max()
@@ -131,18 +131,18 @@ def test_command(runs, tmp_path, capsys):
     arguments = ["--images", "32", "--classes", "2", "--out", str(out)]
     assert main(["trajectory", str(runs["lm"]), str(runs["euler"]), *arguments]) == 0
     said = capsys.readouterr().out
-    assert "resnet14, lm: stage3" in said
-    assert "resnet14, euler: stage1" in said
+    assert "tiny, lm: stage1" in said
+    assert "tiny, euler: stage1" in said
     assert out.stat().st_size > 0
     assert (tmp_path / "paths_plane.png").stat().st_size > 0
     found = json.loads((tmp_path / "paths.json").read_text())["runs"]
     assert [(run["label"], run["config"]["seed"]) for run in found] == [
-        ("resnet14, lm", 0), ("resnet14, lm", 1), ("resnet14, euler", 0),
+        ("tiny, lm", 0), ("tiny, lm", 1), ("tiny, euler", 0),
     ]  # fmt: skip
     for run in found:
         assert run["images"] == 32
-        assert len(run["stages"]["stage2"]["distance"]["mean"]) == 2
-        assert run["stages"]["stage2"]["tortuosity"]["mean"] >= 1
+        assert len(run["stages"]["stage1"]["distance"]["mean"]) == 2
+        assert run["stages"]["stage1"]["tortuosity"]["mean"] >= 1
 
 
 def random_walk(depths):

@@ -23,4 +23,4 @@ def digits() -> Dataset:
 
 @pytest.fixture
 def config() -> Config:
-    return tiny.changed(tiny.config, train={"epochs": 3, "eval_batch_size": 32})
+    return tiny.changed(tiny.config, optimizer={"learning_rate": 0.05}, train={"epochs": 3, "eval_batch_size": 32})

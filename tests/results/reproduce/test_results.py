@@ -11,9 +11,10 @@ import pytest
 from scipy import stats
 
 from lmjax import InputError, cli
-from lmjax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
+from lmjax.config import OptimizerConfig
 from lmjax.results.reproduce import results, runs, writing
 from lmjax.results.reproduce.tables import Images, Table
+from tests import tiny
 
 ROOT = Path(__file__).parent.parent.parent.parent
 DATA = {"name": "digits"}
@@ -21,15 +22,9 @@ DATA = {"name": "digits"}
 
 @pytest.fixture(scope="module")
 def small():
-    def row(scheme):
-        return Config(
-            data=DataConfig(augment=("crop(1)",)),
-            model=ModelConfig("resnet14", scheme, width=0.25),
-            optimizer=OptimizerConfig(learning_rate=0.05),
-            train=TrainConfig(epochs=1, batch_size=128),
-        )
-
-    rows = {"euler": row("euler"), "lm": row("lm")}
+    rows = {
+        scheme: tiny.changed(tiny.config, model={"stepper": scheme}, train={"epochs": 1}) for scheme in ("euler", "lm")
+    }
     return Table(
         "claim",
         "protocol",
@@ -44,7 +39,8 @@ def small():
 @pytest.fixture(scope="module")
 def made(small, tmp_path_factory):
     out = tmp_path_factory.mktemp("table")
-    assert runs.make(small, out, data=DATA) == []
+    with tiny.cheap():
+        assert runs.make(small, out, data=DATA) == []
     return out
 
 
