@@ -15,9 +15,10 @@ import lmjax
 from lmjax import cli, command_line
 from lmjax.cli.train import Train
 from lmjax.errors import InputError
+from tests.parameters import slow
 
 ROOT = Path(__file__).parent.parent
-SMALL = ["--model.name", "tiny", "--train.epochs", "1", "--train.batch-size", "256"]
+SMALL = ["--train.epochs", "1", "--train.batch-size", "256", "--model.name", "tiny"]
 
 
 def said(capsys, *arguments):
@@ -152,7 +153,7 @@ def test_dry_run_writes_nothing(tmp_path, monkeypatch, capsys):
     code, out, _ = said(capsys, "train", "--config", "digits", *SMALL, "--dry-run")
     assert code == 0
     assert not list(tmp_path.iterdir())
-    for words in ("11,281 parameters", "5 an epoch, 5 in 1 epochs", "1,437 training and 360 test", "MiB for state"):
+    for words in ("2,547 parameters", "5 an epoch, 5 in 1 epochs", "1,437 training and 360 test", "MiB for state"):
         assert words in out
 
 
@@ -188,7 +189,10 @@ def test_installed_from_the_wheel_and_from_the_sdist(tmp_path):
         assert (place / "lmjax" / "py.typed").exists()
         (tmp_path / "empty").mkdir(exist_ok=True)
         environment = {**os.environ, "PYTHONPATH": str(place), "XDG_CACHE_HOME": str(tmp_path)}
-        for words in (["list", "steppers"], ["train", "--config", "digits", *SMALL, "--quiet"]):
+        for words in (
+            ["list", "steppers"],
+            ["train", "--config", "digits", *SMALL, "--model.name", "resnet8", "--quiet"],
+        ):
             result = subprocess.run(
                 [place / "bin" / "lmjax", *words], cwd=tmp_path / "empty", env=environment, capture_output=True,
                 text=True, check=False,
@@ -198,7 +202,9 @@ def test_installed_from_the_wheel_and_from_the_sdist(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "words", [["train", "--config", "digits"], ["analyze", "order", "rk4"], ["evaluate", "runs/a"]], ids=lambda x: x[0]
+    "words",
+    [["train", "--config", "digits"], slow(["analyze", "order", "rk4"]), ["evaluate", "runs/a"]],
+    ids=lambda x: x[0],
 )
 def test_a_device_that_is_not_there_is_a_mistake(words, tmp_path, runs):
     words = [str(runs["euler"]) if word == "runs/a" else word for word in words]

@@ -12,7 +12,6 @@ import pytest
 from tests.documentation import ROOT
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-# Those of the fixture `runs`: what one has compiled, the other finds.
 SMALL = "--model.name resnet14 --model.width 0.25 --optimizer.learning-rate 0.05 --train.epochs 2 "
 SMALL += "--train.batch-size 64 --train.eval-batch-size 72"
 
@@ -29,7 +28,7 @@ def execute(name, cwd, cache, monkeypatch, **settings):
     pytest.importorskip("ipykernel")
     monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
-    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.5")
+    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     for key, value in settings.items():
         monkeypatch.setenv(f"LMJAX_{key}", str(value))
     notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)

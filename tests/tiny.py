@@ -62,6 +62,7 @@ def create_trainer(config: Config, dataset, mesh=None, seeds=None):
     key = (alike, contents, mesh, len(seeds), *settings().values())
     if key not in _trainers:
         _trainers[key] = Trainer(config, dataset, mesh, seeds)
+        return _trainers[key]
     trainer = _trainers[key].reseeded(*seeds)
     trainer.config = config
     return trainer

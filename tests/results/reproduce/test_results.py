@@ -15,6 +15,7 @@ from lmjax.config import OptimizerConfig
 from lmjax.results.reproduce import results, runs, writing
 from lmjax.results.reproduce.tables import Images, Table
 from tests import tiny
+from tests.parameters import slow
 
 ROOT = Path(__file__).parent.parent.parent.parent
 DATA = {"name": "digits"}
@@ -244,13 +245,16 @@ def test_place_in_a_page(tmp_path, newline):
     assert read() == unended
 
 
-@pytest.mark.parametrize(("page", "places"), [("README.md", 1), ("docs/results.md", 3)])
-def test_the_pages_have_what_the_command_writes(page, places, tmp_path):
+@pytest.mark.parametrize(
+    ("page", "kind", "places"),
+    [("README.md", "table", 1), ("docs/results.md", "table", 2), slow("docs/results.md", "tables", 1)],
+)
+def test_the_pages_have_what_the_command_writes(page, kind, places, tmp_path):
     copy = tmp_path / "page.md"
     shutil.copy(ROOT / page, copy)
-    found = re.findall(r"^<!-- (tables?)(?: (.+))? -->$", copy.read_text(), re.MULTILINE)
+    found = re.findall(rf"^<!-- {kind}(?: (.+))? -->$", copy.read_text(), re.MULTILINE)
     assert len(found) == places
-    for kind, name in found:
+    for name in found:
         recorded = [name, "--out", str(ROOT / "results" / name), "--only-report"] if kind == "table" else []
         assert cli.main(["reproduce", *recorded, "--page", str(copy)]) == 0
     assert copy.read_text() == (ROOT / page).read_text()
