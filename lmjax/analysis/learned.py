@@ -158,4 +158,4 @@ def draw_friction_and_mass(runs: Sequence[Learned], title: str = "") -> Any:
 
 
 def _title(runs: Sequence[Learned], title: str) -> str:
-    return title if len(runs) == 1 else f"{title}: {len(runs)} runs and their mean"
+    return title if len(runs) == 1 else f"{title}: the mean of {len(runs)} runs, and the range"
