@@ -1,4 +1,4 @@
-"""What a trained network computes when its steps are made smaller and more, as a numerical method allows.
+"""The outcome of a trained network when its steps are made smaller and more, as a numerical method allows.
 
 The scheme of a network is a method for u' = F(u, t), with increments f = h F. To refine it by m, every step of a stage
 but the first one (which may change the shape) becomes m steps with the branch f/m and the same coefficients: F and the
@@ -13,7 +13,7 @@ the solution that starts at u[0].
 For m -> infinity the features of a consistent and zero-stable scheme converge, with an error of O(1/m): F is Lipschitz
 and, its parameters being constant over each step of the network, piecewise constant in time. What tells whether the
 network is the discretisation of an ODE is how far it is from that limit. Plain ResNets are not invariant under such a
-change of the step (Queiruga et al. 2020, "Continuous-in-depth neural networks"). Batch normalisation keeps the
+change of the step (Queiruga et al. 2020, "Continuous-in-depth neural networks"). Batch normalization keeps the
 statistics of the training here, those of the coarse path. Schemes whose trained coefficients are not consistent
 (`learned_multistep` with weights that do not sum to 1) or not zero-stable (|k| > 1) have no limit at all.
 
@@ -122,7 +122,7 @@ def _scaled(scale: Any) -> Callable[[Branch], Branch]:
 
 
 def _second_order(block: Any) -> bool:
-    """Whether the scheme of the block integrates u'' = F, and nothing of u'."""
+    """True if the scheme of the block integrates u'' = F, and nothing of u'."""
     damping = block.stepper.known.damping(block.values())
     return isinstance(damping, float) and damping == 0
 
@@ -142,7 +142,7 @@ def _rescaled(stepper: Stepper, u: Any, history: Any, ratio: jax.Array | float) 
 def refinements(
     trained: Trained, images: np.ndarray, labels: np.ndarray, factors: list[Fraction]
 ) -> dict[str, dict[str, float]]:
-    """How a trained network classifies when it is refined or coarsened, and how far its features move.
+    """The classifications of a trained network that is refined or coarsened, and how far its features move.
 
     Args:
         trained: the run.

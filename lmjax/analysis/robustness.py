@@ -1,9 +1,9 @@
-"""How much of its accuracy a trained network keeps when its images are perturbed, by chance or on purpose.
+"""The accuracy that a trained network keeps when its images are perturbed, by chance or on purpose.
 
 Measured as the literature on networks inspired by ODEs does it, in the maximum norm and in grey levels, 1/255:
 Gaussian noise, FGSM (Goodfellow et al. 2015), and PGD (Madry et al. 2018) from a random start, with 10 steps of a
 quarter of the radius; at 8/255, where that is 2/255, after 20 steps, too. The attacker has the gradient of the
-cross-entropy through the network in evaluation and through the normalisation; perturbed images are cut off to the range
+cross-entropy through the network in evaluation and through the normalization; perturbed images are cut off to the range
 of a pixel and not rounded to whole grey levels. All images are attacked, those classified wrongly, too; what counts is
 the classification of the last iterate.
 
@@ -42,7 +42,7 @@ def attacked(
     trained: Trained, images: np.ndarray, labels: np.ndarray, *, radii: Sequence[float] = RADII,
     sigmas: Sequence[float] = SIGMAS, seed: int = 0,
 ) -> Outcomes:  # fmt: skip
-    """What a trained network makes of each image, as it is and perturbed.
+    """The classification of each image by a trained network, as it is and perturbed.
 
     Args:
         trained: the run.
@@ -164,7 +164,7 @@ def _by_radius(outcomes, kind):
 
 
 def _excess(a: np.ndarray, b: np.ndarray) -> float:
-    """By how much the mean of a exceeds that of b, less two standard errors of the difference."""
+    """The excess of the mean of a over that of b, less two standard errors of the difference."""
     difference = np.asarray(a, np.float64) - np.asarray(b, np.float64)
     return float(difference.mean() - 2 * np.sqrt(np.mean(difference**2) / len(difference)))
 
