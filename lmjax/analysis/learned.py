@@ -32,7 +32,7 @@ class Learned(Coefficients):
         return found
 
     def margins(self) -> dict[str, np.ndarray]:
-        """By how much each step is zero-stable after the last epoch, [steps] by stage: see `steppers.zero_stability`.
+        """The margin of zero-stability of each step at the end, [steps] by stage: see `steppers.zero_stability`.
 
         The worst of the channels where they differ. Of a scheme that does not say its polynomial it is found from the
         step.
