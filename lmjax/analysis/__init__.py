@@ -1,4 +1,4 @@
-"""What a scheme is as a numerical method, and what a trained network does with it.
+"""The analysis of schemes as numerical methods, and of what a trained network does with them.
 
     lmjax analyze order euler "lm(-0.5, -0.5)" rk4 --out order.png
     lmjax analyze stability --run runs/a --out regions.png

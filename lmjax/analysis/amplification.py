@@ -94,12 +94,12 @@ def parasitic_roots(stepper: Stepper, coef: Any = None) -> np.ndarray:
 
 
 def principal_count(stepper: Stepper, coef: Any = None) -> int:
-    """How many roots are 1 at z = 0: 2 for a coupled scheme and for one that integrates u'' = F, else 1."""
+    """The number of roots that are 1 at z = 0: 2 for a coupled scheme and for one that integrates u'' = F, else 1."""
     return 2 if stepper.parts > 1 or is_of_second_order(stepper, coef) else 1
 
 
 def is_of_second_order(stepper: Stepper, coef: Any = None) -> bool:
-    """Whether a scheme is one for u'' = F."""
+    """True if a scheme is one for u'' = F."""
     return bool(np.all(np.asarray(stepper.known.damping(coef)) == 0))
 
 

@@ -32,7 +32,7 @@ class Learned(Coefficients):
         return found
 
     def margins(self) -> dict[str, np.ndarray]:
-        """By how much each step is zero-stable after the last epoch, [steps] by stage: see `steppers.zero_stability`.
+        """The margin of zero-stability of each step at the end, [steps] by stage: see `steppers.zero_stability`.
 
         The worst of the channels where they differ. Of a scheme that does not say its polynomial it is found from the
         step.
@@ -158,4 +158,4 @@ def draw_friction_and_mass(runs: Sequence[Learned], title: str = "") -> Any:
 
 
 def _title(runs: Sequence[Learned], title: str) -> str:
-    return title if len(runs) == 1 else f"{title}: {len(runs)} runs and their mean"
+    return title if len(runs) == 1 else f"{title}: the mean of {len(runs)} runs, and the range"

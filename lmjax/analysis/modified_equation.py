@@ -63,7 +63,7 @@ def friction_and_mass(k: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_rates(schemes: Sequence[Scheme]) -> Any:
-    """How schemes distort a decay and an oscillation: three panels, against h |lambda|, with a line a scheme.
+    """The distortion of a decay and an oscillation by schemes: three panels, against h |lambda|, with a line a scheme.
 
     The rate of the decay u' = -u, the frequency of the oscillation u' = i omega u, and the rate of its growth over
     omega, each by the principal root. The leading term of the modified equation is dotted.

@@ -48,7 +48,7 @@ def _legend(figure, axes):
 
 
 def _lengths(groups):
-    """How many steps each stage has, {"stage1": {label: L, ...}, ...}."""
+    """The number of steps of each stage, {"stage1": {label: L, ...}, ...}."""
     found = {}
     for label, seeds in groups.items():
         for name, stage in seeds[0].items():
@@ -57,13 +57,13 @@ def _lengths(groups):
 
 
 def _alike(lengths):
-    """Whether all networks have the same stages."""
+    """True if all networks have the same stages."""
     networks = set().union(*lengths.values())
     return all(found.keys() == networks and len(set(found.values())) == 1 for found in lengths.values())
 
 
 def _places(lengths):
-    """Where each stage begins, and how wide it is: a step is 1 wide if all networks have the same, else a stage."""
+    """The start and the width of each stage: a step is 1 wide if all networks have the same, else a stage."""
     widths = {name: max(found.values()) if _alike(lengths) else 1 for name, found in lengths.items()}
     places, start = {}, 0.0
     for name, width in widths.items():
@@ -88,7 +88,7 @@ def _band(axes, x, values, **style):
 
 
 def _draw_tortuosities(axes, groups, lengths):
-    """Of each stage side by side, over the tortuosity that it would have with equal steps at right angles."""
+    """Tortuosities of the stages side by side, over those that they would have with equal steps at right angles."""
     share = 0.6 / len(groups)
     for i, (label, seeds) in enumerate(groups.items()):
         for number, name in enumerate(lengths, start=1):

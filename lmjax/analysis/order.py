@@ -56,7 +56,7 @@ NONLINEAR = Problem("nonlinear", "q″ = q − 2q³", lambda q: q - 2 * q**3, _p
 
 @dataclasses.dataclass(frozen=True)
 class ObservedOrder:
-    """What `observed_order` has found.
+    """The finding of `observed_order`.
 
     Attributes:
         h: the step sizes, float64 [n], falling.

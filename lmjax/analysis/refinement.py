@@ -1,4 +1,4 @@
-"""What a trained network computes when its steps are made smaller and more, as a numerical method allows.
+"""The outcome of a trained network when its steps are made smaller and more, as a numerical method allows.
 
 The scheme of a network is a method for u' = F(u, t), with increments f = h F. To refine it by m, every step of a stage
 but the first one (which may change the shape) becomes m steps with the branch f/m and the same coefficients: F and the
@@ -122,7 +122,7 @@ def _scaled(scale: Any) -> Callable[[Branch], Branch]:
 
 
 def _second_order(block: Any) -> bool:
-    """Whether the scheme of the block integrates u'' = F, and nothing of u'."""
+    """True if the scheme of the block integrates u'' = F, and nothing of u'."""
     damping = block.stepper.known.damping(block.values())
     return isinstance(damping, float) and damping == 0
 
@@ -142,7 +142,7 @@ def _rescaled(stepper: Stepper, u: Any, history: Any, ratio: jax.Array | float) 
 def refinements(
     trained: Trained, images: np.ndarray, labels: np.ndarray, factors: list[Fraction]
 ) -> dict[str, dict[str, float]]:
-    """How a trained network classifies when it is refined or coarsened, and how far its features move.
+    """The classifications of a trained network that is refined or coarsened, and how far its features move.
 
     Args:
         trained: the run.

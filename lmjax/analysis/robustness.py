@@ -1,4 +1,4 @@
-"""How much of its accuracy a trained network keeps when its images are perturbed, by chance or on purpose.
+"""The accuracy that a trained network keeps when its images are perturbed, by chance or on purpose.
 
 Measured as the literature on networks inspired by ODEs does it, in the maximum norm and in gray levels, 1/255:
 Gaussian noise, FGSM (Goodfellow et al. 2015), and PGD (Madry et al. 2018) from a random start, with 10 steps of a
@@ -26,7 +26,7 @@ from lmjax.analysis import attacks
 from lmjax.results.statistics import Spread, spread
 from lmjax.training import Trained
 
-RADII = (1, 2, 4, 8, 16, 32, 128)  # gray levels; within 128 every image can be made the same gray
+RADII = (1, 2, 4, 8, 16, 32, 128)  # gray levels; within 128 every image can be made the same grey
 SIGMAS = (4, 8, 16, 32, 64)
 HEADLINE = 8  # the radius of the table
 _BATCH = 128
@@ -42,7 +42,7 @@ def attacked(
     trained: Trained, images: np.ndarray, labels: np.ndarray, *, radii: Sequence[float] = RADII,
     sigmas: Sequence[float] = SIGMAS, seed: int = 0,
 ) -> Outcomes:  # fmt: skip
-    """What a trained network makes of each image, as it is and perturbed.
+    """The classification of each image by a trained network, as it is and perturbed.
 
     Args:
         trained: the run.
@@ -164,7 +164,7 @@ def _by_radius(outcomes, kind):
 
 
 def _excess(a: np.ndarray, b: np.ndarray) -> float:
-    """By how much the mean of a exceeds that of b, less two standard errors of the difference."""
+    """The excess of the mean of a over that of b, less two standard errors of the difference."""
     difference = np.asarray(a, np.float64) - np.asarray(b, np.float64)
     return float(difference.mean() - 2 * np.sqrt(np.mean(difference**2) / len(difference)))
 

@@ -111,7 +111,7 @@ def _about(trained: Trained, images: int, seed: int) -> dict[str, Any]:
 
 
 def as_json(results: list[Measured], **others: Any) -> str:
-    """What was measured, as JSON; what is not finite becomes null."""
+    """The measurements as JSON; what is not finite becomes null."""
     runs = [{"label": result.label, **result.about, **plain(result.values)} for result in results]
     return json.dumps({"runs": runs, **plain(others)}, indent=2, allow_nan=False) + "\n"
 

@@ -1,4 +1,4 @@
-"""What is judged: a stepper together with its coefficients."""
+"""A scheme: a stepper together with its coefficients, in float64."""
 
 import contextlib
 import dataclasses

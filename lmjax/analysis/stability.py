@@ -28,7 +28,7 @@ Window = tuple[float, float, float]
 
 @dataclasses.dataclass(frozen=True)
 class LinearStability:
-    """What can be said of a scheme on u' = lambda u in a few numbers; see `linear_stability`.
+    """The stability of a scheme on u' = lambda u in a few numbers; see `linear_stability`.
 
     Attributes:
         real: the largest x for which it is stable at every z = h lambda in [-x, 0).
@@ -77,7 +77,7 @@ def is_zero_stable(stepper: Stepper, coef: Any = None) -> bool:
 
 
 def is_stable(stepper: Stepper, z: ArrayLike, coef: Any = None, *, damped: bool = True) -> np.ndarray:
-    """Whether the numerical solutions of u' = lambda u stay bounded, at each z = h lambda.
+    """True where the numerical solutions of u' = lambda u stay bounded, at each z = h lambda.
 
     This is the root condition: no root outside the unit circle, and those on it simple. (A multiple one is allowed if
     there are as many independent solutions, as in a coupled scheme at z = 0.)
@@ -99,7 +99,7 @@ def spectral_radius(stepper: Stepper, z: ArrayLike, coef: Any = None, *, damped:
 
 
 def _power_bounded(matrices):
-    """Whether the powers of each of [n, m, m] stay bounded."""
+    """True where the powers of each of [n, m, m] stay bounded."""
     finite = np.isfinite(matrices).all((-2, -1))
     eigenvalues = np.linalg.eigvals(np.where(finite[:, None, None], matrices, 0))
     bounded = finite & (np.abs(eigenvalues).max(-1) <= 1 + _TOLERANCE)
@@ -110,7 +110,7 @@ def _power_bounded(matrices):
 
 
 def _is_defective(matrix, eigenvalues):
-    """Whether a multiple eigenvalue on the unit circle has fewer eigenvectors than its multiplicity."""
+    """True if a multiple eigenvalue on the unit circle has fewer eigenvectors than its multiplicity."""
     on_circle = eigenvalues[np.abs(np.abs(eigenvalues) - 1) < _DOUBLE]
     for value in on_circle:
         multiplicity = (np.abs(on_circle - value) < _DOUBLE).sum()

@@ -15,7 +15,7 @@ from lmjax.steppers import Branch, StepInfo, Stepper
 
 
 class Walk(NamedTuple):
-    """How some images pass a stage.
+    """The way of some images through a stage.
 
     Attributes:
         states: [steps + 1, N, H, W, C], the features that the first step starts from, brought to the shape of the

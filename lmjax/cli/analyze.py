@@ -56,7 +56,7 @@ class _Analysis(command_line.Command):
 
     @property
     def picture(self) -> Path | None:
-        """Where to draw."""
+        """The file of the picture."""
         return self.out
 
     def show(self) -> Draw:
@@ -300,7 +300,7 @@ class _OfNetworks(_OfRuns):
 
 
 class Trajectory(_OfNetworks):
-    """How the features move through the steps of trained networks.
+    """Paths of the features through the steps of trained networks.
 
     Follows test images through the steps: how far each step goes, how much of that its branches add, how it turns, how
     long the path is against the straight line.
@@ -363,7 +363,7 @@ def _print_trajectories(results: list[Measured]) -> None:
 
 
 class Refinement(_OfNetworks):
-    """What trained networks compute with smaller and more steps.
+    """Refinement: trained networks with smaller and more steps.
 
     Replaces each step of trained networks, but for the first of a stage, by m steps with the branch f/m and the same
     coefficients, or leaves steps out and lengthens the others (1/2): the accuracy, and how far the features move. Batch

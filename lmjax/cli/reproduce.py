@@ -69,7 +69,7 @@ class Reproduce(command_line.Command):
 
     @property
     def _place(self) -> str:
-        """What the place in the pages is called."""
+        """The name of the place in the pages."""
         return "tables" if self.table is None else f"table {self.table}"
 
     def _folder(self, wanted: Table) -> Path:

@@ -1,4 +1,4 @@
-"""What runs have recorded: as tables, statistics and pictures, as one page, and next to what was published.
+"""The records of runs: as tables, statistics and pictures, as one page, and next to what was published.
 
 `read` and `summaries` give pandas tables. `statistics` has means over seeds and paired differences, `plots` the
 pictures, `report` the page, `published` the published results, and `reproduce` the runs that repeat them.

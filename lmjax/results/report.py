@@ -147,7 +147,7 @@ class Row:
 
     @property
     def data(self) -> str:
-        """What to call the data set."""
+        """The name of the data set."""
         name, folder = folders.data_of(self.config)
         return f"{Path(folder).name} ({name})" if folder else name
 
@@ -235,7 +235,7 @@ def page(rows: list[Row], images: list[Row], without: str, data_dir: str | None 
     names = [row.name for row in rows[:3]]
     return environment.get_template("report.html.j2").render(
         title=", ".join(names) + (f" and {len(rows) - 3} more" if len(rows) > 3 else ""),
-        version=lmjax.__version__, colors=plots.COLORS, head=_head(rows), settings=_settings(rows), rows=rows,
+        version=lmjax.__version__, colors=plots.COLORS, head=_head(rows), settings=_settings(rows),
         columns={name: kind for name, kind in _COLUMNS.items() if name not in hidden}, cells=cells, notes=notes,
         looks=[_swatch(style) for style in styles], sections=sections, without=without,
         mistakes=_mistakes(images, data_dir),
@@ -283,7 +283,7 @@ def _data(row: Row) -> str:
 
 
 class Cell(NamedTuple):
-    """What a cell says, with a mark and a small line, and what its column is sorted by; None goes last."""
+    """The text of a cell, with a mark and a small line, and the value that its column is sorted by; None goes last."""
 
     text: Any
     value: Any
@@ -458,7 +458,7 @@ def _caption(row: Row, found: dict[str, dict[str, np.ndarray]], stable: tuple[fl
 
 
 def _mistakes(rows: list[Row], data_dir: str | None) -> dict[str, Any]:
-    """Of the best run of each row; and of which rows there is nothing to see, and why."""
+    """The mistakes of the best run of each row; and the rows without any to see, with the reason."""
     shown, reasons = [], {}
     for row in rows:
         try:
@@ -489,7 +489,7 @@ def _mistakes_of(row: Row, data_dir: str | None) -> dict[str, Any]:
 
 
 def confusion(found: predictions.Predictions) -> dict[str, Any]:
-    """Who is taken for whom: the whole matrix, or the most confused pairs where there are too many classes."""
+    """The confusion of classes: the whole matrix, or the most confused pairs where there are too many classes."""
     names = found.classes
     off = found.confusion - np.diag(np.diag(found.confusion))
     of_class = np.maximum(found.confusion.sum(1), 1)
@@ -511,7 +511,7 @@ def png(pixels: np.ndarray) -> str:
 
 
 def _settings(rows: list[Row]) -> list[tuple[str, tuple]]:
-    """In what the rows differ, in what they agree, and where they are: tables, and the words that open them."""
+    """The settings in which the rows differ and agree, and their folders: tables, and the words that open them."""
     configs = [flatten(to_dict(row.config)) for row in rows]
     keys = [key for key in configs[0] if key not in ("seed", "workdir")]
     differ = [key for key in keys if any(config[key] != configs[0][key] for config in configs)]

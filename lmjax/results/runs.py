@@ -52,17 +52,17 @@ class Run:
         return ", ".join(filter(None, (self.config.model.name, self.config.model.stepper)))
 
     def coefficients(self, kind: type[Coefficients] = Coefficients) -> Any:
-        """What the run has learned; see `Coefficients.of`."""
+        """The learned coefficients; see `Coefficients.of`."""
         stepper = self.config.model.stepper and steppers.get(self.config.model.stepper)
         return kind.of(self.epochs, stepper, self.record.directory, f"{self.title}, {self.config.data.name}")
 
     def about(self) -> dict[str, Any]:
-        """What tells the run from others, for a table."""
+        """The name, seed, folder and config, for a table."""
         config = {key: x for key, x in flatten(to_dict(self.config)).items() if key != "workdir"}
         return {"run": self.name, "seed": config.pop("seed"), "folder": str(self.record.directory), **config}
 
     def result(self) -> dict[str, Any]:
-        """What the run has come to so far: errors in percent, speed over all epochs; None where nothing is known."""
+        """The results so far: errors in percent, speed over all epochs; None where nothing is known."""
         summary = self.summary or {}
         best, epoch = min(((_error(row), row["epoch"]) for row in self.epochs), default=(None, None))
         rates = [row["images_per_second"] for row in self.epochs if row["images_per_second"] > 0]
@@ -209,7 +209,7 @@ def _names(groups: list[list[Run]]) -> list[str]:
 
 
 def _place(group: list[Run]) -> Path:
-    """What the folders of a group have in common: runs/x-seed0, runs/x-seed1 -> runs/x."""
+    """The common part of the folders of a group: runs/x-seed0, runs/x-seed1 -> runs/x."""
     given = list(dict.fromkeys(Path(os.path.abspath(run.given)) for run in group))
     if len(given) == 1:
         return given[0]

@@ -1,4 +1,4 @@
-"""What a table costs: training steps, which are known, and hours of an accelerator, which are estimated."""
+"""The cost of a table: training steps, which are known, and hours of an accelerator, which are estimated."""
 
 import dataclasses
 import functools
@@ -10,7 +10,7 @@ from lmjax.results.reproduce.tables import Images, Table
 
 @dataclasses.dataclass(frozen=True)
 class Accelerator:
-    """What bounds a training step.
+    """A chip, by what bounds a training step.
 
     Attributes:
         name: of one chip.
@@ -41,7 +41,7 @@ _REACHED = 0.5  # of what the chip can do, in training steps of convolutional ne
 
 
 def steps(config: Config, images: Images) -> int:
-    """How many training steps a run makes."""
+    """The number of training steps of a run."""
     return config.train.epochs * (images.train // config.train.batch_size)
 
 
@@ -71,7 +71,7 @@ def _counted(model: ModelConfig, images: Images) -> tuple[int, int, int]:
 
 
 def total(table: Table) -> tuple[int, int, list[float]]:
-    """Of all runs that a table asks for: how many, their training steps, and their hours on each of `ACCELERATORS`."""
+    """The number of runs that a table asks for, their training steps, and their hours on each of `ACCELERATORS`."""
     runs = sum(table.seeds.values())
     made = sum(count * steps(table.rows[row], table.images) for row, count in table.seeds.items())
     spent = [

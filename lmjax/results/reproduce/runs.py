@@ -19,7 +19,7 @@ from lmjax.training.run_folder import describe
 
 
 def folder_of(row: str) -> str:
-    """What the folder of a row is called: "poly-2" for poly(2)."""
+    """The name of the folder of a row: "poly-2" for poly(2)."""
     return re.sub(r"\W+", "-", row).strip("-")
 
 

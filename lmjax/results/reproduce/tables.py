@@ -1,4 +1,4 @@
-"""What is compared: rows of runs, and which of them are compared with which, seed by seed."""
+"""The comparisons: rows of runs, and which of them are compared with which, seed by seed."""
 
 import dataclasses
 from collections.abc import Callable
@@ -11,7 +11,7 @@ from lmjax.results import published
 
 @dataclasses.dataclass(frozen=True)
 class Images:
-    """What the rows of a table are trained on.
+    """The images that the rows of a table are trained on.
 
     Attributes:
         name: what to call them beside the numbers.
