@@ -57,8 +57,9 @@ def create_trainer(config: Config, dataset, mesh=None, seeds=None):
         return Trainer(config, dataset, mesh, seeds)
     seeds = (config.seed,) if seeds is None else tuple(seeds)
     alike = dataclasses.replace(config, seed=0, workdir=None, checkpoint=CheckpointConfig())
-    arrays = dataset.train.images, dataset.train.labels, dataset.test.images, dataset.test.labels
-    contents = hash((dataset.classes, *(np.asarray(x).tobytes() for x in (*arrays, dataset.mean, dataset.std))))
+    names, train, test = (dataset.name, dataset.classes, dataset.broken), dataset.train, dataset.test
+    arrays = train.images, train.labels, test.images, test.labels, dataset.mean, dataset.std
+    contents = hash((names, *(np.asarray(array).tobytes() for array in arrays)))
     key = (alike, contents, mesh, len(seeds), *settings().values())
     if key not in _trainers:
         _trainers[key] = Trainer(config, dataset, mesh, seeds)

@@ -44,7 +44,7 @@ def broken(path):
 
 def train_on(name, directory, workdir, *more):
     words = ["--config", "configs/digits.py", "--data.name", name, "--data.dir", directory, "--workdir", workdir]
-    words += ["--data.augment", "flip", "--model.name", "resnet8", "--model.stepper", "euler", "--model.width", "0.25"]
+    words += ["--data.augment", "flip", "--model.name", "tiny", "--model.stepper", "euler"]
     words += ["--train.epochs", "1", "--train.batch-size", "8", "--train.eval-batch-size", "8", *more]
     return train.main([*map(str, words)])
 

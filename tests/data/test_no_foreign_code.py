@@ -102,7 +102,7 @@ def test_loading(version, tmp_path, place, form):
 def test_commands(version, tmp_path, capsys):
     """Each opens the data set, or refuses it, and goes on as with any other."""
     (tmp_path / "config.py").write_text("from lmjax.config import Config\nconfig = Config()\n")
-    run = f"--config config.py --data.name cifar10 --data.dir {tmp_path} --model.name resnet8 --model.width 0.25"
+    run = f"--config config.py --data.name cifar10 --data.dir {tmp_path} --model.name tiny"
     run += " --train.epochs 1 --train.batch-size 8 --train.eval-batch-size 8"
     commands = [
         (train.main, f"{run} --workdir run"),
