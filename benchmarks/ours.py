@@ -141,7 +141,7 @@ SEED = np.uint32(0)  # of what is random in a step
 def real_program(case: Case) -> jax.stages.Lowered:
     """One step as train.py makes it: order, crop, flip, loss, metrics, update, with the state donated."""
     made = trainer(case)
-    return _jitted(made.compiled.programs, 1).lower(made.state, (SEED, made.feed.train_example))
+    return _jitted(made.compiled.functions, 1).lower(made.state, (SEED, made.feed.train_example))
 
 
 def real_step(case: Case) -> Steps:
@@ -153,7 +153,7 @@ def real_step(case: Case) -> Steps:
 def _bare(case):
     """The programs on a batch that they are given, the state before, and the batch."""
     made = trainer(case)
-    programs = dataclasses.replace(made.compiled.programs, feed=Fixed(), mean=np.float32(0), std=np.float32(1))
+    programs = dataclasses.replace(made.compiled.functions, feed=Fixed(), mean=np.float32(0), std=np.float32(1))
     images, labels = case.images()
     return programs, made.state, (SEED, (jnp.asarray(images, case.dtype), jnp.asarray(labels)))
 

@@ -18,10 +18,10 @@ def reversible_scan(
     branches: Sequence[Callable[[Variables, Any, State], tuple[State, Any]]],
     state: tuple[State, Any],
     variables: Variables,
-    given: Any = (),
+    inputs: Any = (),
     *,
     coef: Callable[[Variables], Any] = lambda variables: None,
-    info: Callable[[Any], StepInfo | None] = lambda given: None,
+    info: Callable[[Any], StepInfo | None] = lambda inputs: None,
     unroll: bool | int = 1,
 ) -> tuple[tuple[State, Any], Any]:
     """Steps of an invertible scheme, of which the backward pass needs nothing stored but the last state.
@@ -37,13 +37,13 @@ def reversible_scan(
 
     Args:
         stepper: a scheme with an `inverse` that evaluates every branch once.
-        branches: one an evaluation, `branch(variables, given, u) -> (increment, output)`: pure, and the same both
+        branches: one an evaluation, `branch(variables, inputs, u) -> (increment, output)`: pure, and the same both
             times. Outputs, such as running statistics, are those of the forward pass, and carry no gradient.
         state: (u, history) before the first step.
         variables: what to differentiate by, with a leading axis, the step.
-        given: what else a step needs, with the same leading axis, e.g. its number; not differentiated.
+        inputs: what else a step needs, with the same leading axis, e.g. its number; not differentiated.
         coef: the coefficients of a step, from its variables.
-        info: the `StepInfo` of a step, from what is given.
+        info: the `StepInfo` of a step, from its inputs.
         unroll: see `jax.lax.scan`.
 
     Returns:
@@ -57,63 +57,63 @@ def reversible_scan(
             f"{stepper.name} cannot be undone, so that its states must be stored (or recomputed): "
             "choose memory stored or remat, or a scheme with an inverse, such as reversible, leapfrog or momentum"
         )
-    return _scan((stepper, tuple(branches), coef, info, unroll), state, variables, given)
+    return _scan((stepper, tuple(branches), coef, info, unroll), state, variables, inputs)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _scan(program, state, variables, given):
+def _scan(program, state, variables, inputs):
     stepper, branches, coef, info, unroll = program
 
     def one(state, step):
-        variables, given = step
+        variables, inputs = step
         outputs = [None] * len(branches)
 
         def branch(i):
             def f(u):
-                increment, outputs[i] = branches[i](variables, given, u)
+                increment, outputs[i] = branches[i](variables, inputs, u)
                 return increment
 
             return f
 
         fs = tuple(branch(i) for i in range(len(branches)))
-        state = stepper.step(fs, *state, coef(variables), info(given))
+        state = stepper.step(fs, *state, coef(variables), info(inputs))
         return state, tuple(outputs)
 
-    return lax.scan(one, state, (variables, given), unroll=unroll)
+    return lax.scan(one, state, (variables, inputs), unroll=unroll)
 
 
-def _forward(program, state, variables, given):
-    state, outputs = _scan(program, state, variables, given)
-    return (state, outputs), (state, variables, given)
+def _forward(program, state, variables, inputs):
+    state, outputs = _scan(program, state, variables, inputs)
+    return (state, outputs), (state, variables, inputs)
 
 
 def _backward(program, residuals, cotangents):
     stepper, branches, coef, info, unroll = program
-    state, variables, given = residuals
+    state, variables, inputs = residuals
 
     def one(carry, step):
-        (state, cotangent), (variables, given) = carry, step
+        (state, cotangent), (variables, inputs) = carry, step
         evaluations = {}
 
         def recorded(i):
             def f(u):
                 if i in evaluations:
                     raise InputError(f"{stepper.name}: its inverse evaluates branch {i} more than once")
-                increment, pullback = jax.vjp(lambda *x: branches[i](x[0], given, x[1])[0], variables, u)
+                increment, pullback = jax.vjp(lambda *x: branches[i](x[0], inputs, x[1])[0], variables, u)
                 evaluations[i] = increment, pullback
                 return increment
 
             return f
 
         indices = range(len(branches))
-        before = stepper.inverse(tuple(map(recorded, indices)), *state, coef(variables), info(given))
+        before = stepper.inverse(tuple(map(recorded, indices)), *state, coef(variables), info(inputs))
         if len(evaluations) != len(branches):
             raise InputError(f"{stepper.name}: its inverse does not evaluate every branch")
 
         def again(variables, state):
             """The step once more, without evaluating anything: it is linear in what is known already."""
             fs = tuple(partial(_known(*evaluations[i]), variables) for i in indices)
-            return stepper.step(fs, *state, coef(variables), info(given))
+            return stepper.step(fs, *state, coef(variables), info(inputs))
 
         _, pullback = jax.vjp(again, variables, before)
         gradient, cotangent = pullback(cotangent)
@@ -122,7 +122,7 @@ def _backward(program, residuals, cotangents):
         before, cotangent, gradient = lax.optimization_barrier((before, cotangent, gradient))
         return (before, cotangent), gradient
 
-    (_, cotangent), gradients = lax.scan(one, (state, cotangents[0]), (variables, given), reverse=True, unroll=unroll)
+    (_, cotangent), gradients = lax.scan(one, (state, cotangents[0]), (variables, inputs), reverse=True, unroll=unroll)
     return cotangent, gradients, None
 
 

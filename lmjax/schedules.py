@@ -1,8 +1,8 @@
-"""Courses of the learning rate by name: "steps(0.5, 0.75, drop=0.1)", "cosine", "linear", "wsd(decay=0.2)", ...
+"""Schedules of the learning rate by name: "steps(0.5, 0.75, drop=0.1)", "cosine", "linear", "wsd(decay=0.2)", ...
 
-A registered function takes the arguments of the course, fractions of the run for all times, and gives a `Course`. The
-warm-up is a key of its own, `optimizer.warmup_epochs`, and multiplies any of them. docs/api/schedules.md has an
-example.
+A registered function takes the arguments of the schedule, fractions of the run for all times, and gives a
+`MakeSchedule`. The warm-up is a key of its own, `optimizer.warmup_epochs`, and multiplies any of them.
+docs/api/schedules.md has an example.
 """
 
 import itertools
@@ -13,36 +13,36 @@ import optax
 from lmjax.errors import InputError
 from lmjax.registry import Registry
 
-Course = Callable[[float, int], optax.Schedule]
+MakeSchedule = Callable[[float, int], optax.Schedule]
 """From the highest rate and the number T of updates of the run to the rate of each update n = 0, 1, ..., T - 1."""
 
-registry: Registry[Course] = Registry("schedule", Callable, example="steps(0.5, 0.75)")
+registry: Registry[MakeSchedule] = Registry("schedule", Callable, example="steps(0.5, 0.75)")
 register, normalize = registry.register, registry.normalize
 
 
-def get(call: str) -> Course:
-    """The course of a name or a call.
+def get(call: str) -> MakeSchedule:
+    """The schedule of a name or a call.
 
     Raises:
         InputError: if there is none, or its function gives no function.
     """
-    course = registry.get(call)
-    if not callable(course):
+    schedule = registry.get(call)
+    if not callable(schedule):
         raise InputError(
             f"schedule {call!r}: its function must return a function of the rate and the number of updates, "
-            f"not {type(course).__name__}"
+            f"not {type(schedule).__name__}"
         )
-    return course
+    return schedule
 
 
 @register
-def constant() -> Course:
+def constant() -> MakeSchedule:
     """Stay as it is."""
     return lambda rate, updates: optax.constant_schedule(rate)
 
 
 @register
-def steps(*milestones: float, drop: float = 0.1) -> Course:
+def steps(*milestones: float, drop: float = 0.1) -> MakeSchedule:
     """Fall at milestones, each a fraction of the run, to `drop` times what it was (He et al. 2016)."""
     if not milestones:
         raise InputError("steps: give the milestones, as in steps(0.5, 0.75), or choose constant")
@@ -51,18 +51,18 @@ def steps(*milestones: float, drop: float = 0.1) -> Course:
     if drop <= 0:
         raise InputError(f"steps: drop must be positive, got {drop:g}")
 
-    def course(rate, updates):
+    def schedule(rate, updates):
         drops = {}
         for fraction in milestones:
             n = max(1, round(fraction * updates))  # never before the first update
             drops[n] = drops.get(n, 1.0) * drop  # in a very short run two may meet
         return optax.piecewise_constant_schedule(rate, drops)
 
-    return course
+    return schedule
 
 
 @register
-def cosine(final: float = 0.0) -> Course:
+def cosine(final: float = 0.0) -> MakeSchedule:
     """Fall like half a cosine to `final` times the rate: (1 + cos(pi n / T)) / 2 (Loshchilov and Hutter 2017).
 
     Without restarts.
@@ -72,14 +72,14 @@ def cosine(final: float = 0.0) -> Course:
 
 
 @register
-def linear(final: float = 0.0) -> Course:
+def linear(final: float = 0.0) -> MakeSchedule:
     """Fall evenly over the run to `final` times the rate: 1 - n / T."""
     _require_share("linear", final=final)
     return lambda rate, updates: optax.linear_schedule(rate, final * rate, updates)
 
 
 @register
-def wsd(decay: float = 0.2, *, final: float = 0.0) -> Course:
+def wsd(decay: float = 0.2, *, final: float = 0.0) -> MakeSchedule:
     """Warm-up, stable, decay: constant, and over the last fraction `decay` of the run linear to `final` times the rate.
 
     Hu et al. 2024, whose decay is exponential; linear as in Hägele et al. 2024. The warm-up is
@@ -87,11 +87,11 @@ def wsd(decay: float = 0.2, *, final: float = 0.0) -> Course:
     """
     _require_share("wsd", decay=decay, final=final)
 
-    def course(rate, updates):
+    def schedule(rate, updates):
         falling = max(1, round(decay * updates))
         return optax.linear_schedule(rate, final * rate, falling, transition_begin=updates - falling)
 
-    return course
+    return schedule
 
 
 def _require_share(name: str, **values: float) -> None:

@@ -33,7 +33,7 @@ def lowered(images, platform, **model):
         train=TrainConfig(batch_size=BATCH),
     )  # fmt: skip
     trainer = Trainer(config, images, data_mesh(jax.devices()[:1]))
-    step = jax.jit(trainer.compiled.programs.train, static_argnames="steps", donate_argnums=0)
+    step = jax.jit(trainer.compiled.functions.train, static_argnames="steps", donate_argnums=0)
     traced = step.trace(trainer.state, np.uint32(0), trainer.feed.train_example, steps=1)
     return traced.lower(lowering_platforms=(platform,)).as_text()
 
@@ -66,7 +66,7 @@ def test_the_optimizer_is_as_many_operations_at_any_depth(images):
         )
         optimizer = Trainer(config, images, data_mesh(jax.devices()[:1]))
         params, state = optimizer.state.params, optimizer.state.optimizer
-        program = jax.make_jaxpr(optimizer.compiled.programs.optimizer.update)(params, state, params, step=0)
+        program = jax.make_jaxpr(optimizer.compiled.functions.optimizer.update)(params, state, params, step=0)
         counts.append((len(jax.tree.leaves(params)), len(program.eqns)))
     assert counts[0] == counts[1]
 

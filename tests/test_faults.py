@@ -318,8 +318,8 @@ def lose(lost, processes, outputs):
     """Kill one of two processes: the other ends within a minute, and says why."""
     processes[lost].kill()
     code, said = processes[1 - lost].wait(timeout=60), outputs[1 - lost].read_text()
-    # JAX itself ends a process that has lost the first one, or that waited for another one's part of a checkpoint: by an
-    # abort, or from another thread with code 1 (seen with 0.7.2).
+    # JAX itself ends a process that has lost the first one, or that waited for another one's part of a checkpoint: by
+    # an abort, or with code 1 (seen with 0.7.2).
     assert code in (75, -signal.SIGABRT, 1), said
     words = "another process of this run has ended" if code == 75 else "another task died"
     assert words in said

@@ -19,7 +19,7 @@ import lmjax
 import train
 from lmjax import command_line, steppers
 from lmjax.cli.train import Train
-from lmjax.training import Checkpoints, Record, RecordWriter, evaluate, integrity
+from lmjax.training import Checkpoints, RunRecord, RunRecordWriter, evaluate, integrity
 from lmjax.training.run_folder import _position, require_same_data
 from tests.tiny import ROOT, create_trainer, environment
 
@@ -226,7 +226,7 @@ def test_a_resume_does_not_ask_for_what_earlier_versions_have_not_noted():
 
     require_same_data(Data, {"training_images": 5}, None)
     with pytest.raises(lmjax.InputError, match="test_images"):
-        require_same_data(Data, {"training_images": 5, "test_images": 3}, Record("run"))
+        require_same_data(Data, {"training_images": 5, "test_images": 3}, RunRecord("run"))
 
 
 @pytest.fixture
@@ -338,7 +338,7 @@ def test_what_a_summary_is_compared_with_may_be_broken(copy, finished, capsys):
     assert "summary.json: is not a summary (" in capsys.readouterr().err
     (copy / "config.json").write_text("{")
     with pytest.raises(lmjax.InputError, match=r"config\.json: is not a config"):
-        Record(copy).summary()
+        RunRecord(copy).summary()
 
 
 def test_link_and_parent_in_the_path(tmp_path):
@@ -465,7 +465,7 @@ def test_metrics_cut_short_by_a_crash_are_mended_without_duplicates(copy, finish
 
 
 def test_second_run_in_one_folder_refuses(copy, capsys):
-    with RecordWriter(copy) as first:
+    with RunRecordWriter(copy) as first:
         first.hold()
         for resume in (["--resume"], ["--resume", "auto"]):
             assert run("--workdir", copy, *resume) == 2

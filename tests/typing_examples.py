@@ -17,7 +17,7 @@ from lmjax.data import datasets
 from lmjax.data.augment import Pixels, augmentations
 from lmjax.networks.options import Kind
 from lmjax.reversible import reversible_scan
-from lmjax.steppers import Facts, StepInfo, Stepper, combine
+from lmjax.steppers import Properties, StepInfo, Stepper, combine
 
 
 def field(u: jax.Array) -> jax.Array:
@@ -49,7 +49,7 @@ def paced(pace: float = 1.0) -> Stepper:
         (f,) = fs
         return combine((1, previous), (s, f(u))), u
 
-    known = Facts(order=2, damping=lambda s: 2 / s, steps_back=1)
+    known = Properties(order=2, damping=lambda s: 2 / s, steps_back=1)
     return Stepper("paced", step, init=lambda u: u, coef=lambda key, channels: jnp.full((), pace), known=known)
 
 
@@ -84,7 +84,7 @@ def signs(scale: float = 1.0) -> optax.GradientTransformation:
 
 
 @schedules.register
-def halved() -> schedules.Course:
+def halved() -> schedules.MakeSchedule:
     return lambda rate, updates: lambda step: rate / 2
 
 

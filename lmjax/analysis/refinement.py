@@ -35,7 +35,7 @@ from lmjax.analysis.walk import advance, require_steps
 from lmjax.errors import InputError
 from lmjax.networks import Network, Stack, Stage
 from lmjax.steppers import Branch, StepInfo, Stepper, combine
-from lmjax.training import Trained
+from lmjax.training import TrainedNetwork
 
 _BATCH = 128
 
@@ -76,7 +76,7 @@ def require_refinable(network: nnx.Module) -> None:
 
 def _refined_stage(stage: Stage, u: Any, history: Any, info: StepInfo, factor: Fraction) -> tuple[Any, Any]:
     (u, history), _ = stage.begin(u, history, info)
-    given, info_of = stage.given(info)
+    inputs, info_of = stage.step_inputs(info)
     group = factor.denominator
     starts = np.arange(0, stage.steps.depth, group)
     # The time that the branch of a step stands for, in steps of the network: the last one may stand for fewer.
@@ -85,11 +85,11 @@ def _refined_stage(stage: Stage, u: Any, history: Any, info: StepInfo, factor: F
     ratios = times / np.float32([1, *times[:-1]])  # to the step before: what is remembered is that far away
 
     def body(block, state, step):
-        given, time, ratio = step
+        inputs, time, ratio = step
         scale = time**2 if _second_order(block) else time
 
         def substep(_, state):
-            u, history = advance(block, *state, info_of(given), _scaled(scale) if factor != 1 else _unchanged)
+            u, history = advance(block, *state, info_of(inputs), _scaled(scale) if factor != 1 else _unchanged)
             return block.after(u), history
 
         if factor == 1:
@@ -97,7 +97,7 @@ def _refined_stage(stage: Stage, u: Any, history: Any, info: StepInfo, factor: F
         u, history = state
         return lax.fori_loop(0, factor.numerator, substep, (u, _rescaled(stage.stepper, u, history, ratio)))
 
-    steps = (jax.tree.map(lambda x: x[starts], given), times, ratios)
+    steps = (jax.tree.map(lambda x: x[starts], inputs), times, ratios)
     u, history = _thinned(stage.steps, group).scan(body, (u, history), steps)
     return stage.join(u), history
 
@@ -140,7 +140,7 @@ def _rescaled(stepper: Stepper, u: Any, history: Any, ratio: jax.Array | float) 
 
 
 def refinements(
-    trained: Trained, images: np.ndarray, labels: np.ndarray, factors: list[Fraction]
+    trained: TrainedNetwork, images: np.ndarray, labels: np.ndarray, factors: list[Fraction]
 ) -> dict[str, dict[str, float]]:
     """The classifications of a trained network that is refined or coarsened, and how far its features move.
 

@@ -24,7 +24,7 @@ from optax import softmax_cross_entropy_with_integer_labels as cross_entropy
 
 from lmjax.analysis import attacks
 from lmjax.results.statistics import Spread, spread
-from lmjax.training import Trained
+from lmjax.training import TrainedNetwork
 
 RADII = (1, 2, 4, 8, 16, 32, 128)  # gray levels; within 128 every image can be made the same grey
 SIGMAS = (4, 8, 16, 32, 64)
@@ -39,7 +39,7 @@ Outcomes = dict[str, dict[str, np.ndarray]]
 
 
 def attacked(
-    trained: Trained, images: np.ndarray, labels: np.ndarray, *, radii: Sequence[float] = RADII,
+    trained: TrainedNetwork, images: np.ndarray, labels: np.ndarray, *, radii: Sequence[float] = RADII,
     sigmas: Sequence[float] = SIGMAS, seed: int = 0,
 ) -> Outcomes:  # fmt: skip
     """The classification of each image by a trained network, as it is and perturbed.
@@ -80,7 +80,7 @@ def attacked(
 class _Programs:
     """The compiled programs that perturb and classify a batch; radii and noise levels are arguments of theirs."""
 
-    def __init__(self, trained: Trained):
+    def __init__(self, trained: TrainedNetwork):
         graph, state = nnx.split(trained.model())
         self.state = nnx.to_pure_dict(state)
 

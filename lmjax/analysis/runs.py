@@ -16,7 +16,7 @@ from lmjax.console import say
 from lmjax.errors import InputError
 from lmjax.results.runs import groups_of, labels
 from lmjax.results.statistics import Spread
-from lmjax.training import Checkpoints, Record, Trained, open_run
+from lmjax.training import Checkpoints, RunRecord, TrainedNetwork, open_run
 from lmjax.training.run_folder import versions
 
 
@@ -38,7 +38,7 @@ class Measured:
 
 def measured(
     folders: Sequence[Path],
-    measure: Callable[[Trained, np.ndarray, np.ndarray], Any],
+    measure: Callable[[TrainedNetwork, np.ndarray, np.ndarray], Any],
     require: Callable[[nnx.Module], None] | None = None,
     *,
     images: int,
@@ -78,7 +78,7 @@ def measured(
 
 def _require_measurable(directory: Path, at: str | int, require: Callable[[nnx.Module], None] | None) -> None:
     """Checks what can be checked of a run without its data and its arrays."""
-    model = Record(directory).config().model
+    model = RunRecord(directory).config().model
     if require is not None:
         try:
             require(nnx.eval_shape(lambda: model.build(classes=2, cin=3, rngs=nnx.Rngs(0))))
@@ -97,7 +97,7 @@ def grouped(results: list[Measured]) -> dict[str, list[Measured]]:
     return groups
 
 
-def _about(trained: Trained, images: int, seed: int) -> dict[str, Any]:
+def _about(trained: TrainedNetwork, images: int, seed: int) -> dict[str, Any]:
     return {
         "run": str(trained.record.directory),
         "config": to_dict(trained.config),

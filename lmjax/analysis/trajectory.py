@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax.analysis.walk import walk
-from lmjax.training import Trained
+from lmjax.training import TrainedNetwork
 
 _BATCH = 32  # all the states of so many images are kept at once
 
@@ -51,7 +51,7 @@ def measures(states: jax.Array, branches: jax.Array) -> dict[str, jax.Array]:
     }
 
 
-def trajectories(trained: Trained, images: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+def trajectories(trained: TrainedNetwork, images: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
     """The `measures` of every image in every stage of a trained network.
 
     Args:
@@ -81,7 +81,7 @@ def summary(stages: dict[str, dict[str, np.ndarray]]) -> dict[str, dict[str, dic
     return found
 
 
-def plane(trained: Trained, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def plane(trained: TrainedNetwork, images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The paths of some images through the last stage, on the plane in which they vary most (PCA).
 
     Args:

@@ -76,7 +76,7 @@ def advance(
 
 def _walk_stage(stage, u, history, info):
     state, start, first = _first_step(stage, u, history, info)
-    given, info_of = stage.given(info)
+    inputs, info_of = stage.step_inputs(info)
     entered = stage.depth - stage.steps.depth
     states = jnp.zeros((stage.depth + 1, *start.shape), start.dtype).at[0].set(start)
     branches = jnp.zeros((stage.depth, *start.shape), start.dtype)
@@ -92,7 +92,7 @@ def _walk_stage(stage, u, history, info):
         u = block.after(u)
         return n + 1, (u, history), states.at[n + 1].set(stage.join(u)), branches
 
-    _, (u, history), states, branches = stage.steps.scan(body, (entered, state, states, branches), given)
+    _, (u, history), states, branches = stage.steps.scan(body, (entered, state, states, branches), inputs)
     return stage.join(u), history, Walk(states, branches)
 
 

@@ -22,7 +22,7 @@ from lmjax.command_line import load, override, read
 from lmjax.config import Config, to_dict
 from lmjax.console import quiet, say
 from lmjax.errors import InputError, unknown
-from lmjax.training import Record, Trainer, evaluate, open_run, program, seed_mesh, seeds, train, train_seeds
+from lmjax.training import RunRecord, Trainer, evaluate, open_run, program, seed_mesh, seeds, train, train_seeds
 from lmjax.training.loop import report_broken
 
 _MOST_SEEDS = 10_000  # in a range, which may be misspelt
@@ -167,7 +167,7 @@ class Evaluate(command_line.Command):
     def start(cls, words: Sequence[str], prog: str) -> int:
         options, overrides = read(cls, words, prog=prog, return_unknown_args=True)
         command_line.require_checkpoint(options.at)
-        config = Record(options.folder).config() if options.config is None else load(options.config)
+        config = RunRecord(options.folder).config() if options.config is None else load(options.config)
         config = override(config, overrides, prog=f"{prog} RUN")
         return program.run(lambda: options.run(config))
 

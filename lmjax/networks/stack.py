@@ -36,15 +36,15 @@ class Stack(nnx.Module):
             self.item = nnx.merge(graph, variables)
 
     def scan(
-        self, body: Callable[[nnx.Module, Any, Any], Any], carry: Any, given: Any = None, *, remat: bool = False
+        self, body: Callable[[nnx.Module, Any, Any], Any], carry: Any, inputs: Any = None, *, remat: bool = False
     ) -> Any:
-        """carry <- body(item, carry, given) for each item in turn; what a call changes is updated on the way.
+        """carry <- body(item, carry, inputs) for each item in turn; what a call changes is updated on the way.
 
         Args:
-            body: from one module, the carry and what is given for the module to the next carry, of the same
+            body: from one module, the carry and the inputs of the module to the next carry, of the same
                 structure, shapes and dtypes.
             carry: any pytree of arrays.
-            given: a pytree of arrays with a leading axis, one entry a module.
+            inputs: a pytree of arrays with a leading axis, one entry a module.
             remat: recompute each module's inner activations in the backward pass instead of storing them.
         """
         if not self.depth:
@@ -52,14 +52,14 @@ class Stack(nnx.Module):
         graph, variables = nnx.split(self.item)
 
         def one(carry, step):
-            variables, given = step
+            variables, inputs = step
             item = nnx.merge(graph, variables)
             before = changing(item)
-            carry = body(item, carry, given)
+            carry = body(item, carry, inputs)
             return carry, changed(before, changing(item))
 
         one = jax.checkpoint(one) if remat else one
-        carry, new = lax.scan(one, carry, (nnx.to_pure_dict(variables), given), unroll=self.unroll)
+        carry, new = lax.scan(one, carry, (nnx.to_pure_dict(variables), inputs), unroll=self.unroll)
         nnx.update(self.item, new)
         return carry
 

@@ -157,7 +157,7 @@ class Stage(nnx.Module):
         """
         info = info or StepInfo(None, 0, self.depth)
         state, _ = self.begin(u, history, info)
-        steps, info_of = self.given(info)
+        steps, info_of = self.step_inputs(info)
         if self.memory == "reversible" and self.steps.depth:
             u, history = self._scan_reversibly(state, steps, info_of)
         else:
@@ -183,7 +183,7 @@ class Stage(nnx.Module):
             history = self.stepper.init(v)
         return (new, history), v
 
-    def given(self, info: StepInfo) -> tuple[Any, Callable[[Any], StepInfo | None]]:
+    def step_inputs(self, info: StepInfo) -> tuple[Any, Callable[[Any], StepInfo | None]]:
         """The input of each step of the stack besides the state, with a leading axis, and its way to a `StepInfo`."""
         steps = {}  # the number of each and its own key, if the scheme asks for them
         if self.stepper.informed:
@@ -201,8 +201,8 @@ class Stage(nnx.Module):
         shapes = jax.eval_shape(lambda: others)
 
         def branch(i):
-            def f(params, given, u):
-                pure = PureBranch(nnx.merge(graph, params, given[1]).evaluated()[i])
+            def f(params, inputs, u):
+                pure = PureBranch(nnx.merge(graph, params, inputs[1]).evaluated()[i])
                 return pure(u), pure.changes
 
             return f
@@ -210,7 +210,7 @@ class Stage(nnx.Module):
         branches = [branch(i) for i in range(self.stepper.evaluations)]
         state, updates = reversible_scan(
             self.stepper, branches, state, nnx.to_pure_dict(params), (steps, others),
-            coef=lambda params: nnx.merge(graph, params, shapes).values(), info=lambda given: info_of(given[0]),
+            coef=lambda params: nnx.merge(graph, params, shapes).values(), info=lambda inputs: info_of(inputs[0]),
             unroll=self.steps.unroll,
         )  # fmt: skip
         for module, update in self.steps.item.merged(list(updates)):

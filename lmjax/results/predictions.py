@@ -12,7 +12,7 @@ from lmjax.data import prepared
 from lmjax.data.cifar import ARCHIVES
 from lmjax.errors import InputError, optional_import
 from lmjax.results.runs import Run
-from lmjax.training import Trained, open_run
+from lmjax.training import TrainedNetwork, open_run
 
 _BATCH = 128
 
@@ -82,7 +82,7 @@ def _require_data(config: Config, data_dir: str | None) -> None:
         raise InputError(f"the data is not there ({name} is not in {folder}): lmjax report --data-dir says where it is")
 
 
-def _predict(trained: Trained, limit: int, keep: int) -> Predictions:
+def _predict(trained: TrainedNetwork, limit: int, keep: int) -> Predictions:
     images, labels = trained.test_sample(limit)
     classes = trained.dataset.classes
     shares = trained.over_batches(lambda network, x: jax.nn.softmax(trained.logits(network, x)), _BATCH, images)

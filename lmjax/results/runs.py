@@ -16,7 +16,7 @@ from lmjax import steppers
 from lmjax.config import Config, differences, flatten, to_dict
 from lmjax.errors import InputError, optional_import
 from lmjax.results.coefficients import Coefficients
-from lmjax.training import Record, seeds
+from lmjax.training import RunRecord, seeds
 
 _METRICS = ("epoch", "train_loss", "test_accuracy", "images_per_second", "wall_seconds")
 _NUMBER = (int, float)
@@ -39,7 +39,7 @@ class Run:
         name: of this run and of those that differ only in the seed.
     """
 
-    record: Record
+    record: RunRecord
     given: Path
     config: Config
     epochs: list[dict[str, Any]]
@@ -144,7 +144,7 @@ def seeds_of(directory: Path) -> list[Path]:
     """
     if not os.path.isdir(directory):
         raise InputError(f"{directory}: there is no such folder: give that of a run")
-    if Record(directory).started:
+    if RunRecord(directory).started:
         return [directory]
     if found := seeds.folders(directory):
         return found
@@ -160,7 +160,7 @@ def read_run(directory: Path, given: Path | None = None) -> Run:
     Raises:
         InputError: naming the file, and the line of the metrics, that is not what a run writes.
     """
-    record = Record(directory)
+    record = RunRecord(directory)
     config, summary = record.config(), record.summary()
     epochs = record.read_rows() if record.metrics_path.exists() else []
     for number, row in enumerate(epochs, start=1):

@@ -4,7 +4,7 @@ steppers.lm().step((f,), u, previous, k)      # one LM step, in any model of you
 lmjax.odeint(steppers.rk4(), F, u0, t1=1.0, steps=100)
 """
 
-from lmjax.steppers.base import Branch, Facts, State, StepInfo, Stepper, combine, register, registry
+from lmjax.steppers.base import Branch, Properties, State, StepInfo, Stepper, combine, register, registry
 from lmjax.steppers.coupled import hamiltonian, reversible
 from lmjax.steppers.multistep import (
     adams_bashforth,
@@ -30,7 +30,7 @@ normalize = registry.normalize
 
 __all__ = [
     "Branch",
-    "Facts",
+    "Properties",
     "State",
     "StepInfo",
     "Stepper",

@@ -54,7 +54,7 @@ class StepInfo(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Facts:
+class Properties:
     """Mathematics of a scheme, for those who judge it. A step does not depend on it.
 
     Attributes:
@@ -125,7 +125,7 @@ class Stepper:
     informed: bool = False
     random: bool = False
     over: "Callable[[int], tuple[Stepper, Stepper]] | None" = None
-    known: Facts = Facts()
+    known: Properties = Properties()
 
     def __post_init__(self):
         object.__setattr__(self, "step", self._with_its_branches(self.step))

@@ -1,6 +1,6 @@
 """Coupled schemes: the state is a pair, and each half is advanced by what the other half says."""
 
-from lmjax.steppers.base import Facts, Stepper, combine, register
+from lmjax.steppers.base import Properties, Stepper, combine, register
 
 
 @register
@@ -37,4 +37,4 @@ def _coupled(name, sign):
         x = combine((1, x), (-1, f(y)))
         return (x, y), history
 
-    return Stepper(name, step, inverse=inverse, evaluations=2, reads=(1,), parts=2, known=Facts(sign=sign))
+    return Stepper(name, step, inverse=inverse, evaluations=2, reads=(1,), parts=2, known=Properties(sign=sign))

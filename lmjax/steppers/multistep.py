@@ -10,13 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax.errors import InputError, unknown
-from lmjax.steppers.base import Facts, Stepper, combine, register, uniform
+from lmjax.steppers.base import Properties, Stepper, combine, register, uniform
 from lmjax.steppers.one_step import euler
 
 
 def _multistep(
     weights: Callable[[Any], tuple[Sequence[Any], Sequence[Any]]], *, steps_back: int = 1, **others: Any
-) -> Facts:
+) -> Properties:
     """The facts of u[n+1] = sum_j a[j] u[n-j] + sum_j b[j] f(u[n-j]) with (a, b) = weights(coef)."""
 
     def damping(coef):
@@ -26,7 +26,7 @@ def _multistep(
     def characteristic(coef):
         return jnp.stack(jnp.broadcast_arrays(1.0, *(-x for x in weights(coef)[0])), -1)
 
-    return Facts(damping=damping, characteristic=characteristic, steps_back=steps_back, **others)
+    return Properties(damping=damping, characteristic=characteristic, steps_back=steps_back, **others)
 
 
 @register
@@ -137,7 +137,7 @@ def dense(steps: int | None = None) -> Stepper:
         steps: over how many states at most; None for those of a whole stage of a network.
     """
     if steps is None:
-        over, known = lambda depth: (euler(), dense(depth)), Facts(steps_back=None)
+        over, known = lambda depth: (euler(), dense(depth)), Properties(steps_back=None)
         return Stepper("dense", _undecided, init=_undecided, over=over, known=known)
     if steps < 1:
         raise InputError(f"dense: steps must be a whole number, at least 1, got {steps!r}")
@@ -158,7 +158,7 @@ def dense(steps: int | None = None) -> Stepper:
     def damping(k):
         return 1 + jnp.sum(jnp.arange(steps) * k) / jnp.sum(k)
 
-    return Stepper("dense", step, init=init, coef=coef, known=Facts(damping=damping, steps_back=steps - 1))
+    return Stepper("dense", step, init=init, coef=coef, known=Properties(damping=damping, steps_back=steps - 1))
 
 
 def _undecided(*_):

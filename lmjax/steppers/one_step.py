@@ -10,7 +10,7 @@ from jax import lax
 from jax.scipy.sparse.linalg import gmres
 
 from lmjax.errors import InputError
-from lmjax.steppers.base import Facts, StepInfo, Stepper, combine, register
+from lmjax.steppers.base import Properties, StepInfo, Stepper, combine, register
 
 
 @register
@@ -95,7 +95,7 @@ def _sum_of_paths(name, what, count, paths, drop, scale, *, reads=(0,), damping=
             weights = [weight * gate for weight, gate in zip(weights, gates, strict=True)]
         return combine((1, u), *zip(weights, paths(fs, u), strict=True)), history
 
-    known, informed = Facts(damping=lambda coef: damping), drop > 0 or scale != 1
+    known, informed = Properties(damping=lambda coef: damping), drop > 0 or scale != 1
     return Stepper(
         f"{name}{count}", step, evaluations=count, reads=reads, informed=informed, random=drop > 0, known=known
     )
@@ -220,5 +220,5 @@ def fractal(columns: int = 2, half_steps: bool = True) -> Stepper:
         return expand(u, columns, 1), history
 
     name = f"fractal{columns}" if half_steps else f"fractal{columns}_full_steps"
-    known = Facts(order=int(half_steps or columns == 1))
+    known = Properties(order=int(half_steps or columns == 1))
     return Stepper(name, step, evaluations=2**columns - 1, reads=(0,) * columns, known=known)

@@ -6,7 +6,7 @@ import math
 from fractions import Fraction
 
 from lmjax.errors import InputError
-from lmjax.steppers.base import Facts, Stepper, combine, register
+from lmjax.steppers.base import Properties, Stepper, combine, register
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,7 @@ def runge_kutta(tableau: Tableau) -> Stepper:
             slopes.append(f(advanced(row)))
         return advanced(b), history
 
-    return Stepper(tableau.name, step, evaluations=len(b), known=Facts(order=tableau.order))
+    return Stepper(tableau.name, step, evaluations=len(b), known=Properties(order=tableau.order))
 
 
 @register

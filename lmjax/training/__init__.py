@@ -7,12 +7,12 @@ from lmjax.training.epoch import epoch_metrics, evaluate, require_finite, train_
 from lmjax.training.interruption import Interruption
 from lmjax.training.loop import Diverged, Stopped
 from lmjax.training.optimizer import create_optimizer, learning_rate
-from lmjax.training.record import Record
-from lmjax.training.record_writer import RecordWriter
+from lmjax.training.run_record import RunRecord
+from lmjax.training.run_record_writer import RunRecordWriter
 from lmjax.training.runs import train, train_seeds
 from lmjax.training.state import TrainState
-from lmjax.training.step import Programs
-from lmjax.training.trained import Trained, open_run
+from lmjax.training.step import StepFunctions
+from lmjax.training.trained_network import TrainedNetwork, open_run
 from lmjax.training.trainer import EpochSums, NonFiniteLoss, Trainer
 
 __all__ = [
@@ -22,12 +22,12 @@ __all__ = [
     "EpochSums",
     "Interruption",
     "NonFiniteLoss",
-    "Programs",
-    "Record",
-    "RecordWriter",
+    "RunRecord",
+    "RunRecordWriter",
+    "StepFunctions",
     "Stopped",
     "TrainState",
-    "Trained",
+    "TrainedNetwork",
     "Trainer",
     "create_optimizer",
     "data_mesh",

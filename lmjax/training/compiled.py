@@ -12,14 +12,14 @@ from jax.sharding import PartitionSpec as P
 
 from lmjax.devices import has_seeds, replicated, spread
 from lmjax.training.state import TrainState
-from lmjax.training.step import Programs
+from lmjax.training.step import StepFunctions
 
 
 class Compiled:
     """The programs of a run, compiled when they are first asked for; for several seeds, spread over their devices.
 
     Args:
-        programs: to compile.
+        functions: to compile.
         mesh: of the run.
         state, seeds: arguments, or their shapes.
         layout: of the state.
@@ -29,8 +29,10 @@ class Compiled:
         seconds: of tracing and compiling so far.
     """
 
-    def __init__(self, programs: Programs, mesh: Mesh, state: TrainState, seeds: Any, layout: Any, limit: int | None):
-        self.programs, self._mesh, self._limit = programs, mesh, limit
+    def __init__(
+        self, functions: StepFunctions, mesh: Mesh, state: TrainState, seeds: Any, layout: Any, limit: int | None
+    ):
+        self.functions, self._mesh, self._limit = functions, mesh, limit
         self._state, self._seeds = jax.tree.map(_shape, (state, seeds))
         self._layout, self._replicated = layout, replicated(mesh)
         self._programs, self.seconds = {}, 0.0
@@ -38,7 +40,7 @@ class Compiled:
     @functools.cached_property
     def _longest(self) -> int:
         """Steps of one program: at most the limit, and a divisor of an epoch if there is a good one."""
-        limit, feed = self._limit, self.programs.feed
+        limit, feed = self._limit, self.functions.feed
         if limit is None:
             # A step on a CPU takes long enough for its dispatch to cost nothing, and for its loss to be wanted at once.
             limit = 1 if self._mesh.devices.flat[0].platform == "cpu" else 50
@@ -53,16 +55,16 @@ class Compiled:
 
     def train(self, steps: int):
         """The compiled program that makes so many steps."""
-        program = functools.partial(self.programs.train, steps=steps)
-        specs = P("seed"), P("seed"), self.programs.feed.train_specs
-        arguments = self._state, self._seeds, self.programs.feed.train_example
+        program = functools.partial(self.functions.train, steps=steps)
+        specs = P("seed"), P("seed"), self.functions.feed.train_specs
+        arguments = self._state, self._seeds, self.functions.feed.train_example
         return self._compile(f"train {steps}", program, specs, arguments, (self._layout, self._replicated), donate=True)
 
     def evaluate(self):
         """The compiled program of a batch of evaluation."""
-        specs = P("seed"), P("seed"), self.programs.feed.test_specs
-        arguments = *self._state.evaluated(), self.programs.feed.test_example
-        return self._compile("evaluate", self.programs.evaluate, specs, arguments, self._replicated)
+        specs = P("seed"), P("seed"), self.functions.feed.test_specs
+        arguments = *self._state.evaluated(), self.functions.feed.test_example
+        return self._compile("evaluate", self.functions.evaluate, specs, arguments, self._replicated)
 
     def finite(self):
         """The compiled program that tells whether parameters are finite."""
@@ -86,7 +88,7 @@ class Compiled:
 
     def all(self) -> None:
         """Compile what an epoch needs now instead of when it is first needed."""
-        for steps in set(self.dispatches(self.programs.feed.steps_per_epoch)):
+        for steps in set(self.dispatches(self.functions.feed.steps_per_epoch)):
             self.train(steps)
         self.evaluate()
 

@@ -42,7 +42,7 @@ def train_epoch(
     arrays = zip(programs, trainer.feed.train_arrays(first, dispatches), strict=True)
     with _InFlight(lambda metrics: _count(trainer, metrics, first - before, progress)) as pending:
         for train, batch in arrays:
-            trainer.state, metrics = train(trainer.state, trainer.draws, batch)
+            trainer.state, metrics = train(trainer.state, trainer.random_seeds, batch)
             pending.add(metrics)
             step += metrics["loss"].shape[-1]
             if paused := pause(step):

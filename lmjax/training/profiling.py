@@ -12,7 +12,7 @@ import jax
 from lmjax import files
 from lmjax.console import say, warn
 from lmjax.errors import InputError, reason
-from lmjax.training.record_writer import RecordWriter
+from lmjax.training.run_record_writer import RunRecordWriter
 from lmjax.training.trainer import Trainer
 
 WARM_UP = 10
@@ -69,7 +69,7 @@ class Profile:
         self._step: contextlib.AbstractContextManager | None = None
 
     @classmethod
-    def of(cls, wanted: str | None, record: RecordWriter) -> "Profile":
+    def of(cls, wanted: str | None, record: RunRecordWriter) -> "Profile":
         """The trace that --profile asks for: in a folder, or for "" in that of the run; by the process that writes."""
         if wanted is None or not record.writes:
             return cls(None)

@@ -22,8 +22,8 @@ from lmjax.steppers import Stepper
 from lmjax.training.checkpoint import Checkpoints
 from lmjax.training.checkpoint_folder import require_possible
 from lmjax.training.progress import say_stability
-from lmjax.training.record import Record
-from lmjax.training.record_writer import RecordWriter
+from lmjax.training.run_record import RunRecord
+from lmjax.training.run_record_writer import RunRecordWriter
 from lmjax.training.state import TrainState, settings
 from lmjax.training.trackers import Trackers
 from lmjax.training.trainer import EpochSums, Trainer
@@ -64,7 +64,7 @@ class RunFolder:
 
     def __init__(self, config: Config, name: str, resume: bool):
         self.config, self.resume, self.name, self.ended = config, resume, name, False
-        self.record = RecordWriter(config.folder, writes=jax.process_index() == 0)
+        self.record = RunRecordWriter(config.folder, writes=jax.process_index() == 0)
         self.record.require_same(config) if resume else self.record.require_none()
         require_possible(self.record.directory)
         # Of the processes before this one; a rollback in this one costs time.
@@ -218,7 +218,7 @@ def describe(dataset: data.Dataset | data.Photographs) -> dict[str, Any]:
     return found | {"classes": len(found["classes"])}
 
 
-def require_same_data(dataset: data.Dataset | data.Photographs, before: dict[str, Any], record: Record) -> None:
+def require_same_data(dataset: data.Dataset | data.Photographs, before: dict[str, Any], record: RunRecord) -> None:
     """Raise InputError if a data set is not what `describe` said of it before."""
     now = dataset.describe()
     # What an earlier version has not noted cannot be compared.
@@ -230,7 +230,7 @@ def require_same_data(dataset: data.Dataset | data.Photographs, before: dict[str
         )
 
 
-def _require_same_settings(before: dict[str, Any], record: Record) -> None:
+def _require_same_settings(before: dict[str, Any], record: RunRecord) -> None:
     for name, now in settings().items():
         if before.get(name, now) != now:
             raise InputError(
@@ -239,7 +239,7 @@ def _require_same_settings(before: dict[str, Any], record: Record) -> None:
             )
 
 
-def _draw(record: RecordWriter, title: str, stepper: Stepper | None) -> None:
+def _draw(record: RunRecordWriter, title: str, stepper: Stepper | None) -> None:
     if not record.writes:
         return
     try:

@@ -11,8 +11,8 @@ from lmjax.results.statistics import spread
 from lmjax.training import loop, profiling, seeds, trackers
 from lmjax.training.interruption import Interruption
 from lmjax.training.loop import Diverged, NoCommonStep
-from lmjax.training.record import Record
-from lmjax.training.record_writer import RecordWriter
+from lmjax.training.run_record import RunRecord
+from lmjax.training.run_record_writer import RunRecordWriter
 
 
 def train(
@@ -27,7 +27,7 @@ def train(
         profile: the folder for a trace of some of its steps, "" for one in its own folder; None for no trace.
     """
     _require(log, profile)
-    goes_on = resume == "required" or (resume == "auto" and Record(config.folder).started)
+    goes_on = resume == "required" or (resume == "auto" and RunRecord(config.folder).started)
     if goes_on and (summary := finished(config)) is not None:
         return summary
     _, summaries = loop.run([config], [f"seed {config.seed}"], resume=[goes_on], log=log, profile=profile)
@@ -56,12 +56,12 @@ def train_seeds(
         Diverged: when all others are finished, if a seed has diverged.
     """
     _require(log, profile)
-    record = RecordWriter(config.folder, writes=jax.process_index() == 0)
+    record = RunRecordWriter(config.folder, writes=jax.process_index() == 0)
     summaries = seeds.require_seeds(record, config, wanted, resume=resume)
     missing, interruption, like = [], Interruption(), None
     for seed in wanted:
         one = seeds.of_seed(config, seed)
-        if Record(one.folder).started and (summary := finished(one)) is not None:
+        if RunRecord(one.folder).started and (summary := finished(one)) is not None:
             summaries[seed] = summary
         else:
             missing.append(one)
@@ -72,7 +72,7 @@ def train_seeds(
         say(f"{', '.join(names)}:")
         try:
             like, found = loop.run(
-                group, names, resume=[Record(one.folder).started for one in group], side_by_side=side_by_side,
+                group, names, resume=[RunRecord(one.folder).started for one in group], side_by_side=side_by_side,
                 like=like, interruption=interruption, log=log, profile=profile,
             )  # fmt: skip
             summaries |= found
@@ -98,7 +98,7 @@ def _require(log: Collection[str], profile: str | None) -> None:
 
 def finished(config: Config) -> dict[str, Any] | None:
     """The summary of the run in the folder of a config; None if it has not come to its end."""
-    record = Record(config.folder)
+    record = RunRecord(config.folder)
     record.require_same(config)
     summary = record.summary()
     if summary is not None:
@@ -106,7 +106,7 @@ def finished(config: Config) -> dict[str, Any] | None:
     return summary
 
 
-def _together(record: RecordWriter, summaries: dict[int, dict[str, Any]]) -> dict[str, Any]:
+def _together(record: RunRecordWriter, summaries: dict[int, dict[str, Any]]) -> dict[str, Any]:
     results = seeds.together(summaries)
     record.summarize({"seeds": list(summaries), **results})
     accuracy = spread(summary["test_accuracy"] for summary in summaries.values())

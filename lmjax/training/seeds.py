@@ -13,7 +13,7 @@ from lmjax.config import Config
 from lmjax.errors import InputError
 from lmjax.results.statistics import spread
 from lmjax.training.checkpoint_folder import checkpoint_steps
-from lmjax.training.record import Record
+from lmjax.training.run_record import RunRecord
 
 
 def of_seed(config: Config, seed: int) -> Config:
@@ -60,7 +60,7 @@ def groups(configs: Sequence[Config], at_once: int) -> Iterator[list[Config]]:
         yield from (cohort[i : i + size] for i in range(0, len(cohort), size))
 
 
-def require_seeds(record: Record, config: Config, seeds: Sequence[int], *, resume: str | None) -> dict[int, dict]:
+def require_seeds(record: RunRecord, config: Config, seeds: Sequence[int], *, resume: str | None) -> dict[int, dict]:
     """Check that a folder can hold the runs of these seeds, before hours go into the first.
 
     Args:
@@ -81,11 +81,11 @@ def require_seeds(record: Record, config: Config, seeds: Sequence[int], *, resum
     if resume == "required" and not held:
         raise InputError(f"{directory} holds no run of several seeds to go on with")
     for seed in held:
-        Record(directory / f"seed{seed}").require_same(of_seed(config, seed))
+        RunRecord(directory / f"seed{seed}").require_same(of_seed(config, seed))
     for seed in set(seeds) - set(held):
-        Record(directory / f"seed{seed}").require_none()
+        RunRecord(directory / f"seed{seed}").require_none()
     multihost_utils.sync_global_devices("all have looked at the folders")
-    others = {seed: Record(directory / f"seed{seed}").summary() for seed in sorted(set(held) - set(seeds))}
+    others = {seed: RunRecord(directory / f"seed{seed}").summary() for seed in sorted(set(held) - set(seeds))}
     return {seed: summary for seed, summary in others.items() if summary is not None}
 
 

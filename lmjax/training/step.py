@@ -23,7 +23,7 @@ _TOP5_FROM = 100  # with fewer classes, the top-5 accuracy says little
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Programs:
+class StepFunctions:
     """The functions to compile for one network, data set and optimizer.
 
     Attributes:
@@ -59,7 +59,7 @@ class Programs:
     def of(
         cls, config: Config, dataset: Dataset | Photographs, model: nnx.Module, feed: Feed,
         optimizer: optax.GradientTransformationExtraArgs, mesh: Mesh,
-    ) -> "Programs":  # fmt: skip
+    ) -> "StepFunctions":  # fmt: skip
         """The functions of a run."""
         gather = functools.partial(lax.with_sharding_constraint, shardings=replicated(mesh))
         return cls(

@@ -22,7 +22,7 @@ from lmjax.errors import InputError
 from lmjax.training.compiled import Compiled
 from lmjax.training.optimizer import create_optimizer, learning_rate
 from lmjax.training.state import TrainState, initialize
-from lmjax.training.step import Programs
+from lmjax.training.step import StepFunctions
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -86,7 +86,7 @@ class Trainer(contextlib.AbstractContextManager):
         redraws: for each seed, the number of times that its random draws were changed; see `redraw`.
         diverged: by seed, the error that has ended its training; the others go on.
         compiled: its programs.
-        draws: the seeds that the programs draw from.
+        random_seeds: what the programs draw random numbers from.
         reported: the broken images that were named last.
 
     Raises:
@@ -118,11 +118,11 @@ class Trainer(contextlib.AbstractContextManager):
         if chosen and not networks.coefficients(model):
             raise InputError(f"optimizer.{chosen[0]}: {self.scheme} has no coefficients: leave it out")
         self._layout = shardings(states[0], self.mesh, split=config.train.shard_parameters)
-        self.redraws, self.draws = [0] * len(self.seeds), seed_array(self.seeds, self.mesh)
+        self.redraws, self.random_seeds = [0] * len(self.seeds), seed_array(self.seeds, self.mesh)
         self._begin(states)
-        programs = Programs.of(config, dataset, model, self.feed, self._optimizer, self.mesh)
-        arguments = self.state, self.draws, self._layout
-        self.compiled = Compiled(programs, self.mesh, *arguments, config.train.steps_per_dispatch)
+        functions = StepFunctions.of(config, dataset, model, self.feed, self._optimizer, self.mesh)
+        arguments = self.state, self.random_seeds, self._layout
+        self.compiled = Compiled(functions, self.mesh, *arguments, config.train.steps_per_dispatch)
 
     def __exit__(self, *_) -> None:
         self.close()
@@ -185,7 +185,11 @@ class Trainer(contextlib.AbstractContextManager):
         self.feed.close()
         # An odd number: a cycle through all seeds.
         seeds = [(seed + n * 0x9E3779B9) % 2**32 for seed, n in zip(self.seeds, times, strict=True)]
-        self.feed, self.redraws, self.draws = self.feed.reseeded(seeds), list(times), seed_array(seeds, self.mesh)
+        self.feed, self.redraws, self.random_seeds = (
+            self.feed.reseeded(seeds),
+            list(times),
+            seed_array(seeds, self.mesh),
+        )
 
     @property
     def step(self) -> int:
@@ -196,7 +200,7 @@ class Trainer(contextlib.AbstractContextManager):
     def model(self) -> networks.Network:
         """The network of one run as an NNX module, with copies of the parameters and statistics to evaluate."""
         gather = jax.jit(lambda tree: jax.tree.map(jnp.copy, tree), out_shardings=replicated(self.mesh))
-        return nnx.merge(self.compiled.programs.graph, *gather(self.state.evaluated()))
+        return nnx.merge(self.compiled.functions.graph, *gather(self.state.evaluated()))
 
     @property
     def parameters(self) -> int:
@@ -213,7 +217,7 @@ class Trainer(contextlib.AbstractContextManager):
 
     def _network(self, i):
         state = self.state_of(i)
-        return nnx.merge(self.compiled.programs.graph, state.params, state.statistics)
+        return nnx.merge(self.compiled.functions.graph, state.params, state.statistics)
 
 
 def _plain(values: dict[str, Any]) -> dict[str, list]:

@@ -4,7 +4,7 @@ import json
 import shutil
 
 from lmjax.config import Config, DataConfig, ModelConfig
-from lmjax.training import RecordWriter, integrity
+from lmjax.training import RunRecordWriter, integrity
 
 
 def write_run(directory, stepper, epochs, *, seed=0):
@@ -12,7 +12,7 @@ def write_run(directory, stepper, epochs, *, seed=0):
     config = Config(
         data=DataConfig(name="digits"), model=ModelConfig("resnet20", stepper), seed=seed, workdir=str(directory)
     )
-    with RecordWriter(directory) as record:
+    with RunRecordWriter(directory) as record:
         record.start(config)
         for number, coefficients in enumerate(epochs, start=1):
             metrics = dict.fromkeys(("train_loss", "test_accuracy", "images_per_second", "wall_seconds"), 0.5)

@@ -140,7 +140,7 @@ def test_picture_has_a_line_for_each_scheme():
 OWN = """
 import functools
 from lmjax import steppers
-from lmjax.steppers import Facts, Stepper, combine
+from lmjax.steppers import Properties, Stepper, combine
 
 @functools.cache
 def ralston():
@@ -148,7 +148,7 @@ def ralston():
         k1 = fs[0](u)
         k2 = fs[1](combine((1, u), (2 / 3, k1)))
         return combine((1, u), (1 / 4, k1), (3 / 4, k2)), history
-    return Stepper("ralston", step, evaluations=2, known=Facts(order=2))
+    return Stepper("ralston", step, evaluations=2, known=Properties(order=2))
 
 steppers.register(ralston)
 """

@@ -7,7 +7,7 @@ import pytest
 from jax import lax
 
 from lmjax import InputError, odeint, steppers
-from lmjax.steppers import Facts, combine
+from lmjax.steppers import Properties, combine
 from tests.steppers.schemes import HAMILTONIAN, REVERSIBLE, SCHEMES, START, linear, pendulum, solution
 
 pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.versions]
@@ -102,12 +102,12 @@ def test_odeint_tells_a_scheme_which_step_it_is():
         seen.append(info)
         return fs[0](u) + u, history
 
-    probe = steppers.Stepper("probe", step, informed=True, known=Facts(steps_back=1))
+    probe = steppers.Stepper("probe", step, informed=True, known=Properties(steps_back=1))
     odeint(probe, linear, START, t1=1.0, steps=7)
     assert [info.key for info in seen] == [None, None]  # the start, then the steps after it, traced once
     assert [info.count for info in seen] == [7, 7]
     assert seen[0].index == 0
-    known = Facts(steps_back=2)
+    known = Properties(steps_back=2)
     numbering = steppers.Stepper("numbering", lambda fs, u, m, c, info: (u + info.index, m), informed=True, known=known)
     assert odeint(numbering, jnp.zeros_like, jnp.zeros(()), t1=1.0, steps=7) == 2 + 3 + 4 + 5 + 6
 

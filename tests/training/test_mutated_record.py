@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from lmjax import InputError
 from lmjax.config import Config, to_dict
-from lmjax.training import Record
+from lmjax.training import RunRecord
 
 pytestmark = pytest.mark.versions
 check = settings(derandomize=True, deadline=None, max_examples=150)
@@ -62,7 +62,7 @@ def read(record):
 
 @pytest.fixture
 def record(tmp_path):
-    record = Record(tmp_path)
+    record = RunRecord(tmp_path)
     record.config_path.write_bytes(CONFIG)
     record.metrics_path.write_bytes(ROWS)
     return record

@@ -361,7 +361,7 @@ def test_an_optimizer_and_a_schedule_of_ones_own():
         return optax.scale(share)
 
     @schedules.register
-    def parabola() -> schedules.Course:
+    def parabola() -> schedules.MakeSchedule:
         return lambda rate, updates: lambda n: rate * (1 - n / updates) ** 2
 
     chex.assert_trees_all_equal(ours(name="half(0.25)"), ours(name="sgd(0)", learning_rate=0.025))

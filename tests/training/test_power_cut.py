@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from lmjax.config import Config
-from lmjax.training import Checkpoints, RecordWriter
+from lmjax.training import Checkpoints, RunRecordWriter
 from lmjax.training.step import TrainState
 
 ACCURACIES = [0.5, 0.7, 0.2]
@@ -104,7 +104,7 @@ def row(epoch: int) -> dict:
 
 def run(folder: Path, disk: Disk) -> None:
     """What a run writes."""
-    record = RecordWriter(folder)
+    record = RunRecordWriter(folder)
     with record:
         record.start(Config(workdir="w"))
         disk.promised["config"] = True
@@ -126,7 +126,7 @@ def run(folder: Path, disk: Disk) -> None:
 
 def check(folder: Path, promised: dict) -> None:
     """What a run that goes on finds there."""
-    record = RecordWriter(folder)
+    record = RunRecordWriter(folder)
     if promised.get("config"):
         assert record.config() == Config(workdir="w")
     if promised.get("rows"):

@@ -10,7 +10,7 @@ import pytest
 from lmjax.config import CheckpointConfig, Config, DataConfig, ModelConfig
 from lmjax.data import load
 from lmjax.errors import InputError
-from lmjax.training import Checkpoints, Due, EpochSums, Record, Trainer, data_mesh, evaluate, train, train_epoch
+from lmjax.training import Checkpoints, Due, EpochSums, RunRecord, Trainer, data_mesh, evaluate, train, train_epoch
 from tests.data.photos import write_folder
 from tests.tiny import changed
 
@@ -55,7 +55,7 @@ def test_data_on_the_device(tmp_path, config, digits, model):
 def test_settings_that_change_the_numbers_are_those_of_the_run(tmp_path, runs):
     folder = shutil.copytree(runs["euler"], tmp_path / "run")
     (folder / "summary.json").unlink()
-    config = dataclasses.replace(Record(folder).config(), workdir=str(folder))
+    config = dataclasses.replace(RunRecord(folder).config(), workdir=str(folder))
     for name in ("jax_threefry_partitionable", "jax_enable_x64", "jax_default_prng_impl"):
         before = getattr(jax.config, name)
         jax.config.update(name, "rbg" if isinstance(before, str) else not before)

@@ -27,7 +27,7 @@ from lmjax.training import (
 )  # fmt: skip
 from lmjax.training.epoch import _diverge
 from lmjax.training.progress import padding
-from lmjax.training.record_writer import RecordWriter
+from lmjax.training.run_record_writer import RunRecordWriter
 from tests.tiny import changed, create_trainer
 from tests.training.test_non_finite import faulty  # noqa: F401  registers it
 
@@ -131,7 +131,7 @@ def test_stopped_and_resumed_together(run, monkeypatch, capsys):
 def test_some_begun_and_some_not(run):
     """A kill before the first checkpoint, or seeds that are added: each is begun or gone on with, as it needs."""
     begun = seeds.of_seed(run, 1)
-    RecordWriter(begun.workdir).start(begun)
+    RunRecordWriter(begun.workdir).start(begun)
     train_seeds(run, [0, 1], resume="auto")
     train_seeds(run, [0, 1, 2], resume="auto")
     assert [len(rows(run, seed)) for seed in (0, 1, 2)] == [3, 3, 3]

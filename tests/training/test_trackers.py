@@ -19,7 +19,7 @@ import pytest
 import train
 from lmjax import InputError, training
 from lmjax.config import to_dict
-from lmjax.training import NonFiniteLoss, Record, data_mesh, evaluate, loop, trackers
+from lmjax.training import NonFiniteLoss, RunRecord, data_mesh, evaluate, loop, trackers
 from lmjax.training.trackers import TensorBoard, Trackers, WeightsAndBiases
 from tests import tiny
 
@@ -188,7 +188,7 @@ def test_killed_and_resumed(config, wandb, monkeypatch):
     assert wandb.finished == [("run0", 1)]
     summary = training.train(config, resume="required", log=["tensorboard", "wandb"], profile=str(workdir / "trace"))
     assert list((workdir / "trace").glob("plugins/profile/*/perfetto_trace.json.gz"))
-    rows = Record(workdir).read_rows()
+    rows = RunRecord(workdir).read_rows()
     found = read(workdir / "tensorboard")
     assert found["loss/train"] == pytest.approx({5: 77.0, 10: 77.0, 15: rows[2]["train_loss"]})
     assert list(found["coefficients/stage1"]) == list(found["zero_stability/stage1"]) == [5, 10, 15]
@@ -215,7 +215,7 @@ def test_rolled_back(config, wandb, monkeypatch):
     monkeypatch.setattr("lmjax.training.loop.evaluate", evaluated)
     monkeypatch.setattr(Trackers, "log", lambda self, row: [losses.append(row["train_loss"]), log(self, row)])
     training.train(config, log=["tensorboard", "wandb"])
-    rows = Record(config.workdir).read_rows()
+    rows = RunRecord(config.workdir).read_rows()
     assert len(losses) == 5
     assert losses[2] != losses[3] == rows[2]["train_loss"]
     require_as_recorded(read(Path(config.workdir, "tensorboard")), rows)
@@ -286,7 +286,7 @@ def test_each_seed_has_its_own(config, wandb, monkeypatch, capsys):
     assert capsys.readouterr().err.count("--log failing has failed (No space left on device): going on without it") == 2
     for seed in (0, 1):
         folder = Path(config.workdir, f"seed{seed}")
-        require_as_recorded(read(folder / "tensorboard"), Record(folder).read_rows())
+        require_as_recorded(read(folder / "tensorboard"), RunRecord(folder).read_rows())
         assert (folder / "profile").exists() == (seed == 0), "the trace is of the first"
 
 

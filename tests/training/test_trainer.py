@@ -89,7 +89,7 @@ def test_one_step_against_numpy_sgd(config, digits):
     config = changed(config, data={"augment": ()}, optimizer={"weight_decay": 0.01, "schedule": "constant"})
     trainer = Trainer(config, batch, ONE)
     params, statistics = jax.tree.map(jnp.copy, (trainer.state.params, trainer.state.statistics))
-    graph = trainer.compiled.programs.graph
+    graph = trainer.compiled.functions.graph
     images = normalize(jnp.asarray(batch.train.images), batch.mean, batch.std)
 
     def loss(params, statistics):
@@ -273,7 +273,7 @@ def test_the_average_is_evaluated_saved_and_gone_on_with(config, digits, tmp_pat
     trainer = create_trainer(config, digits, ONE)
     plain = create_trainer(changed(config, train={"average": None}), digits, ONE)
     expected = jax.device_get({"params": trainer.state.params, "statistics": trainer.state.statistics})
-    program = jax.jit(plain.compiled.programs.train, static_argnames="steps")
+    program = jax.jit(plain.compiled.functions.train, static_argnames="steps")
     state = plain.state
     for n, arrays in enumerate(plain.feed.train_arrays(0, [1] * 5)):
         state, _ = program(state, np.uint32(0), arrays, steps=1)

@@ -11,7 +11,7 @@ from lmjax.config import to_dict
 from lmjax.errors import InputError, reason
 from lmjax.results.reproduce.runs import folder_of, place
 from lmjax.results.reproduce.tables import Table
-from lmjax.training import Record
+from lmjax.training import RunRecord
 
 _ABOUT = "about.json"  # beside the rows: what was said of the data
 
@@ -62,7 +62,7 @@ def collect(table: Table, out: Path) -> dict[str, dict[int, dict[str, Any]]]:
     for row, config in table.rows.items():
         summaries = {}
         for folder in (out / folder_of(row)).glob("seed*"):
-            record = Record(folder)
+            record = RunRecord(folder)
             if (summary := record.summary()) is None:
                 continue
             seed, held = _seed(folder), record.config()
@@ -139,8 +139,8 @@ def export(table: Table, out: Path, to: Path) -> int:
         raise InputError(f"--export {to}: says {note(to)!r} of its data, and {out} says {note(out)!r}: choose another")
     for row, summaries in collect(table, out).items():
         for seed in summaries:
-            source = Record(out / folder_of(row) / f"seed{seed}")
-            target = Record(files.inside(to, folder_of(row), f"seed{seed}"))
+            source = RunRecord(out / folder_of(row) / f"seed{seed}")
+            target = RunRecord(files.inside(to, folder_of(row), f"seed{seed}"))
             if (target.directory / "checkpoints").exists():
                 raise InputError(f"--export {target.directory}: is a run itself: choose another folder")
             source.read_rows()

@@ -13,7 +13,7 @@ from lmjax.config import Config
 from lmjax.console import say, warn
 from lmjax.errors import InputError
 from lmjax.results.reproduce.tables import Table
-from lmjax.training import Diverged, Interruption, Record, seeds
+from lmjax.training import Diverged, Interruption, RunRecord, seeds
 from lmjax.training.loop import run
 from lmjax.training.run_folder import describe
 
@@ -85,7 +85,7 @@ def make(
         images, found = now, {}
         with _reported(names):  # one that diverges ends no other
             trainers[row], found = run(
-                group, names, resume=[Record(one.workdir).started for one in group], side_by_side=side_by_side,
+                group, names, resume=[RunRecord(one.workdir).started for one in group], side_by_side=side_by_side,
                 like=trainers.get(row), dataset=datasets[source], interruption=interruption,
             )  # fmt: skip
         diverged += [name for name, one in zip(names, group, strict=True) if one.seed not in found]
@@ -114,7 +114,7 @@ def _groups(jobs: list[tuple[str, Config]], at_once: int) -> Iterator[tuple[str,
 
 def _look(config: Config) -> dict[str, Any] | None:
     """The summary of a run; None if it is not finished, or not begun."""
-    record = Record(config.workdir)
+    record = RunRecord(config.workdir)
     if record.started:
         record.require_same(config)
         return record.summary()

@@ -1,7 +1,7 @@
 """Trackers: other tools that are told of each epoch (TensorBoard, Weights & Biases).
 
-They are for looking on. What a run is and goes on from is its `Record` and its checkpoints, and none of this: so what
-to tell is no part of a `Config`, may be chosen anew at each --resume, and changes no number.
+They only look on: a run goes on from its `RunRecord` and its checkpoints. So the choice of trackers is no part of a
+`Config`, may be made anew at each --resume, and changes no number.
 """
 
 import contextlib

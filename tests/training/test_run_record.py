@@ -11,14 +11,14 @@ import pytest
 
 from lmjax import InputError
 from lmjax.config import Config
-from lmjax.training import RecordWriter
+from lmjax.training import RunRecordWriter
 
 pytestmark = pytest.mark.versions
 
 
 @pytest.fixture
 def record(tmp_path):
-    record = RecordWriter(tmp_path / "run")
+    record = RunRecordWriter(tmp_path / "run")
     record.start(Config())
     for step in (10, 20, 30):
         record.log({"step": step, "test_loss": step / 7})
@@ -91,7 +91,7 @@ def test_no_link_is_written_through(record, tmp_path):
     lock.unlink(missing_ok=True)
     lock.symlink_to(victim)
     with pytest.raises(InputError, match=r"cannot be written \(\.lock is a link\)"):
-        RecordWriter(record.directory).hold()
+        RunRecordWriter(record.directory).hold()
     assert victim.read_text() == "theirs"
 
 
@@ -99,9 +99,9 @@ def test_one_run_at_a_time(record):
     program = """
 import sys
 from lmjax import InputError
-from lmjax.training import RecordWriter
+from lmjax.training import RunRecordWriter
 try:
-    RecordWriter(sys.argv[1]).hold()
+    RunRecordWriter(sys.argv[1]).hold()
 except InputError as error:
     print(error)
 """
@@ -146,7 +146,7 @@ def test_summary_that_is_none(record, text):
 
 
 def test_only_the_writer_writes(tmp_path):
-    record = RecordWriter(tmp_path / "run", writes=False)
+    record = RunRecordWriter(tmp_path / "run", writes=False)
     record.start(Config())
     record.log({"step": 1})
     record.summarize({})
@@ -154,8 +154,8 @@ def test_only_the_writer_writes(tmp_path):
 
 
 def test_only_the_process_that_writes_minds_what_the_others_find(tmp_path, config):
-    with RecordWriter(tmp_path / "run") as record:
+    with RunRecordWriter(tmp_path / "run") as record:
         record.start(config)
-    RecordWriter(tmp_path / "run", writes=False).start(config)  # it came late
+    RunRecordWriter(tmp_path / "run", writes=False).start(config)  # it came late
     with pytest.raises(InputError, match="already holds a run"):
-        RecordWriter(tmp_path / "run").start(config)
+        RunRecordWriter(tmp_path / "run").start(config)

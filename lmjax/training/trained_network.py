@@ -19,12 +19,12 @@ from lmjax.console import warn
 from lmjax.data import Dataset, Photographs, normalize
 from lmjax.errors import InputError
 from lmjax.training.checkpoint import Checkpoints
-from lmjax.training.record import Record
+from lmjax.training.run_record import RunRecord
 from lmjax.training.trainer import Trainer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Trained:
+class TrainedNetwork:
     """A network and its data, to be looked at.
 
     Attributes:
@@ -34,7 +34,7 @@ class Trained:
         trainer: with the state of the checkpoint; its data is normalized as in the run.
     """
 
-    record: Record
+    record: RunRecord
     config: Config
     step: int
     trainer: Trainer
@@ -137,7 +137,7 @@ def open_run(
     at: str | int = "latest",
     config: Config | None = None,
     data_dir: str | None = None,
-) -> Generator[Trained, None, None]:
+) -> Generator[TrainedNetwork, None, None]:
     """Open a run that has left a checkpoint. Nothing is written to its folder.
 
     Args:
@@ -150,7 +150,7 @@ def open_run(
         InputError: if there is no such checkpoint, the data is missing, its classes are others, or the config is of
             another network.
     """
-    record = Record(directory)
+    record = RunRecord(directory)
     if config is None:
         config = record.config()
     else:
@@ -179,7 +179,7 @@ def open_run(
                 warn(f"note: {key} was {trained_on.get(key)} in training, and is {now.get(key)} here")
         with Trainer(config, dataclasses.replace(dataset, mean=mean, std=std)) as trainer:
             trainer.state, _ = checkpoints.restore(trainer.state, step, network_only=True)
-            yield Trained(record, config, step, trainer)
+            yield TrainedNetwork(record, config, step, trainer)
 
 
 def _other_classes(trained_on: list[str], now: list[str]) -> str:

@@ -14,7 +14,7 @@ from lmjax.training.checkpoint_folder import newest_about
 _FILES = ("config.json", "metrics.jsonl", "summary.json")
 
 
-class Record:
+class RunRecord:
     """The folder of a run, to read.
 
     Args:

@@ -14,10 +14,10 @@ from lmjax import files
 from lmjax.config import Config, to_dict
 from lmjax.console import warn
 from lmjax.errors import InputError, reason
-from lmjax.training.record import Record
+from lmjax.training.run_record import RunRecord
 
 
-class RecordWriter(Record, contextlib.AbstractContextManager):
+class RunRecordWriter(RunRecord, contextlib.AbstractContextManager):
     """The folder of a run, to write. Only one process of a run writes it, and only one run at a time.
 
     Args:
