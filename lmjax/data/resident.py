@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from lmjax.config import Config
 from lmjax.data import Dataset, Pipeline, epoch_order
-from lmjax.devices import has_seeds, seed_array
+from lmjax.devices import has_seeds, put, seed_array
 
 
 class Resident:
@@ -36,11 +36,11 @@ class Resident:
         # Seeds have a device each, and nothing to divide.
         self._split = (lambda x: x) if several else functools.partial(lax.with_sharding_constraint, shardings=split)
         everywhere = NamedSharding(mesh, P())
-        self._train = tuple(jax.device_put(x, everywhere) for x in (dataset.train.images, dataset.train.labels))
+        self._train = tuple(put(x, everywhere) for x in (dataset.train.images, dataset.train.labels))
         padding = -size % self._batch
         images = np.concatenate([dataset.test.images, np.repeat(dataset.test.images[:1], padding, axis=0)])
         labels = np.concatenate([dataset.test.labels, np.full(padding, -1, np.int32)])
-        self._test = tuple(jax.device_put(x, everywhere) for x in (images, labels))
+        self._test = tuple(put(x, everywhere) for x in (images, labels))
 
         def order(seed, epoch):
             # Its own stream of random numbers: those of the steps are folded from the seed itself.
@@ -52,7 +52,8 @@ class Resident:
         self._seeds = seed_array(seeds, mesh)
         # Every process has met the same ones.
         self._broken = list(dataset.broken) if jax.process_index() == 0 else []
-        self.train_example = (self._order(self._seeds, np.int32(0)), *self._train)
+        first = jax.eval_shape(self._order, self._seeds, np.int32(0))
+        self.train_example = (jax.ShapeDtypeStruct(first.shape, first.dtype, sharding=layout), *self._train)
         self.test_example = (*self._test, np.int32(0))
 
     def train_arrays(self, step: int, dispatches: Sequence[int]) -> Iterable[Any]:

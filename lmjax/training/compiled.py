@@ -26,6 +26,8 @@ class Compiled:
         limit: the most steps that one program makes; None: 1 on a CPU, about 50 on an accelerator.
 
     Attributes:
+        functions: as given.
+        state: its shapes.
         seconds: of tracing and compiling so far.
     """
 
@@ -33,7 +35,7 @@ class Compiled:
         self, functions: StepFunctions, mesh: Mesh, state: TrainState, seeds: Any, layout: Any, limit: int | None
     ):
         self.functions, self._mesh, self._limit = functions, mesh, limit
-        self._state, self._seeds = jax.tree.map(_shape, (state, seeds))
+        self.state, self._seeds = jax.tree.map(_shape, (state, seeds))
         self._layout, self._replicated = layout, replicated(mesh)
         self._programs, self.seconds = {}, 0.0
 
@@ -57,13 +59,13 @@ class Compiled:
         """The compiled program that makes so many steps."""
         program = functools.partial(self.functions.train, steps=steps)
         specs = P("seed"), P("seed"), self.functions.feed.train_specs
-        arguments = self._state, self._seeds, self.functions.feed.train_example
+        arguments = self.state, self._seeds, self.functions.feed.train_example
         return self._compile(f"train {steps}", program, specs, arguments, (self._layout, self._replicated), donate=True)
 
     def evaluate(self):
         """The compiled program of a batch of evaluation."""
         specs = P("seed"), P("seed"), self.functions.feed.test_specs
-        arguments = *self._state.evaluated(), self.functions.feed.test_example
+        arguments = *self.state.evaluated(), self.functions.feed.test_example
         return self._compile("evaluate", self.functions.evaluate, specs, arguments, self._replicated)
 
     def finite(self):
@@ -72,7 +74,7 @@ class Compiled:
         def finite(params):
             return jnp.isfinite(optax.tree.norm(params))
 
-        return self._compile("finite", finite, (P("seed"),), (self._state.params,), self._replicated)
+        return self._compile("finite", finite, (P("seed"),), (self.state.params,), self._replicated)
 
     def _compile(self, name, program, specs, arguments, layout, *, donate=False):
         """The compiled program of this name, made when it is first asked for."""

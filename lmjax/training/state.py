@@ -45,14 +45,22 @@ class TrainState(NamedTuple):
 
 
 def initialize(
-    config: Config, dataset: Dataset | Photographs, optimizer: optax.GradientTransformationExtraArgs, seed: int
+    config: Config, dataset: Dataset | Photographs, optimizer: optax.GradientTransformationExtraArgs, seed: int | None
 ) -> tuple[nnx.Module, TrainState]:
     """The network and the state at the beginning of a run, in the memory of this process.
+
+    Args:
+        config, dataset, optimizer: of the run.
+        seed: draws the parameters; None: their shapes alone, and nothing is allocated.
 
     Raises:
         InputError: if the network has variables that a run does not keep.
     """
-    model = config.model.build(classes=len(dataset.classes), cin=dataset.shape[-1], rngs=nnx.Rngs(seed))
+
+    def build():
+        return config.model.build(classes=len(dataset.classes), cin=dataset.shape[-1], rngs=nnx.Rngs(seed or 0))
+
+    model = nnx.eval_shape(build) if seed is None else build()
     networks.group_batch_norm(model, config.train.batch_norm_group)
     try:
         _, params, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
@@ -64,4 +72,9 @@ def initialize(
         ) from error
     params, statistics = nnx.to_pure_dict(params), nnx.to_pure_dict(statistics)
     average = None if config.train.average is None else {"params": params, "statistics": statistics}
-    return model, TrainState(jnp.zeros((), jnp.int32), params, statistics, optimizer.init(params), average)
+
+    def begin(params):
+        return jnp.zeros((), jnp.int32), optimizer.init(params)
+
+    step, moments = jax.eval_shape(begin, params) if seed is None else begin(params)
+    return model, TrainState(step, params, statistics, moments, average)
