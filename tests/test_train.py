@@ -21,7 +21,7 @@ from lmjax import command_line, steppers
 from lmjax.cli.train import Train
 from lmjax.training import Checkpoints, RunRecord, RunRecordWriter, evaluate, integrity
 from lmjax.training.run_folder import _position, require_same_data
-from tests.tiny import ROOT, create_trainer, environment
+from tests.tiny import ROOT, changed, create_trainer, environment
 
 SUMMARY = {
     "test_accuracy", "test_loss", "parameters", "zero_stability", "epochs", "steps", "seed", "images_per_second",
@@ -84,12 +84,12 @@ def test_what_a_run_leaves(finished):
 
 
 @pytest.mark.versions
-@pytest.mark.parametrize("config", ["tests/tiny.py", None])
+@pytest.mark.parametrize("config", ["tests/tiny.py", "config.json", None])
 def test_evaluate_reports_the_same_accuracy(finished, capsys, config):
-    """From the config that was used, with its overrides, and from the config.json of the run itself."""
+    """From the config that was used, with its overrides, and from the config.json of the run, named or not."""
     summary = read(finished / "summary.json")
-    config = finished / "config.json" if config is None else config
-    assert run("--evaluate", finished, config=str(config)) == 0
+    config = finished / config if config == "config.json" else config
+    assert train.main([*([] if config is None else ["--config", str(config)]), "--evaluate", str(finished)]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["test_accuracy"] == summary["test_accuracy"]
     assert found["test_loss"] == pytest.approx(summary["test_loss"], rel=1e-6)
@@ -102,6 +102,59 @@ def test_resuming_a_finished_run_says_so_and_changes_nothing(finished, capsys, r
     accuracy = read(finished / "summary.json")["test_accuracy"]
     assert f"{finished} is finished: test accuracy {accuracy:.2%}" in capsys.readouterr().out
     assert {p: p.stat().st_mtime_ns for p in finished.rglob("*")} == before
+
+
+def test_a_run_is_made_longer(copy, finished, capsys):
+    """By its own config; from there on, its learning rate is that of the longer run."""
+    shutil.copy(finished / "summary.json", copy)
+    for epochs in (1, 2):
+        code = run("--workdir", copy, "--resume", "--train.epochs", epochs)
+        assert code == (2 if epochs == 1 else 0)
+    assert "holds another run, with train.epochs 2 (now 1)" in capsys.readouterr().err
+    longer = ["--workdir", str(copy), "--resume", "--train.epochs", "4"]
+    assert train.main(longer) == 0
+    said = "train.epochs was 2, and is 4: from here on the learning rate is that of a run of 4 epochs"
+    assert said in capsys.readouterr().out
+    assert without_times(copy)[:2] == without_times(finished)
+    assert [row["learning_rate"] for row in rows(copy)] == pytest.approx([0.2, 0.002, 0.02, 0.002])
+    assert read(copy / "summary.json")["epochs"] == read(copy / "config.json")["train"]["epochs"] == 4
+    assert train.main(longer) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert run("--workdir", copy, "--resume") == 2
+    assert "holds another run, with train.epochs 4 (now 2)" in capsys.readouterr().err
+
+
+def test_killed_when_it_was_just_made_longer(copy, finished, capsys):
+    """The old summary is gone before the config is the new one."""
+    shutil.copy(finished / "summary.json", copy)
+    config = RunRecord(copy).config()
+    RunRecordWriter(copy).update(changed(config, train={"epochs": 3}))
+    assert not (copy / "summary.json").exists()
+    assert train.main(["--workdir", str(copy), "--resume", "auto"]) == 0
+    assert "going on after epoch 2\n" in capsys.readouterr().out
+    assert len(rows(copy)) == 3
+
+
+def test_a_run_is_opened_from_any_folder(tmp_path, monkeypatch, capsys):
+    """Where its data is does not depend on the current one; moved data is noted when the run goes on."""
+    monkeypatch.chdir(tmp_path)
+    paint(Path("images"), size=(4, 4))
+    options = ("--data.name", "folder", "--data.dir", "images", "--train.batch-size", 16, "--train.epochs", 1)
+    assert run(*options, "--workdir", "run", config=str(ROOT / "tests" / "tiny.py")) == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert train.main(["--evaluate", "../run"]) == 0
+    capsys.readouterr()
+    (tmp_path / "images").rename(tmp_path / "elsewhere" / "moved")
+    assert train.main(["--evaluate", "../run"]) == 2
+    assert f"there is no directory {tmp_path / 'images'}" in capsys.readouterr().err
+    moved = ["--data.dir", "moved", "--train.epochs", "2"]
+    assert train.main(["--workdir=../run", "--resume", *moved]) == 0
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    assert train.main(["--evaluate", "run"]) == 0
+    accuracy = read(tmp_path / "run" / "summary.json")["test_accuracy"]
+    assert json.loads(capsys.readouterr().out)["test_accuracy"] == accuracy
 
 
 def without_times(workdir):
@@ -661,8 +714,9 @@ def test_missing_and_wrong_config_files(tmp_path, capsys):
     assert re.search(r"typo\.py, line 3: TypeError: .*'epoch'", message(tmp_path / "typo.py"))
     (tmp_path / "syntax.py").write_text("config = (\n")
     assert "syntax.py, line 1: SyntaxError" in message(tmp_path / "syntax.py")
-    assert train.main([]) == 2
-    assert "give --config FILE; with lmjax come cifar10, cifar100, digits" in capsys.readouterr().err
+    for arguments in ([], ["--resume", "auto", "--workdir", str(tmp_path / "none")], ["--workdir", str(tmp_path)]):
+        assert train.main(arguments) == 2
+        assert "give --config FILE; with lmjax come cifar10, cifar100, digits" in capsys.readouterr().err
 
 
 def test_folder_of_another_run_is_not_touched(finished, capsys):
