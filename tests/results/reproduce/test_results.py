@@ -16,25 +16,16 @@ from lmjax.results.reproduce import results, runs, writing
 from lmjax.results.reproduce.tables import Images, Table
 from tests import tiny
 from tests.parameters import slow
+from tests.tiny import ROOT
 
-ROOT = Path(__file__).parent.parent.parent.parent
 DATA = {"name": "digits"}
+DIGITS = Images("Digits", (8, 8, 1), 10, 1437)
 
 
 @pytest.fixture(scope="module")
 def small():
-    rows = {
-        scheme: tiny.changed(tiny.config, model={"stepper": scheme}, train={"epochs": 1}) for scheme in ("euler", "lm")
-    }
-    return Table(
-        "claim",
-        "protocol",
-        rows,
-        {"euler": 2, "lm": 3},
-        (("lm", "euler"),),
-        "small",
-        Images("Digits", (8, 8, 1), 10, 1437),
-    )
+    rows = {scheme: tiny.changed(tiny.config, model={"stepper": scheme}) for scheme in ("euler", "lm")}
+    return Table("claim", "protocol", rows, {"euler": 2, "lm": 3}, (("lm", "euler"),), "small", DIGITS)
 
 
 @pytest.fixture(scope="module")
@@ -43,6 +34,18 @@ def made(small, tmp_path_factory):
     with tiny.cheap():
         assert runs.make(small, out, data=DATA) == []
     return out
+
+
+@pytest.fixture
+def out(made, tmp_path):
+    """A copy of the runs, to be changed."""
+    return Path(shutil.copytree(made, tmp_path / "runs"))
+
+
+def change(path, how):
+    held = json.loads(path.read_text())
+    how(held)
+    path.write_text(json.dumps(held))
 
 
 def test_seed_by_seed(small):
@@ -64,8 +67,7 @@ def test_runs_and_their_table(small, made, capsys):
     lm = np.array([100 * (1 - found["lm"][seed]["test_accuracy"]) for seed in range(3)])
     euler = np.array([100 * (1 - found["euler"][seed]["test_accuracy"]) for seed in range(2)])
     assert f"| 3 | {lm.mean():.2f} ± {lm.std(ddof=1):.2f} |" in text
-    test = stats.ttest_rel(lm[:2], euler)
-    low, high = test.confidence_interval(0.95)
+    low, high = stats.ttest_rel(lm[:2], euler).confidence_interval(0.95)
     assert f"| `lm` minus `euler` | 2 | {(lm[:2] - euler).mean():+.2f} | {low:+.2f} to {high:+.2f} |" in text
     assert "Digits; protocol. 5 runs on" in text
 
@@ -80,23 +82,21 @@ def test_a_run_that_diverges_ends_no_other(small, tmp_path, capsys):
     assert {row: list(seeds) for row, seeds in results.collect(wanted, tmp_path).items()} == {"euler": [0], "lm": []}
 
 
-def test_export_is_read_as_the_runs_are(small, made, tmp_path):
-    assert results.export(small, made, tmp_path / "kept") == 5
-    assert writing.markdown(small, tmp_path / "kept") == writing.markdown(small, made)
-    assert not list((tmp_path / "kept").rglob("checkpoints"))
-    assert not any(str(made) in path.read_text() for path in (tmp_path / "kept").rglob("*.json"))
-    assert results.export(small, made, tmp_path / "kept") == 5  # again, over itself
-    less = tmp_path / "less"
-    shutil.copytree(made, less)
-    shutil.rmtree(less / "lm" / "seed2")
-    assert results.export(small, less, tmp_path / "kept") == 5  # what is there stays
+def test_export_is_read_as_the_runs_are(small, out, tmp_path):
+    kept, whole = tmp_path / "kept", writing.markdown(small, out)
+    assert results.export(small, out, kept) == 5
+    assert writing.markdown(small, kept) == whole
+    assert not list(kept.rglob("checkpoints"))
+    assert not any(str(out) in path.read_text() for path in kept.rglob("*.json"))
+    shutil.rmtree(out / "lm" / "seed2")
+    assert results.export(small, out, kept) == 5  # again, over itself, what is there stays
 
 
-def test_export_goes_over_nothing_else(small, made, tmp_path):
-    def refused(to, match, wanted=small):
+def test_export_goes_over_nothing_else(small, made, out, tmp_path):
+    def refused(to, match):
         before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
         with pytest.raises(InputError, match=match):
-            results.export(wanted, made, to)
+            results.export(small, made, to)
         assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
     for to in (made, made / "below"):
@@ -104,51 +104,47 @@ def test_export_goes_over_nothing_else(small, made, tmp_path):
     (tmp_path / "file").write_text("")
     refused(tmp_path / "file", "is a file")
     refused(tmp_path / "file" / "below", "cannot be written")
-    copy = tmp_path / "copy"
-    shutil.copytree(made, copy)
-    refused(copy, "is a run itself")
+    refused(out, "is a run itself")
     kept = tmp_path / "kept"
     results.export(small, made, kept)
     results.write_note(kept, "As JPEG")
     refused(kept, "says 'As JPEG' of its data")
     (kept / "about.json").unlink()
-    change(kept / "lm" / "seed1" / "config.json", lambda held: held["train"].update(epochs=2))
+    change(kept / "lm" / "seed1" / "config.json", lambda held: held["train"].update(epochs=3))
     refused(kept, r"train\.epochs")
 
 
-def change(path, how):
-    held = json.loads(path.read_text())
-    how(held)
-    path.write_text(json.dumps(held))
-
-
 @pytest.mark.parametrize(
-    ("where", "how", "message"),
+    ("file", "how", "message"),
     [
-        ("lm/seed1/config.json", lambda held: held.update(seed=7), "seed 7"),
-        ("lm/seed1/config.json", lambda held: held["data"].update(augment=["flip"]), r"data\.augment"),
-        (
-            "lm/seed1/config.json",
-            lambda held: held["data"].update(name="folder"),
-            r"holds another run, with data\.name 'folder'",
-        ),
-        ("lm/seed1/summary.json", lambda held: held["data"].update(training_images=7), "trained on different images"),
-        ("lm/seed1/summary.json", lambda held: held.update(test_accuracy=float("nan")), "no test_accuracy"),
-        ("lm/seed1/summary.json", lambda held: held.pop("device"), "has no device"),
-        ("lm/seed1/summary.json", lambda held: held["versions"].pop("jax"), "has no versions"),
+        ("config.json", lambda held: held.update(seed=7), "seed 7"),
+        ("config.json", lambda held: held["data"].update(augment=["flip"]), r"data\.augment"),
+        ("config.json", lambda held: held["data"].update(name="folder"), r"another run, with data\.name 'folder'"),
+        ("config.json", lambda held: held["train"].update(epochs=9), r"train\.epochs"),
+        ("summary.json", lambda held: held["data"].update(training_images=7), "trained on different images"),
+        ("summary.json", lambda held: held.update(test_accuracy=float("nan")), "no test_accuracy"),
+        ("summary.json", lambda held: held.pop("device"), "has no device"),
+        ("summary.json", lambda held: held["versions"].pop("jax"), "has no versions"),
     ],
 )
-def test_what_is_not_the_run_of_its_place_is_refused(small, made, tmp_path, where, how, message):
-    out = tmp_path / "runs"
-    shutil.copytree(made, out)
-    change(out / where, how)
+def test_what_is_not_the_run_of_its_place_is_refused(small, out, file, how, message):
+    first, other = out / "euler" / "seed0" / "summary.json", out / "lm" / "seed1" / file
+    change(first, lambda held: held.pop("data"))  # an earlier version has not noted the images
+    assert results.collect(small, out)["euler"].keys() == {0, 1}
+    change(other, how)
     with pytest.raises(InputError, match=message):
         results.collect(small, out)
 
 
-def test_images_that_are_stored_otherwise(small, made, tmp_path):
-    out = tmp_path / "runs"
-    shutil.copytree(made, out)
+@pytest.mark.parametrize("name", ["seed01", "seed1 (copy)", "seed٣", "seed3"])
+def test_a_copy_is_no_seed(small, out, name):
+    shutil.copytree(out / "lm" / "seed1", out / "lm" / name)
+    message = "seed 1 " if name == "seed3" else "is not what the folder of a seed is called"
+    with pytest.raises(InputError, match=message):
+        results.collect(small, out)
+
+
+def test_images_that_are_stored_otherwise(small, made, out):
     for path in out.rglob("checkpoints"):
         shutil.rmtree(path)
     stored = dataclasses.replace(small, images=dataclasses.replace(small.images, stored=("digits", "folder")))
@@ -160,65 +156,30 @@ def test_images_that_are_stored_otherwise(small, made, tmp_path):
         results.collect(stored, out)
 
 
-@pytest.mark.parametrize("name", ["seed01", "seed1 (copy)", "seed٣", "seed3"])
-def test_a_copy_is_no_seed(small, made, tmp_path, name):
-    out = tmp_path / "runs"
-    shutil.copytree(made, out)
-    shutil.copytree(out / "lm" / "seed1", out / "lm" / name)
-    with pytest.raises(
-        InputError, match="seed 1 " if name == "seed3" else "is not what the folder of a seed is called"
-    ):
-        results.collect(small, out)
-
-
-def test_an_earlier_version_has_not_noted_the_images(small, made, tmp_path):
-    out = tmp_path / "runs"
-    shutil.copytree(made, out)
-    change(out / "euler" / "seed0" / "summary.json", lambda held: held.pop("data"))
-    assert results.collect(small, out)["euler"].keys() == {0, 1}
-    change(out / "lm" / "seed1" / "summary.json", lambda held: held["data"].update(training_images=7))
-    with pytest.raises(InputError, match="trained on different images"):
-        results.collect(small, out)
-
-
-def test_a_folder_without_runs(small, tmp_path):
-    with pytest.raises(InputError, match="holds no finished run of this table"):
-        writing.markdown(small, tmp_path)
-
-
-def test_a_row_without_runs(small, made, tmp_path):
-    out = tmp_path / "runs"
-    shutil.copytree(made / "euler", out / "euler")
+def test_rows_without_runs(small, out, tmp_path):
+    shutil.rmtree(out / "lm")
     text = writing.markdown(small, out)
     assert "| `lm` minus `euler` | 0 |" in text
     assert "2 runs on" in text
+    with pytest.raises(InputError, match="holds no finished run of this table"):
+        writing.markdown(small, tmp_path / "none")
 
 
-def test_a_run_without_its_config(small, made, tmp_path):
-    out = tmp_path / "runs"
-    shutil.copytree(made, out)
-    (out / "lm" / "seed1" / "config.json").unlink()
-    with pytest.raises(InputError, match=r"lm/seed1: holds a run without a config\.json: move it away"):
-        runs.make(small, out, data=DATA)
-
-
-def test_runs_go_on_with_the_same_images_alone(small, made, tmp_path):
-    out = tmp_path / "runs"
-    shutil.copytree(made, out)
+def test_no_run_is_made_among_others(small, out):
+    """Of another recipe, on other images, or unknown."""
     shutil.rmtree(out / "lm" / "seed2")
+
+    def refused(message, table=small):
+        with pytest.raises(InputError, match=message):
+            runs.make(table, out, data=DATA)
+
+    rows = {row: tiny.changed(config, train={"epochs": 9}) for row, config in small.rows.items()}
+    refused(r"train\.epochs", dataclasses.replace(small, rows=rows))
     for path in out.rglob("summary.json"):
         change(path, lambda held: held["data"].update(training_images=7))
-    with pytest.raises(InputError, match="its runs were trained on other images"):
-        runs.make(small, out, data=DATA)
-
-
-def test_runs_of_another_table_are_refused(small, made):
-    rows = {row: dataclasses.replace(c, train=dataclasses.replace(c.train, epochs=9)) for row, c in small.rows.items()}
-    other = dataclasses.replace(small, rows=rows)
-    with pytest.raises(InputError, match=r"train\.epochs"):
-        runs.make(other, made, data=DATA)
-    with pytest.raises(InputError, match=r"train\.epochs"):
-        results.collect(other, made)
+    refused("its runs were trained on other images")
+    (out / "lm" / "seed1" / "config.json").unlink()
+    refused(r"lm/seed1: holds a run without a config\.json: move it away")
 
 
 @pytest.mark.parametrize("newline", ["\n", "\r\n"])
@@ -250,8 +211,7 @@ def test_place_in_a_page(tmp_path, newline):
     [("README.md", "table", 1), ("docs/results.md", "table", 2), slow("docs/results.md", "tables", 1)],
 )
 def test_the_pages_have_what_the_command_writes(page, kind, places, tmp_path):
-    copy = tmp_path / "page.md"
-    shutil.copy(ROOT / page, copy)
+    copy = Path(shutil.copy(ROOT / page, tmp_path / "page.md"))
     found = re.findall(rf"^<!-- {kind}(?: (.+))? -->$", copy.read_text(), re.MULTILINE)
     assert len(found) == places
     for name in found:
@@ -260,10 +220,7 @@ def test_the_pages_have_what_the_command_writes(page, kind, places, tmp_path):
     assert copy.read_text() == (ROOT / page).read_text()
 
 
-def test_what_is_said_of_the_data(small, made, tmp_path):
-    out = tmp_path / "runs"
-    shutil.copytree(made, out)
-    assert "Digits; protocol. 5 runs" in writing.markdown(small, out)
+def test_what_is_said_of_the_data(small, out):
     results.write_note(out, "Digits as JPEG")
     assert "Digits as JPEG; protocol. 5 runs" in writing.markdown(small, out)
     (out / "about.json").write_text("{}")
@@ -272,40 +229,31 @@ def test_what_is_said_of_the_data(small, made, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("arguments", "message"),
+    ("words", "message"),
     [
-        (["nothing"], "table 'nothing'"),
-        (["small", "--out", "/nowhere/at/all", "--only-report"], "/nowhere/at/all: holds no finished run"),
-        (["depth", "--out", str(ROOT / "results" / "digits"), "--only-report"], "holds no finished run of this table"),
-        (["small", "--only-report", "--seeds", "3"], "--seeds: is for making runs"),
-        (["small", "--only-report", "--data-note", ""], "--data-note: is for making runs"),
-        (["--export", "results"], "--export: of which table?"),
-        (
-            ["digits", "--data-name", "cifar10"],
-            "--data-name cifar10: does not hold the images of this table: leave it out",
-        ),
-        (["small", "--data-name", "folder"], "--data-name folder: does not hold the images of this table"),
-        (["depth", "--data-name", "digits"], "does not hold the images of this table: choose from cifar10, folder"),
-        (["digits", "--data-dir", "here"], "data.dir: must be left out for digits"),
-        (["digits", "--page", "/nowhere"], "--page /nowhere: cannot be read"),
-        (["digits", "--page", str(ROOT)], "cannot be read"),
-        (["digits", "--page", str(ROOT / "LICENSE")], "has no place for this"),
-        (["digits", "--export", str(ROOT / "LICENSE")], "is a file: choose a folder"),
-        (["digits", "--out", "here", "--export", "here/kept"], "--export here/kept: holds the runs themselves"),
-        (["digits", "--out", str(ROOT / "LICENSE" / "a"), "--data-note", "a"], "is a file, or below one"),
-        (["digits", "--out", str(ROOT / "LICENSE")], "is a file, or below one"),
+        ("nothing", "table 'nothing'"),
+        ("small --out /nowhere/at/all --only-report", "/nowhere/at/all: holds no finished run"),
+        ("depth --out results/digits --only-report", "holds no finished run of this table"),
+        ("small --only-report --seeds 3", "--seeds: is for making runs"),
+        ("small --only-report --data-note=", "--data-note: is for making runs"),
+        ("--export results", "--export: of which table?"),
+        ("digits --data-name cifar10", "cifar10: does not hold the images of this table: leave it out"),
+        ("small --data-name folder", "--data-name folder: does not hold the images of this table"),
+        ("depth --data-name digits", "does not hold the images of this table: choose from cifar10, folder"),
+        ("digits --data-dir here", "data.dir: must be left out for digits"),
+        ("digits --page /nowhere", "--page /nowhere: cannot be read"),
+        ("digits --page .", "cannot be read"),
+        ("digits --page LICENSE", "has no place for this"),
+        ("digits --export LICENSE", "is a file: choose a folder"),
+        ("digits --out here --export here/kept", "--export here/kept: holds the runs themselves"),
+        ("digits --out LICENSE/a --data-note a", "is a file, or below one"),
+        ("digits --out LICENSE", "is a file, or below one"),
+        *((f"digits --seeds={count}", "error: --seeds: ") for count in ("0", "-1", "1001", "9" * 30, "1.5", "many")),
     ],
 )
-def test_mistakes_on_the_command_line(arguments, message, capsys):
-    assert cli.main(["reproduce", *arguments]) == 2
+def test_mistakes_on_the_command_line(words, message, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    assert cli.main(["reproduce", *words.split()]) == 2
     said = capsys.readouterr().err
     assert said.startswith("error: ")
     assert message in said
-
-
-@pytest.mark.parametrize("count", ["0", "-1", "1001", "9" * 30, "1.5", "many"])
-def test_seeds_are_few(count, capsys):
-    assert cli.main(["reproduce", "digits", f"--seeds={count}"]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: --seeds: ")
-    assert count in said or "must be a whole number from 1 to 1,000" in said
