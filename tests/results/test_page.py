@@ -1,20 +1,17 @@
 """What the page says, and that it says nothing else: the table, its notes, and texts that are no HTML."""
 
-import dataclasses
 import html.parser
 import re
 from pathlib import Path
 
 import pytest
 
-import lmjax
 from lmjax import InputError, cli, recipes
-from lmjax.config import Config, DataConfig, ModelConfig, TrainConfig
+from lmjax.config import ModelConfig
 from lmjax.results import report
 from lmjax.results.published import CIFAR10
-from tests.results.handmade import make_run
-
-CONFIG = Config(DataConfig("digits", augment=("crop(1)",)), ModelConfig("resnet14", "lm"), train=TrainConfig(epochs=3))
+from tests.results.handmade import CONFIG, make_run
+from tests.tiny import changed
 
 
 class Page(html.parser.HTMLParser):
@@ -24,6 +21,7 @@ class Page(html.parser.HTMLParser):
         super().__init__()
         self.elements, self.lines, self.heads, self._cell = [], [], [], None
         self.feed(text)
+        self.cells = [dict(zip(self.heads, line, strict=True)) for line in self.lines]
 
     def handle_starttag(self, tag, attributes):
         attributes = dict(attributes)
@@ -33,8 +31,8 @@ class Page(html.parser.HTMLParser):
         elif "data-value" in attributes:
             if tag == "th":
                 self.lines.append([])
-            self.lines[-1].append([attributes["data-value"], ""])
-            self._cell = self.lines[-1][-1]
+            self._cell = [attributes["data-value"], ""]
+            self.lines[-1].append(self._cell)
 
     def handle_endtag(self, tag):
         if tag in ("td", "th"):
@@ -46,23 +44,16 @@ class Page(html.parser.HTMLParser):
         elif self.heads and not self.lines and not self.heads[-1]:
             self.heads[-1] = text
 
-    @property
-    def cells(self):
-        return [dict(zip(self.heads, line, strict=True)) for line in self.lines]
-
 
 def written(directories, tmp_path, **options):
-    out = report.write(directories, tmp_path / "report.html", **options)
-    return out.read_text(encoding="utf-8")
+    return report.write(directories, tmp_path / "report.html", **options).read_text(encoding="utf-8")
 
 
 def test_names_cannot_be_html(tmp_path):
-    run = make_run(
-        tmp_path / "<img src=x onerror=alert(1)>", CONFIG, device="</script><script>1", versions={"<b>": "&"}
-    )
+    name = "<img src=x onerror=alert(1)>"
+    run = make_run(tmp_path / name, CONFIG, device="</script><script>1", versions={"<b>": "&"})
     text = written([run], tmp_path)
-    tags = {tag for tag, _ in Page(text).elements}
-    assert not tags & {"img", "b"}
+    assert not {tag for tag, _ in Page(text).elements} & {"img", "b"}
     assert text.count("<script>") == 1
     assert "&lt;img src=x onerror=alert(1)&gt;" in text
     assert "&lt;/script&gt;&lt;script&gt;1" in text
@@ -90,10 +81,9 @@ def test_lines_of_rows_stay_with_a_column_that_stays():
 
 
 def test_columns_are_sorted_by_numbers(tmp_path):
-    for name, error in (("a", 9.5), ("b", 10.25)):
-        config = dataclasses.replace(CONFIG, model=ModelConfig("resnet14", "lm" if name == "a" else "euler"))
-        make_run(tmp_path / name, config, error=error)
-    a, b = Page(written([tmp_path / "a", tmp_path / "b"], tmp_path)).cells
+    runs = [("lm", 9.5), ("euler", 10.25)]
+    made = [make_run(tmp_path / name, changed(CONFIG, model={"stepper": name}), error=error) for name, error in runs]
+    a, b = Page(written(made, tmp_path)).cells
     assert float(a["test error, %"][0]) < float(b["test error, %"][0])
     assert a["test error, %"][1] == "9.50"
     # Nothing there tells the shape of the digits or their classes, so that neither is claimed.
@@ -103,21 +93,18 @@ def test_columns_are_sorted_by_numbers(tmp_path):
 
 
 def test_published_values_warn_of_other_recipes(tmp_path):
-    short = dataclasses.replace(CIFAR10["lm_resnet20"].config, train=TrainConfig(epochs=8))
-    same = CIFAR10["resnet110"].config
-    rows = {"short": short, "same": same, "other": recipes.lm("cifar10", ModelConfig("resnet14", "lm"))}
+    short = changed(CIFAR10["lm_resnet20"].config, train={"epochs": 8})
+    other = recipes.lm("cifar10", ModelConfig("resnet14", "lm"))
+    rows = {"short": short, "same": CIFAR10["resnet110"].config, "other": other}
     text = written([make_run(tmp_path / name, config) for name, config in rows.items()], tmp_path, images=False)
     short, same, other = Page(text).cells
-    assert short["published, %"] == ["8.33", "8.331another recipe"]
-    assert same["published, %"] == ["6.37", "6.372"]
-    assert other["published, %"] == ["", "–"]
+    published = [row["published, %"] for row in (short, same, other)]
+    assert published == [["8.33", "8.331another recipe"], ["6.37", "6.372"], ["", "–"]]
     assert "lm_resnet20: 8.33% (Lu et al. 2018); trained there with train.epochs 160 (here 8)." in text
     assert "resnet110: 6.37% (He et al. 2016b); the recipe is the same." in text
     assert short["MACs"] == ["40813184", "40.8 M"]
     assert short["parameters"] == ["272384", "272,384"]
-
-
-def test_other_photographs_are_not_compared_with_imagenet():
+    # Other photographs are not compared with ImageNet.
     config = recipes.imagenet(ModelConfig("resnet50", "lm"))
     assert [report._known(config, classes) for classes in (0, 10)] == [None, None]
     assert report._known(config, 1000)[0] == "lm_resnet50"
@@ -125,9 +112,9 @@ def test_other_photographs_are_not_compared_with_imagenet():
 
 def test_unfinished_runs_are_shown_as_such(tmp_path):
     make_run(tmp_path / "begun", CONFIG, epochs=2)
-    make_run(tmp_path / "new", dataclasses.replace(CONFIG, seed=1, model=ModelConfig("resnet14", "euler")), epochs=0)
+    make_run(tmp_path / "new", changed(CONFIG, seed=1, model={"stepper": "euler"}), epochs=0)
     for seed in range(2):
-        config = dataclasses.replace(CONFIG, seed=seed, model=ModelConfig("resnet20", "lm"))
+        config = changed(CONFIG, seed=seed, model={"name": "resnet20"})
         make_run(tmp_path / "both" / f"seed{seed}", config, epochs=1 if seed else None)
     text = written([tmp_path / name for name in ("begun", "new", "both")], tmp_path)
     begun, new, both = Page(text).cells
@@ -144,7 +131,7 @@ def test_unfinished_runs_are_shown_as_such(tmp_path):
 
 def test_images_are_of_the_best_rows_or_of_those_named(tmp_path):
     for i in range(8):
-        config = dataclasses.replace(CONFIG, train=TrainConfig(epochs=3, batch_size=8 + i))
+        config = changed(CONFIG, train={"batch_size": 8 + i})
         make_run(tmp_path / f"run{i}", config, error=8.0 - i, epochs=1 if i == 7 else None)
     rows = report.read_rows([tmp_path / f"run{i}" for i in range(8)])
     chosen, said = report._with_images(rows, True, None)
@@ -191,20 +178,22 @@ def test_the_place_is_checked_before_the_work(out, said, tmp_path, monkeypatch, 
     assert (tmp_path / "x.html").read_text() == "another report"
 
 
-@pytest.mark.parametrize("row", ["", ":paced"])
-def test_schemes_of_a_file_of_ones_own(row, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(lmjax.steppers.registry, "_makers", dict(lmjax.steppers.registry._makers))
+def test_schemes_of_a_file_of_ones_own(tmp_path, capsys):
     run, out, file = make_run(tmp_path / "run", CONFIG), tmp_path / "x.html", tmp_path / "paced.py"
     file.write_text("from lmjax import steppers\n\nsteppers.register(lambda: steppers.get('lm'), name='paced')\n")
     text = (run / "config.json").read_text()
     (run / "config.json").write_text(text.replace('"stepper": "lm"', '"stepper": "paced"'))
-    command = [str(run), "--out", str(out), "--no-images"]
-    assert cli.main(["report", *command]) == 2
-    said = capsys.readouterr().err
+    command = ["report", str(run), "--out", str(out), "--no-images"]
+
+    def mistake(*more):
+        assert cli.main([*command, *more]) == 2
+        return capsys.readouterr().err
+
+    said = mistake()
     assert said.startswith(f"error: {run / 'config.json'}: is not a config (unknown stepper 'paced': ")
     assert said.endswith("); if a config of yours registers it, give that by --config FILE\n")
-    assert cli.main(["report", *command, "--config", f"{file}{row}"]) == 0
-    assert Page(out.read_text()).cells[0]["scheme"][0] == "paced"
-    capsys.readouterr()
-    assert cli.main(["report", *command, "--config", str(tmp_path / "none.py")]) == 2
-    assert capsys.readouterr().err.startswith(f"error: --config: there is no file {tmp_path / 'none.py'}")
+    said = mistake("--config", str(tmp_path / "none.py"))
+    assert said.startswith(f"error: --config: there is no file {tmp_path / 'none.py'}")
+    for row in ("", ":paced"):
+        assert cli.main([*command, "--config", f"{file}{row}"]) == 0
+        assert Page(out.read_text()).cells[0]["scheme"][0] == "paced"

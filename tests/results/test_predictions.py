@@ -14,12 +14,15 @@ from lmjax.config import DataConfig
 from lmjax.results import report
 from lmjax.results.predictions import Mistake, Predictions, predict
 from lmjax.training import open_run
+from tests.tiny import changed
 
 
 @pytest.mark.versions
 def test_confusion_is_the_accuracy_of_the_run(runs):
     (row,) = report.read_rows([runs["lm"]])
     run = row.best_run()
+    part = predict(run, data_dir=None, limit=100, keep=0)
+    assert (part.confusion.sum(), part.total, part.mistakes) == (100, 360, [])
     found = predict(run, data_dir=None, limit=10_000, keep=5)
     assert found.confusion.sum() == found.total == 360
     assert np.trace(found.confusion) / 360 == pytest.approx(run.summary["test_accuracy"])
@@ -36,12 +39,6 @@ def test_confusion_is_the_accuracy_of_the_run(runs):
         assert (mistake.truth, mistake.guess) == (labels[i], logits[i].argmax())
 
 
-def test_a_part_of_the_images_is_a_part(runs):
-    (row,) = report.read_rows([runs["euler"]])
-    found = predict(row.best_run(), data_dir=None, limit=100, keep=0)
-    assert (found.confusion.sum(), found.total, found.mistakes) == (100, 360, [])
-
-
 def test_report_of_real_runs(runs, tmp_path):
     text = report.write([runs["lm"], runs["euler"]], tmp_path / "report.html").read_text()
     assert text.count('class="confusion"') == 2
@@ -56,8 +53,7 @@ def test_nothing_is_downloaded(runs, tmp_path, monkeypatch):
     (row,) = report.read_rows([runs["euler"]])
     run = row.runs[0]
     for directory in (None, str(tmp_path)):
-        data = DataConfig("cifar10", dir=directory)
-        moved = dataclasses.replace(run, config=dataclasses.replace(run.config, data=data))
+        moved = dataclasses.replace(run, config=changed(run.config, data=DataConfig("cifar10", dir=directory)))
         with pytest.raises(InputError, match=r"the data is not there \(cifar10 is not in "):
             predict(moved, data_dir=None, limit=1, keep=1)
     config = json.loads((runs["euler"] / "config.json").read_text())
@@ -66,10 +62,8 @@ def test_nothing_is_downloaded(runs, tmp_path, monkeypatch):
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
     (tmp_path / "run" / "metrics.jsonl").write_text((runs["euler"] / "metrics.jsonl").read_text())
     found = report._mistakes(report.read_rows([tmp_path / "run"]), None)
-    assert found == {
-        "shown": [],
-        "reasons": [f"No images of run: data.dir: there is no directory {tmp_path / 'gone'}."],
-    }
+    said = f"No images of run: data.dir: there is no directory {tmp_path / 'gone'}."
+    assert found == {"shown": [], "reasons": [said]}
 
 
 def made(classes, side=8):

@@ -1,19 +1,17 @@
 """What the tables compare is comparable: equal cost, equal recipe, paired seeds."""
 
-import dataclasses
 import functools
-import runpy
-from pathlib import Path
 
 import jax
 import numpy as np
 import pytest
 from flax import nnx
 
-from lmjax import InputError, data, networks
+from lmjax import InputError, command_line, data, networks
 from lmjax.results import published
 from lmjax.results.reproduce import cost, runs
 from lmjax.results.reproduce.tables import TABLES, table
+from tests.tiny import ROOT, changed
 
 
 @pytest.mark.parametrize("name", TABLES)
@@ -91,23 +89,14 @@ def test_the_same_seed_draws_the_same_branches():
 
     for row in ("lm", "leapfrog"):  # of one shape throughout
         assert_same(row, drawn("euler"))
-    for row in (
-        "midpoint",
-        "poly(2)",
-        "rk4",
-        "reversible",
-    ):  # stem, the plain steps at the beginnings of the stages, head
+    # Of the others: stem, the plain steps at the beginnings of the stages, head.
+    for row in ("midpoint", "poly(2)", "rk4", "reversible"):
         assert_same(row, [path for path in drawn("euler") if "steps" not in path])
 
 
-def test_digits_are_those_of_the_configs():
-    path = Path(__file__).parent.parent.parent.parent / "configs" / "digits.py"
-    assert table("digits").rows["lm"] == runpy.run_path(path)["config"]
-
-
 def test_the_images_are_those_that_are_trained_on():
-    wanted = table("digits").images
-    digits = data.load("digits")
+    assert table("digits").rows["lm"] == command_line.load(ROOT / "configs" / "digits.py")
+    wanted, digits = table("digits").images, data.load("digits")
     assert (wanted.shape, wanted.classes, wanted.train) == (digits.shape, len(digits.classes), len(digits.train.labels))
     for name in ("depth", "deep", "stochastic-depth", "schemes"):
         assert (table(name).images.shape, table(name).images.classes) == published.SHAPES["cifar10"]
@@ -124,7 +113,7 @@ def test_cost_is_bound_by_what_it_says():
         chip = cost.Accelerator("", **{"multiplications": 1e30, "bandwidth": 1e30, "launch": 0.0} | bounds)
         return cost.hours(config, images, chip) * 3600 / (160 * 390)
 
-    again = dataclasses.replace(stored, model=dataclasses.replace(stored.model, memory="remat"))
+    again = changed(stored, model={"memory": "remat"})
     # 19 convolutions of 3 x 3 and 2 in shortcuts, each of 7 kernels, and of 3 more that are done again, a second apart.
     assert seconds(stored, launch=1.0) == pytest.approx(21 * 7)
     assert seconds(again, launch=1.0) == pytest.approx(21 * 10)
