@@ -37,44 +37,111 @@ def test_every_command_says_what_it_does(capsys):
             assert out_of_one.startswith(f"usage: {' '.join(['lmjax', *words])} ")
 
 
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
+TRAIN, ADDRESS = f"train --config {ROOT}/tests/tiny.py", ":// is not supported: name a folder of this machine"
+MISTAKES = {  # values that no key of a config has are in tests/test_config.py
+    "": [
         ("", "Expected one of {train, evaluate,"),
         ("trian", "unknown command 'trian': did you mean 'train'?"),
-        ("analyze", "Expected one of {order, stability,"),
-        ("analyze ordr", "unknown command 'ordr': did you mean 'order'?"),
-        ("analyze order", "give at least one SCHEME"),
-        ("analyze order rk4 --k x", "--k: could not convert string to float: 'x'\n"),
-        ("analyze order rk4 --ks 1", "Unrecognized options: --ks, 1"),
-        ("report", "give at least one RUN"),
-        ("report x --no-images --images-of y", "--no-images and --images-of: give one of them"),
-        ("prepare resize --images . --to . --quality x", "--quality: invalid literal for int() with base 10: 'x'\n"),
-        ("evaluate", "Missing from lmjax evaluate: RUN"),
-        ("evaluate x --at last", "--at: must be latest, best or the step of a checkpoint, got 'last'\n"),
-        ("evaluate nowhere", "nowhere holds no run"),
         ("completion csh", "invalid choice 'csh' for argument 'shell'. Expected one of ('bash', 'zsh')."),
-        ("train --config digits --model.steper lm", "Unrecognized options: --model.steper, lm\nPerhaps"),
-        ("train --config digits --seed -1", "seed: must be "),
-        *(
-            (
-                f"train --config digits --seeds {word}",
-                f"--seeds: must be whole numbers, as in 0 1 2 or 0..7, got {word!r}",
-            )
-            for word in ("3..1", "a", "0..99999999", "1.5", "..")
-        ),
-        # Sizes that cannot be.
-        (
-            "train --config digits --model.width 1e4",
-            "resnet14: width 10000 makes 1.6e+05 channels: choose a smaller one",
-        ),
-        ("train --config digits --model.width 1e300", "resnet14: width 1e+300 makes "),
-        ("train --config digits --train.epochs 4294967295", "train.epochs: 4,294,967,295 are 94,489,280,490 steps"),
-        # Names that no file can have.
-        *((words + "a" * 300, "") for words in ("report ", "evaluate ", "analyze curves ", "train --config ")),
     ],
+    TRAIN: [
+        ("--model.steper lm", "Unrecognized options: --model.steper, lm\nPerhaps"),
+        ("--trian.epochs 3", "--train.epochs"),
+        ("--train.epochs many", "many"),
+        ("--model.stepper lmm", "unknown stepper 'lmm': did you mean 'lm'"),
+        ("--optimizer.accumulate-steps 99", "optimizer.accumulate_steps: must be at most the"),
+        ("--optimizer.warmup-epochs 3", "optimizer.warmup_epochs: 3 is more than the run has"),
+        ("--model.branch symmetric --model.zero-init", "zero_init: a symmetric branch that starts at zero"),
+        ("--model.name revnet38", "on the command line --model.stepper None"),
+        ("--model.name fractalnet20", "takes no stepper: leave it out"),
+        ("--model.name fractalnet5x2 --model.stepper None", "are too small for 5 blocks"),
+        ("--model.width 1e4", "width 10000 makes 8e+04 channels: choose a smaller one"),
+        ("--model.width 1e300", "width 1e+300 makes 8e+300 channels: choose a smaller one"),
+        ("--train.epochs 4294967295", "train.epochs: 4,294,967,295 are 94,489,280,490 steps"),
+        ("--train.batch-size 100", "100 cannot be split evenly over 8 devices"),
+        ("--data.name folder", "give --data.dir"),
+        ("--data.name folder --data.dir /nowhere", "there is no directory /nowhere"),
+        ("--data.name cifar10 --data.dir /nowhere", "there is no directory /nowhere"),
+        ("--data.name cifar10 --data.dir gs://b/x", ADDRESS),
+        ("--evaluate /nowhere", "/nowhere holds no run"),
+        ("--evaluate=", "--evaluate: give the folder of a run"),
+        ("--evaluate gs://b/x", ADDRESS),
+        ("--evaluate runs/a --at last", "--at: must be latest, best or the step"),
+        ("--at best", "--at: goes with --evaluate"),
+        ("--help modle", "unknown topic of --help 'modle': did you mean 'model'"),
+        ("--profile gs://b/x", ADDRESS),
+        ("--resume", "give the --workdir"),
+        ("--resume automatic", "--resume: takes auto or nothing, got 'automatic'"),
+        ("--resume --workdir /nowhere", "/nowhere holds no run"),
+        ("--resume --workdir s3://b/x", ADDRESS),
+        ("--workdir gs://b/x", ADDRESS),
+        ("--workdir /proc/run", "/proc/run: cannot be written"),
+        *((f"{options} {'a' * 300}", "a" * 300) for options in ("--workdir", "--resume auto --workdir", "--evaluate")),
+        *((f"--seeds {word}", f"0 1 2 or 0..7, got {word!r}") for word in ("3..1", "a", "1.5", "..", "0..99999999")),
+    ],
+    "train --config": [("a" * 300, "a" * 300)],
+    "evaluate": [
+        ("", "Missing from lmjax evaluate: RUN"),
+        ("nowhere", "nowhere holds no run"),
+        ("a" * 300, "a" * 300),
+        ("x --at last", "--at: must be latest, best or the step of a checkpoint, got 'last'\n"),
+    ],
+    "analyze": [
+        ("", "Expected one of {order, stability,"),
+        ("ordr", "unknown command 'ordr': did you mean 'order'?"),
+        ("order", "give at least one SCHEME"),
+        ("order rk4 --k x", "--k: could not convert string to float: 'x'\n"),
+        ("order rk4 --ks 1", "Unrecognized options: --ks, 1"),
+        ("order euler --out gs://b/x.png", ADDRESS),
+        ("curves " + "a" * 300, "a" * 300),
+    ],
+    "report": [
+        ("", "give at least one RUN"),
+        ("a" * 300, "a" * 300),
+        ("x --no-images --images-of y", "--no-images and --images-of: give one of them"),
+        (". --out gs://b/x.html", ADDRESS),
+    ],
+    "prepare": [
+        ("resize --images . --to . --quality x", "--quality: invalid literal for int() with base 10: 'x'\n"),
+        ("resize --images gs://b/x --to there", ADDRESS),
+        ("resize --images . --to gs://b/x", ADDRESS),
+        ("imagenet2012 --archives . --data-dir gs://b/x", ADDRESS),
+        ("imagenet2012 --archives gs://b/x --data-dir .", ADDRESS),
+        ("sort-validation --images gs://b/x", ADDRESS),
+        ("sort-validation --images .", ": holds no images"),
+        ("sort-validation --images nowhere", "there is no folder nowhere"),
+    ],
+    "reproduce": [
+        ("nothing", "table 'nothing'"),
+        ("small --out /nowhere/at/all --only-report", "/nowhere/at/all: holds no finished run"),
+        (f"depth --out {ROOT}/results/digits --only-report", "holds no finished run of this table"),
+        ("small --only-report --seeds 3", "--seeds: is for making runs"),
+        ("small --only-report --data-note=", "--data-note: is for making runs"),
+        ("--export results", "--export: of which table?"),
+        ("digits --data-name cifar10", "cifar10: does not hold the images of this table: leave it out"),
+        ("small --data-name folder", "--data-name folder: does not hold the images of this table"),
+        ("depth --data-name digits", "does not hold the images of this table: choose from cifar10, folder"),
+        ("digits --data-dir here", "data.dir: must be left out for digits"),
+        ("digits --page /nowhere", "--page /nowhere: cannot be read"),
+        ("digits --page .", "cannot be read"),
+        (f"digits --page {ROOT}/LICENSE", "has no place for this"),
+        (f"digits --export {ROOT}/LICENSE", "is a file: choose a folder"),
+        ("digits --out here --export here/kept", "--export here/kept: holds the runs themselves"),
+        (f"digits --out {ROOT}/LICENSE/a --data-note a", "is a file, or below one"),
+        (f"digits --out {ROOT}/LICENSE", "is a file, or below one"),
+        *((f"digits --{word} gs://b/x", ADDRESS) for word in ("out", "export", "data-dir")),
+        *((f"digits --seeds={count}", "--seeds: ") for count in ("0", "-1", "1001", "9" * 30, "1.5", "many")),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [(f"{command} {words}", message) for command in MISTAKES for words, message in MISTAKES[command]],
+    ids=lambda value: value.replace(str(ROOT), "")[:60],
 )
-def test_mistakes_are_told_without_a_box_and_before_anything_is_written(words, message, tmp_path, monkeypatch, capsys):
+def test_mistakes_end_with_one_clear_message_before_anything_is_written(words, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     code, _, err = said(capsys, *words.split())
     assert code == 2

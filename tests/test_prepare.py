@@ -384,10 +384,3 @@ def test_images_are_not_moved_through_or_over_a_link(flat, tmp_path, capsys):
     assert sort(flat) == 2
     assert f"is also {link}: delete one of them; nothing was moved" in capsys.readouterr().err
     assert os.readlink(link) == "nowhere"
-
-
-def test_nothing_to_sort(tmp_path, capsys):
-    assert [sort(tmp_path), sort(tmp_path / "nowhere")] == [2, 2]
-    err = capsys.readouterr().err
-    assert f"{tmp_path}: holds no images" in err
-    assert f"there is no folder {tmp_path / 'nowhere'}" in err

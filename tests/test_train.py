@@ -496,44 +496,6 @@ def test_help_is_short_and_explains_every_key_by_its_group(capsys):
             assert bool(found) == (topic in (key.partition(".")[0], "all"))
 
 
-# Values that no key has are in tests/test_config.py.
-@pytest.mark.versions
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("--model.stepper lmm", "unknown stepper 'lmm': did you mean 'lm'"),
-        ("--model.steper lm", "--model.stepper"),
-        ("--trian.epochs 3", "--train.epochs"),
-        ("--train.epochs many", "many"),
-        ("--optimizer.accumulate-steps 99", "optimizer.accumulate_steps: must be at most the"),
-        ("--optimizer.warmup-epochs 3", "optimizer.warmup_epochs: 3 is more than the run has"),
-        ("--model.branch symmetric --model.zero-init", "zero_init: a symmetric branch that starts at zero"),
-        ("--model.name revnet38", "on the command line --model.stepper None"),
-        ("--model.name fractalnet20", "takes no stepper: leave it out"),
-        ("--model.name fractalnet5x2 --model.stepper None", "are too small for 5 blocks"),
-        ("--data.name folder", "give --data.dir"),
-        ("--data.name folder --data.dir /nowhere", "there is no directory /nowhere"),
-        ("--data.name cifar10 --data.dir /nowhere", "there is no directory /nowhere"),
-        ("--evaluate /nowhere", "/nowhere holds no run"),
-        ("--evaluate=", "--evaluate: give the folder of a run"),
-        ("--evaluate runs/a --at last", "--at: must be latest, best or the step"),
-        ("--at best", "--at: goes with --evaluate"),
-        ("--help modle", "unknown topic of --help 'modle': did you mean 'model'"),
-        ("--resume", "give the --workdir"),
-        ("--resume automatic", "--resume: takes auto or nothing, got 'automatic'"),
-        ("--resume --workdir /nowhere", "/nowhere holds no run"),
-        ("--workdir /proc/run", "/proc/run: cannot be written"),
-        ("--train.batch-size 100", "100 cannot be split evenly over 8 devices"),
-        *((f"{option} {'a' * 300}", "a" * 300) for option in ("--workdir", "--resume auto --workdir", "--evaluate")),
-    ],
-    ids=lambda value: value[:60],
-)
-def test_mistakes_end_with_one_clear_message(words, message, tmp_path, mistake):
-    elsewhere = [] if "--workdir" in words or "--resume" in words else ["--workdir", tmp_path / "run"]
-    assert message in mistake(*words.split(), *elsewhere)
-    assert not (tmp_path / "run").exists()
-
-
 def test_cosine_instead_of_a_recipes_steps():
     """All of a row but the course of its learning rate, which alone need be given."""
     config, _ = Train.parse(["--config", "configs/imagenet.py:resnet50", "--optimizer.schedule", "cosine"])

@@ -1,13 +1,16 @@
-"""Folders become tables: what belongs together, what it is called, and what cannot be read."""
+"""Folders become tables: what belongs together, what it is called, what cannot be read; means and differences."""
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from lmjax import InputError, results
 from lmjax.config import DataConfig
 from lmjax.results.report import read_rows
 from lmjax.results.runs import distinct, labels
+from lmjax.results.statistics import Difference, difference, spread
 from tests.results.handmade import CONFIG, make_run
 from tests.tiny import changed
 
@@ -137,3 +140,20 @@ def test_only_what_is_called_the_same_gets_its_folder():
     folders = [Path("e1/a"), Path("e1/a"), Path("e1/b"), Path("e2/a"), Path("e2/a")]
     first, second = "resnet20, lm (e1/a)", "resnet20, lm (e2/a)"
     assert labels(names, folders) == [first, first, "resnet20, euler", second, second]
+
+
+def test_spread():
+    assert spread([9, 5, 7]) == (7.0, 2.0)
+    assert f"{spread([9, 5, 7]):.1f}" == "7.0 ± 2.0"
+    assert f"{spread([0.5]):.1%}" == "50.0%"
+
+
+def test_paired_difference_is_that_of_scipy():
+    ours, theirs = {0: 7.0, 1: 8.5, 2: 6.0, 5: 1.0}, {0: 7.5, 1: 8.0, 2: 8.0, 4: 100.0}
+    found = difference(ours, theirs)
+    low, high = stats.ttest_rel([7.0, 8.5, 6.0], [7.5, 8.0, 8.0]).confidence_interval(0.95)
+    assert found.count == 3
+    np.testing.assert_allclose([found.mean - found.half_width, found.mean + found.half_width], [low, high])
+    assert difference({1: 2.0}, {1: 3.0, 2: 0.0}) == Difference(1, -1.0, None)
+    assert difference({1: 2.0}, {2: 3.0}) is None
+    assert found.mean == pytest.approx(-2 / 3)

@@ -1,30 +1,144 @@
-"""A table from its runs to its page, and everything that can go wrong in between."""
+"""The tables of claims: comparable rows, their runs, the pages, and everything that can go wrong in between."""
 
 import dataclasses
+import functools
 import json
 import re
 import shutil
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
+from flax import nnx
 from scipy import stats
 
-from lmjax import InputError, cli
+from lmjax import InputError, cli, command_line, data, networks
 from lmjax.config import OptimizerConfig
-from lmjax.results.reproduce import results, runs, writing
-from lmjax.results.reproduce.tables import Images, Table
+from lmjax.results import published
+from lmjax.results.reproduce import cost, results, runs, writing
+from lmjax.results.reproduce.tables import TABLES, Images, Table, table
 from tests import tiny
 from tests.parameters import slow
-from tests.tiny import ROOT
+from tests.tiny import ROOT, changed
 
 DATA = {"name": "digits"}
 DIGITS = Images("Digits", (8, 8, 1), 10, 1437)
 
 
+@pytest.mark.parametrize("name", TABLES)
+def test_pairs_are_rows_and_have_their_seeds(name):
+    found = table(name)
+    assert found.seeds.keys() == found.rows.keys()
+    for row, baseline in found.pairs:
+        assert {row, baseline} <= found.rows.keys()
+    assert min(found.seeds.values()) >= 3
+
+
+def test_unknown_table_is_named():
+    with pytest.raises(InputError, match="did you mean 'depth'"):
+        table("dept")
+
+
+def parameters(model):
+    state = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    return {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(state)}
+
+
+def abstract(config):
+    return nnx.eval_shape(lambda: config.model.build(classes=10, cin=3, rngs=nnx.Rngs(0)))
+
+
+@pytest.mark.parametrize("name", ["schemes", "small"])
+def test_schemes_are_compared_at_equal_cost(name):
+    rows = {row: config for row, config in table(name).rows.items() if not row.endswith("9")}
+    made = {row: abstract(config) for row, config in rows.items()}
+    macs = {row: networks.forward_macs(model, (32, 32, 3)) for row, model in made.items()}
+    counts = {row: networks.parameter_count(model) for row, model in made.items()}
+    learned = {
+        row: sum(x.size for path, x in parameters(model).items() if "coefficients" in path)
+        for row, model in made.items()
+    }
+    for row in rows:
+        assert macs[row] == pytest.approx(macs["euler"], rel=1e-3)  # RevNet's shortcuts are two small ones
+        if row != "reversible":
+            assert counts[row] - learned[row] == counts["euler"]
+            assert networks.branch_evaluations(made[row]) == 15
+    assert counts["reversible"] == pytest.approx(counts["euler"], rel=0.02)
+    assert len({(config.optimizer, config.train, config.data) for config in rows.values()}) == 1
+
+
+def test_published_rows_are_the_published_ones():
+    for name in ("depth", "deep", "stochastic-depth"):
+        for row, config in table(name).rows.items():
+            same, comma, epochs = row.partition(", ")
+            assert config.model == published.CIFAR10[same].config.model
+            assert (config == published.CIFAR10[same].config) == (not comma)
+            assert not comma or epochs == f"{config.train.epochs} epochs"
+
+
+def test_tables_that_share_a_folder_share_their_rows():
+    places = {}
+    for name in TABLES:
+        for row, config in table(name).rows.items():
+            folder = table(name).folder, runs.folder_of(row)
+            assert places.setdefault(folder, (row, config)) == (row, config)
+
+
+@pytest.mark.slow
+def test_the_same_seed_draws_the_same_branches():
+    rows = table("small").rows
+
+    @functools.cache
+    def drawn(row):
+        model = rows[row].model
+        return jax.jit(lambda: parameters(model.build(classes=10, cin=3, rngs=nnx.Rngs(5))))()
+
+    def assert_same(row, paths):
+        assert len(paths) > 10
+        for path in paths:
+            np.testing.assert_array_equal(drawn("euler")[path], drawn(row)[path])
+
+    for row in ("lm", "leapfrog"):  # of one shape throughout
+        assert_same(row, drawn("euler"))
+    # Of the others: stem, the plain steps at the beginnings of the stages, head.
+    for row in ("midpoint", "poly(2)", "rk4", "reversible"):
+        assert_same(row, [path for path in drawn("euler") if "steps" not in path])
+
+
+def test_the_images_are_those_that_are_trained_on():
+    assert table("digits").rows["lm"] == command_line.load(ROOT / "configs" / "digits.py")
+    wanted, digits = table("digits").images, data.load("digits")
+    assert (wanted.shape, wanted.classes, wanted.train) == (digits.shape, len(digits.classes), len(digits.train.labels))
+    for name in ("depth", "deep", "stochastic-depth", "schemes"):
+        assert (table(name).images.shape, table(name).images.classes) == published.SHAPES["cifar10"]
+    small = table("small")
+    assert {config.data.name for config in small.rows.values()} == {f"folder({small.images.shape[0]})"}
+
+
+def test_cost_is_bound_by_what_it_says():
+    images = table("depth").images
+    stored = published.CIFAR10["resnet20"].config
+    assert cost.steps(stored, images) == 160 * 390
+
+    def seconds(config, **bounds):
+        chip = cost.Accelerator("", **{"multiplications": 1e30, "bandwidth": 1e30, "launch": 0.0} | bounds)
+        return cost.hours(config, images, chip) * 3600 / (160 * 390)
+
+    again = changed(stored, model={"memory": "remat"})
+    # 19 convolutions of 3 x 3 and 2 in shortcuts, each of 7 kernels, and of 3 more that are done again, a second apart.
+    assert seconds(stored, launch=1.0) == pytest.approx(21 * 7)
+    assert seconds(again, launch=1.0) == pytest.approx(21 * 10)
+    # 40.8 million multiplications, three times; half of what the chip can do.
+    assert seconds(stored, multiplications=128 * 40.8e6 * 2) == pytest.approx(3, rel=0.01)
+    assert seconds(again, multiplications=128 * 40.8e6 * 2) == pytest.approx(4, rel=0.01)
+    # 31 passes over the maps of 9 branches of 86,016 numbers in all, but for the stem and the shortcuts.
+    assert seconds(stored, bandwidth=128 * 4 * 86_016 * 2) == pytest.approx(31, rel=0.2)
+
+
 @pytest.fixture(scope="module")
 def small():
-    rows = {scheme: tiny.changed(tiny.config, model={"stepper": scheme}) for scheme in ("euler", "lm")}
+    rows = {scheme: changed(tiny.config, model={"stepper": scheme}) for scheme in ("euler", "lm")}
     return Table("claim", "protocol", rows, {"euler": 2, "lm": 3}, (("lm", "euler"),), "small", DIGITS)
 
 
@@ -173,7 +287,7 @@ def test_no_run_is_made_among_others(small, out):
         with pytest.raises(InputError, match=message):
             runs.make(table, out, data=DATA)
 
-    rows = {row: tiny.changed(config, train={"epochs": 9}) for row, config in small.rows.items()}
+    rows = {row: changed(config, train={"epochs": 9}) for row, config in small.rows.items()}
     refused(r"train\.epochs", dataclasses.replace(small, rows=rows))
     for path in out.rglob("summary.json"):
         change(path, lambda held: held["data"].update(training_images=7))
@@ -226,34 +340,3 @@ def test_what_is_said_of_the_data(small, out):
     (out / "about.json").write_text("{}")
     with pytest.raises(InputError, match=r"about\.json: says nothing of the data .*: delete it"):
         writing.markdown(small, out)
-
-
-@pytest.mark.parametrize(
-    ("words", "message"),
-    [
-        ("nothing", "table 'nothing'"),
-        ("small --out /nowhere/at/all --only-report", "/nowhere/at/all: holds no finished run"),
-        ("depth --out results/digits --only-report", "holds no finished run of this table"),
-        ("small --only-report --seeds 3", "--seeds: is for making runs"),
-        ("small --only-report --data-note=", "--data-note: is for making runs"),
-        ("--export results", "--export: of which table?"),
-        ("digits --data-name cifar10", "cifar10: does not hold the images of this table: leave it out"),
-        ("small --data-name folder", "--data-name folder: does not hold the images of this table"),
-        ("depth --data-name digits", "does not hold the images of this table: choose from cifar10, folder"),
-        ("digits --data-dir here", "data.dir: must be left out for digits"),
-        ("digits --page /nowhere", "--page /nowhere: cannot be read"),
-        ("digits --page .", "cannot be read"),
-        ("digits --page LICENSE", "has no place for this"),
-        ("digits --export LICENSE", "is a file: choose a folder"),
-        ("digits --out here --export here/kept", "--export here/kept: holds the runs themselves"),
-        ("digits --out LICENSE/a --data-note a", "is a file, or below one"),
-        ("digits --out LICENSE", "is a file, or below one"),
-        *((f"digits --seeds={count}", "error: --seeds: ") for count in ("0", "-1", "1001", "9" * 30, "1.5", "many")),
-    ],
-)
-def test_mistakes_on_the_command_line(words, message, monkeypatch, capsys):
-    monkeypatch.chdir(ROOT)
-    assert cli.main(["reproduce", *words.split()]) == 2
-    said = capsys.readouterr().err
-    assert said.startswith("error: ")
-    assert message in said
