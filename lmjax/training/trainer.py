@@ -185,11 +185,8 @@ class Trainer(contextlib.AbstractContextManager):
         self.feed.close()
         # An odd number: a cycle through all seeds.
         seeds = [(seed + n * 0x9E3779B9) % 2**32 for seed, n in zip(self.seeds, times, strict=True)]
-        self.feed, self.redraws, self.random_seeds = (
-            self.feed.reseeded(seeds),
-            list(times),
-            seed_array(seeds, self.mesh),
-        )
+        self.feed, self.random_seeds = self.feed.reseeded(seeds), seed_array(seeds, self.mesh)
+        self.redraws = list(times)
 
     @property
     def step(self) -> int:
