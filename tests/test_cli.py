@@ -165,10 +165,10 @@ def test_nothing_is_imported_before_it_is_needed():
     program = """
 import sys
 import lmjax
-from lmjax import cli
 def loaded(names):
     return {*names.split()} & {*sys.modules}
 assert not loaded("flax optax orbax PIL")
+from lmjax import cli
 assert cli.main(["--version"]) == cli.main(["--help"]) == 0
 assert not loaded("lmjax.analysis lmjax.results lmjax.training lmjax.networks matplotlib")
 lmjax.networks.create, lmjax.training.Trainer, lmjax.data.load, lmjax.config.Config
