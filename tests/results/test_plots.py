@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from lmjax import results, steppers
+from lmjax import results
 from lmjax.config import ModelConfig
 from lmjax.results import plots, report
 from lmjax.results.published import CIFAR10
@@ -31,7 +31,6 @@ def axes_of(figure=None):
         ([1.0, 1.0, 0.1, 0.1, 0.01], [2, 4]),
         ([0.5, 1.0, 1.0, 0.1, 0.1], [3]),  # a warm-up is no drop
         (list((1 + np.cos(np.pi * np.arange(1, 9) / 8.5)) / 2), []),
-        ([1.0], []),
     ],
 )
 def test_only_drops_of_the_learning_rate_are_marked(rates, marked):
@@ -68,7 +67,6 @@ def test_figures_of_a_page_have_no_color_or_id_of_their_own():
     ("low", "high", "marks"),
     [
         (10, 2e6, ["10", "100", "1k", "10k", "100k", "1M"]),
-        (150_000, 900_000, ["200k", "300k", "500k", "700k"]),
         (260_000, 480_000, ["300k", "350k", "400k", "450k"]),
         (270_000, 276_000, ["270k", "272k", "274k", "276k"]),
         (272_300, 272_700, ["272.3k", "272.4k", "272.5k", "272.6k", "272.7k"]),
@@ -125,12 +123,7 @@ def test_coefficients_show_where_the_scheme_is_zero_stable(tmp_path):
     ("scheme", "values", "count"),
     [
         ("lm(per_channel=True)", {"stage1": [[1.0] * 2] * 3, "stage2": [[1.0] * 4] * 3}, {"k": 2}),
-        ("dense", {"stage1": [[1.0, 2.0, 3.0]] * 2}, {"[0]": 1, "[1]": 1, "[2]": 1}),
-        (
-            "learned_multistep(2)",
-            {"stage1.0": [[1.0, 2.0]] * 3, "stage1.1": [[1.0, 2.0]] * 3},
-            {"0[0]": 1, "0[1]": 1, "1[0]": 1, "1[1]": 1},
-        ),
+        ("learned_multistep(2)", {"stage1.0": [[1.0, 2.0]] * 3}, {"0[0]": 1, "0[1]": 1}),
     ],
 )
 def test_several_coefficients_a_step(scheme, values, count, tmp_path):
@@ -147,11 +140,6 @@ def test_too_many_coefficients_are_one_line():
     plots.coefficients(axes, {str(i): {"stage1": np.full((1, 4), i)} for i in range(9)})
     np.testing.assert_array_equal(axes.lines[0].get_ydata(), [4] * 4)
     assert axes.get_ylabel() == "9 coefficients"
-
-
-@pytest.mark.parametrize("scheme", ["lm", "stochastic_depth(lm, 0.8)"])
-def test_zero_stable_range_is_found(scheme):
-    assert steppers.get(scheme).known.zero_stable == (-1, 1)
 
 
 def test_error_against_parameters_needs_two_networks(tmp_path):
