@@ -108,11 +108,11 @@ def place(tree: Any, layout: Any) -> Any:
     return jax.tree.map(lambda x, sharding: jax.device_put(np.asarray(x), sharding), tree, layout)
 
 
-def put(x: np.ndarray, sharding: NamedSharding) -> Any:
-    """The same array on the devices of a mesh; its shape, where these are only described."""
+def put(tree: Any, sharding: NamedSharding) -> Any:
+    """The same arrays on the devices of a mesh; their shapes, where the devices are only described."""
     if described(sharding.mesh):
-        return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding)
-    return jax.device_put(x, sharding)
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
+    return jax.device_put(tree, sharding)
 
 
 def describe(count: int | None = None) -> str:

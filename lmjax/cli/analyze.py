@@ -319,7 +319,7 @@ class Trajectory(_OfNetworks):
         def measure(trained, images, labels):
             if self.classes:
                 chosen = _few_of_each(labels, self.classes)
-                names = [trained.dataset.classes[i] for i in labels[chosen]]
+                names = [trained.classes[i] for i in labels[chosen]]
                 planes[str(trained.record.directory)] = (*trajectory.plane(trained, images[chosen]), names)
             return {"stages": trajectory.trajectories(trained, images)}
 

@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import jax
+from flax import nnx
 from jax.sharding import Mesh
 
 from lmjax.config import Config
 from lmjax.data import Dataset, Photographs
-from lmjax.data.feed import create_feed
+from lmjax.data.feed import evaluation_feed, training_feed
 from lmjax.devices import data_mesh, has_seeds, seed_array, seed_mesh, shardings
 from lmjax.errors import InputError, reason
 from lmjax.estimate.targets import Target
@@ -65,17 +66,20 @@ def prepare(config: Config, dataset: Dataset | Photographs, mesh: Mesh, seeds: S
         mesh: from `data_mesh` or `seed_mesh`.
         seeds: as many as the mesh has, where it is one of seeds.
     """
-    feed = create_feed(config, dataset, mesh, seeds)
+    feed, test_feed = training_feed(config, dataset, mesh, seeds), evaluation_feed(config, dataset, mesh)
     epochs, batch = config.train.epochs, config.train.batch_size
     rate = learning_rate(config.optimizer, steps_per_epoch=feed.steps_per_epoch, epochs=epochs, batch_size=batch)
     optimizer = create_optimizer(config.optimizer, rate)
-    model, state = initialize(config, dataset, optimizer, None)
+    model, state = initialize(config, len(dataset.classes), dataset.shape[-1], None, optimizer)
     layout = shardings(state, mesh, split=config.train.shard_parameters)
     leading = (len(seeds),) if has_seeds(mesh) else ()
     state = jax.tree.map(
         lambda x, sharding: jax.ShapeDtypeStruct((*leading, *x.shape), x.dtype, sharding=sharding), state, layout
     )
-    functions = StepFunctions.of(config, dataset, model, feed, optimizer, mesh)
+    functions = StepFunctions.of(
+        config, dataset, nnx.graphdef(model), test_feed, mesh, feed=feed, optimizer=optimizer, options=config.train,
+        random=getattr(model, "random", True),
+    )  # fmt: skip
     return Compiled(functions, mesh, state, seed_array(seeds, mesh), layout, config.train.steps_per_dispatch)
 
 

@@ -9,7 +9,6 @@ from flax import nnx
 
 from lmjax import networks
 from lmjax.config import Config
-from lmjax.data import Dataset, Photographs
 from lmjax.errors import InputError
 
 _SETTINGS = ("jax_default_prng_impl", "jax_threefry_partitionable", "jax_enable_x64", "jax_default_matmul_precision")
@@ -45,23 +44,30 @@ class TrainState(NamedTuple):
 
 
 def initialize(
-    config: Config, dataset: Dataset | Photographs, optimizer: optax.GradientTransformationExtraArgs, seed: int | None
+    config: Config,
+    classes: int,
+    channels: int,
+    seed: int | None,
+    optimizer: optax.GradientTransformationExtraArgs | None,
 ) -> tuple[nnx.Module, TrainState]:
     """The network and the state at the beginning of a run, in the memory of this process.
 
     Args:
-        config, dataset, optimizer: of the run.
+        config: the run.
+        classes, channels: of the images.
         seed: draws the parameters; None: their shapes alone, and nothing is allocated.
+        optimizer: None for a state that is evaluated only.
 
     Raises:
         InputError: if the network has variables that a run does not keep.
     """
 
     def build():
-        return config.model.build(classes=len(dataset.classes), cin=dataset.shape[-1], rngs=nnx.Rngs(seed or 0))
+        return config.model.build(classes=classes, cin=channels, rngs=nnx.Rngs(seed or 0))
 
     model = nnx.eval_shape(build) if seed is None else build()
-    networks.group_batch_norm(model, config.train.batch_norm_group)
+    if optimizer is not None:
+        networks.group_batch_norm(model, config.train.batch_norm_group)
     try:
         _, params, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
     except ValueError as error:
@@ -74,7 +80,7 @@ def initialize(
     average = None if config.train.average is None else {"params": params, "statistics": statistics}
 
     def begin(params):
-        return jnp.zeros((), jnp.int32), optimizer.init(params)
+        return jnp.zeros((), jnp.int32), None if optimizer is None else optimizer.init(params)
 
-    step, moments = jax.eval_shape(begin, params) if seed is None else begin(params)
-    return model, TrainState(step, params, statistics, moments, average)
+    step, inner = jax.eval_shape(begin, params) if seed is None else begin(params)
+    return model, TrainState(step, params, statistics, inner, average)
