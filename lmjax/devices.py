@@ -108,11 +108,12 @@ def place(tree: Any, layout: Any) -> Any:
     return jax.tree.map(lambda x, sharding: jax.device_put(np.asarray(x), sharding), tree, layout)
 
 
-def put(tree: Any, sharding: NamedSharding) -> Any:
-    """The same arrays on the devices of a mesh; their shapes, where the devices are only described."""
-    if described(sharding.mesh):
-        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), tree)
-    return jax.device_put(tree, sharding)
+def put(tree: Any, mesh: Mesh) -> Any:
+    """The whole arrays on every device of a mesh; their shapes, where the devices are only described."""
+    everywhere = replicated(mesh)
+    if described(mesh):
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), tree)
+    return jax.device_put(tree, everywhere)
 
 
 def describe(count: int | None = None) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import jax
 
-from lmjax import command_line, runtime
+from lmjax import command_line
 from lmjax.command_line import load, override, read
 from lmjax.config import Config
 from lmjax.console import say
@@ -42,7 +42,6 @@ class EstimateRun(command_line.Command):
     def compile(self, config: Config) -> None:
         """Print the figures of each target."""
         jax.config.update("jax_platforms", "cpu")  # what is described must not be looked for
-        runtime.cache_programs()
         seeds = None if self.seeds is None else range(self.seeds)
         found = []
         for name in self.target:

@@ -8,7 +8,6 @@ import dataclasses
 import math
 from collections.abc import Iterator, Sequence
 
-import jax
 import jax.numpy as jnp
 
 from lmjax import networks
@@ -71,21 +70,15 @@ def estimate(config: Config, where: Target, *, seeds: Sequence[int] | None = Non
     """
     dataset = outline(config)
     compiled = prepare(config, dataset, mesh_of(where, None if seeds is None else len(seeds)), seeds or (config.seed,))
-    shapes = {x.shape for x in jax.tree.leaves(compiled.state)}
-    # One by one, too, as a program that unrolls its steps has them.
-    shapes |= {shape[1:] for shape in shapes}
     over = len(where.devices) if seeds is None else 1
     model = config.model.outline(classes=len(dataset.classes), cin=dataset.shape[-1])
     plain = networks.plain_traffic(model, dataset.shape)
     width = jnp.dtype(config.model.dtype).itemsize
     for made in programs(compiled, where):
         train = made.name == "train"
-        batch = math.ceil(
-            (config.train.batch_size if train else min(config.train.eval_batch_size, len(dataset.test))) / over
-        )
-        summary = summarize(
-            made.compiled, batch=batch, steps=made.steps, bfloat16=config.model.dtype == "bfloat16", parameters=shapes
-        )
+        images = config.train.batch_size if train else min(config.train.eval_batch_size, len(dataset.test))
+        batch, bfloat16 = math.ceil(images / over), config.model.dtype == "bfloat16"
+        summary = summarize(made.compiled, batch=batch, steps=made.steps, bfloat16=bfloat16, size=dataset.shape[:2])
         held = summary.memory
         needed = held["arguments"] + held["results"] + held["between"] - held["donated"]
         yield Estimate(

@@ -133,10 +133,8 @@ class Module:
         root = next((x for x in condition.values() if x.root), None)
         if root is None or root.opcode != "compare" or "direction=LT" not in root.rest:
             return 1
-        limits = [
-            condition[x].operands[0] for x in root.operands if x in condition and condition[x].opcode == "constant"
-        ]
-        return int(limits[0]) if limits else 1
+        limit = condition.get(root.operands[1])
+        return int(limit.operands[0]) if limit is not None and limit.opcode == "constant" else 1
 
     @functools.cached_property
     def _convolving(self) -> dict[str, int]:

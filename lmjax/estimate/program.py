@@ -2,8 +2,8 @@
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 from flax import nnx
@@ -92,13 +92,13 @@ def programs(compiled: Compiled, target: Target) -> Iterator[Program]:
     steps = compiled.dispatches(compiled.functions.feed.steps_per_epoch)[0]
     for name, make, count in (("train", lambda: compiled.train(steps), steps), ("evaluate", compiled.evaluate, 1)):
         began = time.perf_counter()
-        with _failure_is_named(name, target):
+        with _failure_is_named(name, target), _uncached():
             made = make()
         yield Program(name, made, count, time.perf_counter() - began)
 
 
 @contextlib.contextmanager
-def _failure_is_named(name: str, target: Target) -> Iterator[None]:
+def _failure_is_named(name: str, target: Target) -> Generator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
@@ -107,3 +107,15 @@ def _failure_is_named(name: str, target: Target) -> Iterator[None]:
             gigabytes = target.memory / 2**30
             what = f"needs more than the {gigabytes:.0f} GiB of a device: choose a smaller batch, more devices or remat"
         raise InputError(f"target {target.name}: the program {name} {what}") from error
+
+
+@contextlib.contextmanager
+def _uncached() -> Generator[None]:
+    """Without the folder of compiled programs: JAX cannot load one for devices that are not there."""
+    settings: Any = jax.config
+    enabled = settings.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        yield
+    finally:
+        jax.config.update("jax_enable_compilation_cache", enabled)

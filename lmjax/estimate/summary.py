@@ -45,7 +45,7 @@ class Summary:
 
 
 def summarize(
-    compiled: jax.stages.Compiled, *, batch: int, steps: int, bfloat16: bool, parameters: Sequence[tuple[int, ...]]
+    compiled: jax.stages.Compiled, *, batch: int, steps: int, bfloat16: bool, size: tuple[int, int]
 ) -> Summary:
     """Read what a compiled program is made of.
 
@@ -54,10 +54,10 @@ def summarize(
         batch: images on one device in a step.
         steps: that the program makes; all figures but the memory are of one.
         bfloat16: the network computes in it.
-        parameters: the shapes of the state's arrays, none of which is a feature map.
+        size: height and width of the images; feature maps have these, or are smaller by a power of 2.
     """
     module = Module(compiled.as_text() or "")
-    known = {_lengths(shape) for shape in parameters}
+    sizes = [(-(-size[0] // 2**k), -(-size[1] // 2**k)) for k in range(8)]
     kernels = traffic = wide = moved = 0
     convolutions, collectives, cycles = collections.Counter(), {}, collections.Counter()
     for instruction, computation, times in module.executed():
@@ -71,9 +71,7 @@ def summarize(
         traffic += times * module.traffic(instruction, computation)
         if count := module.convolutions(instruction):
             convolutions[instruction.outputs[0].dtype] += times * count
-        maps = [
-            x for x in instruction.outputs if batch in x.shape and _lengths(x.shape) not in known and _is_map(x.shape)
-        ]
+        maps = [x for x in instruction.outputs if any(_has(x.shape, batch, *size) for size in sizes)]
         if bfloat16:
             wide += times * sum(x.dtype == "f32" for x in maps)
         if maps and _only_moves(module, instruction):
@@ -93,13 +91,9 @@ def summarize(
     )  # fmt: skip
 
 
-def _lengths(shape: Sequence[int]) -> tuple[int, ...]:
-    """The lengths of the axes, however they are ordered."""
-    return tuple(sorted(n for n in shape if n != 1))
-
-
-def _is_map(shape: Sequence[int]) -> bool:
-    return len(_lengths(shape)) >= 3
+def _has(shape: Sequence[int], *lengths: int) -> bool:
+    """True if there is an axis of each of these lengths, above 1, in any order."""
+    return not collections.Counter(n for n in lengths if n > 1) - collections.Counter(shape) and max(lengths[1:]) > 1
 
 
 def _kind(module: Module, instruction: Instruction) -> str:
