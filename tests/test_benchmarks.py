@@ -18,8 +18,9 @@ TORCH = importlib.util.find_spec("torch") is not None
 
 
 @pytest.fixture
-def run(tmp_path, capsys):
+def run(tmp_path, capsys, monkeypatch):
     """Runs the command: its exit status, what it wrote, and what it printed."""
+    monkeypatch.setattr("gc.collect", lambda: None)  # which takes seconds among all that other tests have left
 
     def run(suite, *words):
         status = command.main(["--suite", suite, "--out", str(tmp_path / "found.json"), *words])

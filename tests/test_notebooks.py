@@ -29,8 +29,7 @@ def execute(tmp_path, monkeypatch):
     pytest.importorskip("ipykernel")
 
     def execute(name, cwd, **settings):
-        compiled = {name: environment()[name] for name in environment() if name.startswith("JAX_")}
-        for key, value in {**compiled, "XDG_CACHE_HOME": tmp_path, **settings}.items():
+        for key, value in {**environment(XDG_CACHE_HOME=str(tmp_path)), **settings}.items():
             monkeypatch.setenv(key, str(value))
         notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
         client.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(cwd)}}).execute()

@@ -199,7 +199,7 @@ def test_data_that_changed_in_between(copy, finished, capsys, mistake):
 
     loss, _ = evaluated()
     edit(copy, 44, data=data | {"training_images": 7, "mean": [100.0], "shape": [6, 6, 1]})
-    said = "the data has changed since (training_images, shape, mean)"
+    said = "the data has changed since (shape, training_images, mean)"
     assert said in mistake("--workdir", copy, "--resume")
     # Evaluation normalizes as the training did, whatever the statistics are now.
     other, said = evaluated()
