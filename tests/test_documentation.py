@@ -16,6 +16,7 @@ from flax import nnx
 
 from lmjax import cli, networks, odeint, steppers
 from lmjax.cli.train import Train
+from lmjax.devices import data_mesh
 from tests.documentation import PAGES, ROOT, blocks, commands, stories, text
 from tests.steppers.schemes import WRAPPERS
 
@@ -30,6 +31,9 @@ STORIES = {name: code for page in PAGES for name, code in stories(page).items()}
 def test_code_runs(name, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(ROOT)  # `import train`
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    # One device: that compiles faster.
+    monkeypatch.setattr("tests.tiny._trainers", {})
+    monkeypatch.setattr("lmjax.training.trainer.data_mesh", lambda: data_mesh(jax.devices()[:1]))
     if "import equinox" in "".join(STORIES[name]):
         pytest.importorskip("equinox")
     namespace = {"__name__": "documentation"}

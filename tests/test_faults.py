@@ -165,6 +165,11 @@ print(train.main([*words, "--workdir", new]), train.main([*words, "--workdir", o
     assert "Traceback" not in result.stderr
 
 
+def hang_up():
+    """Unlike what nohup starts, end by SIGHUP."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
+
+
 @contextlib.contextmanager
 def started(folder, *arguments, program=("train.py",), count=1):
     """The processes of a run. What one says is in a file: a full pipe would stop it, and with it the others."""
@@ -182,8 +187,7 @@ def started(folder, *arguments, program=("train.py",), count=1):
                 process = subprocess.Popen(
                     command("--workdir", folder / "lr=[0.1]", *arguments, program=program),
                     cwd=ROOT, env=environment(**variables), stdin=subprocess.DEVNULL,
-                    stdout=file, stderr=subprocess.STDOUT,
-                    preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # unlike nohup
+                    stdout=file, stderr=subprocess.STDOUT, preexec_fn=hang_up,
                 )  # fmt: skip
             process.said = said.read_text
             processes.append(process)
@@ -205,7 +209,8 @@ def wait_for(text, process, *others, seconds=120):
 INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
 
-@pytest.mark.parametrize("number", [slow(TERM), slow(INT), HUP], ids=["SIGTERM", "SIGINT", "SIGHUP"])
+@pytest.mark.slow  # by default, SIGHUP and SIGTERM are sent below
+@pytest.mark.parametrize("number", [TERM, INT, HUP], ids=["SIGTERM", "SIGINT", "SIGHUP"])
 def test_stopped_by_a_signal_within_seconds(tmp_path, number):
     with started(tmp_path, "--train.epochs", 1000) as (process,):
         wait_for("epoch    2/1000", process)
@@ -227,13 +232,13 @@ def test_output_that_cannot_be_written(tmp_path, undisturbed, lost):
     assert max(int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir()) == 44
 
 
-@pytest.mark.parametrize("lost", [slow("reader"), "terminal"])
-def test_nobody_reads_any_more(tmp_path, lost):
+@pytest.mark.parametrize(("lost", "number"), [slow("reader", INT), ("terminal", HUP)], ids=["reader", "terminal"])
+def test_nobody_reads_any_more(tmp_path, lost, number):
     """As with `| tee log` and Ctrl-C, which ends tee as well; or when a terminal is gone, with its bar."""
     ours, theirs = os.pipe() if lost == "reader" else os.openpty()
     workdir = tmp_path / "run"
     words = command("--workdir", workdir, "--train.epochs", 1000)
-    process = subprocess.Popen(words, cwd=ROOT, env=environment(), stdout=theirs, stderr=theirs)
+    process = subprocess.Popen(words, cwd=ROOT, env=environment(), stdout=theirs, stderr=theirs, preexec_fn=hang_up)
     os.close(theirs)
     try:
         said = b""
@@ -244,8 +249,8 @@ def test_nobody_reads_any_more(tmp_path, lost):
         while len(rows_without_times(workdir)) < before + 2:
             assert process.poll() is None
             time.sleep(0.1)
-        process.send_signal(INT)
-        assert process.wait(timeout=60) == 130
+        process.send_signal(number)
+        assert process.wait(timeout=15) == 128 + number
     finally:
         process.kill()
     assert rows_without_times(workdir)[before]["epoch"] == before + 1
