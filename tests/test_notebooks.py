@@ -12,8 +12,7 @@ from tests.parameters import slow
 from tests.tiny import ROOT, environment
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-SMALL = "--model.name resnet14 --model.width 0.25 --optimizer.learning-rate 0.05 --train.epochs 2 "
-SMALL += "--train.batch-size 64 --train.eval-batch-size 72"
+SMALL = "--model.name resnet14 --model.width 0.25 --optimizer.learning-rate 0.05 --train.epochs 1 --train.batch-size 64"
 
 
 def cells(name):

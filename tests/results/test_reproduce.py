@@ -49,7 +49,7 @@ def abstract(config):
     return nnx.eval_shape(lambda: config.model.build(classes=10, cin=3, rngs=nnx.Rngs(0)))
 
 
-@pytest.mark.parametrize("name", ["schemes", "small"])
+@pytest.mark.parametrize("name", [slow("schemes"), "small"])
 def test_schemes_are_compared_at_equal_cost(name):
     rows = {row: config for row, config in table(name).rows.items() if not row.endswith("9")}
     made = {row: abstract(config) for row, config in rows.items()}
