@@ -123,9 +123,9 @@ def broken_summary(run):
     ("harm", "match"),
     [
         (broken_config, r"config\.json: is not a config"),
-        (broken_metrics, r"metrics\.jsonl: line 1 has no train_loss"),
-        (broken_coefficients, r"metrics\.jsonl: line 1: coefficients are not numbers"),
-        (broken_summary, r"summary\.json: versions is not what it should be"),
+        (broken_metrics, r"metrics\.jsonl: line 1: train_loss is not what a run writes: mend"),
+        (broken_coefficients, r"metrics\.jsonl: line 1: coefficients is not what a run writes: mend"),
+        (broken_summary, r"summary\.json: versions is not what a run writes: mend"),
     ],
 )
 def test_what_cannot_be_read_is_named(harm, match, tmp_path):
