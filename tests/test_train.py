@@ -187,7 +187,9 @@ def test_stopped_and_resumed(tmp_path, monkeypatch, capsys, finished):
     with monkeypatch.context() as patch:
         patch.setattr("lmjax.training.loop.say_epoch", lambda *_: signal.raise_signal(signal.SIGINT))
         assert run(*options) == 130
-    assert "stopped at step 23: --workdir and --resume go on" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert re.search(r"^compiling ...\ncompiled in [\d.]+ s$", said, re.M)
+    assert "stopped at step 23: --workdir and --resume go on" in said
     assert len(rows(tmp_path / "run")) == 1
     assert not (tmp_path / "run" / "summary.json").exists()
     assert run(*options) == 0

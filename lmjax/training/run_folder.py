@@ -195,7 +195,7 @@ class RunFolder:
             "data": describe(trainer.dataset),
         }
         record.summarize(summary)
-        _draw(record, f"{config.model.name}, {trainer.scheme}, {config.data.name}", trainer.stepper)
+        _draw(record, f"{config.model.name}, {trainer.scheme}, {trainer.dataset.name}", trainer.stepper)
         say_stability(summary["zero_stability"])
         say(f"test accuracy {summary['test_accuracy']:.2%}; everything is in {record.directory}", result=True)
         return summary

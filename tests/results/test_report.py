@@ -6,6 +6,7 @@ import html.parser
 import io
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -246,11 +247,10 @@ def test_nothing_is_downloaded(runs, tmp_path, monkeypatch):
         moved = dataclasses.replace(run, config=changed(run.config, data=DataConfig("cifar10", dir=directory)))
         with pytest.raises(InputError, match=r"the data is not there \(cifar10 is not in "):
             predict(moved, data_dir=None, limit=1, keep=1)
+    shutil.copytree(runs["euler"], tmp_path / "run")
     config = json.loads((runs["euler"] / "config.json").read_text())
     config["data"] = config["data"] | {"name": "folder", "dir": str(tmp_path / "gone")}
-    (tmp_path / "run" / "checkpoints").mkdir(parents=True)
     (tmp_path / "run" / "config.json").write_text(json.dumps(config))
-    (tmp_path / "run" / "metrics.jsonl").write_text((runs["euler"] / "metrics.jsonl").read_text())
     found = report._mistakes(report.read_rows([tmp_path / "run"]), None)
     said = f"No images of run: data.dir: there is no directory {tmp_path / 'gone'}."
     assert found == {"shown": [], "reasons": [said]}

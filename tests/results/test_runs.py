@@ -29,6 +29,10 @@ def test_seeds_are_one_row(tmp_path):
     assert rows[0].error == (pytest.approx(7.0), pytest.approx(2.0))  # of 9, 5, 7: over n - 1
     assert rows[1].error == (pytest.approx(8.0), None)
     assert rows[0].best_run().config.seed == 9
+    # The same seed again is no new draw.
+    first, again = (make_run(tmp_path / name, seeded(0), error=4.0) for name in ("a", "b"))
+    assert [len(row.runs) for row in read_rows([first, again])] == [1, 1]
+    assert [len(row.runs) for row in read_rows([first, first, tmp_path / "." / "a"])] == [1]
 
 
 @pytest.mark.versions
@@ -53,12 +57,6 @@ def test_tables(tmp_path):
     assert summaries.best_error.tolist() == pytest.approx([4.0, 5.0, 16.0])
     assert summaries.parameters.tolist()[:2] == [1000, 1000]
     assert summaries.wall_seconds.tolist() == [180.0, 180.0, 120.0]
-
-
-def test_the_same_seed_again_is_no_new_draw(tmp_path):
-    first, again = (make_run(tmp_path / name, seeded(0), error=4.0) for name in ("a", "b"))
-    assert [len(row.runs) for row in read_rows([first, again])] == [1, 1]
-    assert [len(row.runs) for row in read_rows([first, first, tmp_path / "." / "a"])] == [1]
 
 
 @pytest.mark.parametrize(("name", "count"), [("folder", 2), ("cifar10", 1)])
@@ -101,12 +99,16 @@ def test_unfinished_runs_are_read(tmp_path):
     ("file", "text", "match"),
     [
         ("config.json", "{", r"config\.json: is not a config"),
-        ("metrics.jsonl", '{"step": 1, "epoch": 1}\n', r"metrics\.jsonl: line 1 has no train_loss"),
-        ("metrics.jsonl", None, r"metrics\.jsonl: line 1: coefficients are not numbers"),
+        (
+            "metrics.jsonl",
+            '{"step": 1, "epoch": 1}\n',
+            r"metrics\.jsonl: line 1: train_loss is not what a run writes: mend",
+        ),
+        ("metrics.jsonl", None, r"metrics\.jsonl: line 1: coefficients is not what a run writes: mend"),
         (
             "summary.json",
             '{"test_accuracy": 0.5, "versions": "1"}',
-            r"summary\.json: versions is not what it should",
+            r"summary\.json: versions is not what a run writes: mend",
         ),
     ],
 )
