@@ -351,11 +351,11 @@ def _curves(rows: list[Row], styles: list[dict[str, Any]], number: int) -> dict[
     whole = pandas.concat(tables.values(), ignore_index=True)
     figures, columns = [], {}
     for i, (label, column) in enumerate(plots.MEASURES.items()):
-        means = whole.pivot_table(index="epoch", columns="run", values=column)
+        means = whole.pivot_table(index="epoch", columns="run", values=column, dropna=False)
         columns |= {f"{name}: {label}": means[name] for name in tables}
         figure = plots.figure(4.4, 3.0)
         plots.learning_curves(figure.subplots(), tables, column, label, [style for _, style in drawn])
-        ends = ", ".join(f"{name} {means[name].dropna().iloc[-1]:.3g}" for name in tables)
+        ends = ", ".join(f"{name} {means[name].ffill().iloc[-1]:.3g}" for name in tables)
         picture = plots.inline(figure, f"curves-{number}-{i}", f"{label} against the epoch, at the end: {ends}")
         figures.append((picture, "", label.partition(",")[0].capitalize() + " against the epoch", None))
     numbers = pandas.DataFrame(columns)

@@ -164,6 +164,8 @@ def read_run(directory: Path, given: Path | None = None) -> Run:
     config, summary = record.config(), record.summary()
     epochs = record.read_rows() if record.metrics_path.exists() else []
     for number, row in enumerate(epochs, start=1):
+        # None where no step of the epoch has made an update.
+        row |= {key: math.nan for key, x in row.items() if key.startswith("train_") and x is None}
         for key in _METRICS:
             if not _is(row.get(key), _NUMBER) or (key == "test_accuracy" and not math.isfinite(row[key])):
                 raise InputError(f"{record.metrics_path}: line {number} has no {key}: mend or delete it")
