@@ -28,8 +28,10 @@ def said(capsys, *arguments):
 def test_every_command_says_what_it_does(capsys):
     code, out, _ = said(capsys, "--help")
     assert code == 0
+    page = (ROOT / "docs" / "training.md").read_text()
     for name, command in cli.COMMANDS.items():
         assert re.search(rf"^\W+{name} +[A-Z].{{10}}", out, re.M)
+        assert f"`lmjax {name}" in page
         found = cli.found(command)
         for words in [[name, one] for one in found] if isinstance(found, dict) else [[name]]:
             code, out_of_one, _ = said(capsys, *words, "--help")

@@ -6,6 +6,8 @@ import sys
 import pytest
 
 from lmjax import console
+from lmjax.config import Config, TrainConfig
+from lmjax.training.progress import say_epoch
 from tests.parameters import slow
 from tests.tiny import ROOT
 
@@ -13,6 +15,8 @@ SAYS = """
 import sys, warnings
 from tqdm import tqdm
 from lmjax import console
+from lmjax.config import Config, TrainConfig
+from lmjax.training.progress import say_epoch
 with console.lossy():
     for i in tqdm(range(3)):
         print("±", i, "x" * 100_000, flush=True)
@@ -83,3 +87,14 @@ def test_names_cannot_control_the_terminal(capsys):
         write(f"{name}: two\nlines\tand a tab")
         out, err = capsys.readouterr()
         assert out + err == r"\x1b]0;title\x07\x9b31m\x0d" + ": two\nlines\tand a tab\n"
+
+
+@pytest.mark.parametrize(
+    ("epoch", "seconds", "end"),
+    [(1, 2400, "  about 2 h 00 min left\n"), (3, 30, "  about 10 s left\n"), (4, 40, " images/s\n")],
+)
+def test_an_epoch_says_how_long_the_run_will_take_still(epoch, seconds, end, capsys):
+    names = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "learning_rate", "images_per_second")
+    row = {"epoch": epoch, "wall_seconds": seconds} | dict.fromkeys(names, 0.5)
+    say_epoch(row, Config(train=TrainConfig(epochs=4)), "run")
+    assert capsys.readouterr().out.endswith(end)

@@ -23,7 +23,7 @@ from lmjax.cli.train import Train
 from lmjax.training import Checkpoints, RunRecord, RunRecordWriter, evaluate, integrity
 from lmjax.training.run_folder import _position, require_same_data
 from tests.parameters import slow
-from tests.tiny import ROOT, create_trainer, environment, rows
+from tests.tiny import ROOT, changed, create_trainer, environment, rows
 
 SUMMARY = {
     "test_accuracy", "test_loss", "parameters", "zero_stability", "epochs", "steps", "seed", "images_per_second",
@@ -109,8 +109,9 @@ def test_evaluating_any_checkpoint_gives_its_numbers_and_touches_nothing(finishe
     part = finished / "checkpoints" / "99.orbax-checkpoint-tmp"
     part.mkdir()
     before = times(finished)
-    for config, at, step in (("tests/tiny.py", "latest", 44), (finished / "config.json", "best", 44), (None, "22", 22)):
-        assert run("--evaluate", finished, "--at", at, config=config or "tests/tiny.py") == 0
+    configs = ["--config", "tests/tiny.py"], ["--config", str(finished / "config.json")], []
+    for config, at, step in zip(configs, ("latest", "best", "22"), (44, 44, 22), strict=True):
+        assert train.main([*config, "--evaluate", str(finished), "--at", at]) == 0
         found, row = json.loads(capsys.readouterr().out), rows(finished)[step // 22 - 1]
         assert (found["step"], found["test_accuracy"]) == (step, row["test_accuracy"])
         assert found["test_loss"] == pytest.approx(row["test_loss"], rel=1e-6)
@@ -127,13 +128,68 @@ def test_resuming_a_finished_run_says_so_and_changes_nothing(finished, capsys):
     assert times(finished) == before
 
 
+def test_a_run_is_made_longer(copy, finished, capsys):
+    """By its own config; from there on, its learning rate is that of the longer run."""
+    shutil.copy(finished / "summary.json", copy)
+    for epochs in (1, 2):
+        code = run("--workdir", copy, "--resume", "--train.epochs", epochs)
+        assert code == (2 if epochs == 1 else 0)
+    assert "holds another run, with train.epochs 2 (now 1)" in capsys.readouterr().err
+    longer = ["--workdir", str(copy), "--resume", "--train.epochs", "4"]
+    assert train.main(longer) == 0
+    said = "train.epochs was 2, and is 4: from here on the learning rate is that of a run of 4 epochs"
+    assert said in capsys.readouterr().out
+    assert rows(copy)[:2] == rows(finished)
+    assert [row["learning_rate"] for row in rows(copy)] == pytest.approx([0.2, 0.002, 0.02, 0.002])
+    assert read(copy / "summary.json")["epochs"] == read(copy / "config.json")["train"]["epochs"] == 4
+    assert train.main(longer) == 0
+    assert "is finished" in capsys.readouterr().out
+    assert run("--workdir", copy, "--resume") == 2
+    assert "holds another run, with train.epochs 4 (now 2)" in capsys.readouterr().err
+
+
+def test_killed_when_it_was_just_made_longer(copy, finished, capsys):
+    """The old summary is gone before the config is the new one."""
+    shutil.copy(finished / "summary.json", copy)
+    config = RunRecord(copy).config()
+    RunRecordWriter(copy).update(changed(config, train={"epochs": 3}))
+    assert not (copy / "summary.json").exists()
+    assert train.main(["--workdir", str(copy), "--resume", "auto"]) == 0
+    assert "going on after epoch 2\n" in capsys.readouterr().out
+    assert len(rows(copy)) == 3
+
+
+def test_a_run_is_opened_from_any_folder(tmp_path, monkeypatch, capsys):
+    """Where its data is does not depend on the current one; moved data is noted when the run goes on."""
+    monkeypatch.chdir(tmp_path)
+    paint(Path("images"))
+    options = ("--data.name", "folder", "--data.dir", "images", "--train.batch-size", 16, "--train.epochs", 1)
+    assert run(*options, "--workdir", "run", config=str(ROOT / "tests" / "tiny.py")) == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert train.main(["--evaluate", "../run"]) == 0
+    capsys.readouterr()
+    (tmp_path / "images").rename(tmp_path / "elsewhere" / "moved")
+    assert train.main(["--evaluate", "../run"]) == 2
+    assert f"there is no directory {tmp_path / 'images'}" in capsys.readouterr().err
+    moved = ["--data.dir", "moved", "--train.epochs", "2"]
+    assert train.main(["--workdir=../run", "--resume", *moved]) == 0
+    monkeypatch.chdir(tmp_path)
+    capsys.readouterr()
+    assert train.main(["--evaluate", "run"]) == 0
+    accuracy = read(tmp_path / "run" / "summary.json")["test_accuracy"]
+    assert json.loads(capsys.readouterr().out)["test_accuracy"] == accuracy
+
+
 def test_stopped_and_resumed(tmp_path, monkeypatch, capsys, finished):
     """In its second epoch, whose first step is still made; resumed, it ends where it would have."""
     options = ("--workdir", tmp_path / "run", "--resume", "auto")
     with monkeypatch.context() as patch:
         patch.setattr("lmjax.training.loop.say_epoch", lambda *_: signal.raise_signal(signal.SIGINT))
         assert run(*options) == 130
-    assert "stopped at step 23: --workdir and --resume go on" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert re.search(r"^compiling ...\ncompiled in [\d.]+ s$", said, re.M)
+    assert "stopped at step 23: --workdir and --resume go on" in said
     assert len(rows(tmp_path / "run")) == 1
     assert not (tmp_path / "run" / "summary.json").exists()
     assert run(*options) == 0
@@ -431,15 +487,21 @@ def test_new_folder_for_every_run(tmp_path, monkeypatch, capsys):
     assert "test accuracy" in capsys.readouterr().out
 
 
-@pytest.mark.versions
-def test_trains_on_a_folder_without_the_optional_packages(tmp_path):
-    """In a process where no package exists that only some users need."""
-    rng, options = np.random.default_rng(0), ["--train.epochs", "3", "--train.batch-size", "16"]
+def paint(root):
+    """Dark and light images of noise."""
+    rng = np.random.default_rng(0)
     for split, label, i in itertools.product(("train", "test"), (0, 1), range(40)):
-        folder = tmp_path / "images" / split / ("dark", "light")[label]
+        folder = root / split / ("dark", "light")[label]
         folder.mkdir(parents=True, exist_ok=True)
         pixels = rng.integers(100 * label, 100 * label + 100, (8, 8, 3)).astype(np.uint8)
         Image.fromarray(pixels).save(folder / f"{i}.png")
+
+
+@pytest.mark.versions
+def test_trains_on_a_folder_without_the_optional_packages(tmp_path):
+    """In a process where no package exists that only some users need."""
+    paint(tmp_path / "images")
+    options = ["--train.epochs", "3", "--train.batch-size", "16"]
     options += ["--data.name", "folder", "--data.dir", str(tmp_path / "images"), "--workdir", str(tmp_path / "run")]
     program = """
 import sys
@@ -523,6 +585,7 @@ def test_config_files_that_will_not_do(tmp_path, mistake, name, text, message):
     assert re.search(message, mistake(config=tmp_path / name))
 
 
-def test_no_config_file(capsys):
-    assert train.main([]) == 2
-    assert "give --config FILE; with lmjax come cifar10, cifar100, digits" in capsys.readouterr().err
+def test_no_config_file(tmp_path, capsys):
+    for arguments in ([], ["--resume", "auto", "--workdir", str(tmp_path / "none")], ["--workdir", str(tmp_path)]):
+        assert train.main(arguments) == 2
+        assert "give --config FILE; with lmjax come cifar10, cifar100, digits" in capsys.readouterr().err

@@ -31,7 +31,7 @@ def trajectories(groups: dict[str, list[dict[str, dict[str, np.ndarray]]]]) -> A
         for name in seeds[0]:
             stage = {key: np.concatenate([seed[name][key] for seed in seeds], axis=-1) for key in seeds[0][name]}
             _draw_stage(axes, places[name], stage, markersize=4, **style)
-        axes["distance"].plot([], [], markersize=4, label=label, **style)
+        axes["distance"].plot([], [], markersize=4, label=plots.plain(label), **style)
     _draw_tortuosities(axes["tortuosity"], groups, lengths)
     _mark_steps([axes[key] for key in ("distance", "turn", "norm")], places, lengths)
     _finish(figure, axes)
@@ -165,9 +165,11 @@ def planes(drawn: list[tuple[str, np.ndarray, np.ndarray, list[str]]]) -> Any:
             axes.plot(*path[:-1].T, ".", color=color, markersize=4)
             axes.plot(*path[-1], marker, color=color, markersize=7, markeredgecolor="white")
         for which, name in enumerate(names):
-            axes.plot([], [], plots.MARKERS[which] + "-", color=plots.COLORS[which], label=name)
+            axes.plot([], [], plots.MARKERS[which] + "-", color=plots.COLORS[which], label=plots.plain(name))
         axes.set(
-            xlabel=f"first axis, {shares[0]:.0%} of the variance", ylabel=f"second axis, {shares[1]:.0%}", title=label
+            xlabel=f"first axis, {shares[0]:.0%} of the variance",
+            ylabel=f"second axis, {shares[1]:.0%}",
+            title=plots.plain(label),
         )
         axes.set_aspect("equal", adjustable="datalim")
         plots.open_frame(axes)
@@ -187,7 +189,7 @@ def refinements(groups: dict[str, list[dict[str, dict[str, float]]]], factors: l
     for i, (label, seeds) in enumerate(groups.items()):
         for key, axes in panels.items():
             values = [[100 * seed[str(factor)][key] for factor in factors] for seed in seeds]
-            plots.mean_and_std(axes, list(map(float, factors)), values, label=label, **_style(i))
+            plots.mean_and_std(axes, list(map(float, factors)), values, label=plots.plain(label), **_style(i))
     for axes in panels.values():
         _levels(axes, list(map(float, factors)), list(map(str, factors)))
         axes.set_xlabel("steps in place of one")
@@ -213,7 +215,7 @@ def robustness(groups: dict[str, list[dict[str, float]]], radii: Sequence[float]
         style = _style(i) | {"markersize": 5}
         for axes, kind, levels, more in (
             (attack, "fgsm", radii, {"linestyle": ":", "markerfacecolor": "white"}),
-            (attack, "pgd10", radii, {}), (noise, "noise", sigmas, {"label": label}),
+            (attack, "pgd10", radii, {}), (noise, "noise", sigmas, {"label": plots.plain(label)}),
         ):  # fmt: skip
             values = [[100 * seed[f"{kind} {level:g}"] for level in levels] for seed in seeds]
             plots.mean_and_std(axes, levels, values, **style, **more)

@@ -14,6 +14,7 @@ import tyro
 
 import lmjax
 from lmjax import command_line
+from lmjax.console import show
 from lmjax.errors import unknown
 
 # A summary, and the place of the command, or of several by name: a module is imported for its command alone.
@@ -59,7 +60,7 @@ def end(code: int) -> NoReturn:
 
 def _run(words: Sequence[str], command: Any, prog: str) -> int | None:
     if words == ["--version"]:
-        print(f"lmjax {lmjax.__version__}")
+        show(f"lmjax {lmjax.__version__}")
         return 0
     target = found(command)
     if not isinstance(target, Mapping):

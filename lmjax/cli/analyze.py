@@ -77,7 +77,7 @@ class _OfSchemes(_Analysis):
             raise InputError(f"--k: must be a finite number, got {self.k}")
         chosen = analysis.schemes(self.schemes, self.k)
         if self.k is None and any(scheme.coef is not None for scheme in chosen):
-            print("Coefficients have the mean of their initial distribution; --k gives another.")
+            say("Coefficients have the mean of their initial distribution; --k gives another.")
         return chosen
 
 
@@ -131,14 +131,14 @@ class Stability(_OfSchemesOrRun):
         stages = learned.schemes()
         found = self._print([scheme for schemes in stages.values() for scheme in schemes])
         outside = sum(not result.zero_stable for result in found)
-        print(f"\n{outside} of {len(found)} learned steps are not zero-stable")
+        say(f"\n{outside} of {len(found)} learned steps are not zero-stable")
         return lambda: analysis.draw_learned_regions(stages, damped=self.z == "equation", title=learned.name)
 
     def _print(self, chosen: Sequence[analysis.Scheme]) -> list[analysis.LinearStability]:
         damped = self.z == "equation"
         found = [analysis.linear_stability(s.stepper, s.coef, damped=damped) for s in chosen]
         equation, branch = "h lambda of the equation that the scheme integrates", "the slope of the branch, f(u) = z u"
-        print(f"z is {equation if damped else branch}\n")
+        say(f"z is {equation if damped else branch}\n")
         rows = [["scheme", "real, from", "imaginary, to", "principal root", "largest parasitic root", "zero-stable"]]
         for scheme, of in zip(chosen, found, strict=True):
             numbers = (f"{0 - of.real:.6g}", f"±{of.imaginary:.6g}", f"{of.principal:.4g}", f"{of.parasitic:.4g}")
@@ -157,11 +157,11 @@ class ModifiedEquation(_OfSchemesOrRun):
 
     def show_schemes(self) -> Draw:
         chosen = self.chosen()
-        print("u' = lambda u is solved with the rate lambda (c0 + c1 z + c2 z^2 + ...), z = h lambda")
+        say("u' = lambda u is solved with the rate lambda (c0 + c1 z + c2 z^2 + ...), z = h lambda")
         for scheme in chosen:
             if is_of_second_order(scheme.stepper, scheme.coef):
-                print(f"{scheme.label} is a scheme for u'' = F: it is given u'' = lambda^2 u")
-        print()
+                say(f"{scheme.label} is a scheme for u'' = F: it is given u'' = lambda^2 u")
+        say("")
         rows = []
         for scheme in chosen:
             c = analysis.modified_rate(scheme.stepper, scheme.coef)
@@ -174,14 +174,15 @@ class ModifiedEquation(_OfSchemesOrRun):
         for learned in runs:
             if learned.stepper.known.family != "lm":
                 raise InputError(f"{learned.directory}: is a run of {learned.stepper.name}: give one of lm")
-        print("(1 + k) u' + (1 - k) (h/2) u'' = F(u), with friction 1 + k and mass (1 - k)/2\n")
+        say("(1 + k) u' + (1 - k) (h/2) u'' = F(u), with friction 1 + k and mass (1 - k)/2\n")
         rows = [["run, stage, learned step", "k", "friction", "mass", "speed"]]
         for learned in runs:
             for stage, k in learned.k().items():
                 for n, x in enumerate(k[-1], start=1):
                     friction, mass = analysis.friction_and_mass(x)
                     name = f"{learned.directory.name}, {stage}, {n}"
-                    rows.append([name, f"{x:.4f}", f"{friction:.4f}", f"{mass:.4f}", f"{1 / friction:.4f}"])
+                    speed = f"{1 / friction:.4f}" if friction else "inf"
+                    rows.append([name, f"{x:.4f}", f"{friction:.4f}", f"{mass:.4f}", speed])
         _print_table(rows)
         return lambda: analysis.draw_friction_and_mass(runs, runs[0].name)
 
@@ -214,10 +215,10 @@ class Coefficients(_OfRuns):
                 spread = [f"{max(np.std(x, ddof=1) for x in values.values()):.4f}"] if len(runs) > 1 else []
                 means, worst = (f"{np.mean(x):.4f}" for x in values.values()), min(each[stage][n] for each in margins)
                 rows.append([f"{stage}, {n + 1}", *means, *spread, f"{worst:.4f}"])
-        print(f"{runs[0].name}: after epoch {' and '.join(sorted({str(run.epochs[-1]) for run in runs}))}\n")
+        say(f"{runs[0].name}: after epoch {' and '.join(sorted({str(run.epochs[-1]) for run in runs}))}\n")
         _print_table(rows)
         every = np.concatenate([x for each in margins for x in each.values()])
-        print(f"\n{np.sum(every < 0)} of {every.size} learned steps are not zero-stable")
+        say(f"\n{np.sum(every < 0)} of {every.size} learned steps are not zero-stable")
         return lambda: analysis.draw_coefficients(runs, runs[0].name)
 
 
@@ -243,15 +244,17 @@ class Curves(_OfRuns):
             means = table[table.epoch == last].mean(numeric_only=True)
             rows.append([name, len(runs), last, *(f"{means[column]:.4g}" for column in plots.MEASURES.values())])
         _print_table(rows)
-        return lambda: _draw_curves(tables)
+        data = " and ".join(dict.fromkeys(runs[0].data for runs in found))
+        return lambda: _draw_curves(tables, data)
 
 
-def _draw_curves(tables: dict[str, Any]) -> Any:
+def _draw_curves(tables: dict[str, Any], title: str) -> Any:
     figure = plots.figure(10, 4, purpose="drawing learning curves")
     panels = figure.subplots(1, len(plots.MEASURES))
     for axes, (label, column) in zip(panels, plots.MEASURES.items(), strict=True):
         plots.learning_curves(axes, tables, column, label)
     panels[-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.suptitle(plots.plain(title), fontsize=10)
     return figure
 
 
@@ -319,7 +322,7 @@ class Trajectory(_OfNetworks):
         def measure(trained, images, labels):
             if self.classes:
                 chosen = _few_of_each(labels, self.classes)
-                names = [trained.dataset.classes[i] for i in labels[chosen]]
+                names = [trained.classes[i] for i in labels[chosen]]
                 planes[str(trained.record.directory)] = (*trajectory.plane(trained, images[chosen]), names)
             return {"stages": trajectory.trajectories(trained, images)}
 
@@ -358,7 +361,7 @@ def _print_trajectories(results: list[Measured]) -> None:
             turn = f"{np.mean(turns):.0f}°" if turns else ""
             steps = len(stages[0]["distance"])
             rows.append((f"{label}: {name}", steps, distance, branch, turn, f"{growth:.2f}", tortuosity))
-    print()
+    say("")
     _print_table(rows)
 
 
@@ -402,7 +405,7 @@ def _print_refinements(groups: dict[str, list[dict[str, dict[str, float]]]]) -> 
             since = f"{mean['change']:.1%}" if number else ""
             shares = (f"{mean[key]:.1%}" for key in ("accuracy", "agreement", "features", "logits"))
             rows.append((f"{label}: {factor}", *shares, since))
-    print()
+    say("")
     _print_table(rows)
 
 
@@ -444,8 +447,8 @@ def _print_robustness(together: dict[str, Any], sigmas: Sequence[float], results
     rows = [(label, *(_percent(found[name]) for name in columns)) for label, found in together.items()]
     images = max(result.about["images"] for result in results)
     seeds = "" if len(results) == len(together) else ", ± their standard deviation over seeds"
-    print(f"\naccuracies in %{seeds}; the attacks are within {headline}/255, the noise is in gray levels")
-    print(f"(standard error of an accuracy on {images:,} images: at most {50 / images**0.5:.1f})")
+    say(f"\naccuracies in %{seeds}; the attacks are within {headline}/255, the noise is in gray levels")
+    say(f"(standard error of an accuracy on {images:,} images: at most {50 / images**0.5:.1f})")
     _print_table([("", *columns.values()), *rows])
     for result in results:
         for check in result.values["checks"].values():
@@ -479,7 +482,7 @@ def _save(figure: Any, path: Path) -> None:
     """Write a picture, and say so."""
     with _writing(path):
         plots.save(figure, path)
-    print(f"\npicture: {path}")
+    say(f"\npicture: {path}")
 
 
 @contextlib.contextmanager
@@ -497,7 +500,7 @@ def _print_table(rows: Sequence[Sequence[Any]]) -> None:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for first, *others in cells:
         numbers = (f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True))
-        print("  ".join([f"{first:{widths[0]}}", *numbers]).rstrip())
+        say("  ".join([f"{first:{widths[0]}}", *numbers]).rstrip())
 
 
 COMMANDS = {

@@ -12,6 +12,8 @@ from lmjax import steppers
 from lmjax.errors import InputError
 from lmjax.steppers import Stepper
 
+LARGEST = 1e18  # of what is recorded: what is beyond has diverged, and no picture could hold it
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Coefficients:
@@ -53,7 +55,7 @@ class Coefficients:
             epochs = [int(row["epoch"]) for row in rows]
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise InputError(f"{metrics}: its coefficients are not those of one network") from error
-        if not all(np.isfinite(x).all() for x in values.values()):
+        if not all(np.all(np.abs(x) <= LARGEST) for x in values.values()):
             raise InputError(f"{metrics}: has coefficients that are not finite: the run has failed")
         return cls(directory, name, stepper, epochs, values)
 

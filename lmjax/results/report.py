@@ -23,6 +23,7 @@ from PIL import Image
 import lmjax
 from lmjax import files, networks, steppers
 from lmjax.config import Config, ModelConfig, differences, flatten, to_dict
+from lmjax.console import duration
 from lmjax.errors import InputError, optional_import, reason, unknown
 from lmjax.results import plots, predictions, published
 from lmjax.results import runs as folders
@@ -73,7 +74,8 @@ def write(
     """
     out = files.local(out, "--out")
     _require_place(out)
-    for package in ("matplotlib", "pandas", "jinja2"):
+    plots.figure(1, 1, purpose="a report")
+    for package in ("pandas", "jinja2"):
         optional_import(package, package=package, purpose="a report")
     rows = read_rows(directories)
     shown, without = _with_images(rows, images, images_of)
@@ -110,6 +112,7 @@ class Row:
         name: of the row.
         runs: by increasing seed.
         seeds: their `results.summaries`.
+        data: the name of the data set.
         config: of the first seed.
         network: what the table calls it.
         about: what `Dataset.describe` said of the training data, as a checkpoint has it; {} if there is none.
@@ -123,7 +126,7 @@ class Row:
     """
 
     def __init__(self, runs: list[folders.Run]):
-        self.runs, self.name, self.config = runs, runs[0].name, runs[0].config
+        self.runs, self.name, self.data, self.config = runs, runs[0].name, runs[0].data, runs[0].config
         self.seeds = folders.summaries(runs)
         model = self.config.model
         self.network = model.name if model.width == 1 else f"{model.name}, width {model.width:g}"
@@ -144,12 +147,6 @@ class Row:
         self.recipe = {key: x for key, x in config.items() if not re.match(_MAY_DIFFER, key)}
         errors = self.seeds.test_error.dropna()
         self.error = spread(errors) if len(errors) else None
-
-    @property
-    def data(self) -> str:
-        """The name of the data set."""
-        name, folder = folders.data_of(self.config)
-        return f"{Path(folder).name} ({name})" if folder else name
 
     def best_run(self) -> folders.Run | None:
         """The seed with the lowest test error; among unfinished ones, the lowest so far."""
@@ -333,14 +330,6 @@ def _published_cell(row: Row, notes: list[str]) -> Cell:
     return Cell(f"{theirs.error:.2f}", theirs.error, "another recipe" if different else None, notes.index(note) + 1)
 
 
-def duration(seconds: float) -> str:
-    """1.5 -> "1.5 s", 5400 -> "1 h 30 min"."""
-    if seconds < 120:
-        return f"{seconds:.{int(seconds < 10)}f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def _curves(rows: list[Row], styles: list[dict[str, Any]], number: int) -> dict[str, Any] | None:
     """Test error and training loss against the epoch."""
     drawn = [(row, style) for row, style in zip(rows, styles, strict=True) if any(run.epochs for run in row.runs)]
@@ -351,11 +340,11 @@ def _curves(rows: list[Row], styles: list[dict[str, Any]], number: int) -> dict[
     whole = pandas.concat(tables.values(), ignore_index=True)
     figures, columns = [], {}
     for i, (label, column) in enumerate(plots.MEASURES.items()):
-        means = whole.pivot_table(index="epoch", columns="run", values=column)
+        means = whole.groupby(["epoch", "run"])[column].mean().unstack()
         columns |= {f"{name}: {label}": means[name] for name in tables}
         figure = plots.figure(4.4, 3.0)
         plots.learning_curves(figure.subplots(), tables, column, label, [style for _, style in drawn])
-        ends = ", ".join(f"{name} {means[name].dropna().iloc[-1]:.3g}" for name in tables)
+        ends = ", ".join(f"{name} {end:.3g}" for name, end in means.ffill().iloc[-1][list(tables)].items())
         picture = plots.inline(figure, f"curves-{number}-{i}", f"{label} against the epoch, at the end: {ends}")
         figures.append((picture, "", label.partition(",")[0].capitalize() + " against the epoch", None))
     numbers = pandas.DataFrame(columns)
@@ -517,9 +506,15 @@ def _settings(rows: list[Row]) -> list[tuple[str, tuple]]:
     differ = [key for key in keys if any(config[key] != configs[0][key] for config in configs)]
     same = "In what all runs agree" if len(rows) > 1 else "All settings"
     places = [[row.name, run.config.seed, str(run.record.directory)] for row in rows for run in row.runs]
-    lines = [[key, *(config[key] for config in configs)] for key in differ]
+    names = [row.name for row in rows]
+    heads, lines = (
+        ["run", *differ],
+        [[name, *map(config.get, differ)] for name, config in zip(names, configs, strict=True)],
+    )
+    if len(rows) <= len(differ):  # the longer side goes down the page
+        heads, lines = ["setting", *names], [[key, *(config[key] for config in configs)] for key in differ]
     return [
-        ("", (["setting", *(row.name for row in rows)], lines, "In what the runs differ")),
+        ("", (heads, lines if differ else [], "In what the runs differ")),
         (same, (["setting", "value"], [[key, configs[0][key]] for key in keys if key not in differ], same)),
         ("Folders", (["run", "seed", "folder"], places, "Where the runs are")),
     ]

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import statistics
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +14,10 @@ import numpy as np
 
 from lmjax import steppers
 from lmjax.config import Config, differences, flatten, to_dict
+from lmjax.console import printable
 from lmjax.errors import InputError, optional_import
-from lmjax.results.coefficients import Coefficients
+from lmjax.results.coefficients import LARGEST, Coefficients
 from lmjax.training import RunRecord, seeds
-
-_METRICS = ("epoch", "train_loss", "test_accuracy", "images_per_second", "wall_seconds")
-_NUMBER = (int, float)
-_SUMMARY = {
-    "parameters": int, "images_per_second": _NUMBER, "wall_seconds": _NUMBER, "device": str, "versions": dict,
-    "zero_stability": dict,
-}  # fmt: skip
 
 
 @dataclasses.dataclass(eq=False)
@@ -51,6 +45,12 @@ class Run:
         """Network and scheme: "resnet20, lm"."""
         return ", ".join(filter(None, (self.config.model.name, self.config.model.stepper)))
 
+    @property
+    def data(self) -> str:
+        """The name of the data set."""
+        name, folder = data_of(self.config)
+        return f"{Path(folder).name} ({name})" if folder else name
+
     def coefficients(self, kind: type[Coefficients] = Coefficients) -> Any:
         """The learned coefficients; see `Coefficients.of`."""
         stepper = self.config.model.stepper and steppers.get(self.config.model.stepper)
@@ -59,7 +59,8 @@ class Run:
     def about(self) -> dict[str, Any]:
         """The name, seed, folder and config, for a table."""
         config = {key: x for key, x in flatten(to_dict(self.config)).items() if key != "workdir"}
-        return {"run": self.name, "seed": config.pop("seed"), "folder": str(self.record.directory), **config}
+        about = {"run": self.name, "seed": config.pop("seed"), "folder": str(self.record.directory), **config}
+        return {key: printable(x) if isinstance(x, str) else x for key, x in about.items()}
 
     def result(self) -> dict[str, Any]:
         """The results so far: errors in percent, speed over all epochs; None where nothing is known."""
@@ -117,7 +118,7 @@ def find(directories: Iterable[str | Path]) -> list[Run]:
     for name, group in zip(_names(groups), groups, strict=True):
         group.sort(key=lambda run: run.config.seed)
         for run in group:
-            run.name = name
+            run.name = printable(name)
     return [run for group in groups for run in group]
 
 
@@ -162,29 +163,61 @@ def read_run(directory: Path, given: Path | None = None) -> Run:
     """
     record = RunRecord(directory)
     config, summary = record.config(), record.summary()
-    epochs = record.read_rows() if record.metrics_path.exists() else []
+    epochs = [_finite(row) for row in (record.read_rows() if record.metrics_path.exists() else [])]
     for number, row in enumerate(epochs, start=1):
-        for key in _METRICS:
-            if not _is(row.get(key), _NUMBER) or (key == "test_accuracy" and not math.isfinite(row[key])):
-                raise InputError(f"{record.metrics_path}: line {number} has no {key}: mend or delete it")
-        _require_numbers(row.get("coefficients", {}), f"{record.metrics_path}: line {number}: coefficients")
-    for key, kind in _SUMMARY.items():
-        if summary and key in summary and not _is(summary[key], kind):
-            raise InputError(f"{record.summary_path}: {key} is not what it should be: delete the file")
-    _require_numbers((summary or {}).get("zero_stability", {}), f"{record.summary_path}: zero_stability")
+        _require({"coefficients": {}} | row, _ROW, f"{record.metrics_path}: line {number}")
+    if summary is not None:
+        summary = _finite(summary)
+        _require(summary, {key: fits for key, fits in _SUMMARY.items() if key in summary}, str(record.summary_path))
     return Run(record, directory if given is None else given, config, epochs, summary)
 
 
-def _is(value, kind):
-    return isinstance(value, kind) and not isinstance(value, bool)
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """The values, with NaN for what is not known, and for numbers that no table or picture can hold."""
+    return {key: math.nan if x is None or (_number(x) and not abs(x) <= LARGEST) else x for key, x in values.items()}
 
 
-def _require_numbers(values: Any, what: str) -> None:
+def _require(values: dict[str, Any], kinds: dict[str, Callable[[Any], bool]], place: str) -> None:
+    for key, fits in kinds.items():
+        if not fits(values.get(key)):
+            raise InputError(f"{place}: {key} is not what a run writes: mend or delete it")
+
+
+def _number(x):
+    return isinstance(x, (int, float)) and not isinstance(x, bool)
+
+
+def _amount(x):
+    return _number(x) and x >= 0
+
+
+def _count(x):
+    return type(x) is int and 0 <= x < 2**53
+
+
+def _text(x):
+    return isinstance(x, str)
+
+
+def _names(x):
+    return isinstance(x, dict)
+
+
+def _by_stage(x):
     try:
-        for value in values.values():
-            np.asarray(value, np.float64)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"{what} are not numbers by stage: mend or delete it") from error
+        return all(array.ndim and array.size for array in (np.asarray(value, np.float64) for value in x.values()))
+    except (AttributeError, TypeError, ValueError, OverflowError):
+        return False
+
+
+_ROW = {
+    "epoch": _count, "train_loss": _number, "test_accuracy": _amount, "images_per_second": _amount,
+    "wall_seconds": _amount, "coefficients": _by_stage,
+}  # fmt: skip
+_SUMMARY = {
+    "parameters": _count, "images_per_second": _amount, "wall_seconds": _amount, "device": _text, "versions": _names,
+    "zero_stability": _by_stage,
+}  # fmt: skip
 
 
 def _belongs(run: Run, group: list[Run]) -> bool:
@@ -244,9 +277,7 @@ def labels(names: Sequence[str], folders: Sequence[Path]) -> list[str]:
     for name, folder in zip(names, folders, strict=True):
         places[name][folder] = None
     suffixes = {name: dict(zip(theirs, distinct(list(theirs)), strict=True)) for name, theirs in places.items()}
-    found = [
+    return [
         name if len(suffixes[name]) == 1 else f"{name} ({suffixes[name][folder]})"
         for name, folder in zip(names, folders, strict=True)
     ]
-    # Matplotlib takes what is between two $ for a formula, and cannot draw what is no text.
-    return [label.encode(errors="backslashreplace").decode().replace("$", r"\$") for label in found]

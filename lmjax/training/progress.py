@@ -9,7 +9,7 @@ from tqdm import tqdm
 
 from lmjax import devices
 from lmjax.config import Config
-from lmjax.console import note, say
+from lmjax.console import duration, note, say
 from lmjax.training.trainer import Trainer
 
 _LANES = 128  # of a TPU's vector registers, which the images of a batch fill
@@ -25,8 +25,10 @@ def introduce(trainer: Trainer) -> None:
     batch = trainer.config.train.batch_size // (1 if trainer.several else count)
     if text := padding(batch, trainer.mesh.devices.flat[0].platform):
         note(text)
-    trainer.compiled.all()
-    say(f"compiled in {trainer.compiled.seconds:.1f} s")
+    if not trainer.compiled.seconds:  # else the programs are those of other seeds
+        say("compiling ...")
+        trainer.compiled.all()
+        say(f"compiled in {trainer.compiled.seconds:.1f} s")
 
 
 def padding(batch: int, platform: str) -> str:
@@ -42,6 +44,7 @@ def padding(batch: int, platform: str) -> str:
 def say_epoch(row: dict, config: Config, name: str) -> None:
     """Print the line of an epoch, with the name of its run."""
     epochs = config.train.epochs
+    left = row["wall_seconds"] / row["epoch"] * (epochs - row["epoch"])
     say(
         f"{name}  epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  "
         f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.2%}  "
@@ -49,6 +52,7 @@ def say_epoch(row: dict, config: Config, name: str) -> None:
         + (f"top-5 {row['test_top5_accuracy']:.2%}  " if "test_top5_accuracy" in row else "")
         + (f"skipped {row['skipped_steps']}  " if row.get("skipped_steps") else "")
         + f"lr {row['learning_rate']:g}  {row['images_per_second']:,.0f} images/s"
+        + (f"  about {duration(left)} left" if left else "")
     )
 
 

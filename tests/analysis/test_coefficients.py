@@ -139,11 +139,11 @@ def learned(run, coefficients, kept=0):
         ),
         (
             lambda run: learned(run, '{"stage1": ["x"]}'),
-            "metrics.jsonl: line 1: coefficients are not numbers by stage",
+            "metrics.jsonl: line 1: coefficients is not what a run writes",
         ),
         (
             lambda run: learned(run, '{"stage1": [[0.1], [0.1, 0.2]]}'),
-            "metrics.jsonl: line 1: coefficients are not numbers by stage",
+            "metrics.jsonl: line 1: coefficients is not what a run writes",
         ),
         (
             lambda run: (run / "metrics.jsonl").write_text(

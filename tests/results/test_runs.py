@@ -99,12 +99,16 @@ def test_unfinished_runs_are_read(tmp_path):
     ("file", "text", "match"),
     [
         ("config.json", "{", r"config\.json: is not a config"),
-        ("metrics.jsonl", '{"step": 1, "epoch": 1}\n', r"metrics\.jsonl: line 1 has no train_loss"),
-        ("metrics.jsonl", None, r"metrics\.jsonl: line 1: coefficients are not numbers"),
+        (
+            "metrics.jsonl",
+            '{"step": 1, "epoch": 1}\n',
+            r"metrics\.jsonl: line 1: train_loss is not what a run writes: mend",
+        ),
+        ("metrics.jsonl", None, r"metrics\.jsonl: line 1: coefficients is not what a run writes: mend"),
         (
             "summary.json",
             '{"test_accuracy": 0.5, "versions": "1"}',
-            r"summary\.json: versions is not what it should",
+            r"summary\.json: versions is not what a run writes: mend",
         ),
     ],
 )

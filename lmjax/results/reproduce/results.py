@@ -24,7 +24,7 @@ def note(out: Path) -> str | None:
     """
     path = out / _ABOUT
     try:
-        said = json.loads(path.read_text())["data"]
+        said = json.loads(files.read(path))["data"]
         if not isinstance(said, str):
             raise ValueError("data is no text")
         return said
@@ -32,7 +32,7 @@ def note(out: Path) -> str | None:
         return None
     except NotADirectoryError as error:
         raise InputError(f"{out}: is a file, or below one: choose another --out") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: says nothing of the data ({error}): delete it, and give --data-note again"
         ) from error
@@ -148,8 +148,8 @@ def export(table: Table, out: Path, to: Path) -> int:
             config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=None))
             try:
                 files.make_folder(target.directory)
-                files.write(target.metrics_path, source.metrics_path.read_bytes())
-                files.write(target.summary_path, source.summary_path.read_bytes())
+                files.write(target.metrics_path, files.read(source.metrics_path))
+                files.write(target.summary_path, files.read(source.summary_path))
                 files.write(target.config_path, json.dumps(to_dict(config), indent=2) + "\n")
             except OSError as error:
                 raise InputError(f"--export {to}: cannot be written ({reason(error)})") from error

@@ -155,7 +155,7 @@ def update(page: Path, place: str, text: str) -> None:
 
 def _read(page: Path) -> str:
     try:
-        return page.read_bytes().decode()
+        return files.read(page)
     except OSError as error:
         raise InputError(f"--page {page}: cannot be read ({reason(error)})") from error
     except ValueError as error:
