@@ -119,7 +119,7 @@ class Steps:
 class Fixed:
     """A feed whose batch is what it is given: there is no gather, crop or flip in the program."""
 
-    def train_batch(self, key, step, arrays):
+    def batch(self, key, step, arrays):
         return arrays
 
 
@@ -141,13 +141,13 @@ SEED = np.uint32(0)  # of what is random in a step
 def real_program(case: Case) -> jax.stages.Lowered:
     """One step as train.py makes it: order, crop, flip, loss, metrics, update, with the state donated."""
     made = trainer(case)
-    return _jitted(made.compiled.functions, 1).lower(made.state, (SEED, made.feed.train_example))
+    return _jitted(made.compiled.functions, 1).lower(made.state, (SEED, made.feed.example))
 
 
 def real_step(case: Case) -> Steps:
     """The steps of train.py, one a call."""
     made = trainer(case)
-    return Steps(real_program(case).compile(), made.state, (SEED, made.feed.train_example), 1)
+    return Steps(real_program(case).compile(), made.state, (SEED, made.feed.example), 1)
 
 
 def _bare(case):

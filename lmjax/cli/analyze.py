@@ -16,14 +16,14 @@ from tyro.conf import Positional
 from lmjax import analysis, command_line, files, runtime
 from lmjax.analysis import network_figures, robustness, trajectory
 from lmjax.analysis.amplification import is_of_second_order
-from lmjax.analysis.learned import read_one, require_alike
+from lmjax.analysis.learned import Learned, read_one, require_alike
 from lmjax.analysis.refinement import refinements, require_refinable
 from lmjax.analysis.runs import Measured, as_json, grouped, measured
 from lmjax.analysis.walk import require_steps
 from lmjax.console import say, warn
 from lmjax.errors import InputError, reason
 from lmjax.results import plots
-from lmjax.results.runs import groups_of, labels, metrics, read_run
+from lmjax.results.runs import find, groups, labels, metrics
 from lmjax.results.statistics import Spread
 
 _MOST = 1024  # steps for one: the time that they take grows with them
@@ -204,7 +204,7 @@ class Coefficients(_OfRuns):
     """
 
     def show(self) -> Draw:
-        runs = [read_one(run) for _, seeds in groups_of(self.runs) for run in seeds]
+        runs = [run.coefficients(Learned) for run in find(self.runs)]
         require_alike(runs)
         margins = [run.margins() for run in runs]
         weights = [run.weights() for run in runs]
@@ -229,9 +229,8 @@ class Curves(_OfRuns):
     """
 
     def show(self) -> Draw:
-        groups = groups_of(self.runs)
-        found = [[read_run(path) for path in paths] for _, paths in groups]
-        names = labels([runs[0].title for runs in found], [folder for folder, _ in groups])
+        found = groups(self.runs)
+        names = labels([runs[0] for runs in found], [runs[0].title for runs in found])
         if len(names) > 3 * len(plots.COLORS):
             raise InputError(f"curves: {len(names)} runs cannot be told apart in one picture: draw fewer")
         rows, tables = [["run", "seeds", "epochs", *plots.MEASURES]], {}
@@ -322,7 +321,7 @@ class Trajectory(_OfNetworks):
         def measure(trained, images, labels):
             if self.classes:
                 chosen = _few_of_each(labels, self.classes)
-                names = [trained.dataset.classes[i] for i in labels[chosen]]
+                names = [trained.classes[i] for i in labels[chosen]]
                 planes[str(trained.record.directory)] = (*trajectory.plane(trained, images[chosen]), names)
             return {"stages": trajectory.trajectories(trained, images)}
 

@@ -9,7 +9,6 @@ import contextlib
 import datetime
 import functools
 import io
-import itertools
 import re
 import tempfile
 import urllib.parse
@@ -156,8 +155,7 @@ class Row:
 
 def read_rows(directories: Sequence[str | Path]) -> list[Row]:
     """The rows of the table, in the order given."""
-    found = itertools.groupby(folders.find(directories), key=lambda run: run.name)
-    return [Row(list(runs)) for _, runs in found]
+    return list(map(Row, folders.groups(directories)))
 
 
 def _described(run: folders.Run) -> dict[str, Any] | None:

@@ -56,14 +56,14 @@ class Compiled:
     def train(self, steps: int):
         """The compiled program that makes so many steps."""
         program = functools.partial(self.functions.train, steps=steps)
-        specs = P("seed"), P("seed"), self.functions.feed.train_specs
-        arguments = self._state, self._seeds, self.functions.feed.train_example
+        specs = P("seed"), P("seed"), self.functions.feed.specs
+        arguments = self._state, self._seeds, self.functions.feed.example
         return self._compile(f"train {steps}", program, specs, arguments, (self._layout, self._replicated), donate=True)
 
     def evaluate(self):
         """The compiled program of a batch of evaluation."""
-        specs = P("seed"), P("seed"), self.functions.feed.test_specs
-        arguments = *self._state.evaluated(), self.functions.feed.test_example
+        specs = P("seed"), P("seed"), self.functions.test_feed.specs
+        arguments = *self._state.evaluated(), self.functions.test_feed.example
         return self._compile("evaluate", self.functions.evaluate, specs, arguments, self._replicated)
 
     def finite(self):

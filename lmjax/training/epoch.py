@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from lmjax.data.feed import EvaluationFeed
 from lmjax.errors import InputError
 from lmjax.training.trainer import EpochSums, NonFiniteLoss, Trainer
 
@@ -39,7 +40,7 @@ def train_epoch(
     dispatches = trainer.compiled.dispatches(trainer.steps_per_epoch - before)
     programs = [trainer.compiled.train(steps) for steps in dispatches]
     step, paused, start = first, False, time.perf_counter()
-    arrays = zip(programs, trainer.feed.train_arrays(first, dispatches), strict=True)
+    arrays = zip(programs, trainer.feed.arrays(first, dispatches), strict=True)
     with _InFlight(lambda metrics: _count(trainer, metrics, first - before, progress)) as pending:
         for train, batch in arrays:
             trainer.state, metrics = train(trainer.state, trainer.random_seeds, batch)
@@ -126,27 +127,46 @@ def evaluate(trainer: Trainer, pause: Callable[[], bool] = lambda: False) -> Any
         NonFiniteLoss: if the last update has broken the parameters, which no training loss has seen yet, of all
             seeds, or of one that has to be rolled back.
     """
-    evaluate, evaluated = trainer.compiled.evaluate(), trainer.state.evaluated()
+    found = mean_metrics(trainer.compiled.evaluate(), trainer.state.evaluated(), trainer.test_feed, pause)
+    if found is None:
+        return None
+    for seed, means in zip(trainer.seeds, found, strict=True):
+        loss = means["test_loss"]
+        if not math.isfinite(loss) and seed not in trainer.diverged:
+            _diverge(trainer, NonFiniteLoss(f"the test loss is {loss}", trainer.step, seed))
+    return found if trainer.several else found[0]
+
+
+def mean_metrics(
+    program: Callable[..., dict[str, jax.Array]],
+    evaluated: tuple[Any, Any],
+    feed: EvaluationFeed,
+    pause: Callable[[], bool] = lambda: False,
+) -> list[dict[str, float]] | None:
+    """The means over the test images, a dictionary a seed.
+
+    Args:
+        program: `Evaluation.evaluate`, compiled, or that of several seeds.
+        evaluated: parameters and statistics.
+        feed: the images.
+        pause: as in `evaluate`.
+    """
     total: dict[str, np.ndarray] = {}
 
     def add(sums):
         for name, value in sums.items():
-            total[name] = total.get(name, 0.0) + np.reshape(value, len(trainer.seeds)).astype(float)
+            total[name] = total.get(name, 0.0) + np.ravel(value).astype(float)
 
     with _InFlight(add) as pending:
-        for arrays in trainer.feed.test_arrays():
-            pending.add(evaluate(*evaluated, arrays))
+        for arrays in feed.arrays():
+            pending.add(program(*evaluated, arrays))
             if pause():
                 return None
     count = total.pop("count")
     if not count[0]:
-        raise InputError(f"{trainer.dataset.name}: none of the test images can be decoded")
-    for seed, loss in zip(trainer.seeds, total["loss"], strict=True):
-        if not math.isfinite(loss) and seed not in trainer.diverged:
-            _diverge(trainer, NonFiniteLoss(f"the test loss is {loss}", trainer.step, seed))
+        raise InputError("none of the test images can be decoded")
     means = {f"test_{name}": (value / count).tolist() for name, value in total.items()}
-    found = [{name: values[i] for name, values in means.items()} for i in range(len(trainer.seeds))]
-    return found if trainer.several else found[0]
+    return [{name: values[i] for name, values in means.items()} for i in range(len(count))]
 
 
 class _InFlight:

@@ -65,7 +65,7 @@ class RunFolder:
     def __init__(self, config: Config, name: str, resume: bool):
         self.config, self.resume, self.name, self.ended = config, resume, name, False
         self.record = RunRecordWriter(config.folder, writes=jax.process_index() == 0)
-        self.record.require_same(config) if resume else self.record.require_none()
+        self.record.require_same(config, may_be_longer=True) if resume else self.record.require_none()
         require_possible(self.record.directory)
         # Of the processes before this one; a rollback in this one costs time.
         self._seconds_before, self._began = None if resume else 0.0, time.perf_counter()
@@ -128,6 +128,12 @@ class RunFolder:
         return again
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
+        before, epochs = self.record.update(self.config), self.config.train.epochs
+        if before is not None and before.train.epochs < epochs:
+            say(
+                f"train.epochs was {before.train.epochs}, and is {epochs}: from here on the learning rate is that of a "
+                f"run of {epochs} epochs"
+            )
         self.record.rewrite(rows)
         self.trackers.begin(rows)
 

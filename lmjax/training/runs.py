@@ -97,10 +97,10 @@ def _require(log: Collection[str], profile: str | None) -> None:
 
 
 def finished(config: Config) -> dict[str, Any] | None:
-    """The summary of the run in the folder of a config; None if it has not come to its end."""
+    """The summary of the run in the folder of a config; None if it has not come to its end, or is to be longer."""
     record = RunRecord(config.folder)
-    record.require_same(config)
-    summary = record.summary()
+    record.require_same(config, may_be_longer=True)
+    summary = record.summary() if config.train.epochs == record.config().train.epochs else None
     if summary is not None:
         say(f"{record.directory} is finished: test accuracy {summary['test_accuracy']:.2%}", result=True)
     return summary

@@ -4,7 +4,9 @@ import dataclasses
 import json
 from pathlib import Path
 
-from lmjax.config import Config, to_dict
+from lmjax.config import Config, DataConfig, ModelConfig, TrainConfig, to_dict
+
+CONFIG = Config(DataConfig("digits", augment=("crop(1)",)), ModelConfig("resnet14", "lm"), train=TrainConfig(epochs=3))
 
 
 def make_run(

@@ -74,7 +74,7 @@ def test_skip_leaves_out_what_cannot_be_used(config, digits):
     trainer = create_trainer(config, digits, ONE)
     step = trainer.compiled.train(1)
     skipped = 0
-    for now, arrays in enumerate(trainer.feed.train_arrays(0, [1] * 5)):
+    for now, arrays in enumerate(trainer.feed.arrays(0, [1] * 5)):
         before = jax.device_get(trainer.state)
         trainer.state, metrics = step(trainer.state, np.uint32(0), arrays)
         after = jax.device_get(trainer.state)
