@@ -16,6 +16,7 @@ from flax import nnx
 
 from lmjax import cli, networks, odeint, steppers
 from lmjax.cli.train import Train
+from lmjax.devices import data_mesh
 from tests.documentation import PAGES, ROOT, blocks, commands, stories, text
 from tests.steppers.schemes import WRAPPERS
 
@@ -30,6 +31,9 @@ STORIES = {name: code for page in PAGES for name, code in stories(page).items()}
 def test_code_runs(name, monkeypatch, tmp_path):
     monkeypatch.syspath_prepend(ROOT)  # `import train`
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    # One device: that compiles faster.
+    monkeypatch.setattr("tests.tiny._trainers", {})
+    monkeypatch.setattr("lmjax.training.trainer.data_mesh", lambda: data_mesh(jax.devices()[:1]))
     if "import equinox" in "".join(STORIES[name]):
         pytest.importorskip("equinox")
     namespace = {"__name__": "documentation"}
@@ -181,13 +185,11 @@ def test_public_names_are_those_of_the_modules(hook):
         assert all(hasattr(there, name) for name in names[module])
 
 
-def test_name_that_is_missing_in_the_reference_is_named(hook):
+def test_what_the_pages_are_made_of(hook):
+    """A name that is missing in the reference is named; docstrings are plain text."""
     names = {"lmjax": ["odeint", "steppers"], "lmjax.steppers": ["lm", "runge_kutta"]}
     documented = {"lmjax.odeint", "lmjax.steppers.runge_kutta.runge_kutta"}
     assert hook("complete").missing(documented, names) == ["lmjax.steppers.lm"]
-
-
-def test_docstrings_are_plain_text(hook):
     text = "the *increment* in `a[i][j] * <b>`, train/<class>/*.jpg, 2**n, a[i][j]\n    *terms: pairs"
     expected = "the *increment* in `a[i][j] * <b>`, train/&lt;class&gt;/\\*.jpg, 2\\*\\*n, a[i]\\[j]\n    *terms: pairs"
     assert hook("docstrings").escaped(text) == expected

@@ -20,7 +20,7 @@ from lmjax.data import Loader, Stream, load, prepared
 from lmjax.data.crops import random_box
 from lmjax.data.decode import DECODERS, BrokenImage
 from tests.data import handmade
-from tests.data.test_cifar import make_archive, put  # noqa: F401 (a fixture)
+from tests.data.test_cifar import make_archive, official, put  # noqa: F401 (fixtures)
 
 pytestmark = pytest.mark.versions
 check = settings(derandomize=True, deadline=None, max_examples=100)

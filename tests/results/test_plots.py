@@ -130,7 +130,12 @@ def test_coefficients_show_where_the_scheme_is_zero_stable(tmp_path):
     ("scheme", "values", "count"),
     [
         ("lm(per_channel=True)", {"stage1": [[1.0] * 2] * 3, "stage2": [[1.0] * 4] * 3}, {"k": 2}),
-        ("learned_multistep(2)", {"stage1.0": [[1.0, 2.0]] * 3}, {"0[0]": 1, "0[1]": 1}),
+        ("dense", {"stage1": [[1.0, 2.0, 3.0]] * 2}, {"[0]": 1, "[1]": 1, "[2]": 1}),
+        (
+            "learned_multistep(2)",
+            {f"stage1.{i}": [[1.0, 2.0]] * 3 for i in (0, 1)},
+            {f"{i}[{j}]": 1 for i in (0, 1) for j in (0, 1)},
+        ),
     ],
 )
 def test_several_coefficients_a_step(scheme, values, count, tmp_path):

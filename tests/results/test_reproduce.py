@@ -26,16 +26,14 @@ DATA = {"name": "digits"}
 DIGITS = Images("Digits", (8, 8, 1), 10, 1437)
 
 
-@pytest.mark.parametrize("name", TABLES)
-def test_pairs_are_rows_and_have_their_seeds(name):
-    found = table(name)
-    assert found.seeds.keys() == found.rows.keys()
-    for row, baseline in found.pairs:
-        assert {row, baseline} <= found.rows.keys()
-    assert min(found.seeds.values()) >= 3
-
-
-def test_unknown_table_is_named():
+def test_tables_fit_together():
+    """Pairs are rows, every row has its seeds, and tables that share a folder share their rows."""
+    places = {}
+    for found in map(table, TABLES):
+        assert found.seeds.keys() == found.rows.keys() >= {row for pair in found.pairs for row in pair}
+        assert min(found.seeds.values()) >= 3
+        for row, config in found.rows.items():
+            assert places.setdefault((found.folder, runs.folder_of(row)), (row, config)) == (row, config)
     with pytest.raises(InputError, match="did you mean 'depth'"):
         table("dept")
 
@@ -45,20 +43,13 @@ def parameters(model):
     return {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(state)}
 
 
-def abstract(config):
-    return nnx.eval_shape(lambda: config.model.build(classes=10, cin=3, rngs=nnx.Rngs(0)))
-
-
-@pytest.mark.parametrize("name", ["schemes", "small"])
+@pytest.mark.parametrize("name", [slow("schemes"), "small"])
 def test_schemes_are_compared_at_equal_cost(name):
     rows = {row: config for row, config in table(name).rows.items() if not row.endswith("9")}
-    made = {row: abstract(config) for row, config in rows.items()}
+    made = {row: config.model.outline(classes=10, cin=3) for row, config in rows.items()}
     macs = {row: networks.forward_macs(model, (32, 32, 3)) for row, model in made.items()}
     counts = {row: networks.parameter_count(model) for row, model in made.items()}
-    learned = {
-        row: sum(x.size for path, x in parameters(model).items() if "coefficients" in path)
-        for row, model in made.items()
-    }
+    learned = {row: sum(x.size for path, x in parameters(made[row]).items() if "coefficients" in path) for row in rows}
     for row in rows:
         assert macs[row] == pytest.approx(macs["euler"], rel=1e-3)  # RevNet's shortcuts are two small ones
         if row != "reversible":
@@ -75,14 +66,6 @@ def test_published_rows_are_the_published_ones():
             assert config.model == published.CIFAR10[same].config.model
             assert (config == published.CIFAR10[same].config) == (not comma)
             assert not comma or epochs == f"{config.train.epochs} epochs"
-
-
-def test_tables_that_share_a_folder_share_their_rows():
-    places = {}
-    for name in TABLES:
-        for row, config in table(name).rows.items():
-            folder = table(name).folder, runs.folder_of(row)
-            assert places.setdefault(folder, (row, config)) == (row, config)
 
 
 @pytest.mark.slow
@@ -162,14 +145,11 @@ def change(path, how):
     path.write_text(json.dumps(held))
 
 
-def test_seed_by_seed(small):
-    pairs = [("euler", 0), ("lm", 0), ("euler", 1), ("lm", 1)]
-    assert list(runs.order(small, None)) == [*pairs, ("lm", 2)]
-    assert list(runs.order(small, 2)) == pairs
-
-
 @pytest.mark.versions
 def test_runs_and_their_table(small, made, capsys):
+    pairs = [("euler", 0), ("lm", 0), ("euler", 1), ("lm", 1)]  # seed by seed
+    assert list(runs.order(small, None)) == [*pairs, ("lm", 2)]
+    assert list(runs.order(small, 2)) == pairs
     found = results.collect(small, made)
     assert {row: list(seeds) for row, seeds in found.items()} == {"euler": [0, 1], "lm": [0, 1, 2]}
     before = {path: path.stat().st_mtime_ns for path in made.rglob("summary.json")}
@@ -275,6 +255,11 @@ def test_rows_without_runs(small, out, tmp_path):
     text = writing.markdown(small, out)
     assert "| `lm` minus `euler` | 0 |" in text
     assert "2 runs on" in text
+    results.write_note(out, "Digits as JPEG")
+    assert "Digits as JPEG; protocol. 2 runs" in writing.markdown(small, out)
+    (out / "about.json").write_text("{}")
+    with pytest.raises(InputError, match=r"about\.json: says nothing of the data .*: delete it"):
+        writing.markdown(small, out)
     with pytest.raises(InputError, match="holds no finished run of this table"):
         writing.markdown(small, tmp_path / "none")
 
@@ -332,11 +317,3 @@ def test_the_pages_have_what_the_command_writes(page, kind, places, tmp_path):
         recorded = [name, "--out", str(ROOT / "results" / name), "--only-report"] if kind == "table" else []
         assert cli.main(["reproduce", *recorded, "--page", str(copy)]) == 0
     assert copy.read_text() == (ROOT / page).read_text()
-
-
-def test_what_is_said_of_the_data(small, out):
-    results.write_note(out, "Digits as JPEG")
-    assert "Digits as JPEG; protocol. 5 runs" in writing.markdown(small, out)
-    (out / "about.json").write_text("{}")
-    with pytest.raises(InputError, match=r"about\.json: says nothing of the data .*: delete it"):
-        writing.markdown(small, out)
