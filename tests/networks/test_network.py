@@ -1,4 +1,4 @@
-"""What the networks compute: against NumPy, however they are computed, at boundaries, at random, and in half precision."""
+"""The networks against NumPy, however they are computed, at boundaries, at random, and in half precision."""
 
 import copy
 import dataclasses
