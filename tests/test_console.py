@@ -15,8 +15,6 @@ SAYS = """
 import sys, warnings
 from tqdm import tqdm
 from lmjax import console
-from lmjax.config import Config, TrainConfig
-from lmjax.training.progress import say_epoch
 with console.lossy():
     for i in tqdm(range(3)):
         print("±", i, "x" * 100_000, flush=True)

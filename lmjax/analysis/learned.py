@@ -64,9 +64,9 @@ def read_learned(directory: str | Path) -> list[Learned]:
         InputError: if it holds no run, if a run has no learned coefficients or no epoch yet, or if its scheme is not
             registered.
     """
-    from lmjax.results.runs import read_run, seeds_of  # which imports Flax
+    from lmjax.results.runs import find  # which imports Flax
 
-    return [read_run(path).coefficients(Learned) for path in seeds_of(Path(directory))]
+    return [run.coefficients(Learned) for run in find([directory])]
 
 
 def read_one(directory: str | Path) -> Learned:

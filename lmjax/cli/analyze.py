@@ -1,10 +1,8 @@
 """`lmjax analyze`: schemes as numerical methods, and what trained networks do with them."""
 
-import contextlib
 import math
-import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,14 +14,14 @@ from tyro.conf import Positional
 from lmjax import analysis, command_line, files, runtime
 from lmjax.analysis import network_figures, robustness, trajectory
 from lmjax.analysis.amplification import is_of_second_order
-from lmjax.analysis.learned import read_one, require_alike
+from lmjax.analysis.learned import Learned, read_one, require_alike
 from lmjax.analysis.refinement import refinements, require_refinable
 from lmjax.analysis.runs import Measured, as_json, grouped, measured
 from lmjax.analysis.walk import require_steps
 from lmjax.console import say, warn
-from lmjax.errors import InputError, reason
+from lmjax.errors import InputError
 from lmjax.results import plots
-from lmjax.results.runs import groups_of, labels, metrics, read_run
+from lmjax.results.runs import find, groups, labels, metrics
 from lmjax.results.statistics import Spread
 
 _MOST = 1024  # steps for one: the time that they take grows with them
@@ -204,7 +202,7 @@ class Coefficients(_OfRuns):
     """
 
     def show(self) -> Draw:
-        runs = [read_one(run) for _, seeds in groups_of(self.runs) for run in seeds]
+        runs = [run.coefficients(Learned) for run in find(self.runs)]
         require_alike(runs)
         margins = [run.margins() for run in runs]
         weights = [run.weights() for run in runs]
@@ -229,9 +227,8 @@ class Curves(_OfRuns):
     """
 
     def show(self) -> Draw:
-        groups = groups_of(self.runs)
-        found = [[read_run(path) for path in paths] for _, paths in groups]
-        names = labels([runs[0].title for runs in found], [folder for folder, _ in groups])
+        found = groups(self.runs)
+        names = labels([runs[0] for runs in found], [runs[0].title for runs in found])
         if len(names) > 3 * len(plots.COLORS):
             raise InputError(f"curves: {len(names)} runs cannot be told apart in one picture: draw fewer")
         rows, tables = [["run", "seeds", "epochs", *plots.MEASURES]], {}
@@ -297,7 +294,7 @@ class _OfNetworks(_OfRuns):
         if self.picture is None:
             return
         path = self.picture.with_suffix(".json")
-        with _writing(path):
+        with files.writing(path, "--out"):
             files.write(path, as_json(results, **others))
         say(f"numbers: {path}")
 
@@ -472,26 +469,14 @@ def _require_picture(path: Path) -> None:
     formats = plots.figure(1, 1).canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in formats:
         raise InputError(f"--out {path}: is no picture: end it in one of {', '.join('.' + name for name in formats)}")
-    if not path.parent.is_dir():
-        raise InputError(f"--out {path}: there is no folder {path.parent}: make it first")
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise InputError(f"--out {path}: cannot be written: choose another place")
+    files.require_place(path, "--out")
 
 
 def _save(figure: Any, path: Path) -> None:
     """Write a picture, and say so."""
-    with _writing(path):
+    with files.writing(path, "--out"):
         plots.save(figure, path)
     say(f"\npicture: {path}")
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Raise InputError if the file cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"--out {path}: cannot be written ({reason(error)})") from error
 
 
 def _print_table(rows: Sequence[Sequence[Any]]) -> None:

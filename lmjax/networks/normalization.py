@@ -11,6 +11,7 @@ from jax.typing import DTypeLike
 from lmjax.errors import InputError
 from lmjax.networks.options import Activation, Normalization, Options, activations, normalizations, plain
 from lmjax.networks.sums import two_broadcasts, two_sums
+from lmjax.promotion import at_least_float32, lenient
 
 
 @plain(normalizations, "batch")
@@ -66,6 +67,7 @@ class BatchNorm(nnx.BatchNorm):
             features, momentum=momentum, epsilon=epsilon, dtype=dtype, use_scale=use_scale, use_bias=use_bias, rngs=rngs
         )
 
+    @lenient()
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, ..., channels], normalized in training with the statistics of x, in evaluation with the running ones.
 
@@ -76,7 +78,7 @@ class BatchNorm(nnx.BatchNorm):
         scale = jnp.ones_like(shift) if self.scale is None else self.scale[...]
         bias = jnp.zeros_like(shift) if self.bias is None else self.bias[...]
         dtype = self.dtype or jnp.result_type(x.dtype, scale, bias)
-        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        x = x.astype(at_least_float32(x.dtype))
         if self.use_running_average:
             return ((x - shift) * (lax.rsqrt(self.var[...] + self.epsilon) * scale) + bias).astype(dtype)
         if self.group is not None:
@@ -139,16 +141,34 @@ def group_batch_norm(network: nnx.Module, group: int | None) -> None:
         module.group = group
 
 
+class LayerNorm(nnx.LayerNorm):
+    """Flax's layer normalization, which promotes dtypes."""
+
+    __call__ = lenient()(nnx.LayerNorm.__call__)
+
+
+class RMSNorm(nnx.RMSNorm):
+    """Flax's root-mean-square normalization, which promotes dtypes."""
+
+    __call__ = lenient()(nnx.RMSNorm.__call__)
+
+
+class GroupNorm(nnx.GroupNorm):
+    """Flax's group normalization, which promotes dtypes."""
+
+    __call__ = lenient()(nnx.GroupNorm.__call__)
+
+
 @normalizations.register
 def layer() -> Normalization:
     """Layer normalization, of each pixel or token over its channels (Ba et al. 2016)."""
-    return nnx.LayerNorm
+    return LayerNorm
 
 
 @normalizations.register
 def rms() -> Normalization:
     """Each pixel or token over the root mean square of its channels, times a scale (Zhang and Sennrich 2019)."""
-    return nnx.RMSNorm
+    return RMSNorm
 
 
 @normalizations.register
@@ -159,10 +179,10 @@ def group(groups: int = 32) -> Normalization:
         groups: how many, a divisor of all numbers of channels. 1 takes all channels together.
     """
 
-    def make(channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.GroupNorm:
+    def make(channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> GroupNorm:
         if groups < 1 or channels % groups:
             raise InputError(f"normalization group: {channels} channels do not divide into {groups} groups")
-        return nnx.GroupNorm(channels, num_groups=groups, dtype=dtype, rngs=rngs)
+        return GroupNorm(channels, num_groups=groups, dtype=dtype, rngs=rngs)
 
     return make
 

@@ -9,11 +9,9 @@ import contextlib
 import datetime
 import functools
 import io
-import itertools
 import re
-import tempfile
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,7 +22,7 @@ import lmjax
 from lmjax import files, networks, steppers
 from lmjax.config import Config, ModelConfig, differences, flatten, to_dict
 from lmjax.console import duration
-from lmjax.errors import InputError, optional_import, reason, unknown
+from lmjax.errors import InputError, optional_import, unknown
 from lmjax.results import plots, predictions, published
 from lmjax.results import runs as folders
 from lmjax.results.statistics import spread
@@ -73,36 +71,16 @@ def write(
             none; if matplotlib, pandas or Jinja is missing, or the report cannot be written.
     """
     out = files.local(out, "--out")
-    _require_place(out)
+    files.require_place(out, "--out")
     plots.figure(1, 1, purpose="a report")
     for package in ("pandas", "jinja2"):
         optional_import(package, package=package, purpose="a report")
     rows = read_rows(directories)
     shown, without = _with_images(rows, images, images_of)
     text = page(rows, shown, without, data_dir)
-    with _failure_is_named(out):
+    with files.writing(out, "--out"):
         files.write(out, text)
     return out
-
-
-def _require_place(out: Path) -> None:
-    """Check, before the networks are evaluated, that the file can be written."""
-    with _failure_is_named(out):
-        if out.is_dir():
-            raise InputError(f"--out {out}: is a folder: name a file in it")
-        if not out.parent.is_dir():
-            raise InputError(f"--out {out}: there is no folder {out.parent}: make it first")
-        tempfile.TemporaryFile(dir=out.parent).close()
-
-
-@contextlib.contextmanager
-def _failure_is_named(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except InputError:
-        raise
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise InputError(f"--out {out}: cannot be written ({reason(error)})") from error
 
 
 class Row:
@@ -156,8 +134,7 @@ class Row:
 
 def read_rows(directories: Sequence[str | Path]) -> list[Row]:
     """The rows of the table, in the order given."""
-    found = itertools.groupby(folders.find(directories), key=lambda run: run.name)
-    return [Row(list(runs)) for _, runs in found]
+    return list(map(Row, folders.groups(directories)))
 
 
 def _described(run: folders.Run) -> dict[str, Any] | None:

@@ -96,7 +96,12 @@ def summaries(runs: Iterable[Run]) -> Any:
 
 
 def find(directories: Iterable[str | Path]) -> list[Run]:
-    """The runs in folders, in the order given, those that differ only in the seed together, by increasing seed.
+    """The runs in folders, as `groups` has them."""
+    return [run for group in groups(directories) for run in group]
+
+
+def groups(directories: Iterable[str | Path]) -> list[list[Run]]:
+    """The runs in folders, in the order given, each once; those that differ only in the seed together, by the seed.
 
     Args:
         directories: each of one run, or of several seeds (`seed0/`, `seed1/`, ...).
@@ -104,7 +109,7 @@ def find(directories: Iterable[str | Path]) -> list[Run]:
     Raises:
         InputError: naming the folder that holds no run, or the file that cannot be read.
     """
-    groups: list[list[Run]] = []
+    found: list[list[Run]] = []
     seen = set()
     for directory in map(Path, directories):
         for path in seeds_of(directory):
@@ -113,28 +118,13 @@ def find(directories: Iterable[str | Path]) -> list[Run]:
                 continue
             seen.add(place)
             run = read_run(path, directory)
-            home = next((group for group in groups if _belongs(run, group)), None)
-            groups.append([run]) if home is None else home.append(run)
-    for name, group in zip(_names(groups), groups, strict=True):
+            home = next((group for group in found if _belongs(run, group)), None)
+            found.append([run]) if home is None else home.append(run)
+    for name, group in zip(_names(found), found, strict=True):
         group.sort(key=lambda run: run.config.seed)
         for run in group:
             run.name = printable(name)
-    return [run for group in groups for run in group]
-
-
-def groups_of(directories: Sequence[Path]) -> list[tuple[Path, list[Path]]]:
-    """The runs in folders: each folder, as it was given, with those of its seeds.
-
-    A folder of which another one holds all runs is left out, so that no run counts twice.
-
-    Raises:
-        InputError: if one of them holds no run.
-    """
-    groups = {}
-    for directory in directories:
-        runs = seeds_of(directory)
-        groups.setdefault(frozenset(map(os.path.realpath, runs)), (directory, runs))
-    return [group for places, group in groups.items() if not any(places < others for others in groups)]
+    return found
 
 
 def seeds_of(directory: Path) -> list[Path]:
@@ -263,21 +253,8 @@ def distinct(folders: Sequence[Path]) -> list[str]:
     return names
 
 
-def labels(names: Sequence[str], folders: Sequence[Path]) -> list[str]:
-    """The names of runs, each with its folder where a run in another folder has the same name.
-
-    Args:
-        names: such as "resnet20, lm".
-        folders: of each, as it was given.
-
-    Returns:
-        Labels: the same for the same name and folder, and for no others.
-    """
-    places = collections.defaultdict(dict)
-    for name, folder in zip(names, folders, strict=True):
-        places[name][folder] = None
-    suffixes = {name: dict(zip(theirs, distinct(list(theirs)), strict=True)) for name, theirs in places.items()}
-    return [
-        name if len(suffixes[name]) == 1 else f"{name} ({suffixes[name][folder]})"
-        for name, folder in zip(names, folders, strict=True)
-    ]
+def labels(runs: Sequence[Run], titles: Sequence[str]) -> list[str]:
+    """The titles of runs, such as "resnet20, lm", each with the name of the run where others have the same title."""
+    pairs = [(title, run.name) for title, run in zip(titles, runs, strict=True)]
+    count = collections.Counter(title for title, _ in set(pairs))
+    return [title if count[title] == 1 else f"{title} ({name})" for title, name in pairs]

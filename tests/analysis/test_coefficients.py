@@ -172,7 +172,9 @@ def test_mistakes(seeds, tmp_path, capsys):
     assert "missing: there is no such folder" in capsys.readouterr().err
     other = write_run(tmp_path / "other", "lm", [{"stage1": [0.1]}])
     assert main(["coefficients", str(seeds), str(other)]) == 2
-    assert f"{other} and {seeds / 'seed2'} are runs of different schemes or networks" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "are runs of different schemes or networks" in said
+    assert str(other) in said
     assert main(["stability", "--run", str(seeds)]) == 2
     assert f"{seeds} holds several runs: name one, such as {seeds / 'seed2'}" in capsys.readouterr().err
     assert main(["coefficients", str(other), "--out", str(tmp_path / "k.xyz")]) == 2

@@ -171,7 +171,7 @@ def test_command_on_a_scheme_of_ones_own(suffix, start, tmp_path, capsys, monkey
         (["order", "dense"], "dense: over how many states is not decided"),
         (["order", "rk4", "--out", "order.xyz"], "--out order.xyz: is no picture: end it in one of"),
         (["order", "rk4", "--out", "no/such/folder/order.png"], "there is no folder no/such/folder: make it first"),
-        (["order", "rk4", "--out", "taken.png"], "--out taken.png: cannot be written: choose another place"),
+        (["order", "rk4", "--out", "taken.png"], "--out taken.png: is a folder: name a file in it"),
         (["order", "rk4", "--config", "none.py"], "--config: there is no file none.py"),
     ],
 )

@@ -8,7 +8,7 @@ from typing import Any
 
 from lmjax import files
 from lmjax.config import to_dict
-from lmjax.errors import InputError, reason
+from lmjax.errors import InputError
 from lmjax.results.reproduce.runs import folder_of, place
 from lmjax.results.reproduce.tables import Table
 from lmjax.training import RunRecord
@@ -44,11 +44,9 @@ def write_note(out: Path, data: str) -> None:
     Raises:
         InputError: if it cannot be written.
     """
-    try:
+    with files.writing(out):
         files.make_folder(out)
         files.write(out / _ABOUT, json.dumps({"data": data}, indent=2) + "\n")
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise InputError(f"{out}: cannot be written ({reason(error)})") from error
 
 
 def collect(table: Table, out: Path) -> dict[str, dict[int, dict[str, Any]]]:
@@ -146,13 +144,11 @@ def export(table: Table, out: Path, to: Path) -> int:
             source.read_rows()
             config = dataclasses.replace(source.config(), workdir=None)
             config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=None))
-            try:
+            with files.writing(to, "--export"):
                 files.make_folder(target.directory)
                 files.write(target.metrics_path, files.read(source.metrics_path))
                 files.write(target.summary_path, files.read(source.summary_path))
                 files.write(target.config_path, json.dumps(to_dict(config), indent=2) + "\n")
-            except OSError as error:
-                raise InputError(f"--export {to}: cannot be written ({reason(error)})") from error
     if (said := note(out)) is not None:
         write_note(to, said)
     return sum(map(len, collect(table, to).values()))

@@ -147,19 +147,15 @@ def update(page: Path, place: str, text: str) -> None:
     raw = _read(page)
     before, after = _parts(raw, page, place)
     newline = "\r\n" if "\r\n" in raw else "\n"
-    try:
+    with files.writing(page, "--page"):
         files.write(page, f"{before}\n{text}\n\n{after}".replace("\n", newline))
-    except OSError as error:
-        raise InputError(f"--page {page}: cannot be written ({reason(error)})") from error
 
 
 def _read(page: Path) -> str:
     try:
         return files.read(page)
-    except OSError as error:
+    except (OSError, ValueError) as error:
         raise InputError(f"--page {page}: cannot be read ({reason(error)})") from error
-    except ValueError as error:
-        raise InputError(f"--page {page}: is no text in UTF-8, or no name of a file ({error})") from error
 
 
 def _parts(raw: str, page: Path, place: str) -> tuple[str, str]:
