@@ -47,15 +47,20 @@ def _axes(x, shape):
     return tuple(i for i, (short, long) in enumerate(zip(x.aval.shape, shape, strict=True)) if short != long)
 
 
-def _batched(function, move):
-    """The rule of `jax.vmap` for a primitive: a leading axis more, and its parameters moved accordingly."""
+def _in_front(arrays, batched):
+    """The arrays with the axis of `jax.vmap` as their first one."""
+    size = next(x.shape[axis] for x, axis in zip(arrays, batched, strict=True) if axis is not None)
+    return [batching.bdim_at_front(x, axis, size) for x, axis in zip(arrays, batched, strict=True)]
 
-    def rule(arguments, axes, **parameters):
-        size = next(x.shape[axis] for x, axis in zip(arguments, axes, strict=True) if axis is not None)
-        x, y = (batching.bdim_at_front(x, axis, size) for x, axis in zip(arguments, axes, strict=True))
-        return function(x, y, *move(size, **parameters)), [0, 0]
 
-    return rule
+def _batched_sums(arrays, batched, *, axes):
+    x, y = _in_front(arrays, batched)
+    return two_sums(x, y, tuple(axis + 1 for axis in axes)), [0, 0]
+
+
+def _batched_broadcasts(arrays, batched, *, shape):
+    x, y = _in_front(arrays, batched)
+    return two_broadcasts(x, y, (len(x), *shape)), [0, 0]
 
 
 _sums.def_impl(jax.jit(_apart, static_argnames="axes"))
@@ -90,5 +95,5 @@ def _transposed_broadcasts(g, x, y, *, shape):
 
 ad.deflinear2(_sums, _transposed_sums)
 ad.deflinear2(_broadcasts, _transposed_broadcasts)
-batching.primitive_batchers[_sums] = _batched(two_sums, lambda size, axes: (tuple(axis + 1 for axis in axes),))
-batching.primitive_batchers[_broadcasts] = _batched(two_broadcasts, lambda size, shape: ((size, *shape),))
+batching.primitive_batchers[_sums] = _batched_sums
+batching.primitive_batchers[_broadcasts] = _batched_broadcasts
