@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from lmjax.devices import has_seeds, replicated, spread
+from lmjax.runtime import compiler_options
 from lmjax.training.state import TrainState
 from lmjax.training.step import StepFunctions
 
@@ -82,7 +83,8 @@ class Compiled:
                 jitted = jax.jit(spread(program, self._mesh, specs), donate_argnums=0 if donate else ())
             else:
                 jitted = jax.jit(program, donate_argnums=0 if donate else (), out_shardings=layout)
-            self._programs[name] = jitted.lower(*arguments).compile()
+            options = compiler_options(self._mesh.devices.flat[0].platform)
+            self._programs[name] = jitted.lower(*arguments).compile(options)
             self.seconds += time.perf_counter() - start
         return self._programs[name]
 

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from lmjax import devices
 from lmjax.config import Config
 from lmjax.console import duration, note, say
+from lmjax.runtime import compiler_options
 from lmjax.training.trainer import Trainer
 
 _LANES = 128  # of a TPU's vector registers, which the images of a batch fill
@@ -26,7 +27,8 @@ def introduce(trainer: Trainer) -> None:
     if text := padding(batch, trainer.mesh.devices.flat[0].platform):
         note(text)
     if not trainer.compiled.seconds:  # else the programs are those of other seeds
-        say("compiling ...")
+        options = compiler_options(trainer.mesh.devices.flat[0].platform)
+        say(" ".join(["compiling ...", *(f"{key}={value}" for key, value in options.items())]))
         trainer.compiled.all()
         say(f"compiled in {trainer.compiled.seconds:.1f} s")
 
