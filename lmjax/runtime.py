@@ -59,8 +59,9 @@ LOST = 75  # exit code after the loss of another process: what sysexits.h calls 
 def start(*, deterministic: bool = False, seeds: int = 1) -> list[str]:
     """Prepare this process for a run. To be called once, before JAX is asked for its devices.
 
-    Sets, if wanted, the flags of `DETERMINISTIC`, unless XLA_FLAGS in the environment sets them already; keeps the memory of a CPU (`keep_memory`); joins the other processes, if there are several
-    (`join_processes`); keeps compiled programs in a folder (`cache_programs`); and quietens Orbax (`quieten_orbax`).
+    Sets, if wanted, the flags of `DETERMINISTIC`, unless XLA_FLAGS in the environment sets them already; keeps the
+    memory of a CPU (`keep_memory`); joins the other processes, if there are several (`join_processes`); keeps compiled
+    programs in a folder (`cache_programs`); and quietens Orbax (`quieten_orbax`).
 
     Args:
         deterministic: have a GPU add up in the same order each time, so that the same run gives the same bits.
