@@ -38,14 +38,6 @@ def test_reads_what_was_written(tmp_path):
     np.testing.assert_allclose(learned.margins()["stage2"], [-0.25], atol=1e-6)
 
 
-def test_channels(tmp_path):
-    k = [[-0.5, 0.1, 0.7], [0.2, 0.2, -1.5]]
-    (learned,) = analysis.read_learned(write_run(tmp_path / "run", "lm(per_channel=True)", [{"stage1": k}]))
-    np.testing.assert_allclose(learned.k()["stage1"], [[0.1, -1.1 / 3]])
-    np.testing.assert_allclose([s.coef for s in learned.schemes()["stage1"]], [[0.1], [-1.1 / 3]])
-    np.testing.assert_allclose(learned.margins()["stage1"], [0.3, -0.5], atol=1e-6)  # the worst channel
-
-
 def test_several_coefficients_a_step(tmp_path):
     a, b = [[0.5, 0.5], [1.5, -0.5]], [[1.0, 0.25], [0.75, 0.0]]
     run = write_run(tmp_path / "run", "learned_multistep(2)", [{"stage1.0": a, "stage1.1": b}])
@@ -62,6 +54,14 @@ def test_several_coefficients_a_step(tmp_path):
     (legend,) = left.figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["0[0]", "0[1]", "1[0]", "1[1]"]
     np.testing.assert_allclose(right.get_lines()[0].get_ydata(), [0.5, 0.5], atol=1e-6)
+
+
+def test_the_worst_channel_decides(tmp_path):
+    k = [[-0.5, 0.1, 0.7], [0.2, 0.2, -1.5]]
+    (learned,) = analysis.read_learned(write_run(tmp_path / "run", "lm(per_channel=True)", [{"stage1": k}]))
+    np.testing.assert_allclose(learned.k()["stage1"], [[0.1, -1.1 / 3]])
+    np.testing.assert_allclose([s.coef for s in learned.schemes()["stage1"]], [[0.1], [-1.1 / 3]])
+    np.testing.assert_allclose(learned.margins()["stage1"], [0.3, -0.5], atol=1e-6)
 
 
 def test_a_scheme_over_a_stage_is_judged_by_its_step(tmp_path):
@@ -116,8 +116,6 @@ def test_command_on_a_trained_run(runs, tmp_path, capsys):
     (line,) = re.findall(r"^stage1, 1 .*", printed, re.MULTILINE)
     assert float(line.split()[-1]) == pytest.approx(min(margins), abs=1e-4)
     assert (tmp_path / "k.pdf").exists()
-    assert main(["coefficients", str(runs["euler"])]) == 2
-    assert "euler learns no coefficients: give a run of a scheme that does, such as lm" in capsys.readouterr().err
 
 
 def learned(run, coefficients, kept=0):
@@ -165,18 +163,6 @@ def test_broken_runs_are_one_line(spoil, message, tmp_path, capsys):
     assert message in error
     assert error.startswith("error: ")
     assert error.count("\n") == 1
-
-
-def test_mistakes(seeds, tmp_path, capsys):
-    assert main(["coefficients", str(tmp_path / "missing")]) == 2
-    assert "missing: there is no such folder" in capsys.readouterr().err
-    other = write_run(tmp_path / "other", "lm", [{"stage1": [0.1]}])
-    assert main(["coefficients", str(seeds), str(other)]) == 2
-    assert f"{other} and {seeds / 'seed2'} are runs of different schemes or networks" in capsys.readouterr().err
-    assert main(["stability", "--run", str(seeds)]) == 2
-    assert f"{seeds} holds several runs: name one, such as {seeds / 'seed2'}" in capsys.readouterr().err
-    assert main(["coefficients", str(other), "--out", str(tmp_path / "k.xyz")]) == 2
-    assert "k.xyz: is no picture" in capsys.readouterr().err
 
 
 def test_picture_at_the_end_of_a_run_is_the_same_line(tmp_path):
