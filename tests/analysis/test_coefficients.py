@@ -118,47 +118,27 @@ def test_command_on_a_trained_run(runs, tmp_path, capsys):
     assert (tmp_path / "k.pdf").exists()
 
 
-def learned(run, coefficients, kept=0):
-    """Make these the coefficients of the first epoch, with so many epochs after it."""
-    first, *others = (run / "metrics.jsonl").read_text().splitlines(keepends=True)
-    first = re.sub('("coefficients": ).*}', rf"\1{coefficients}}}", first)
-    (run / "metrics.jsonl").write_text("".join([first, *others[:kept]]))
-
-
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("coefficients", "message"),
     [
-        (lambda run: (run / "config.json").unlink(), "holds no run"),
-        (lambda run: (run / "metrics.jsonl").unlink(), "has no epoch yet"),
-        (lambda run: (run / "metrics.jsonl").write_text(""), "has no epoch yet"),
-        (
-            lambda run: learned(run, '{"stage1": [NaN]}'),
-            "metrics.jsonl: has coefficients that are not finite",
-        ),
-        (
-            lambda run: learned(run, '{"stage1": ["x"]}'),
-            "metrics.jsonl: line 1: coefficients are not numbers by stage",
-        ),
-        (
-            lambda run: learned(run, '{"stage1": [[0.1], [0.1, 0.2]]}'),
-            "metrics.jsonl: line 1: coefficients are not numbers by stage",
-        ),
-        (
-            lambda run: (run / "metrics.jsonl").write_text(
-                (run / "metrics.jsonl").read_text().replace("stage2", "stage3", 1)
-            ),
-            "metrics.jsonl: its coefficients are not those of one network",
-        ),
-        (
-            lambda run: learned(run, '{"stage1.0": [1], "stage1.1": [1]}'),
-            "stage1 has 2 kinds of coefficients, and lm as it is now has 1",
-        ),
+        (None, "has no epoch yet"),
+        ("", "has no epoch yet"),
+        ('{"stage1": [NaN]}', "metrics.jsonl: has coefficients that are not finite"),
+        ('{"stage1": ["x"]}', "metrics.jsonl: line 1: coefficients are not numbers by stage"),
+        ('{"stage1": [[0.1], [0.1, 0.2]]}', "metrics.jsonl: line 1: coefficients are not numbers by stage"),
+        ('{"stage1": [0.1], "stage3": [0.1]}', "metrics.jsonl: its coefficients are not those of one network"),
+        ('{"stage1.0": [1], "stage1.1": [1]}', "stage1 has 2 kinds of coefficients, and lm as it is now has 1"),
     ],
 )
-def test_broken_runs_are_one_line(spoil, message, tmp_path, capsys):
-    run = write_run(tmp_path / "run", "lm", EPOCHS)
-    spoil(run)
-    assert main(["coefficients", str(run)]) == 2
+def test_broken_runs_are_one_line(coefficients, message, tmp_path, capsys):
+    """With these as the coefficients of the first epoch; None without the file."""
+    metrics = write_run(tmp_path / "run", "lm", EPOCHS) / "metrics.jsonl"
+    first, second = metrics.read_text().splitlines(keepends=True)
+    first = re.sub('("coefficients": ).*}', rf"\1{coefficients}}}", first) if coefficients else ""
+    metrics.write_text(first + second if "stage3" in first else first)
+    if coefficients is None:
+        metrics.unlink()
+    assert main(["coefficients", str(tmp_path / "run")]) == 2
     error = capsys.readouterr().err
     assert message in error
     assert error.startswith("error: ")

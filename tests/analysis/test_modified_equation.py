@@ -121,3 +121,7 @@ def test_command_on_a_run(capsys, tmp_path):
     assert re.search(r"^run, stage1, 1 +0\.2500 +1\.2500 +0\.3750 +0\.8000$", printed, re.MULTILINE)
     assert re.search(r"^run, stage2, 1 +-1\.5000 +-0\.5000 +1\.2500 +-2\.0000$", printed, re.MULTILINE)
     assert (tmp_path / "run.png").exists()
+
+
+def test_order_beyond_the_series():
+    assert analysis.rate_order([1.0, 0.0, 1e-12]) == 3

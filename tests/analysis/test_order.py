@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmjax import analysis, steppers
+from lmjax import InputError, analysis, steppers
+from lmjax.analysis.scheme import mean_coefficients
 from lmjax.steppers import Stepper
 from tests.analysis import main
 
@@ -129,3 +130,15 @@ def test_command_on_a_scheme_of_ones_own(tmp_path, capsys, monkeypatch):
     assert main(["order", "ralston", "--config", str(tmp_path / "own.py"), "--out", str(out)]) == 0
     assert re.search(r"^ralston +2 +2\.0\d +(1\.9|2\.0)\d$", capsys.readouterr().out, re.MULTILINE)
     assert out.read_bytes().startswith(b"%PDF")
+
+
+def test_a_mean_that_is_not_known_is_an_error():
+    stepper = Stepper("drawn", lambda fs, u, h, c: (u, h), coef=lambda key, channels: jax.random.normal(key))
+    with pytest.raises(InputError, match=r"drawn: the mean of its coefficients is not known: let coef\(None"):
+        mean_coefficients(stepper)
+
+
+def test_a_scheme_that_diverges_is_said_to(capsys, monkeypatch):
+    monkeypatch.setattr("lmjax.analysis.order.STEPS", STEPS)
+    assert main(["order", "lm(2, 2)"]) == 0
+    assert "diverges" in capsys.readouterr().out

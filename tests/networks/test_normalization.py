@@ -86,27 +86,29 @@ def fresh(group, dtype=jnp.float32):
 @pytest.mark.versions
 @pytest.mark.parametrize("group", [None, 8])
 @pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
-@pytest.mark.parametrize("ratio", [0, 1, 1e2, 1e3, 1e4, 1e6])
-def test_no_mean_is_too_large_for_a_variance(ratio, dtype, group):
+def test_no_mean_is_too_large_for_a_variance(dtype, group):
     """From the first step on, when the running mean is still zero: never negative, and everything finite."""
-    norm = fresh(group, dtype)
+    graph, state = nnx.split(fresh(group, dtype))
 
-    @nnx.jit
-    def gradient(norm, x):
+    @jax.jit
+    def gradient(state, x):
         weights = jnp.cos(jnp.arange(x.size)).reshape(x.shape)
 
-        def loss(norm, x):
+        def loss(state, x):
+            norm = nnx.merge(graph, state)
             y = norm(x)
-            return jnp.sum(y.astype(jnp.float32) * weights), y
+            return jnp.sum(y.astype(jnp.float32) * weights), (y, nnx.state(norm))
 
-        return nnx.grad(loss, argnums=(0, 1), has_aux=True)(norm, x)
+        return jax.grad(loss, argnums=(0, 1), has_aux=True)(state, x)
 
-    for seed in range(5):
-        gradients, y = gradient(norm, far(ratio, dtype, seed))
-        assert y.dtype == dtype
-        assert all(jnp.isfinite(value).all() for value in jax.tree.leaves((gradients, y, nnx.state(norm))))
-        assert jnp.abs(y).max() < 30, "what is indistinguishable from a constant is not blown up"
-        assert norm.var[...].min() >= 0
+    for ratio in (0, 1, 1e2, 1e3, 1e4, 1e6):
+        after = state
+        for seed in range(5):
+            gradients, (y, after) = gradient(after, far(ratio, dtype, seed))
+            assert y.dtype == dtype
+            assert all(jnp.isfinite(value).all() for value in jax.tree.leaves((gradients, y, after)))
+            assert jnp.abs(y).max() < 30, "what is indistinguishable from a constant is not blown up"
+            assert after["var"][...].min() >= 0
 
 
 @pytest.mark.versions
@@ -120,9 +122,10 @@ def test_no_mean_is_too_large_for_a_variance(ratio, dtype, group):
 def test_accuracy_for_large_means(ratio, first, later, group):
     """Against float64. A shift by the running mean is what makes it accurate."""
     norm, errors = fresh(group), []
+    normalize = nnx.jit(lambda norm, x: norm(x))
     for seed in range(100):
         x = far(ratio, jnp.float32, seed)
-        y = norm(x)
+        y = normalize(norm, x)
         if seed in (0, 99):
             errors.append(np.abs(y - exact(x, group))[..., :2].max())
     assert errors[0] < first

@@ -99,18 +99,6 @@ def test_hamiltonian_keeps_the_energy_bounded_and_euler_does_not():
     assert grown[-1] > 100 * bounded.max()
 
 
-def test_verlet_is_of_order_two_on_equations_of_second_order():
-    """u'' = F from two exact values."""
-    errors = []
-    for steps in (100, 200):
-        h, verlet = 2 / steps, steppers.verlet()
-        step = lambda c, _, h=h, verlet=verlet: (verlet.step((lambda q: -(h**2) * jnp.sin(q),), *c, None), None)  # noqa: E731
-        carry = lax.scan(step, (solution(undamped, h)[0], jnp.float64(START[0])), length=steps - 1)[0]
-        errors.append(abs(carry[0] - solution(undamped, 2.0)[0]))
-    assert errors[0] < 1e-4
-    assert np.log2(errors[0] / errors[1]) == pytest.approx(2, abs=0.1)
-
-
 def test_verlet_is_no_method_for_equations_of_first_order():
     assert steppers.verlet().known.damping(None) == 0
     with pytest.raises(InputError, match="verlet integrates u'' = F"):
@@ -162,22 +150,6 @@ def test_poly_is_the_truncated_neumann_series_of_backward_euler():
     (u, _) = steppers.poly(3).step((lambda u: h * linear(u),) * 3, jnp.asarray(START), (), None)
     series = sum(np.linalg.matrix_power(h * matrix, n) for n in range(4))
     np.testing.assert_allclose(u, START @ series, rtol=1e-14)
-
-
-@pytest.mark.parametrize("k", [-0.5, -0.1, 0.0, 0.5, 1.0])
-@pytest.mark.parametrize("h", [0.05])
-def test_lm_obeys_its_modified_equation(k, h):
-    """On u' = -u, u = exp(r t) with r the slow root of (1 + k) r + (1 - k) (h/2) r^2 = -1 (Lu et al. 2018)."""
-    r = np.roots([(1 - k) * h / 2, 1 + k, 1.0]).real.max()
-    lm, u, previous = steppers.lm(), np.float64(1.0), np.float64(np.exp(-r * h))  # started on the slow solution
-    steps = round(1 / h)
-    for _ in range(steps):
-        u, previous = (np.float64(x) for x in lm.step((lambda u: -h * u,), u, previous, k))
-    measured = np.log(u) / (h * steps)
-    # The equation is exact to O(h^2). Plain u' = -u / (1 + k) is off by O(h).
-    assert measured == pytest.approx(r, rel=3 * h**2 / (1 + k) ** 2)
-    if k != 1.0:
-        assert abs(measured - r) < abs(measured + 1 / (1 + k)) / 5
 
 
 def f(u):
