@@ -15,6 +15,7 @@ import platform
 import re
 import stat
 import sys
+import threading
 import urllib.request
 from collections.abc import Mapping
 from pathlib import Path
@@ -49,6 +50,11 @@ _ADDRESS, _PROCESSES, _PROCESS = "JAX_COORDINATOR_ADDRESS", "JAX_NUM_PROCESSES",
 
 HEARTBEAT_SECONDS = 30
 """A process that has not been heard of for so long is lost, and the others end."""
+
+JOIN_SECONDS = 300
+"""A process that has not come for so long at the beginning is lost, and the others end."""
+
+LOST = 75  # exit code after the loss of another process: what sysexits.h calls a temporary failure
 
 
 def start(*, deterministic: bool = False, seeds: int = 1) -> list[str]:
@@ -228,11 +234,29 @@ def join_processes(environment: Mapping[str, str] = os.environ) -> bool:
         if given:
             raise InputError(f"{_ADDRESS} given without {_PROCESSES}, {_PROCESS}: give all three or none")
         return False
+    # JAX's own end of the waiting is an abort.
+    waiting = threading.Timer(JOIN_SECONDS, _end_alone)
+    waiting.daemon = True
+    waiting.start()
     try:
-        jax.distributed.initialize(**arguments, heartbeat_timeout_seconds=HEARTBEAT_SECONDS)
+        jax.distributed.initialize(
+            **arguments, initialization_timeout=JOIN_SECONDS + 60, heartbeat_timeout_seconds=HEARTBEAT_SECONDS
+        )
     except (RuntimeError, ValueError) as error:
         raise InputError(f"cannot join the other processes: {error}") from error
+    finally:
+        waiting.cancel()
     return jax.process_count() > 1
+
+
+def _end_alone() -> None:
+    warn(f"{lost()}\n(not all have come within {JOIN_SECONDS} s)")
+    os._exit(LOST)
+
+
+def lost() -> str:
+    """The message that another process of the run does not answer."""
+    return "error: another process of this run has ended, or cannot be reached: start all again"
 
 
 def is_loss_of_another_process(error: BaseException) -> bool:

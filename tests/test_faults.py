@@ -11,7 +11,7 @@ import time
 import pytest
 
 from tests.parameters import slow
-from tests.tiny import ROOT, environment, rows_without_times
+from tests.tiny import ROOT, environment, rows
 
 SMALL = ["--config", "tests/tiny.py", "--train.batch-size", "128", "--train.epochs", "4"]
 STEPS = 11  # an epoch
@@ -90,7 +90,7 @@ def test_killed_while_saving(tmp_path, undisturbed):
     assert "going on after epoch 1\n" in result.stdout, result.stderr
     assert result.returncode == 0
     assert not list((workdir / "checkpoints").glob("*tmp*"))
-    assert rows_without_times(workdir) == rows_without_times(undisturbed)
+    assert rows(workdir) == rows(undisturbed)
 
 
 def mounting(folder, options, script):
@@ -121,7 +121,7 @@ def test_disk_full_while_saving(tmp_path, disk, undisturbed):
     assert said in result.stderr
     assert "the last one is of step 11" in result.stderr
     assert "Traceback" not in result.stderr
-    assert rows_without_times(workdir) == rows_without_times(undisturbed)
+    assert rows(workdir) == rows(undisturbed)
     assert max(int(p.name) for p in (workdir / "checkpoints").glob("[0-9]*")) == 44
     assert not list((workdir / "checkpoints").glob("*tmp*"))
 
@@ -136,7 +136,7 @@ def test_disk_full_at_the_end(tmp_path):
     result = run(*options, "--resume")
     assert result.returncode == 0, result.stderr
     assert "going on after epoch 1" in result.stdout
-    assert len(rows_without_times(tmp_path / "run")) == 2
+    assert len(rows(tmp_path / "run")) == 2
 
 
 def test_folder_that_cannot_be_written(disk, undisturbed):
@@ -217,7 +217,7 @@ def test_output_that_cannot_be_written(tmp_path, undisturbed, lost):
     """On a full disk, or to descriptors that are closed and may become those of a file: the numbers are the same."""
     result = run("--workdir", tmp_path / "run", prefix=["sh", "-c", f'exec "$@" {lost}', "sh"])
     assert result.returncode == 0
-    assert rows_without_times(tmp_path / "run") == rows_without_times(undisturbed)
+    assert rows(tmp_path / "run") == rows(undisturbed)
     assert max(int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir()) == 44
 
 
@@ -234,15 +234,15 @@ def test_nobody_reads_any_more(tmp_path, lost, number):
         while b"epoch    1/1000" not in said:
             said += os.read(ours, 65536)
         os.close(ours)
-        before = len(rows_without_times(workdir))
-        while len(rows_without_times(workdir)) < before + 2:
+        before = len(rows(workdir))
+        while len(rows(workdir)) < before + 2:
             assert process.poll() is None
             time.sleep(0.1)
         process.send_signal(number)
         assert process.wait(timeout=15) == 128 + number
     finally:
         process.kill()
-    assert rows_without_times(workdir)[before]["epoch"] == before + 1
+    assert rows(workdir)[before]["epoch"] == before + 1
     assert list((workdir / "checkpoints").glob("[0-9]*"))
 
 
@@ -302,4 +302,4 @@ def test_repeating_the_command_until_it_is_finished(tmp_path, undisturbed):
     result = run("--workdir", tmp_path / "lr=[0.1]", *options)
     assert result.returncode == 0
     assert "going on after epoch" in result.stdout
-    assert rows_without_times(tmp_path / "lr=[0.1]") == rows_without_times(undisturbed)
+    assert rows(tmp_path / "lr=[0.1]") == rows(undisturbed)

@@ -23,7 +23,7 @@ from lmjax.cli.train import Train
 from lmjax.training import Checkpoints, RunRecord, RunRecordWriter, evaluate, integrity
 from lmjax.training.run_folder import _position, require_same_data
 from tests.parameters import slow
-from tests.tiny import ROOT, changed, create_trainer, environment, rows, rows_without_times
+from tests.tiny import ROOT, changed, create_trainer, environment, rows
 
 SUMMARY = {
     "test_accuracy", "test_loss", "parameters", "zero_stability", "epochs", "steps", "seed", "images_per_second",
@@ -139,7 +139,7 @@ def test_a_run_is_made_longer(copy, finished, capsys):
     assert train.main(longer) == 0
     said = "train.epochs was 2, and is 4: from here on the learning rate is that of a run of 4 epochs"
     assert said in capsys.readouterr().out
-    assert rows_without_times(copy)[:2] == rows_without_times(finished)
+    assert rows(copy)[:2] == rows(finished)
     assert [row["learning_rate"] for row in rows(copy)] == pytest.approx([0.2, 0.002, 0.02, 0.002])
     assert read(copy / "summary.json")["epochs"] == read(copy / "config.json")["train"]["epochs"] == 4
     assert train.main(longer) == 0
@@ -194,7 +194,7 @@ def test_stopped_and_resumed(tmp_path, monkeypatch, capsys, finished):
     assert not (tmp_path / "run" / "summary.json").exists()
     assert run(*options) == 0
     assert "going on after epoch 1 and 1 steps" in capsys.readouterr().out
-    assert rows_without_times(tmp_path / "run") == rows_without_times(finished)
+    assert rows(tmp_path / "run") == rows(finished)
 
 
 def stopping(trainer, pause, at):
@@ -211,7 +211,7 @@ def test_stopped_in_an_evaluation(tmp_path, monkeypatch, finished):
         assert run("--workdir", tmp_path / "run") == 130
     assert not (tmp_path / "run" / "metrics.jsonl").exists()
     assert run("--workdir", tmp_path / "run", "--resume") == 0
-    assert rows_without_times(tmp_path / "run") == rows_without_times(finished)
+    assert rows(tmp_path / "run") == rows(finished)
 
 
 @pytest.mark.slow
@@ -235,7 +235,7 @@ def test_started_again_before_the_first_checkpoint(copy, capsys, finished):
     shutil.rmtree(copy / "checkpoints")
     assert run("--workdir", copy, "--resume") == 0
     assert "there is no checkpoint yet: starting again" in capsys.readouterr().out
-    assert rows_without_times(copy) == rows_without_times(finished)
+    assert rows(copy) == rows(finished)
 
 
 def edit(copy, step, **changes):
@@ -311,7 +311,7 @@ def test_damaged_checkpoint_is_named_and_the_one_before_is_used(copy, finished, 
     assert "it is left out, and set aside as damaged-44" in said.err
     assert "going on after epoch 1" in said.out
     assert {p.name for p in checkpoints.iterdir()} == {"22", "44", "damaged-44"}
-    assert rows_without_times(copy) == rows_without_times(finished)
+    assert rows(copy) == rows(finished)
 
 
 @pytest.fixture(scope="module")
@@ -454,7 +454,7 @@ def test_metrics_cut_short_by_a_crash_are_mended_without_duplicates(copy, finish
     with (copy / "metrics.jsonl").open("a") as file:
         file.write(rest)
     assert run("--workdir", copy, "--resume") == 0
-    assert rows_without_times(copy) == rows_without_times(finished)
+    assert rows(copy) == rows(finished)
 
 
 def test_second_run_in_one_folder_refuses(copy, mistake):

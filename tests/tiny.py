@@ -79,18 +79,14 @@ def cheap():
         yield stack
 
 
-def rows(workdir: Path) -> list[dict]:
-    """The metrics of a run, an epoch each."""
-    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-
-
 def without_times(rows: list[dict]) -> list[dict]:
     """The metrics that are the same when a run is made again."""
     return [{k: v for k, v in row.items() if k not in ("images_per_second", "wall_seconds")} for row in rows]
 
 
-def rows_without_times(workdir: Path) -> list[dict]:
-    return without_times(rows(workdir))
+def rows(workdir: Path) -> list[dict]:
+    """The metrics of a run without times, an epoch each."""
+    return without_times([json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()])
 
 
 def environment(**variables: str) -> dict[str, str]:

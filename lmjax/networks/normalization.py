@@ -8,6 +8,7 @@ from jax.typing import DTypeLike
 
 from lmjax.errors import InputError
 from lmjax.networks.options import Activation, Normalization, Options, activations, normalizations, plain
+from lmjax.promotion import at_least_float32, lenient
 
 
 @plain(normalizations, "batch")
@@ -63,6 +64,7 @@ class BatchNorm(nnx.BatchNorm):
             features, momentum=momentum, epsilon=epsilon, dtype=dtype, use_scale=use_scale, use_bias=use_bias, rngs=rngs
         )
 
+    @lenient()
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, ..., channels], normalized in training with the statistics of x, in evaluation with the running ones.
 
@@ -70,7 +72,7 @@ class BatchNorm(nnx.BatchNorm):
             InputError: if N is no multiple of the group.
         """
         shift, dtype, shape = lax.stop_gradient(self.mean[...]), x.dtype, x.shape
-        x = x.astype(jnp.promote_types(dtype, jnp.float32))
+        x = x.astype(at_least_float32(dtype))
         if self.use_running_average:
             return self._scaled(x - shift, self.var[...], dtype)
         if self.group is not None:
@@ -110,16 +112,34 @@ def group_batch_norm(network: nnx.Module, group: int | None) -> None:
         module.group = group
 
 
+class LayerNorm(nnx.LayerNorm):
+    """Flax's layer normalization, which promotes dtypes."""
+
+    __call__ = lenient()(nnx.LayerNorm.__call__)
+
+
+class RMSNorm(nnx.RMSNorm):
+    """Flax's root-mean-square normalization, which promotes dtypes."""
+
+    __call__ = lenient()(nnx.RMSNorm.__call__)
+
+
+class GroupNorm(nnx.GroupNorm):
+    """Flax's group normalization, which promotes dtypes."""
+
+    __call__ = lenient()(nnx.GroupNorm.__call__)
+
+
 @normalizations.register
 def layer() -> Normalization:
     """Layer normalization, of each pixel or token over its channels (Ba et al. 2016)."""
-    return nnx.LayerNorm
+    return LayerNorm
 
 
 @normalizations.register
 def rms() -> Normalization:
     """Each pixel or token over the root mean square of its channels, times a scale (Zhang and Sennrich 2019)."""
-    return nnx.RMSNorm
+    return RMSNorm
 
 
 @normalizations.register
@@ -130,10 +150,10 @@ def group(groups: int = 32) -> Normalization:
         groups: how many, a divisor of all numbers of channels. 1 takes all channels together.
     """
 
-    def make(channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.GroupNorm:
+    def make(channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> GroupNorm:
         if groups < 1 or channels % groups:
             raise InputError(f"normalization group: {channels} channels do not divide into {groups} groups")
-        return nnx.GroupNorm(channels, num_groups=groups, dtype=dtype, rngs=rngs)
+        return GroupNorm(channels, num_groups=groups, dtype=dtype, rngs=rngs)
 
     return make
 

@@ -35,7 +35,7 @@ def train_epoch(
             beyond repair.
     """
     if trainer.sums[0].steps == trainer.steps_per_epoch:
-        trainer.sums = [EpochSums() for _ in trainer.seeds]
+        trainer.sums = [EpochSums(skipped_in_a_row=sums.skipped_in_a_row) for sums in trainer.sums]
     first, before = trainer.step, trainer.sums[0].steps
     dispatches = trainer.compiled.dispatches(trainer.steps_per_epoch - before)
     programs = [trainer.compiled.train(steps) for steps in dispatches]
@@ -53,9 +53,6 @@ def train_epoch(
         sums.seconds += seconds
     if paused and trainer.sums[0].steps < trainer.steps_per_epoch:
         return None
-    for seed, sums in zip(trainer.seeds, trainer.sums, strict=True):
-        if not sums.metrics and seed not in trainer.diverged:
-            _diverge(trainer, NonFiniteLoss("every step of the epoch was left out", step, seed))
     return epoch_metrics(trainer)
 
 
@@ -68,7 +65,7 @@ def _count(trainer, values, before_epoch, progress):
             metrics = {name: value[i][n] for name, value in values.items()}
             skipped = sums.skipped
             sums.add(metrics)
-            limited = config.on_nan != "skip" or sums.skipped > config.nan_limit
+            limited = config.on_nan != "skip" or max(sums.skipped, sums.skipped_in_a_row) > config.nan_limit
             if sums.skipped > skipped and limited and seed not in trainer.diverged:
                 step = before_epoch + sums.steps
                 _diverge(trainer, NonFiniteLoss(f"the training loss is {metrics['loss']}", step, seed))
@@ -88,11 +85,13 @@ def epoch_metrics(trainer: Trainer) -> Any:
 
     Returns:
         {"train_loss", "train_accuracy"} and what else the step counts, the "learning_rate" of the last step,
-        "images_per_second" without compilation, and "skipped_steps" where steps may be skipped.
+        "images_per_second" without compilation, and "skipped_steps" where steps may be skipped. The loss and the
+        accuracy are None if all were.
     """
     config, rate = trainer.config.train, float(np.asarray(trainer.learning_rate(trainer.step - 1)))
     found = [
-        {f"train_{name}": value / max(sums.steps - sums.skipped, 1) for name, value in sums.metrics.items()}
+        {"train_loss": None, "train_accuracy": None}
+        | {f"train_{name}": value / (sums.steps - sums.skipped) for name, value in sums.metrics.items()}
         | {"learning_rate": rate, "images_per_second": sums.steps * config.batch_size / sums.seconds}
         | ({"skipped_steps": sums.skipped} if config.on_nan == "skip" else {})
         for sums in trainer.sums

@@ -43,11 +43,13 @@ def padding(batch: int, platform: str) -> str:
 
 def say_epoch(row: dict, config: Config, name: str) -> None:
     """Print the line of an epoch, with the name of its run."""
-    epochs = config.train.epochs
+    epochs, trained = config.train.epochs, "no update"
     left = row["wall_seconds"] / row["epoch"] * (epochs - row["epoch"])
+    if row["train_loss"] is not None:
+        trained = f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.2%}"
     say(
         f"{name}  epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  "
-        f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.2%}  "
+        f"{trained}  "
         f"test loss {row['test_loss']:.4f} accuracy {row['test_accuracy']:.2%}  "
         + (f"top-5 {row['test_top5_accuracy']:.2%}  " if "test_top5_accuracy" in row else "")
         + (f"skipped {row['skipped_steps']}  " if row.get("skipped_steps") else "")

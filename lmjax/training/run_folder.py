@@ -206,7 +206,7 @@ def _position(about: dict[str, Any], step: int, steps_per_epoch: int) -> tuple[l
     rows, sums, redraws, seconds = about["rows"], EpochSums(**about["sums"]), about["redraws"], about["wall_seconds"]
     keys = ("epoch", "step", "test_accuracy", "images_per_second", "wall_seconds")
     numbers = [row[key] for row in rows for key in keys] + [*sums.metrics.values(), sums.seconds, seconds]
-    counts = [sums.steps, sums.skipped, redraws]
+    counts = [sums.steps, sums.skipped, sums.skipped_in_a_row, redraws]
     if not all(isinstance(number, (int, float)) for number in numbers):
         raise TypeError("not a number")
     if not all(isinstance(count, int) and count >= 0 for count in counts) or not isinstance(about["data"], dict):

@@ -44,6 +44,7 @@ class EpochSums:
     Attributes:
         steps: made.
         skipped: of these, without an update.
+        skipped_in_a_row: the last ones, those of the epochs before included.
         metrics: of each metric the sum over the other steps, one after another, so that it does not matter where a run
             was resumed.
         seconds: that the steps took.
@@ -51,6 +52,7 @@ class EpochSums:
 
     steps: int = 0
     skipped: int = 0
+    skipped_in_a_row: int = 0
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
 
@@ -59,7 +61,9 @@ class EpochSums:
         self.steps += 1
         if not math.isfinite(metrics["loss"]):
             self.skipped += 1
+            self.skipped_in_a_row += 1
             return
+        self.skipped_in_a_row = 0
         for name, value in metrics.items():
             self.metrics[name] = self.metrics.get(name, 0.0) + value
 

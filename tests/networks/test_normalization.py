@@ -14,6 +14,7 @@ from lmjax import InputError, networks
 from lmjax.config import ModelConfig
 from lmjax.devices import data_mesh, replicated
 from lmjax.networks import BatchNorm, group_batch_norm
+from lmjax.networks.normalization import GroupNorm, LayerNorm, RMSNorm
 from tests.parameters import few
 
 X = jax.random.normal(jax.random.key(0), (12, 5, 4, 3)) * 2 + 1
@@ -175,7 +176,7 @@ NETWORKS = {
     "vit": {"name": "vit(width=8, depth=2, heads=2, patch=4, image=8)"},
     "rebuilt": {"name": "resnet14", "stepper": "momentum", "width": 0.25, "memory": "reversible", "unroll": False},
 }
-NORMALIZATIONS = {"batch": BatchNorm, "layer": nnx.LayerNorm, "rms": nnx.RMSNorm, "group(2)": nnx.GroupNorm}
+NORMALIZATIONS = {"batch": BatchNorm, "layer": LayerNorm, "rms": RMSNorm, "group(2)": GroupNorm}
 
 
 def gradient(model):

@@ -141,28 +141,26 @@ def luminance(color):
     return sum(w * x for w, x in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
+def colors(browser, where, style):
+    """The luminances of what is found there."""
+    look = "return [...document.querySelectorAll(arguments[0])].map(x => getComputedStyle(x)[arguments[1]])"
+    return list(map(luminance, browser.execute_script(look, where, style)))
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out(browser, place, scheme):
+def test_text_stands_out_and_paper_is_light(browser, place, scheme):
     show(browser, place, scheme=scheme)
-    ground = luminance(browser.execute_script("return getComputedStyle(document.body).backgroundColor"))
+    (ground,) = colors(browser, "body", "backgroundColor")
     assert (ground < 0.1) == (scheme == "dark")
     for where, style, ratio in (
         ("body", "color", 7), (".note", "color", 4.5), ("summary", "color", 4.5), ("svg.plot text", "fill", 7),
         (".legend line", "stroke", 3),
     ):  # fmt: skip
-        text = browser.execute_script(
-            "return [...document.querySelectorAll(arguments[0])].map(x => getComputedStyle(x)[arguments[1]])",
-            where,
-            style,
-        )
-        assert text
-        for color in map(luminance, text):
+        found = colors(browser, where, style)
+        assert found
+        for color in found:
             light, dark = max(color, ground) + 0.05, min(color, ground) + 0.05
             assert light / dark >= ratio, (where, scheme)
-
-
-def test_paper_is_light(browser, place):
-    show(browser, place, scheme="dark")
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
-    assert luminance(browser.execute_script("return getComputedStyle(document.body).backgroundColor")) > 0.9
+    assert colors(browser, "body", "backgroundColor")[0] > 0.9
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "screen"})

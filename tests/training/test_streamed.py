@@ -61,15 +61,6 @@ def test_a_run_that_goes_on_from_any_step_is_the_run_itself(config, photographs)
         assert first["test_loss"] != second["test_loss"] == again["test_loss"]
 
 
-def test_workers_change_nothing(config, photographs):
-    states = []
-    for workers in (0, 2):
-        with Trainer(config, dataclasses.replace(photographs, workers=workers), ONE) as trainer:
-            rows = [train_epoch(trainer) | evaluate(trainer) for _ in range(2)]
-            states.append((jax.device_get(trainer.state), [row["test_loss"] for row in rows]))
-    chex.assert_trees_all_equal(*states)
-
-
 @pytest.mark.slow  # for images in memory test_trainer.py has it, and what reaches eight devices is above
 def test_eight_devices_compute_what_one_does(config, photographs):
     config = changed(config, train={"batch_size": 48})  # one step, before chaos sets in
