@@ -2,11 +2,11 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from flax import nnx
 
@@ -88,11 +88,11 @@ def _require_measurable(
         checkpoints.choose(at)
 
 
-def grouped(results: list[Measured]) -> dict[str, list[Measured]]:
-    """The runs by label: the seeds of one together."""
+def grouped(results: list[Measured], key: str) -> dict[str, list[Any]]:
+    """A value of the runs by label, those of the seeds of one together."""
     groups = {}
     for result in results:
-        groups.setdefault(result.label, []).append(result)
+        groups.setdefault(result.label, []).append(result.values[key])
     return groups
 
 
@@ -117,12 +117,12 @@ def as_json(results: list[Measured], **others: Any) -> str:
 
 def plain(values: Any) -> Any:
     """Arrays, numbers and what holds them, as JSON has them."""
+    if isinstance(values, Spread):
+        values = values._asdict()
     if isinstance(values, dict):
         return {str(key): plain(value) for key, value in values.items()}
-    if isinstance(values, Spread):
-        return plain(values._asdict())
     if isinstance(values, (list, tuple)):
         return [plain(value) for value in values]
-    if isinstance(values, (np.ndarray, np.generic, jax.Array)):
-        return plain(np.asarray(values).tolist())
-    return None if isinstance(values, float) and not np.isfinite(values) else values
+    if hasattr(values, "tolist"):
+        return plain(values.tolist())
+    return None if isinstance(values, float) and not math.isfinite(values) else values

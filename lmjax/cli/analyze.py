@@ -21,6 +21,7 @@ from lmjax.analysis.walk import require_steps
 from lmjax.console import say, warn
 from lmjax.errors import InputError
 from lmjax.results import plots
+from lmjax.results.coefficients import last_weights
 from lmjax.results.runs import find, groups, labels, metrics
 from lmjax.results.statistics import Spread
 
@@ -205,13 +206,13 @@ class Coefficients(_OfRuns):
         runs = [run.coefficients(Learned) for run in find(self.runs)]
         require_alike(runs)
         margins = [run.margins() for run in runs]
-        weights = [run.weights() for run in runs]
-        rows = [["learned step", *weights[0], *(["std of the runs"] * (len(runs) > 1)), "margin of zero-stability"]]
+        weights = last_weights(runs)
+        rows = [["learned step", *weights, *(["std of the runs"] * (len(runs) > 1)), "margin of zero-stability"]]
         for stage, least in margins[0].items():
             for n in range(len(least)):
-                values = {name: [each[name][stage][-1, n] for each in weights] for name in weights[0]}
-                spread = [f"{max(np.std(x, ddof=1) for x in values.values()):.4f}"] if len(runs) > 1 else []
-                means, worst = (f"{np.mean(x):.4f}" for x in values.values()), min(each[stage][n] for each in margins)
+                values = [stages[stage][:, n] for stages in weights.values()]
+                spread = [f"{max(np.std(x, ddof=1) for x in values):.4f}"] if len(runs) > 1 else []
+                means, worst = (f"{np.mean(x):.4f}" for x in values), min(each[stage][n] for each in margins)
                 rows.append([f"{stage}, {n + 1}", *means, *spread, f"{worst:.4f}"])
         say(f"{runs[0].name}: after epoch {' and '.join(sorted({str(run.epochs[-1]) for run in runs}))}\n")
         _print_table(rows)
@@ -324,12 +325,13 @@ class Trajectory(_OfNetworks):
             return {"stages": trajectory.trajectories(trained, images)}
 
         results = self.measured(measure, require_steps)
-        _print_trajectories(results)
+        groups = grouped(results, "stages")
+        _print_trajectories(groups)
         self.write([Measured(r.label, r.about, {"stages": trajectory.summary(r.values["stages"])}) for r in results])
         if planes:
-            drawn = [(label, *planes[group[0].about["run"]]) for label, group in grouped(results).items()]
+            first = {result.label: planes[result.about["run"]] for result in reversed(results)}
+            drawn = [(label, *first[label]) for label in groups]
             _save(network_figures.planes(drawn), self.picture.with_stem(f"{self.picture.stem}_plane"))
-        groups = {label: [r.values["stages"] for r in group] for label, group in grouped(results).items()}
         return lambda: network_figures.trajectories(groups)
 
     def _require_classes(self) -> None:
@@ -345,12 +347,12 @@ def _few_of_each(labels: np.ndarray, classes: int, images: int = 4) -> np.ndarra
     return np.concatenate([np.flatnonzero(labels == label)[:images] for label in np.unique(labels)[:classes]])
 
 
-def _print_trajectories(results: list[Measured]) -> None:
+def _print_trajectories(groups: dict[str, list[Any]]) -> None:
     """Print a line for each stage: means over the steps, the images, and the seeds."""
     rows = [("stage", "steps", "distance", "branches", "turn", "growth of norm", "tortuosity")]
-    for label, group in grouped(results).items():
-        for name in group[0].values["stages"]:
-            stages = [result.values["stages"][name] for result in group]
+    for label, seeds in groups.items():
+        for name in seeds[0]:
+            stages = [seed[name] for seed in seeds]
             keys = ("distance", "branch", "tortuosity")
             distance, branch, tortuosity = (f"{np.mean([np.mean(each[key]) for each in stages]):.3f}" for key in keys)
             growth = np.mean([np.mean(each["norm"][-1] / each["norm"][0]) for each in stages])
@@ -379,7 +381,7 @@ class Refinement(_OfNetworks):
             lambda trained, images, labels: {"factors": refinements(trained, images, labels, factors)},
             require_refinable if len(factors) > 1 else require_steps,
         )
-        groups = {label: [r.values["factors"] for r in group] for label, group in grouped(results).items()}
+        groups = grouped(results, "factors")
         _print_refinements(groups)
         self.write(results)
         return lambda: network_figures.refinements(groups, factors)
@@ -429,7 +431,7 @@ class Robustness(_OfNetworks):
             return robustness.summary(outcomes)
 
         results = self.measured(measure)
-        groups = {label: [r.values["accuracy"] for r in group] for label, group in grouped(results).items()}
+        groups = grouped(results, "accuracy")
         together = {label: robustness.together(group) for label, group in groups.items()}
         _print_robustness(together, sigmas, results)
         self.write(results, together=together)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -111,3 +112,13 @@ class Coefficients:
         if "k" not in found:
             raise InputError(f"{self.directory}: {self.stepper.name} has several coefficients a step, and not one k")
         return found["k"]
+
+
+def last_weights(runs: Iterable[Coefficients], *, channels: bool = False) -> dict[str, dict[str, np.ndarray]]:
+    """The `weights` of runs of one network after the last epoch, [values, steps]: of the runs, and of the channels."""
+    found: dict[str, dict[str, list[np.ndarray]]] = {}
+    for run in runs:
+        for name, stages in run.weights(channels=channels).items():
+            for stage, x in stages.items():
+                found.setdefault(name, {}).setdefault(stage, []).append(np.atleast_2d(x[-1].T))
+    return {name: {stage: np.concatenate(x) for stage, x in stages.items()} for name, stages in found.items()}

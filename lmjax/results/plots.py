@@ -17,7 +17,7 @@ import numpy as np
 from lmjax import files
 from lmjax.console import printable
 from lmjax.errors import InputError, optional_import, reason
-from lmjax.results.coefficients import Coefficients
+from lmjax.results.coefficients import Coefficients, last_weights
 
 # The one of Okabe and Ito (2008), which color-blind readers can tell apart, without its yellow, too pale for a line.
 # Its black is nearly black, as a page replaces the black of the text by its own.
@@ -114,6 +114,16 @@ def look(i: int, dash: int | None = None) -> dict[str, Any]:
     return {"color": COLORS[i % len(COLORS)], "linestyle": (0, dashes) if dashes else "-"}
 
 
+def marked(i: int) -> dict[str, Any]:
+    """The color and the marker of points number i, for matplotlib."""
+    return {"color": COLORS[i % len(COLORS)], "marker": MARKERS[i % len(MARKERS)]}
+
+
+def legend_above(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """One legend for all panels, above them."""
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4), frameon=False)
+
+
 def looks(kinds: Sequence[Any], groups: Sequence[Any] | None = None) -> list[dict[str, Any]]:
     """The looks of lines: a color for each kind and a dash for each group where there are few, else both in turn."""
     colors, dashes = list(dict.fromkeys(kinds)), list(dict.fromkeys(groups or ()))
@@ -200,8 +210,7 @@ def run_coefficients(found: Coefficients, title: str) -> Any:
     """The learned coefficients of a run after its last epoch, against depth."""
     drawn = figure(7, 3.6, purpose="drawing coefficients")
     axes = drawn.subplots()
-    weights = {name: {stage: x[-1:] for stage, x in stages.items()} for name, stages in found.weights().items()}
-    coefficients(axes, weights, stable=found.stepper.known.zero_stable)
+    coefficients(axes, last_weights([found]), stable=found.stepper.known.zero_stable)
     axes.set_title(plain(title), pad=18)
     return drawn
 
@@ -338,7 +347,7 @@ def error_by_size(axes: Any, points: Iterable[Any], schemes: Sequence[str] | Non
     for place, curve in enumerate(curves):
         aside, scheme = apart ** (place - (len(curves) - 1) / 2), curve[0].scheme
         i = schemes.index(scheme)
-        style = {"color": COLORS[i % len(COLORS)], "marker": MARKERS[i % len(MARKERS)], "markersize": 5}
+        style = marked(i) | {"markersize": 5}
         bars = [np.nan if point.error.std is None else point.error.std for point in curve]
         bars = None if np.isnan(bars).all() else bars
         line = {"linestyle": "-" if len(curve) > 1 else "none", "linewidth": 1.2, "elinewidth": 1, "capsize": 2.5}

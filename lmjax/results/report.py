@@ -11,7 +11,7 @@ import functools
 import io
 import re
 import urllib.parse
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -25,8 +25,9 @@ from lmjax.console import duration
 from lmjax.errors import InputError, optional_import, unknown
 from lmjax.results import plots, predictions, published
 from lmjax.results import runs as folders
+from lmjax.results.coefficients import last_weights
 from lmjax.results.statistics import spread
-from lmjax.training import Checkpoints
+from lmjax.training.checkpoint_folder import newest_about
 
 __all__ = ["write"]
 
@@ -87,19 +88,11 @@ class Row:
     """Runs that differ only in the seed, and what is known of their network.
 
     Attributes:
-        name: of the row.
-        runs: by increasing seed.
-        seeds: their `results.summaries`.
-        data: the name of the data set.
-        config: of the first seed.
-        network: what the table calls it.
-        about: what `Dataset.describe` said of the training data, as a checkpoint has it; {} if there is none.
+        seeds: the `results.summaries` of the runs, by increasing seed.
+        about: the training data, as a checkpoint has it; {} if there is none.
         error: of the finished seeds after the last epoch, in percent; None if there is none.
-        scheme: of the network.
-        parameters: how many trainable numbers it has; None if its classes are not known.
-        macs: multiply-accumulate operations of one image forward; None if the images are not known.
-        known: what was published of the network on the data, with its name; None if nothing was.
-        published: the error that was, in percent; None if none was.
+        parameters, macs: trainable numbers, and multiply-accumulate operations of one image forward, or None.
+        known, published: what was published of the network on the data, with its name, and the error, in percent.
         recipe: the same for what was trained alike.
     """
 
@@ -137,15 +130,15 @@ def read_rows(directories: Sequence[str | Path]) -> list[Row]:
     return list(map(Row, folders.groups(directories)))
 
 
-def _described(run: folders.Run) -> dict[str, Any] | None:
-    place = run.record.directory / "checkpoints"
-    if place.is_dir():
-        # What is damaged, or of another version, the report can do without.
-        with contextlib.suppress(InputError, KeyError, TypeError), Checkpoints(place, read_only=True) as checkpoints:
-            about = checkpoints.about()["data"]
-            if len(about["shape"]) == 3 and about["classes"]:
-                return about
-    return None
+def _described(run: folders.Run) -> dict[str, Any]:
+    """The training data, as the newest checkpoint has it; {} if none says what it was."""
+    _, about = newest_about(run.record.directory / "checkpoints") or (None, {})
+    with contextlib.suppress(KeyError, TypeError):
+        data = about["data"]
+        sizes = [n for n in data["shape"] if type(n) is int and 0 < n < 2**16]
+        if len(sizes) == len(data["shape"]) == 3 and isinstance(data["classes"], list):
+            return data
+    return {}
 
 
 @functools.cache
@@ -282,15 +275,19 @@ def _cells(row: Row, notes: list[str]) -> dict[str, Cell]:
         "data": Cell(row.data, row.data),
         "network": Cell(row.network, row.network),
         "scheme": Cell(row.scheme, row.scheme),
-        "parameters": Cell("–" if row.parameters is None else f"{row.parameters:,}", row.parameters),
-        "MACs": Cell("–" if row.macs is None else f"{row.macs / 1e6:,.1f} M", row.macs),
+        "parameters": _number(row.parameters, lambda count: f"{count:,}"),
+        "MACs": _number(row.macs, lambda count: f"{count / 1e6:,.1f} M"),
         "seeds": Cell(len(seeds), len(seeds)),
         "epochs": Cell(f"{epochs.min()} of {total}" if state else total, epochs.mean()),
         "test error, %": error,
         "published, %": _published_cell(row, notes),
-        "images/s": Cell("–", None) if np.isnan(speed) else Cell(f"{speed:,.0f}", speed),
-        "time": Cell("–", None) if np.isnan(time) else Cell(duration(time), time),
+        "images/s": _number(speed, lambda count: f"{count:,.0f}"),
+        "time": _number(time, duration),
     }
+
+
+def _number(value: float | None, said: Callable[[Any], str]) -> Cell:
+    return Cell("–", None) if value is None or np.isnan(value) else Cell(said(value), value)
 
 
 def _published_cell(row: Row, notes: list[str]) -> Cell:
@@ -396,13 +393,8 @@ def _coefficients(rows: list[Row], styles: list[dict[str, Any]], number: int) ->
 
 def _weights(row: Row) -> dict[str, dict[str, np.ndarray]]:
     """[values, steps] after the last epoch, by name and stage: the values are those of the seeds and the channels."""
-    found: dict[str, dict[str, list[np.ndarray]]] = {}
-    for run in row.runs:
-        if run.epochs and run.epochs[-1].get("coefficients"):
-            for name, stages in run.coefficients().weights(channels=True).items():
-                for stage, x in stages.items():
-                    found.setdefault(name, {}).setdefault(stage, []).append(x[-1].T)
-    return {name: {stage: np.concatenate(x) for stage, x in stages.items()} for name, stages in found.items()}
+    learned = [run for run in row.runs if run.epochs and run.epochs[-1].get("coefficients")]
+    return last_weights([run.coefficients() for run in learned], channels=True)
 
 
 def _caption(row: Row, found: dict[str, dict[str, np.ndarray]], stable: tuple[float, float] | None) -> str:

@@ -6,7 +6,7 @@ import math
 import os
 import re
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,9 @@ from lmjax.console import printable
 from lmjax.errors import InputError, optional_import
 from lmjax.results.coefficients import LARGEST, Coefficients
 from lmjax.training import RunRecord, seeds
+
+_ROW = ("epoch", "train_loss", "test_accuracy", "images_per_second", "wall_seconds", "coefficients")
+_SUMMARY = ("parameters", "images_per_second", "wall_seconds", "device", "versions", "zero_stability")
 
 
 @dataclasses.dataclass(eq=False)
@@ -158,7 +161,7 @@ def read_run(directory: Path, given: Path | None = None) -> Run:
         _require({"coefficients": {}} | row, _ROW, f"{record.metrics_path}: line {number}")
     if summary is not None:
         summary = _finite(summary)
-        _require(summary, {key: fits for key, fits in _SUMMARY.items() if key in summary}, str(record.summary_path))
+        _require(summary, [key for key in _SUMMARY if key in summary], str(record.summary_path))
     return Run(record, directory if given is None else given, config, epochs, summary)
 
 
@@ -167,47 +170,25 @@ def _finite(values: dict[str, Any]) -> dict[str, Any]:
     return {key: math.nan if x is None or (_number(x) and not abs(x) <= LARGEST) else x for key, x in values.items()}
 
 
-def _require(values: dict[str, Any], kinds: dict[str, Callable[[Any], bool]], place: str) -> None:
-    for key, fits in kinds.items():
-        if not fits(values.get(key)):
+def _require(values: dict[str, Any], keys: Iterable[str], place: str) -> None:
+    for key in keys:
+        if not _fits(key, values.get(key)):
             raise InputError(f"{place}: {key} is not what a run writes: mend or delete it")
+
+
+def _fits(key: str, value: Any) -> bool:
+    if key in ("coefficients", "zero_stability"):
+        try:
+            return all(array.ndim and array.size for array in (np.asarray(x, np.float64) for x in value.values()))
+        except (AttributeError, TypeError, ValueError, OverflowError):
+            return False
+    kind = {"epoch": int, "parameters": int, "device": str, "versions": dict}.get(key, (int, float))
+    fits = isinstance(value, kind) and not isinstance(value, bool)
+    return fits and (key == "train_loss" or not _number(value) or value >= 0)
 
 
 def _number(x):
     return isinstance(x, (int, float)) and not isinstance(x, bool)
-
-
-def _amount(x):
-    return _number(x) and x >= 0
-
-
-def _count(x):
-    return type(x) is int and 0 <= x < 2**53
-
-
-def _text(x):
-    return isinstance(x, str)
-
-
-def _names(x):
-    return isinstance(x, dict)
-
-
-def _by_stage(x):
-    try:
-        return all(array.ndim and array.size for array in (np.asarray(value, np.float64) for value in x.values()))
-    except (AttributeError, TypeError, ValueError, OverflowError):
-        return False
-
-
-_ROW = {
-    "epoch": _count, "train_loss": _number, "test_accuracy": _amount, "images_per_second": _amount,
-    "wall_seconds": _amount, "coefficients": _by_stage,
-}  # fmt: skip
-_SUMMARY = {
-    "parameters": _count, "images_per_second": _amount, "wall_seconds": _amount, "device": _text, "versions": _names,
-    "zero_stability": _by_stage,
-}  # fmt: skip
 
 
 def _belongs(run: Run, group: list[Run]) -> bool:

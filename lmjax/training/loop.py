@@ -223,7 +223,7 @@ def log_epoch(trainer: Trainer, folders: Sequence[RunFolder], tested: Sequence[d
         trainer.reported = broken or trainer.reported
     for i, folder in _sound(trainer, folders):
         row = folder.log(trainer, i, trained[i] | tested[i] | counted)
-        say_epoch(row, config, folder.name)
+        say_epoch(row, config, folder.name, trainer.steps_per_epoch)
     _name_diverged(trainer, folders)
 
 

@@ -78,12 +78,15 @@ def say_stability(margins: dict[str, list]) -> None:
 def progress_bar(trainer: Trainer) -> Generator[Callable[[int, float, float], None], None, None]:
     """A bar over the images of an epoch, on a terminal alone; yields what `train_epoch` tells its progress."""
     epoch, done = divmod(trainer.step, trainer.steps_per_epoch)
-    total = (trainer.steps_per_epoch - done) * trainer.config.train.batch_size
+    batch = trainer.config.train.batch_size
+    total, later = (trainer.steps_per_epoch - done) * batch, (trainer.total_steps - trainer.step) * batch
     hidden = True if jax.process_index() else None  # None hides it where there is no terminal
     with tqdm(total=total, desc=f"epoch {epoch + 1}", unit=" images", leave=False, disable=hidden) as bar:
 
         def show(images: int, loss: float, accuracy: float) -> None:
-            bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.1%}", refresh=False)
+            rate = bar.format_dict["rate"]  # images a second, as soon as it is known
+            run = {"run": f"{duration((later - bar.n) / rate)} left"} if rate else {}
+            bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.1%}", **run, refresh=False)
             bar.update(images)
 
         yield show

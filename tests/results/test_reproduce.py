@@ -218,7 +218,7 @@ def test_export_goes_over_nothing_else(small, made, out, tmp_path):
         ("summary.json", lambda held: held["data"].update(training_images=7), "trained on different images"),
         ("summary.json", lambda held: held.update(test_accuracy=float("nan")), "no test_accuracy"),
         ("summary.json", lambda held: held.pop("device"), "has no device"),
-        ("summary.json", lambda held: held["versions"].pop("jax"), "has no versions"),
+        ("summary.json", lambda held: held.pop("versions"), "has no versions"),
     ],
 )
 def test_what_is_not_the_run_of_its_place_is_refused(small, out, file, how, message):
@@ -230,11 +230,12 @@ def test_what_is_not_the_run_of_its_place_is_refused(small, out, file, how, mess
         results.collect(small, out)
 
 
-@pytest.mark.parametrize("name", ["seed01", "seed1 (copy)", "seed٣", "seed3"])
-def test_a_copy_is_no_seed(small, out, name):
-    shutil.copytree(out / "lm" / "seed1", out / "lm" / name)
-    message = "seed 1 " if name == "seed3" else "is not what the folder of a seed is called"
-    with pytest.raises(InputError, match=message):
+def test_a_copy_is_no_seed(small, out):
+    found = results.collect(small, out)
+    shutil.copytree(out / "lm" / "seed1", out / "lm" / "seed1 (copy)")
+    assert results.collect(small, out) == found
+    shutil.copytree(out / "lm" / "seed1", out / "lm" / "seed3")
+    with pytest.raises(InputError, match="seed 1 "):
         results.collect(small, out)
 
 

@@ -123,7 +123,8 @@ def _pair(row: str, baseline: str, found: dict[str, dict[int, dict[str, Any]]]) 
 
 def _made(summaries: list[dict[str, Any]]) -> str:
     devices = sorted({summary["device"] for summary in summaries})
-    versions = sorted({f"jax {s['versions']['jax']}, Python {s['versions']['python']}" for s in summaries})
+    versions = [summary["versions"] for summary in summaries]
+    versions = sorted({f"jax {each.get('jax', '?')}, Python {each.get('python', '?')}" for each in versions})
     hours = sum(summary["wall_seconds"] for summary in summaries) / 3600
     count = f"{len(summaries)} run" + "s" * (len(summaries) > 1)
     return f"{count} on {', '.join(devices)} ({'; '.join(versions)}), whose times add up to {hours:.1f} hours."
