@@ -16,7 +16,9 @@ from flax import nnx
 
 from lmjax import cli, networks, odeint, steppers
 from lmjax.cli.train import Train
+from lmjax.config import Config
 from lmjax.devices import data_mesh
+from lmjax.training import RunRecord
 from tests.documentation import PAGES, ROOT, blocks, commands, stories, text
 from tests.steppers.schemes import WRAPPERS
 
@@ -61,6 +63,8 @@ def test_commands_of_train_are_understood(command, monkeypatch, tmp_path):
             parts = [b for b in blocks(text(page)) if re.search(r"def (paced|mixer)|register\(|^config = ", b, re.M)]
             (tmp_path / "configs" / f"{name}.py").write_text("\n".join(parts))
             monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(RunRecord, "started", True)
+    monkeypatch.setattr(RunRecord, "config", lambda record: Config())
     config, _ = Train.parse(shlex.split(command))
     steppers.get(config.model.stepper or "euler")
 
@@ -71,6 +75,7 @@ def test_other_commands_are_understood(command, monkeypatch):
     found = cli.found(cli.COMMANDS[words[0]])
     for one in found.values() if isinstance(found, dict) else [found]:
         monkeypatch.setattr(one, "run", lambda *_: None)
+    monkeypatch.setattr(RunRecord, "config", lambda record: Config())
     assert cli.main(words) == 0
 
 
