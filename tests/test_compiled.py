@@ -35,7 +35,7 @@ def lowered(images, platform, **model):
     )  # fmt: skip
     trainer = Trainer(config, images, data_mesh(jax.devices()[:1]))
     step = jax.jit(trainer.compiled.functions.train, static_argnames="steps", donate_argnums=0)
-    traced = step.trace(trainer.state, np.uint32(0), trainer.feed.train_example, steps=1)
+    traced = step.trace(trainer.state, np.uint32(0), trainer.feed.example, steps=1)
     return traced.lower(lowering_platforms=(platform,)).as_text()
 
 

@@ -4,28 +4,8 @@ import shutil
 
 import pytest
 
-from lmjax import InputError
-from lmjax.results.runs import groups_of
 from tests.analysis import main
 from tests.analysis.handmade import OWN_SCHEME, own_run, rewritten, write_run
-
-
-def test_no_run_counts_twice(tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    for name in ("one", "e1/a/seed0", "e1/a/seed1", "e2/a/seed10", "e2/a/seed9"):
-        (tmp_path / name).mkdir(parents=True)
-        (tmp_path / name / "config.json").touch()
-    (tmp_path / "link").symlink_to("one")
-    one, first, second = (type(tmp_path)(name) for name in ("one", "e1/a", "e2/a"))
-    given = [first / "seed1", one, tmp_path / "one", tmp_path / "link", first, tmp_path / "e1" / "a", second]
-    assert groups_of(given) == [
-        (one, [one]), (first, [first / "seed0", first / "seed1"]), (second, [second / "seed9", second / "seed10"]),
-    ]  # fmt: skip
-    assert groups_of([first / "seed1", first / "seed0"]) == [
-        (first / "seed1", [first / "seed1"]), (first / "seed0", [first / "seed0"]),
-    ]  # fmt: skip
-    with pytest.raises(InputError, match="missing: there is no such folder"):
-        groups_of([one, tmp_path / "missing"])
 
 
 @pytest.mark.parametrize("command", ["trajectory", "refinement", "robustness"])

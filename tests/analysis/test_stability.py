@@ -188,7 +188,7 @@ def test_spectral_radius():
 
 
 def test_picture_of_regions():
-    figure = analysis.draw_regions(analysis.schemes(["euler", "rk4", "leapfrog", "lm(-1.5, -1.5)", "heun"]), columns=3)
+    figure = analysis.draw_regions(analysis.schemes(["euler", "rk4", "leapfrog", "lm(-1.5, -1.5)", "heun"]))
     shown = [axes for axes in figure.axes if axes.get_visible()]
     assert [axes.get_title() for axes in shown] == ["euler", "rk4", "leapfrog", "lm, k = -1.5", "heun"]
     assert len({(axes.get_xlim(), axes.get_ylim()) for axes in shown}) == 1

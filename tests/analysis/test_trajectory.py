@@ -146,31 +146,22 @@ def random_walk(depths):
     return found
 
 
-def test_picture_of_networks_of_one_depth_numbers_their_steps():
-    distance, _, norm, tortuosity = network_figures.trajectories({n: [random_walk((3, 2))] for n in "ab"}).axes
-    assert distance.get_xlabel() == "step"
-    assert [text.get_text() for text in distance.get_xticklabels()] == ["1", "2", "3", "4", "5"]
-    ticks = distance.get_xticks()
-    np.testing.assert_allclose(lines(distance, "o")[0].get_xdata(), ticks[:3])
-    np.testing.assert_allclose(lines(norm, "o")[0].get_xdata(), ticks[0] + np.array([-0.5, 0.5, 1.5, 2.5]))
-    assert references(tortuosity) == pytest.approx([3**0.5, 2**0.5] * 2)
-
-
-def test_picture_of_networks_of_different_depths():
-    depths = {"short": (2, 2, 2), "long": (3, 6, 3, 2)}
+def test_picture():
+    groups = {"short": [random_walk((2, 2, 2))], "long": [random_walk((3, 6, 3, 2))]}
     for order in (["short", "long"], ["long", "short"]):
-        axes = network_figures.trajectories({name: [random_walk(depths[name])] for name in order}).axes
-        distance, turn, norm, tortuosity = axes
-        assert [text.get_text() for text in distance.get_xticklabels()] == ["0", "½", "1"] * 4
-        starts, ends = distance.get_xticks()[::3], distance.get_xticks()[2::3]
+        figure = network_figures.trajectories({name: groups[name] for name in order})
+        distance, turn, norm, tortuosity = figure.axes
+        assert [text.get_text() for text in distance.get_xticklabels()] == [f"stage {i}" for i in (1, 2, 3, 4)]
         for marker, name in zip("os", order, strict=True):
-            spans = [line.get_xdata()[[0, -1]] for line in lines(norm, marker)]
-            np.testing.assert_allclose(spans, np.stack([starts, ends], 1)[: len(spans)])
-            assert tuple(len(line.get_xdata()) for line in lines(distance, marker)) == depths[name]
-            assert tuple(len(line.get_xdata()) + 1 for line in lines(turn, marker)) == depths[name]
-        for one in (distance, turn, norm):
-            assert one.get_xlim()[0] < starts[0] < ends[-1] < one.get_xlim()[1]
-        assert references(tortuosity) == pytest.approx([depth**0.5 for name in order for depth in depths[name]])
+            stages = groups[name][0]
+            for line, center in zip(lines(norm, marker), norm.get_xticks(), strict=False):
+                assert line.get_xdata()[[0, -1]].mean() == pytest.approx(center)
+                assert np.ptp(line.get_xdata()) == pytest.approx(0.85)
+            steps = [len(line.get_xdata()) for line in lines(distance, marker)]
+            assert steps == [len(stage["distance"]) for stage in stages.values()]
+            assert [len(line.get_xdata()) for line in lines(turn, marker)] == [count - 1 for count in steps]
+        expected = {"short": [2**0.5] * 3, "long": [3**0.5, 6**0.5, 3**0.5, 2**0.5]}
+        assert references(tortuosity) == pytest.approx([x for name in order for x in expected[name]])
 
 
 def lines(axes, marker):
@@ -180,7 +171,8 @@ def lines(axes, marker):
 
 def references(axes):
     """How high the lines for equal steps at right angles are."""
-    return [line.get_ydata()[0] for line in axes.lines if line.get_color() == "0.6" and len(line.get_ydata())]
+    found = [lines for lines in axes.collections if len(lines.get_segments()) == 1 and lines.get_zorder() == 0]
+    return [lines.get_segments()[0][0][1] for lines in found]
 
 
 def test_what_cannot_be_walked():

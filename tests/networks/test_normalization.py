@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from flax import nnx
 from jax.sharding import NamedSharding, PartitionSpec
+from jax.test_util import check_grads
 
 from lmjax import InputError, networks
 from lmjax.config import ModelConfig
 from lmjax.devices import data_mesh, replicated
 from lmjax.networks import BatchNorm, group_batch_norm
+from lmjax.networks.normalization import GroupNorm, LayerNorm, RMSNorm
 from tests.networks.small import IMAGES, loss_and_gradient, outline, silent, small
 from tests.parameters import few
 
@@ -164,7 +166,7 @@ NETWORKS = {
     "vit": {"name": "vit(width=8, depth=2, heads=2, patch=4, image=8)"},
     "rebuilt": {"stepper": "momentum", "memory": "reversible", "unroll": False},
 }
-NORMALIZATIONS = {"batch": BatchNorm, "layer": nnx.LayerNorm, "rms": nnx.RMSNorm, "group(2)": nnx.GroupNorm}
+NORMALIZATIONS = {"batch": BatchNorm, "layer": LayerNorm, "rms": RMSNorm, "group(2)": GroupNorm}
 
 
 @pytest.mark.parametrize(
@@ -210,3 +212,25 @@ def test_ones_own():
     np.testing.assert_allclose(branch(u), branch.conv2(jax.nn.relu(x / 2) ** 3), rtol=1e-5, atol=1e-6)
     with pytest.raises(InputError, match="zero_init: this normalization has no scale to start at zero"):
         networks.create("resnet8", normalization="half", placement="post", zero_init=True, rngs=nnx.Rngs(0))
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("group", [None, 2])
+def test_derivatives_in_any_mode_and_order(x64, group):
+    """Of the form that is written out, against finite differences; of several networks at once as of each."""
+    norm = networks.BatchNorm(3, dtype=jnp.float64, rngs=nnx.Rngs(0))
+    norm.group = group
+    graph, _, statistics = nnx.split(norm, nnx.Param, nnx.BatchStat)
+    statistics = nnx.to_pure_dict(statistics)
+    rng = np.random.default_rng(0)
+    x, scale, bias = rng.normal(2, 3, (4, 2, 2, 3)), rng.normal(1, 1, 3), rng.normal(0, 1, 3)
+
+    def f(x, scale, bias):
+        return jnp.sin(nnx.merge(graph, {"scale": scale, "bias": bias}, statistics)(x))
+
+    check_grads(f, (x, scale, bias), order=2, modes=("fwd", "rev"), rtol=1e-5, atol=1e-5)
+    several = jax.vmap(jax.grad(lambda *each: f(*each).sum(), (0, 1, 2)))(
+        *(jnp.stack([each, 2 * each]) for each in (x, scale, bias))
+    )
+    one = jax.grad(lambda *each: f(*each).sum(), (0, 1, 2))(*(jnp.asarray(2 * each) for each in (x, scale, bias)))
+    jax.tree.map(lambda many, single: np.testing.assert_allclose(many[1], single, atol=1e-12), several, one)
