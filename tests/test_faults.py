@@ -180,14 +180,15 @@ def start(workdir, output, *arguments, **variables):
         )  # fmt: skip
 
 
-def start_two(workdir, folder, *arguments):
+def start_two(workdir, folder, *arguments, second=None):
+    """Two processes of one run; `second` is another folder for the second of them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         address = f"127.0.0.1:{free.getsockname()[1]}"
     outputs = [folder / f"process{i}.txt" for i in range(2)]
     return [
         start(
-            workdir, output, *arguments,
+            (second if i and second else workdir), output, *arguments,
             JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(i),
         )
         for i, output in enumerate(outputs)
@@ -301,6 +302,23 @@ def test_two_processes_stop_at_the_same_step_go_on_and_one_is_lost(tmp_path, num
     finally:
         for process in processes:
             process.kill()
+
+
+def test_two_processes_that_were_given_different_runs(tmp_path):
+    """Another folder, or one that only one of them sees: both say so, instead of waiting for each other."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    processes, outputs = start_two(first, tmp_path, "--resume", "auto", second=second)
+    try:
+        codes = [process.wait(timeout=60) for process in processes]
+    finally:
+        for process in processes:
+            process.kill()
+    said = [output.read_text() for output in outputs]
+    assert codes == [2, 2], said
+    assert f"error: workdir is '{first}' in the first process and '{second}' in this one: give all" in said[1]
+    assert "error: another process of this run differs, as it says: give all processes the same command" in said[0]
+    assert not first.exists()
+    assert not second.exists()
 
 
 @pytest.mark.slow  # the second process is lost above

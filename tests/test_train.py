@@ -427,6 +427,68 @@ def test_checkpoint_that_does_not_say_its_data(copy, capsys):
         assert "does not say what data it was trained on" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("when", ["an epoch", "the last save"])
+@pytest.mark.parametrize("harm", [shutil.rmtree, lambda run: run.rename(run.with_name("moved"))], ids=["gone", "moved"])
+def test_a_folder_that_is_taken_away_while_the_run_goes_on(tmp_path, monkeypatch, capsys, when, harm):
+    workdir = tmp_path / "run"
+
+    def take_away(*_):
+        Checkpoints.wait(checkpoints[0])
+        harm(workdir)
+
+    checkpoints, save = [], Checkpoints.save
+
+    def saved(self, state, *arguments, **options):
+        checkpoints.append(self)
+        save(self, state, *arguments, **options)
+        if when == "the last save":
+            take_away()
+
+    monkeypatch.setattr(Checkpoints, "save", saved)
+    if when == "an epoch":
+        monkeypatch.setattr("lmjax.training.loop.say_epoch", lambda row, *_: row["epoch"] == 2 and take_away())
+    assert run("--workdir", workdir, "--train.epochs", 2 if when == "an epoch" else 1) == 2
+    said = capsys.readouterr()
+    assert "run: was removed, moved or emptied while the run went on" in said.err
+    assert "everything is in" not in said.out
+    assert not workdir.exists(), "nor is half of it made once more"
+
+
+def test_the_last_save_is_tried_again(tmp_path, monkeypatch, capsys):
+    """Orbax gives a save up when the clock is set forward."""
+    seal, failures = integrity.seal, []
+
+    def fail_once(part):
+        if not failures:
+            failures.append(part)
+            raise TimeoutError("it took too long")
+        seal(part)
+
+    monkeypatch.setattr(integrity, "seal", fail_once)
+    assert run("--workdir", tmp_path / "run", "--train.epochs", 1) == 0
+    assert "could not be written (it took too long): going on without it" in capsys.readouterr().err
+    assert (tmp_path / "run" / "checkpoints" / "22").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("notes", "used"),
+    [("[1]", 22), ('{"init_timestamp_nsecs": "now"}', 22), ('{"item_handlers": 7}', 22), ("[" * 100_000, 22),
+     (None, 44), ("{", 44), ("{}", 44)],
+    ids=str,
+)  # fmt: skip
+def test_notes_of_orbax_have_no_sum_and_do_no_harm(finished, state, tmp_path, notes, used):
+    """A reader leaves the checkpoint out; a run removes them, and loses nothing."""
+    shutil.copytree(finished / "checkpoints", tmp_path / "c")
+    (tmp_path / "c" / "44" / "commit_success.txt").write_text("nonsense")
+    path = tmp_path / "c" / "44" / integrity.NOTES
+    path.unlink() if notes is None else path.write_text(notes)
+    for read_only, step in ((True, used), (False, 44), (True, 44)):
+        said = []
+        with Checkpoints(tmp_path / "c", read_only=read_only, report=said.append) as checkpoints:
+            assert int(checkpoints.restore(state)[0].step) == checkpoints.latest() == step
+        assert len(said) == (used == 22 and said != [] and integrity.NOTES in said[0])
+
+
 def test_names_longer_than_a_file_can_have(capsys):
     for options in (["--workdir"], ["--resume", "auto", "--workdir"], ["--evaluate"]):
         assert run(*options, "a" * 300) == 2

@@ -20,7 +20,7 @@ from lmjax.results import plots
 from lmjax.results.coefficients import Coefficients
 from lmjax.steppers import Stepper
 from lmjax.training.checkpoint import Checkpoints
-from lmjax.training.checkpoint_folder import require_possible
+from lmjax.training.checkpoint_folder import checkpoint_steps, require_possible
 from lmjax.training.progress import say_stability
 from lmjax.training.run_record import RunRecord
 from lmjax.training.run_record_writer import RunRecordWriter
@@ -138,7 +138,8 @@ class RunFolder:
         self.trackers.begin(rows)
 
     def save(self, trainer: Trainer, i: int, test_accuracy: float | None = None) -> None:
-        """Save a checkpoint of seed number i."""
+        """Save a checkpoint of seed number i. Raises InputError if the folder is gone, which Orbax would make anew."""
+        self.record.require_there()
         about = {
             "config": to_dict(self.config),
             "data": trainer.dataset.describe(),
@@ -172,11 +173,16 @@ class RunFolder:
     def finish(self, trainer: Trainer, i: int) -> dict[str, Any]:
         """Wait for the last checkpoint, and write the summary."""
         config, record, checkpoints = self.config, self.record, self.checkpoints
-        checkpoints.wait()
-        if checkpoints.latest() != trainer.step:
+        for again in (True, False):
+            checkpoints.wait()
+            record.require_there()
+            saved = max(checkpoint_steps(checkpoints.directory), default=0)
+            if again and saved != trainer.step:  # it may have been chance: Orbax takes a clock that is set for a hang
+                self.save(trainer, i, record.rows[-1]["test_accuracy"])
+        if saved != trainer.step:
             raise InputError(
                 f"{checkpoints.directory}: the end of the run could not be saved: make room; --resume then goes on "
-                f"from step {checkpoints.latest() or 0}"
+                f"from step {saved}"
             )
         rows = record.rows
         summary: dict[str, Any] = {
