@@ -11,6 +11,7 @@ from jax import lax
 
 from lmjax import steppers
 from lmjax.errors import InputError
+from lmjax.promotion import lenient
 from lmjax.steppers import State, StepInfo, Stepper, rk4
 
 Field = Callable[[State], State]
@@ -116,7 +117,8 @@ def _increment(field: Field, h: Any) -> Field:
     def increment(u):
         du = field(u)
         _require_derivative(u, du)
-        return jax.tree.map(lambda x, dx: jnp.asarray(h * dx, jnp.result_type(x)), u, du)
+        with lenient():
+            return jax.tree.map(lambda x, dx: jnp.asarray(h * dx, jnp.result_type(x)), u, du)
 
     return increment
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from lmjax import steppers
 from lmjax.errors import InputError
+from lmjax.promotion import lenient
 from lmjax.steppers import Stepper
 
 
@@ -107,7 +108,7 @@ def float64() -> Iterator[None]:
         from jax.experimental import enable_x64
 
         wide = enable_x64()
-    with wide, jax.default_device(_cpu()):
+    with wide, jax.default_device(_cpu()), lenient():
         yield
 
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax.analysis.walk import walk
+from lmjax.promotion import at_least_float32
 from lmjax.training import TrainedNetwork
 
 _BATCH = 32  # all the states of so many images are kept at once
@@ -34,7 +35,7 @@ def measures(states: jax.Array, branches: jax.Array) -> dict[str, jax.Array]:
         float32 (or float64): "norm" [L + 1, N], |u_n| itself; "distance", "branch" [L, N]; "turn" [L - 1, N], in
         degrees; "tortuosity" [N]. What divides by a length of zero is NaN.
     """
-    wide = jnp.promote_types(states.dtype, jnp.float32)
+    wide = at_least_float32(states.dtype)
     u, f = (x.astype(wide).reshape(*x.shape[:2], -1) for x in (states, branches))
     steps = jnp.diff(u, axis=0)
     lengths = jnp.linalg.norm(steps, axis=-1)

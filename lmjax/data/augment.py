@@ -20,6 +20,7 @@ from jax import lax
 from jax.typing import ArrayLike, DTypeLike
 
 from lmjax.errors import InputError
+from lmjax.promotion import lenient
 from lmjax.registry import Registry
 
 _CHOICE = 2**30  # folded into the key, it draws which of several mixtures a batch gets; the network's has 2**31
@@ -324,6 +325,7 @@ class Pipeline:
         self._rest = one_by_one[len(self._leading) :]
         self._mixing = [(n, part) for n, part in parts if isinstance(part, Mixing)]
 
+    @lenient()
     def __call__(
         self,
         key: jax.Array,
@@ -396,6 +398,7 @@ def epoch_order(key: jax.Array, epoch: jax.Array | int, size: int, batch: int) -
     return order[: steps * batch].reshape(steps, batch)
 
 
+@lenient()
 def normalize(images: jax.Array, mean: ArrayLike, std: ArrayLike, dtype: DTypeLike = jnp.float32) -> jax.Array:
     """(images - mean) / std for each channel: uint8 [..., C] -> dtype [..., C], computed in float32."""
     return ((images.astype(jnp.float32) - mean) / std).astype(dtype)

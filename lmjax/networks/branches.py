@@ -23,6 +23,7 @@ from lmjax.errors import InputError
 from lmjax.networks.convolution import convolve
 from lmjax.networks.normalization import norm, relu
 from lmjax.networks.options import PUBLISHED, Kind, Options, branches, plain, shortcuts
+from lmjax.promotion import lenient
 
 _he_fan_out = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
 
@@ -194,7 +195,8 @@ class PoolAndPad(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         if self.stride > 1:
-            x = nnx.avg_pool(x, (self.stride,) * 2, (self.stride,) * 2)
+            with lenient():
+                x = nnx.avg_pool(x, (self.stride,) * 2, (self.stride,) * 2)
         before = self.more // 2
         return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (before, self.more - before)))
 

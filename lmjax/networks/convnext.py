@@ -15,8 +15,9 @@ from lmjax.errors import InputError
 from lmjax.networks.branches import basic, keep_shape
 from lmjax.networks.convolution import convolve
 from lmjax.networks.network import NORMAL, Architecture, NormalizedLinear
-from lmjax.networks.normalization import gelu, norm
+from lmjax.networks.normalization import LayerNorm, gelu, norm
 from lmjax.networks.options import PUBLISHED, Kind, Options, branches, family, plain, registry, shortcuts
+from lmjax.promotion import lenient
 
 
 class Perceptron(nnx.Module):
@@ -50,13 +51,14 @@ class Inverted(nnx.Module):
             cin, cin, (kernel, kernel), padding=kernel // 2, feature_group_count=cin, kernel_init=NORMAL,
             dtype=options.dtype, rngs=rngs,
         )  # fmt: skip
-        self.norm = norm(cin, options, rngs, nnx.LayerNorm)
+        self.norm = norm(cin, options, rngs, LayerNorm)
         self.perceptron = Perceptron(cin, options, rngs)
         self.scale = nnx.Param(jnp.full(cin, 0 if options.zero_init else scale, jnp.float32))
 
     def __call__(self, u: jax.Array) -> jax.Array:
         x = self.perceptron(self.norm(self.depthwise(u)))
-        return x * self.scale[...].astype(x.dtype)
+        with lenient():
+            return x * self.scale[...].astype(x.dtype)
 
 
 @branches.register(name="convnext")
@@ -82,7 +84,7 @@ class Patches(nnx.Module):
         self, cin: int, cout: int, *, stride: int, before: bool = True, options: Options = PUBLISHED, rngs: nnx.Rngs
     ):
         self.before = before
-        self.norm = norm(cin if before else cout, options, rngs, nnx.LayerNorm)
+        self.norm = norm(cin if before else cout, options, rngs, LayerNorm)
         self.conv = nnx.Conv(
             cin, cout, (stride, stride), strides=stride, padding="VALID", kernel_init=NORMAL, dtype=options.dtype,
             conv_general_dilated=convolve, rngs=rngs,

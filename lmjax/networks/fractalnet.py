@@ -29,6 +29,7 @@ from lmjax.networks.convolution import convolve
 from lmjax.networks.normalization import BatchNorm
 from lmjax.networks.options import Options, family
 from lmjax.networks.stack import List
+from lmjax.promotion import at_least_float32
 from lmjax.steppers import combine
 
 # Of each block; and the columns by the depth of five blocks.
@@ -78,7 +79,7 @@ class DropPath(NamedTuple):
         local = local_weights(jax.random.fold_in(self.key, row), inputs, self.drop)
         chosen = jnp.arange(self.columns - inputs, self.columns) == self.column
         # A join without the one column leads nowhere but to joins that give its result no weight: any weights do.
-        return jnp.where(self.whole, jnp.where(jnp.any(chosen), chosen, 1 / inputs), local)
+        return jnp.where(self.whole, jnp.where(jnp.any(chosen), chosen.astype(local.dtype), 1 / inputs), local)
 
 
 class Unit(nnx.Module):
@@ -241,7 +242,7 @@ class FractalNet(nnx.Module):
                 x = block(x, None if paths is None else paths.within(i), key)
             else:
                 x = block.alone(x, column % self.columns, key)
-        return self.head(jnp.mean(x.astype(jnp.promote_types(x.dtype, jnp.float32)), axis=(1, 2)))
+        return self.head(jnp.mean(x.astype(at_least_float32(x.dtype)), axis=(1, 2)))
 
 
 @family(*(f"fractalnet{depth}" for depth in _COLUMNS))

@@ -11,10 +11,11 @@ from flax import nnx
 from lmjax import steppers
 from lmjax.errors import InputError
 from lmjax.networks.branches import Activation, Projection, Stem, basic
-from lmjax.networks.normalization import norm
+from lmjax.networks.normalization import LayerNorm, norm
 from lmjax.networks.options import PUBLISHED, Boundary, Kind, Options, chosen
 from lmjax.networks.stack import List
 from lmjax.networks.stage import Stage
+from lmjax.promotion import at_least_float32
 from lmjax.steppers import StepInfo, Stepper, euler
 
 NORMAL = jax.nn.initializers.truncated_normal(0.02)
@@ -36,8 +37,8 @@ class NormalizedLinear(nnx.Module):
     """Normalization (layer), and a linear map to the logits, drawn from `NORMAL`."""
 
     def __init__(self, channels: int, options: Options, *, rngs: nnx.Rngs):
-        wide = options.replace(dtype=jnp.promote_types(options.dtype, jnp.float32))
-        self.norm = norm(channels, wide, rngs, nnx.LayerNorm)
+        wide = options.replace(dtype=at_least_float32(options.dtype))
+        self.norm = norm(channels, wide, rngs, LayerNorm)
         self.linear = nnx.Linear(channels, options.classes, kernel_init=NORMAL, rngs=rngs)
 
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -136,7 +137,7 @@ class Network(nnx.Module):
     def __init__(self, architecture: Architecture, options: Options = PUBLISHED, *, rngs: nnx.Rngs):
         a, o = architecture, architecture.complete(options)
         self.stepper, self.deterministic = chosen(o.stepper, "stepper"), False
-        self.stream = jnp.promote_types(o.dtype, jnp.float32) if o.memory == "reversible" else o.dtype
+        self.stream = at_least_float32(o.dtype) if o.memory == "reversible" else o.dtype
         channels = tuple(map(o.channels, a.channels))
         widths = (channels[0] if a.stem is None else min(o.channels(a.stem), a.stem), *channels)
         self.stem = a.first(o.cin, widths[0], options=o, rngs=rngs)
@@ -202,7 +203,7 @@ class Network(nnx.Module):
     def classify(self, u: jax.Array) -> jax.Array:
         """The head: features after the last stage -> logits [N, classes], float32."""
         u = u if self.activation is None else self.activation(u)
-        return self.head(self.pool(u.astype(jnp.promote_types(u.dtype, jnp.float32))))
+        return self.head(self.pool(u.astype(at_least_float32(u.dtype))))
 
 
 def scheme(network: nnx.Module) -> str:

@@ -1,5 +1,7 @@
 """Normalizations and activations by name."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -8,6 +10,8 @@ from jax.typing import DTypeLike
 
 from lmjax.errors import InputError
 from lmjax.networks.options import Activation, Normalization, Options, activations, normalizations, plain
+from lmjax.networks.sums import two_broadcasts, two_sums
+from lmjax.promotion import at_least_float32, lenient
 
 
 @plain(normalizations, "batch")
@@ -63,38 +67,65 @@ class BatchNorm(nnx.BatchNorm):
             features, momentum=momentum, epsilon=epsilon, dtype=dtype, use_scale=use_scale, use_bias=use_bias, rngs=rngs
         )
 
+    @lenient()
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, ..., channels], normalized in training with the statistics of x, in evaluation with the running ones.
 
         Raises:
             InputError: if N is no multiple of the group.
         """
-        shift, dtype, shape = lax.stop_gradient(self.mean[...]), x.dtype, x.shape
-        x = x.astype(jnp.promote_types(dtype, jnp.float32))
+        shift, shape = lax.stop_gradient(self.mean[...]), x.shape
+        scale = jnp.ones_like(shift) if self.scale is None else self.scale[...]
+        bias = jnp.zeros_like(shift) if self.bias is None else self.bias[...]
+        dtype = self.dtype or jnp.result_type(x.dtype, scale, bias)
+        x = x.astype(at_least_float32(x.dtype))
         if self.use_running_average:
-            return self._scaled(x - shift, self.var[...], dtype)
+            return ((x - shift) * (lax.rsqrt(self.var[...] + self.epsilon) * scale) + bias).astype(dtype)
         if self.group is not None:
             if shape[0] % self.group:
                 raise InputError(f"batch normalization: {shape[0]} images do not divide into groups of {self.group}")
             x = x.reshape(-1, self.group, *shape[1:])
-        d = x - shift
-        squares = jnp.square(d)  # before the first sum, so that XLA makes both in one loop
-        axes = tuple(range(self.group is not None, x.ndim - 1))
-        offset, square = (jnp.mean(y, axes, keepdims=True) for y in (d, squares))
-        # No variance is less than its rounding error.
-        least = jnp.finfo(x.dtype).eps * lax.stop_gradient(square)
-        mean, var = shift + offset, jnp.maximum(square - jnp.square(offset), least)
+        y, mean, var = _normalized(x, shift, scale, bias, self.epsilon, self.group is not None)
         for statistic, new in ((self.mean, mean), (self.var, var)):
             new = lax.stop_gradient(new.reshape(-1, shape[-1]).mean(0))  # over the groups
             new = self.momentum * statistic[...] + (1 - self.momentum) * new
             statistic[...] = new.astype(statistic[...].dtype)
-        return self._scaled(x - mean, var, dtype).reshape(shape)
+        return y.astype(dtype).reshape(shape)
 
-    def _scaled(self, centered, var, dtype):
-        scale = 1.0 if self.scale is None else self.scale[...]
-        bias = 0.0 if self.bias is None else self.bias[...]
-        dtype = self.dtype or jnp.result_type(dtype, scale, bias)
-        return (centered * (lax.rsqrt(var + self.epsilon) * scale) + bias).astype(dtype)
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(4, 5))
+def _normalized(x, shift, scale, bias, epsilon, grouped):
+    """(x - mean) / sqrt(var + epsilon) scale + bias, the mean and the variance of each channel, or group and channel.
+
+    Its derivative is written out, so that going backward takes two sums over x, as going forward does. It is one in
+    JAX itself, which can be differentiated again in any mode.
+    """
+    mean, var = _moments(x, shift, grouped)
+    return (x - mean) * (lax.rsqrt(var + epsilon) * scale) + bias, mean, var
+
+
+@_normalized.defjvp
+def _derivative(epsilon, grouped, primals, tangents):
+    x, shift, scale, bias = primals
+    dx, _, dscale, dbias = tangents
+    mean, var = _moments(x, shift, grouped)
+    rate = lax.rsqrt(var + epsilon)
+    normal, axes = (x - mean) * rate, tuple(range(grouped, x.ndim - 1))
+    count = x.size // mean.size
+    # What is summed meets arrays of the size of x only in the end: transposed, that is two sums at once.
+    shift, slope = two_sums(dx, normal * dx, axes)
+    shift, slope = (dbias - scale * rate * shift / count, dscale - scale * rate * slope / count)
+    shift, slope = two_broadcasts(shift, slope, x.shape)
+    dy = scale * rate * dx + shift + normal * slope
+    return (normal * scale + bias, mean, var), (dy, jnp.zeros_like(mean), jnp.zeros_like(var))
+
+
+def _moments(x, shift, grouped):
+    d = x - shift
+    offset, square = two_sums(d, jnp.square(d), tuple(range(grouped, x.ndim - 1)))
+    offset, square = offset * offset.size / x.size, square * offset.size / x.size
+    # No variance is less than its rounding error.
+    return shift + offset, jnp.maximum(square - jnp.square(offset), jnp.finfo(x.dtype).eps * square)
 
 
 def group_batch_norm(network: nnx.Module, group: int | None) -> None:
@@ -110,16 +141,34 @@ def group_batch_norm(network: nnx.Module, group: int | None) -> None:
         module.group = group
 
 
+class LayerNorm(nnx.LayerNorm):
+    """Flax's layer normalization, which promotes dtypes."""
+
+    __call__ = lenient()(nnx.LayerNorm.__call__)
+
+
+class RMSNorm(nnx.RMSNorm):
+    """Flax's root-mean-square normalization, which promotes dtypes."""
+
+    __call__ = lenient()(nnx.RMSNorm.__call__)
+
+
+class GroupNorm(nnx.GroupNorm):
+    """Flax's group normalization, which promotes dtypes."""
+
+    __call__ = lenient()(nnx.GroupNorm.__call__)
+
+
 @normalizations.register
 def layer() -> Normalization:
     """Layer normalization, of each pixel or token over its channels (Ba et al. 2016)."""
-    return nnx.LayerNorm
+    return LayerNorm
 
 
 @normalizations.register
 def rms() -> Normalization:
     """Each pixel or token over the root mean square of its channels, times a scale (Zhang and Sennrich 2019)."""
-    return nnx.RMSNorm
+    return RMSNorm
 
 
 @normalizations.register
@@ -130,10 +179,10 @@ def group(groups: int = 32) -> Normalization:
         groups: how many, a divisor of all numbers of channels. 1 takes all channels together.
     """
 
-    def make(channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> nnx.GroupNorm:
+    def make(channels: int, *, dtype: DTypeLike, rngs: nnx.Rngs) -> GroupNorm:
         if groups < 1 or channels % groups:
             raise InputError(f"normalization group: {channels} channels do not divide into {groups} groups")
-        return nnx.GroupNorm(channels, num_groups=groups, dtype=dtype, rngs=rngs)
+        return GroupNorm(channels, num_groups=groups, dtype=dtype, rngs=rngs)
 
     return make
 

@@ -23,9 +23,10 @@ from lmjax.networks.branches import basic, keep_shape
 from lmjax.networks.convnext import Perceptron
 from lmjax.networks.convolution import convolve
 from lmjax.networks.network import NORMAL, Architecture, NormalizedLinear
-from lmjax.networks.normalization import norm
+from lmjax.networks.normalization import LayerNorm, norm
 from lmjax.networks.options import PUBLISHED, Kind, Options, branches, family, registry
 from lmjax.networks.stack import List
+from lmjax.promotion import lenient
 from lmjax.steppers import Branch, combine
 
 Splitting = Literal["lie", "strang", "parallel"]
@@ -47,16 +48,22 @@ def split(splitting: Splitting, parts: Sequence[Branch], u: jax.Array) -> jax.Ar
     return combine(*((1, x) for x in increments))
 
 
+class Attention(nnx.MultiHeadAttention):
+    """Flax's attention, which promotes dtypes."""
+
+    __call__ = lenient()(nnx.MultiHeadAttention.__call__)
+
+
 class Part(nnx.Module):
     """Normalization (layer), then self-attention between all pixels or tokens, or a perceptron: [N, ..., C] -> same."""
 
     def __init__(self, kind: str, share: float, channels: int, heads: int, options: Options, rngs: nnx.Rngs):
-        self.share, self.norm = share, norm(channels, options, rngs, nnx.LayerNorm)
+        self.share, self.norm = share, norm(channels, options, rngs, LayerNorm)
         last = nnx.initializers.zeros if options.zero_init else _XAVIER
         if kind == "mlp":
             self.field = Perceptron(channels, options, rngs, first=_XAVIER, last=last)
         else:
-            self.field = nnx.MultiHeadAttention(
+            self.field = Attention(
                 heads, channels, dtype=options.dtype, kernel_init=_XAVIER, out_kernel_init=last, decode=False, rngs=rngs
             )
 

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from lmjax.errors import InputError
+from lmjax.promotion import at_least_float32, lenient
 from lmjax.registry import Registry
 
 State = Any  # a pytree of floating-point (or complex) arrays
@@ -167,6 +168,7 @@ register = registry.register
 """Add a stepper: the decorator of the function that makes it; see `lmjax.registry.Registry.register`."""
 
 
+@lenient()
 def combine(*terms: tuple[Any, State]) -> State:
     """The sum of c u over the given (c, u) pairs, leaf by leaf.
 
@@ -195,7 +197,7 @@ def _weighted_sum(coefficients, leaves):
         raise TypeError(
             f"a state must be floating-point or complex, and one of its leaves is {dtype}: convert it first"
         )
-    wide = jnp.promote_types(dtype, jnp.float32)
+    wide = at_least_float32(dtype)
 
     def term(c, leaf):
         leaf = jnp.asarray(leaf).astype(wide)

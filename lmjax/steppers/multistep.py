@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from lmjax.errors import InputError, unknown
+from lmjax.promotion import lenient
 from lmjax.steppers.base import Properties, Stepper, combine, register, uniform
 from lmjax.steppers.one_step import euler
 
@@ -149,12 +150,14 @@ def dense(steps: int | None = None) -> Stepper:
         (f,) = fs
         earlier, count = history
         states = (u, *earlier)
-        k = jnp.where(jnp.arange(steps) <= count, k, 0)  # the present state, and the earlier ones there are
+        present = jnp.arange(steps, dtype=count.dtype) <= count  # of the state, and the earlier ones there are
+        k = jnp.where(present, k, 0)
         return combine(*zip(k / jnp.sum(k), states, strict=True), (1, f(u))), (states[:-1], count + 1)
 
     def coef(key, channels):
         return uniform(key, (steps,), -0.1, 0.0)
 
+    @lenient()
     def damping(k):
         return 1 + jnp.sum(jnp.arange(steps) * k) / jnp.sum(k)
 

@@ -10,6 +10,7 @@ from jax import lax
 from jax.scipy.sparse.linalg import gmres
 
 from lmjax.errors import InputError
+from lmjax.promotion import at_least_float32, lenient
 from lmjax.steppers.base import Properties, StepInfo, Stepper, combine, register
 
 
@@ -91,7 +92,7 @@ def _sum_of_paths(name, what, count, paths, drop, scale, *, reads=(0,), damping=
             weights = [1 + (scale - 1) * info.depth] * count
         if info is not None and drop and info.key is not None:
             kept = 1 - drop * info.depth
-            gates = jax.random.bernoulli(info.key, kept, (count,)) / kept
+            gates = jax.random.bernoulli(info.key, kept, (count,)).astype(float) / kept
             weights = [weight * gate for weight, gate in zip(weights, gates, strict=True)]
         return combine((1, u), *zip(weights, paths(fs, u), strict=True)), history
 
@@ -165,7 +166,7 @@ def _fixed_point_backward(f, tolerance, iterations, residuals, cotangent):
     _, pullback = jax.vjp(f, v, *captured)
 
     def wide(w):  # the linear algebra of GMRES does not know the half precisions
-        return jax.tree.map(lambda x: x.astype(jnp.promote_types(x.dtype, jnp.float32)), w)
+        return jax.tree.map(lambda x: x.astype(at_least_float32(x.dtype)), w)
 
     def narrow(w):
         return jax.tree.map(lambda x, like: x.astype(like.dtype), w, cotangent)
@@ -180,8 +181,9 @@ def _fixed_point_backward(f, tolerance, iterations, residuals, cotangent):
 _fixed_point.defvjp(_fixed_point_forward, _fixed_point_backward)
 
 
+@lenient()
 def _norm(u):
-    squares = [jnp.sum(jnp.abs(x).astype(jnp.promote_types(x.dtype, jnp.float32)) ** 2) for x in jax.tree.leaves(u)]
+    squares = [jnp.sum(jnp.abs(x).astype(at_least_float32(x.dtype)) ** 2) for x in jax.tree.leaves(u)]
     return jnp.sqrt(sum(squares))
 
 

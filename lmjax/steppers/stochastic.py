@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 
 from lmjax.errors import InputError
+from lmjax.promotion import at_least_float32, lenient
 from lmjax.steppers.base import Branch, State, StepInfo, Stepper, combine, register
 from lmjax.steppers.one_step import over_stage
 
@@ -105,10 +106,11 @@ def stochastic_depth(
         p = 1 - depth * (1 - survival)
         key, info = info.split()
 
+        @lenient()
         def factor(x):
             if key is None:
                 return p if rescale == "evaluation" else 1
-            wide = jnp.promote_types(jnp.finfo(jnp.result_type(x)).dtype, jnp.float32)
+            wide = at_least_float32(jnp.finfo(jnp.result_type(x)).dtype)
             gate = jax.random.bernoulli(key, p, _per(per_sample, x)).astype(wide)
             return gate / p if rescale == "training" else gate
 

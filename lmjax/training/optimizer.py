@@ -9,6 +9,7 @@ import optax
 from lmjax import optimizers, schedules
 from lmjax.config import OptimizerConfig
 from lmjax.errors import InputError
+from lmjax.promotion import lenient
 
 
 def learning_rate(config: OptimizerConfig, *, steps_per_epoch: int, epochs: int, batch_size: int) -> optax.Schedule:
@@ -46,6 +47,7 @@ def learning_rate(config: OptimizerConfig, *, steps_per_epoch: int, epochs: int,
     schedule = schedules.get(config.schedule)(rate, steps // together)
     warmup = round(config.warmup_epochs * steps_per_epoch / together)
 
+    @lenient()
     def of_update(n):
         return schedule(n) * jnp.minimum(1.0, (n + 1) / warmup) if warmup else schedule(n)
 

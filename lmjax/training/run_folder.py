@@ -172,18 +172,8 @@ class RunFolder:
 
     def finish(self, trainer: Trainer, i: int) -> dict[str, Any]:
         """Wait for the last checkpoint, and write the summary."""
-        config, record, checkpoints = self.config, self.record, self.checkpoints
-        for again in (True, False):
-            checkpoints.wait()
-            record.require_there()
-            saved = max(checkpoint_steps(checkpoints.directory), default=0)
-            if again and saved != trainer.step:  # it may have been chance: Orbax takes a clock that is set for a hang
-                self.save(trainer, i, record.rows[-1]["test_accuracy"])
-        if saved != trainer.step:
-            raise InputError(
-                f"{checkpoints.directory}: the end of the run could not be saved: make room; --resume then goes on "
-                f"from step {saved}"
-            )
+        config, record = self.config, self.record
+        _require_saved(self, trainer, i)
         rows = record.rows
         summary: dict[str, Any] = {
             **{key: value for key, value in rows[-1].items() if key.startswith("test_")},
@@ -201,10 +191,29 @@ class RunFolder:
             "data": describe(trainer.dataset),
         }
         record.summarize(summary)
-        _draw(record, f"{config.model.name}, {trainer.scheme}, {config.data.name}", trainer.stepper)
+        _draw(record, f"{config.model.name}, {trainer.scheme}, {trainer.dataset.name}", trainer.stepper)
         say_stability(summary["zero_stability"])
         say(f"test accuracy {summary['test_accuracy']:.2%}; everything is in {record.directory}", result=True)
         return summary
+
+
+def _require_saved(folder: RunFolder, trainer: Trainer, i: int) -> None:
+    """Wait for the last checkpoint of seed number i, and try once more if it could not be written.
+
+    Raises:
+        InputError: if it is not there.
+    """
+    directory = folder.checkpoints.directory
+    for again in (True, False):
+        folder.checkpoints.wait()
+        folder.record.require_there()
+        saved = max(checkpoint_steps(directory), default=0)
+        if again and saved != trainer.step:  # it may have been chance: Orbax takes a clock that is set for a hang
+            folder.save(trainer, i, folder.record.rows[-1]["test_accuracy"])
+    if saved != trainer.step:
+        raise InputError(
+            f"{directory}: the end of the run could not be saved: make room; --resume then goes on from step {saved}"
+        )
 
 
 def _position(about: dict[str, Any], step: int, steps_per_epoch: int) -> tuple[list[dict], EpochSums, int, float]:

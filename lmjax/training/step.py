@@ -17,6 +17,7 @@ from lmjax.data import Dataset, Photographs, normalize
 from lmjax.data.feed import EvaluationFeed, TrainingFeed
 from lmjax.devices import replicated
 from lmjax.errors import InputError
+from lmjax.promotion import lenient
 from lmjax.training.state import TrainState
 
 _TOP5_FROM = 100  # with fewer classes, the top-5 accuracy says little
@@ -146,7 +147,8 @@ class StepFunctions(Evaluation):
             return self._loss(logits, targets), (logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
         (value, (logits, statistics)), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
-        updates, optimizer = self.optimizer.update(gradient, state.optimizer, state.params, step=state.step)
+        with lenient():  # as optax is
+            updates, optimizer = self.optimizer.update(gradient, state.optimizer, state.params, step=state.step)
         params = optax.apply_updates(state.params, updates)
         labels = targets if targets.ndim == 1 else jnp.argmax(targets, -1)  # of a mixture, that of the largest share
         accuracy = jnp.mean(jnp.argmax(logits, -1) == labels)

@@ -61,15 +61,6 @@ def test_a_run_that_goes_on_from_any_step_is_the_run_itself(config, photographs)
         assert first["test_loss"] != second["test_loss"] == again["test_loss"]
 
 
-def test_workers_change_nothing(config, photographs):
-    states = []
-    for workers in (0, 2):
-        with Trainer(config, dataclasses.replace(photographs, workers=workers), ONE) as trainer:
-            rows = [train_epoch(trainer) | evaluate(trainer) for _ in range(2)]
-            states.append((jax.device_get(trainer.state), [row["test_loss"] for row in rows]))
-    chex.assert_trees_all_equal(*states)
-
-
 @pytest.mark.slow  # for images in memory test_trainer.py has it, and what reaches eight devices is above
 def test_eight_devices_compute_what_one_does(config, photographs):
     config = changed(config, train={"batch_size": 48})  # one step, before chaos sets in
@@ -100,8 +91,9 @@ def test_skipped_images_are_reported_and_do_not_count(config, photographs, tmp_p
         train_epoch(trainer)
         metrics = evaluate(trainer)
         assert (metrics["test_accuracy"] * 8) % 1 == pytest.approx(0, abs=1e-6)
-        assert {"n1/4.JPEG", "n0/3.JPEG"} == {"/".join(p.split("/")[-2:]) for p in trainer.take_broken()}
-        assert trainer.take_broken() == []
+        for feed, name in ((trainer.feed, "n1/4.JPEG"), (trainer.test_feed, "n0/3.JPEG")):
+            assert {"/".join(place.split("/")[-2:]) for place in feed.take_broken()} == {name}
+            assert feed.take_broken() == []
 
 
 def test_close_ends_the_reading_and_the_trainer_stays_usable(config, photographs):
