@@ -160,7 +160,7 @@ def hang_up():
 
 
 @contextlib.contextmanager
-def started(folder, *arguments, program=("train.py",), count=1):
+def started(folder, *arguments, program=("train.py",), count=1, apart=False):
     """The processes of a run. What one says is in a file: a full pipe would stop it, and with it the others."""
     variables, processes = {}, []
     if count > 1:
@@ -174,7 +174,7 @@ def started(folder, *arguments, program=("train.py",), count=1):
                 variables["JAX_PROCESS_ID"] = str(i)
             with said.open("w") as file:
                 process = subprocess.Popen(
-                    command("--workdir", folder / "lr=[0.1]", *arguments, program=program),
+                    command("--workdir", folder / (f"run{i}" if apart else "lr=[0.1]"), *arguments, program=program),
                     cwd=ROOT, env=environment(**variables), stdin=subprocess.DEVNULL,
                     stdout=file, stderr=subprocess.STDOUT, preexec_fn=hang_up,
                 )  # fmt: skip
@@ -273,6 +273,19 @@ def test_two_processes_stop_at_the_same_step_go_on_and_one_is_lost(tmp_path, num
         wait_for(f"epoch {step // STEPS + 2:>3}/300", *processes)
         assert "going on after epoch" in processes[0].said()
         lose(processes[1], processes[0])
+
+
+def test_two_processes_that_were_given_different_runs(tmp_path):
+    """Another folder here: both say so, instead of waiting for each other."""
+    with started(tmp_path, "--resume", "auto", count=2, apart=True) as processes:
+        codes = [process.wait(timeout=60) for process in processes]
+        said = [process.said() for process in processes]
+    assert codes == [2, 2], said
+    first, second = (tmp_path / f"run{i}" for i in range(2))
+    assert f"error: workdir is '{first}' in the first process and '{second}' in this one: give all" in said[1]
+    assert "error: another process of this run differs, as it says: give all processes the same command" in said[0]
+    assert not first.exists()
+    assert not second.exists()
 
 
 @pytest.mark.slow  # the second process is lost above

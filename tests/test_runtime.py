@@ -171,6 +171,18 @@ def test_launchers_are_recognized(monkeypatch, variables, several):
     monkeypatch.setattr(runtime.jax.distributed, "initialize", lambda **arguments: joined.append(arguments))
     runtime.join_processes({"TPU_SKIP_MDS_QUERY": "1", **variables})
     assert [each["heartbeat_timeout_seconds"] for each in joined] == [runtime.HEARTBEAT_SECONDS] * several
+    assert all(each["initialization_timeout"] > runtime.JOIN_SECONDS for each in joined), "ours ends the waiting"
+
+
+@pytest.mark.parametrize("process", ["0", pytest.param("1", marks=pytest.mark.slow)])
+def test_a_process_that_never_comes(process):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    variables = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": process}
+    result = python("from lmjax import runtime; runtime.JOIN_SECONDS = 1; runtime.start()", **variables)
+    assert result.returncode == 75, result.stderr
+    assert "error: another process of this run has ended, or cannot be reached: start all again" in result.stderr
 
 
 CPUS = f"{UNOPTIMIZED} --xla_force_host_platform_device_count"

@@ -457,6 +457,49 @@ def test_metrics_cut_short_by_a_crash_are_mended_without_duplicates(copy, finish
     assert rows(copy) == rows(finished)
 
 
+@pytest.mark.parametrize("when", ["an epoch", "the last save"])
+@pytest.mark.parametrize("harm", [shutil.rmtree, lambda run: run.rename(run.with_name("moved"))], ids=["gone", "moved"])
+def test_a_folder_that_is_taken_away_while_the_run_goes_on(tmp_path, monkeypatch, capsys, when, harm):
+    workdir = tmp_path / "run"
+
+    def take_away(*_):
+        Checkpoints.wait(checkpoints[0])
+        harm(workdir)
+
+    checkpoints, save = [], Checkpoints.save
+
+    def saved(self, state, *arguments, **options):
+        checkpoints.append(self)
+        save(self, state, *arguments, **options)
+        if when == "the last save":
+            take_away()
+
+    monkeypatch.setattr(Checkpoints, "save", saved)
+    if when == "an epoch":
+        monkeypatch.setattr("lmjax.training.loop.say_epoch", lambda row, *_: row["epoch"] == 2 and take_away())
+    assert run("--workdir", workdir, "--train.epochs", 2 if when == "an epoch" else 1) == 2
+    said = capsys.readouterr()
+    assert "run: was removed, moved or emptied while the run went on" in said.err
+    assert "everything is in" not in said.out
+    assert not workdir.exists(), "nor is half of it made once more"
+
+
+def test_the_last_save_is_tried_again(tmp_path, monkeypatch, capsys):
+    """Orbax gives a save up when the clock is set forward."""
+    seal, failures = integrity.seal, []
+
+    def fail_once(part):
+        if not failures:
+            failures.append(part)
+            raise TimeoutError("it took too long")
+        seal(part)
+
+    monkeypatch.setattr(integrity, "seal", fail_once)
+    assert run("--workdir", tmp_path / "run", "--train.epochs", 1) == 0
+    assert "could not be written (it took too long): going on without it" in capsys.readouterr().err
+    assert (tmp_path / "run" / "checkpoints" / "22").is_dir()
+
+
 def test_second_run_in_one_folder_refuses(copy, mistake):
     with RunRecordWriter(copy) as first:
         first.hold()

@@ -205,6 +205,10 @@ class _Manager(ocp.CheckpointManager):
         # Orbax asks for its log alone, with numbers of its own, between which the next one of ours may be missed.
         return False
 
+    def _load_checkpoint_infos(self, skip_metadata_read: bool = False) -> list[Any]:
+        # What it notes on a checkpoint is covered by no sum, and not needed to know that there is one.
+        return super()._load_checkpoint_infos(skip_metadata_read=True)
+
     def _finalize_checkpoint(self, step: int) -> None:
         """Called in the background when a checkpoint has its name, and before older ones are removed."""
         super()._finalize_checkpoint(step)

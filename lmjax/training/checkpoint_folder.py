@@ -63,6 +63,12 @@ class CheckpointFolder:
             wrong = None if _about(place).is_file() else "is no checkpoint"
         if not place.exists():  # a run that is going on has removed it meanwhile
             return
+        if not wrong and not integrity.sound_notes(place):
+            wrong = f"{integrity.NOTES} is not what was written"
+            if self.writes:  # nothing in it is needed
+                (place / integrity.NOTES).unlink()
+                self.report(f"{place}: {wrong}: it is removed, and the checkpoint used")
+                wrong = None
         if wrong:
             self.leave_out(step, wrong)
         elif sums is None:

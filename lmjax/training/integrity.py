@@ -11,19 +11,40 @@ from pathlib import Path
 from lmjax import files
 from lmjax.errors import reason
 
-NAME = "checksums.json"
+NAME, NOTES = "checksums.json", "_CHECKPOINT_METADATA"
+
+_TIMES = "init_timestamp_nsecs", "commit_timestamp_nsecs"
+_TABLES = "metrics", "performance_metrics", "custom_metadata"
 
 
 def seal(directory: Path) -> None:
     """List the files that are in the folders of a folder now, with their sums, and bring all of it to the disk.
 
-    Files of the folder itself are left out: Orbax notes there later when it was done.
+    Files of the folder itself are left out: Orbax notes there later when it was done. See `sound_notes`.
     """
     paths = sorted(directory.glob("*/**/*"))
     found = {path.relative_to(directory).as_posix(): _sum(path) for path in paths if path.is_file()}
     files.write(directory / NAME, json.dumps(found, indent=0), durable=False)
     for path in (*directory.rglob("*"), directory):
         files.sync(path)
+
+
+def sound_notes(directory: Path) -> bool:
+    """False if Orbax cannot take its own notes on a checkpoint, which it can do without.
+
+    What is no JSON it ignores; what is JSON of other types, or has no end, it does not.
+    """
+    try:
+        notes = json.loads(files.read(directory / NOTES))
+        handlers, times = notes.get("item_handlers") or {}, [notes.get(key) for key in _TIMES]
+        tables = [notes.get(key) or {} for key in _TABLES]
+        return all(isinstance(table, dict) for table in (handlers, *tables)) and all(
+            type(value) in (int, type(None)) for value in times
+        )
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return True
+    except (OSError, ValueError, RecursionError, AttributeError):
+        return False
 
 
 def sums(directory: Path) -> dict[str, str] | None:

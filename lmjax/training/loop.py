@@ -218,7 +218,7 @@ def log_epoch(trainer: Trainer, folders: Sequence[RunFolder], tested: Sequence[d
     trained = [trained] if isinstance(trained, dict) else trained
     counted = {}
     if config.data.on_error == "skip":
-        broken = trainer.take_broken()
+        broken = sorted(trainer.feed.take_broken() + trainer.test_feed.take_broken())
         counted = {"broken_images": name_broken(broken, trainer.reported)}
         trainer.reported = broken or trainer.reported
     for i, folder in _sound(trainer, folders):

@@ -43,4 +43,4 @@ def _of_the_first(values: dict[str, Any]) -> dict[str, Any]:
     """The values of the first process."""
     text = np.frombuffer(json.dumps(values).encode(), np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
-    return json.loads(bytes(multihost_utils.broadcast_one_to_all(np.resize(text, size))))
+    return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(np.resize(text, size)), np.uint8).tobytes())

@@ -20,7 +20,7 @@ from lmjax.results import plots
 from lmjax.results.coefficients import Coefficients
 from lmjax.steppers import Stepper
 from lmjax.training.checkpoint import Checkpoints
-from lmjax.training.checkpoint_folder import require_possible
+from lmjax.training.checkpoint_folder import checkpoint_steps, require_possible
 from lmjax.training.progress import say_stability
 from lmjax.training.run_record import RunRecord
 from lmjax.training.run_record_writer import RunRecordWriter
@@ -138,7 +138,8 @@ class RunFolder:
         self.trackers.begin(rows)
 
     def save(self, trainer: Trainer, i: int, test_accuracy: float | None = None) -> None:
-        """Save a checkpoint of seed number i."""
+        """Save a checkpoint of seed number i. Raises InputError if the folder is gone, which Orbax would make anew."""
+        self.record.require_there()
         about = {
             "config": to_dict(self.config),
             "data": trainer.dataset.describe(),
@@ -171,13 +172,8 @@ class RunFolder:
 
     def finish(self, trainer: Trainer, i: int) -> dict[str, Any]:
         """Wait for the last checkpoint, and write the summary."""
-        config, record, checkpoints = self.config, self.record, self.checkpoints
-        checkpoints.wait()
-        if checkpoints.latest() != trainer.step:
-            raise InputError(
-                f"{checkpoints.directory}: the end of the run could not be saved: make room; --resume then goes on "
-                f"from step {checkpoints.latest() or 0}"
-            )
+        config, record = self.config, self.record
+        _require_saved(self, trainer, i)
         rows = record.rows
         summary: dict[str, Any] = {
             **{key: value for key, value in rows[-1].items() if key.startswith("test_")},
@@ -199,6 +195,25 @@ class RunFolder:
         say_stability(summary["zero_stability"])
         say(f"test accuracy {summary['test_accuracy']:.2%}; everything is in {record.directory}", result=True)
         return summary
+
+
+def _require_saved(folder: RunFolder, trainer: Trainer, i: int) -> None:
+    """Wait for the last checkpoint of seed number i, and try once more if it could not be written.
+
+    Raises:
+        InputError: if it is not there.
+    """
+    directory = folder.checkpoints.directory
+    for again in (True, False):
+        folder.checkpoints.wait()
+        folder.record.require_there()
+        saved = max(checkpoint_steps(directory), default=0)
+        if again and saved != trainer.step:  # it may have been chance: Orbax takes a clock that is set for a hang
+            folder.save(trainer, i, folder.record.rows[-1]["test_accuracy"])
+    if saved != trainer.step:
+        raise InputError(
+            f"{directory}: the end of the run could not be saved: make room; --resume then goes on from step {saved}"
+        )
 
 
 def _position(about: dict[str, Any], step: int, steps_per_epoch: int) -> tuple[list[dict], EpochSums, int, float]:

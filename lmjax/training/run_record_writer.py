@@ -38,6 +38,7 @@ class RunRecordWriter(RunRecord, contextlib.AbstractContextManager):
         self.rows: list[dict[str, Any]] = []
         self._report = report
         self._behind = False
+        self._place: tuple[int, int] | None = None
         # The system takes it back however a process ends.
         self._lock = FileLock(self.directory / ".lock", thread_local=False)
 
@@ -61,6 +62,7 @@ class RunRecordWriter(RunRecord, contextlib.AbstractContextManager):
             if os.path.islink(self._lock.lock_file):
                 raise OSError(errno.ELOOP, ".lock is a link")
             self._lock.acquire(timeout=0)
+            self._place = _identity(self.directory)
         except Timeout:
             raise InputError(
                 f"{self.directory}: another run is writing there just now: wait for it, stop it, or choose another "
@@ -70,6 +72,14 @@ class RunRecordWriter(RunRecord, contextlib.AbstractContextManager):
             self._report(f"{self.directory} is on a file system without locks: see to it that one run alone writes it")
         except (OSError, ValueError) as error:  # ValueError: a name that no file can have
             raise InputError(f"{self.directory}: cannot be written ({reason(error)})") from error
+
+    def require_there(self) -> None:
+        """Raise InputError if the folder is not the one that is held any more, or has lost its config."""
+        if self.writes and (_identity(self.directory) != self._place or not self.started):
+            raise InputError(
+                f"{self.directory}: was removed, moved or emptied while the run went on: what it had is not kept there "
+                "any more; bring it back, and --resume goes on from its last checkpoint"
+            )
 
     def start(self, config: Config) -> None:
         """Make the folder and note the config.
@@ -146,7 +156,7 @@ class RunRecordWriter(RunRecord, contextlib.AbstractContextManager):
         if self.writes:
             path = self.metrics_path
             try:
-                if self._behind:
+                if self._behind or not path.exists():
                     files.write(path, "".join(map(_line, self.rows)))
                 path = self.summary_path
                 files.write(path, _json(summary))
@@ -154,6 +164,14 @@ class RunRecordWriter(RunRecord, contextlib.AbstractContextManager):
                 raise InputError(
                     f"{path}: could not be written ({reason(error)}): make room, and going on with the run writes it"
                 ) from error
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    """The device and number of a folder; None if it is not there."""
+    with contextlib.suppress(OSError):
+        found = os.stat(folder)
+        return found.st_dev, found.st_ino
+    return None
 
 
 def _absolute(config: Config) -> Config:

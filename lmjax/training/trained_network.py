@@ -34,8 +34,7 @@ class TrainedNetwork(contextlib.AbstractContextManager):
 
     Attributes:
         record: the folder of the run.
-        config: of the run.
-        step: of the checkpoint.
+        config, step: of the run, and of the checkpoint.
         mesh: the devices.
         trained_on: what the checkpoint says of the data; see `describe` of a data set.
         graph, state: the network, as `nnx.split` gives it; the state is without that of the optimizer.
@@ -53,7 +52,7 @@ class TrainedNetwork(contextlib.AbstractContextManager):
         self.close()
 
     def close(self) -> None:
-        """End the processes and threads that read photographs."""
+        """End what reads photographs."""
         if "_feed" in self.__dict__:
             self._feed.close()
 
@@ -74,21 +73,12 @@ class TrainedNetwork(contextlib.AbstractContextManager):
 
     @functools.cached_property
     def dataset(self) -> Dataset | Photographs:
-        """The data set; its mean and std are those that the network was trained with.
+        """The data set; its mean and std are those of the training.
 
-        Raises:
-            InputError: if it is missing, or has other classes or channels.
+        Raises InputError if it is missing, or has other classes or channels.
         """
         dataset = self.config.data.load()
-        now = dataset.describe()
-        different = _other_classes(self.trained_on["classes"], now["classes"])
-        if not different and now["shape"][-1] != self.trained_on["shape"][-1]:
-            different = f"was trained on {self.trained_on['shape'][-1]} channels, and here are {now['shape'][-1]}"
-        if different:
-            raise InputError(f"{self.record.directory}: {different}")
-        for key in ("shape", "resized"):
-            if now.get(key) != self.trained_on.get(key):
-                warn(f"note: {key} was {self.trained_on.get(key)} in training, and is {now.get(key)} here")
+        _require_fitting(dataset.describe(), self.trained_on, self.record)
         return dataclasses.replace(dataset, mean=self.mean, std=self.std)
 
     @functools.cached_property
@@ -102,16 +92,15 @@ class TrainedNetwork(contextlib.AbstractContextManager):
 
     def model(self) -> networks.Network:
         """The network, ready to evaluate: `self.logits(model, pixels)`."""
-        whole = jax.jit(lambda tree: tree, out_shardings=replicated(self.mesh))
-        model = nnx.merge(self.graph, *whole(self.state.evaluated()))
+        gather = jax.jit(lambda tree: tree, out_shardings=replicated(self.mesh))
+        model = nnx.merge(self.graph, *gather(self.state.evaluated()))
         model.eval()
         return model
 
     def evaluate(self) -> dict[str, float]:
         """The metrics over every test image, each counted once; see `training.evaluate`."""
         function = Evaluation.of(self.config, self.dataset, self.graph, self._feed, self.mesh).evaluate
-        program = jax.jit(function, out_shardings=replicated(self.mesh))
-        found = mean_metrics(program, self.state.evaluated(), self._feed)
+        found = mean_metrics(jax.jit(function, out_shardings=replicated(self.mesh)), self.state.evaluated(), self._feed)
         assert found is not None  # which it is only after a pause
         return found[0]
 
@@ -164,11 +153,10 @@ class TrainedNetwork(contextlib.AbstractContextManager):
         return np.concatenate(images), np.concatenate(labels)
 
     def batches(self, size: int, *arrays: np.ndarray) -> Iterator[tuple[Any, ...]]:
-        """Pieces of arrays, of one length and split over the devices.
+        """Pieces of arrays of one length, split over the devices.
 
         Args:
             size: of a piece; rounded up to a multiple of the devices, and no more than there is.
-            arrays: of one length.
 
         Yields:
             How many rows of the pieces count, and the pieces. The last ones are filled up with copies of their first
@@ -254,6 +242,18 @@ def _trained_on(about: dict[str, Any], step: int, record: RunRecord) -> dict[str
             f"{record.directory}: the checkpoint of step {step} does not say what data it was trained on ({error}): "
             "evaluate another one"
         ) from error
+
+
+def _require_fitting(now: dict[str, Any], trained_on: dict[str, Any], record: RunRecord) -> None:
+    """Raise InputError if a network cannot take a data set; what is only another size is said."""
+    different = _other_classes(trained_on["classes"], now["classes"])
+    if not different and now["shape"][-1] != trained_on["shape"][-1]:
+        different = f"was trained on {trained_on['shape'][-1]} channels, and here are {now['shape'][-1]}"
+    if different:
+        raise InputError(f"{record.directory}: {different}")
+    for key in ("shape", "resized"):
+        if now.get(key) != trained_on.get(key):
+            warn(f"note: {key} was {trained_on.get(key)} in training, and is {now.get(key)} here")
 
 
 def _other_classes(trained_on: list[str], now: list[str]) -> str:

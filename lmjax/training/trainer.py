@@ -89,8 +89,7 @@ class Trainer(contextlib.AbstractContextManager):
             run goes on from.
         redraws: for each seed, the number of times that its random draws were changed; see `redraw`.
         diverged: by seed, the error that has ended its training; the others go on.
-        feed, test_feed: its images on their way to the devices.
-        compiled: its programs.
+        feed, test_feed, compiled: its images on their way to the devices, and its programs.
         random_seeds: what the programs draw random numbers from.
         reported: the broken images that were named last.
 
@@ -120,9 +119,7 @@ class Trainer(contextlib.AbstractContextManager):
         self._optimizer = create_optimizer(config.optimizer, self.learning_rate)
         model, states = self._initial()
         self.scheme, self.stepper = config.model.stepper or networks.scheme(model), getattr(model, "stepper", None)
-        chosen = config.optimizer.chosen_for_coefficients()
-        if chosen and not networks.coefficients(model):
-            raise InputError(f"optimizer.{chosen[0]}: {self.scheme} has no coefficients: leave it out")
+        _require_coefficients(config, model, self.scheme)
         self._layout = shardings(states[0], self.mesh, split=config.train.shard_parameters)
         self.redraws, self.random_seeds = [0] * len(self.seeds), seed_array(self.seeds, self.mesh)
         self._begin(states)
@@ -141,16 +138,11 @@ class Trainer(contextlib.AbstractContextManager):
         self.feed.close()
         self.test_feed.close()
 
-    def take_broken(self) -> list[str]:
-        """The images that could not be decoded, as the feeds name them."""
-        return sorted(self.feed.take_broken() + self.test_feed.take_broken())
-
     def reseeded(self, *seeds: int) -> "Trainer":
         """The same run from other seeds, at its beginning; the compiled programs and the data are shared."""
         other = copy.copy(self)
-        other.seeds, other.config = seeds, dataclasses.replace(self.config, seed=seeds[0])
-        other.compiled = copy.copy(self.compiled)
-        other.compiled.seconds = 0.0
+        other.config, other.compiled = dataclasses.replace(self.config, seed=seeds[0]), copy.copy(self.compiled)
+        other.seeds, other.compiled.seconds = seeds, 0.0
         other.restart()
         return other
 
@@ -221,15 +213,23 @@ class Trainer(contextlib.AbstractContextManager):
 
     def coefficients(self, i: int = 0) -> dict[str, list]:
         """The learned coefficients of the scheme by stage, of seed number i, as plain lists."""
-        return _plain(networks.coefficients(self._network(i)))
+        return _plain(networks.coefficients(_network(self, i)))
 
     def zero_stability(self, i: int = 0) -> dict[str, list]:
         """The margins of zero-stability of the scheme with them, step by step; see `networks.zero_stability`."""
-        return _plain(networks.zero_stability(self._network(i)))
+        return _plain(networks.zero_stability(_network(self, i)))
 
-    def _network(self, i):
-        state = self.state_of(i)
-        return nnx.merge(self.compiled.functions.graph, state.params, state.statistics)
+
+def _network(trainer: Trainer, i: int) -> nnx.Module:
+    """The network of seed number i in training."""
+    state = trainer.state_of(i)
+    return nnx.merge(trainer.compiled.functions.graph, state.params, state.statistics)
+
+
+def _require_coefficients(config: Config, model: nnx.Module, scheme: str) -> None:
+    chosen = config.optimizer.chosen_for_coefficients()
+    if chosen and not networks.coefficients(model):
+        raise InputError(f"optimizer.{chosen[0]}: {scheme} has no coefficients: leave it out")
 
 
 def _plain(values: dict[str, Any]) -> dict[str, list]:

@@ -86,6 +86,29 @@ def test_killed_while_an_old_one_is_removed(tmp_path, capsys):
     assert not (tmp_path / "discarded").exists()
 
 
+@pytest.mark.parametrize(
+    ("notes", "used"),
+    [("[1]", 22), ('{"init_timestamp_nsecs": "now"}', 22), ('{"item_handlers": 7}', 22), ("[" * 100_000, 22),
+     (None, 44), ("{", 44), ("{}", 44)],
+    ids=str,
+)  # fmt: skip
+def test_notes_of_orbax_have_no_sum_and_do_no_harm(tmp_path, notes, used):
+    """A reader leaves the checkpoint out; a run removes them, and loses nothing."""
+    with Checkpoints(tmp_path) as checkpoints:
+        for step in (22, 44):
+            checkpoints.save(small(step), {})
+    (tmp_path / "44" / "commit_success.txt").write_text("nonsense")
+    path = tmp_path / "44" / integrity.NOTES
+    path.unlink() if notes is None else path.write_text(notes)
+    for read_only, step in ((True, used), (False, 44), (True, 44)):
+        said = []
+        with Checkpoints(tmp_path, read_only=read_only, report=said.append) as checkpoints:
+            assert int(checkpoints.restore(small(0))[0].step) == checkpoints.latest() == step
+        # The run has mended it, and the last reader finds nothing.
+        harmful = used == 22 and (step == 22 or not read_only)
+        assert [integrity.NOTES in line for line in said] == [True] * harmful
+
+
 @pytest.mark.versions
 @pytest.mark.parametrize("model", [{"stepper": "euler"}, slow({"width": 0.5}), slow({"name": "resnet20"})], ids=str)
 def test_checkpoint_of_another_network(tmp_path, config, digits, model):

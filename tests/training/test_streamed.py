@@ -91,8 +91,9 @@ def test_skipped_images_are_reported_and_do_not_count(config, photographs, tmp_p
         train_epoch(trainer)
         metrics = evaluate(trainer)
         assert (metrics["test_accuracy"] * 8) % 1 == pytest.approx(0, abs=1e-6)
-        assert {"n1/4.JPEG", "n0/3.JPEG"} == {"/".join(p.split("/")[-2:]) for p in trainer.take_broken()}
-        assert trainer.take_broken() == []
+        for feed, name in ((trainer.feed, "n1/4.JPEG"), (trainer.test_feed, "n0/3.JPEG")):
+            assert {"/".join(place.split("/")[-2:]) for place in feed.take_broken()} == {name}
+            assert feed.take_broken() == []
 
 
 def test_close_ends_the_reading_and_the_trainer_stays_usable(config, photographs):
