@@ -198,10 +198,10 @@ def test_local_drop_path_of_one_join(inputs, drop):
 def test_how_often_a_step_uses_one_column(whole):
     trials, columns = 8_000, 3
     keys = jax.random.split(jax.random.key(4), trials)
-    drawn = jax.vmap(lambda key: DropPath.draw(key, columns=columns, drop=0.15, whole=whole)[-2:])(keys)
-    share = np.mean(drawn[0])
+    drawn = jax.vmap(lambda key: DropPath.draw(key, columns=columns, drop=0.15, whole=whole))(keys)
+    share = np.mean(drawn.whole)
     assert abs(share - whole) <= 4.5 * np.sqrt(whole * (1 - whole) / trials)
-    counts = np.bincount(np.asarray(drawn[1]), minlength=columns) / trials
+    counts = np.bincount(np.asarray(drawn.column), minlength=columns) / trials
     np.testing.assert_allclose(counts, 1 / columns, atol=4.5 * np.sqrt(2 / 9 / trials))
 
 
