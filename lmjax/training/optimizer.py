@@ -81,6 +81,7 @@ def create_optimizer(config: OptimizerConfig, rate: optax.Schedule) -> optax.Gra
                 optimizers.decay_mask, decay=config.decay, of_coefficients=config.decay_coefficients
             ),
         ),
+        *([] if config.coefficient_target == 0 else [optax.masked(_pull(config), optimizers.coefficients)]),
         rule.after,
         _scale_by_rate(rate),
     ]
@@ -94,6 +95,12 @@ def create_optimizer(config: OptimizerConfig, rate: optax.Schedule) -> optax.Gra
         update: Any = several.update  # its `params` has another type than optax asks for
         optimizer = optax.GradientTransformationExtraArgs(several.init, update)
     return optimizer
+
+
+def _pull(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Move the decay from decay w to decay (w - target)."""
+    size = config.weight_decay * config.coefficient_target
+    return optax.stateless(lambda updates, _: jax.tree.map(lambda u: u - size, updates))
 
 
 def _scale_by_rate(rate: optax.Schedule) -> optax.GradientTransformationExtraArgs:
