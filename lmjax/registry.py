@@ -229,13 +229,13 @@ def _checked(make: Callable[..., T], name: str, registry: Registry[T]) -> Callab
             made = make(*given, **named)
         else:
             made = cached(*given, **named)
-        registry.note(made, functools.partial(remake, registry.plural, name, make.__module__, given, named))
+        registry.note(made, functools.partial(_remake, registry.plural, name, make.__module__, given, named))
         return made
 
     return checked
 
 
-def remake(plural: str, name: str, module: str, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+def _remake(plural: str, name: str, module: str, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
     """The part that a registered function makes of arguments, where that function is in a module."""
     importlib.import_module(module)  # registers it
     return KINDS[plural].maker(name)(*given, **named)
