@@ -5,7 +5,7 @@ python train.py --config configs/cifar10.py:lm_resnet56 --train.epochs 40 --seed
 python train.py --config configs/imagenet.py:lm_resnet50 --data.dir path/to/imagenet
 python train.py --config configs/digits.py --seeds 0 1 2
 python train.py --config configs/digits.py --workdir runs/a --resume auto
-python train.py --config configs/digits.py --evaluate runs/a
+python train.py --evaluate runs/a
 python train.py --config configs/digits.py --log tensorboard wandb --profile
 """
 

@@ -308,7 +308,8 @@ class TrainConfig(_Checked):
     """Reaction to an infinite or NaN loss: stop and name the step; leave out the updates in which it, or the gradient,
     is; or go back to the last checkpoint and on from there with other random draws and another order of the images."""
     nan_limit: int = 10
-    """After so many updates left out in an epoch, or so often back in a run, it stops after all."""
+    """After so many updates left out in an epoch, or one after another, or so often back in a run, it stops after
+    all."""
     batch_norm_group: int | None = None
     """Take the statistics of batch normalization over groups of so many images of a batch, whatever the number of
     devices; None: over the whole batch. No device waits for another while it divides the images a device has."""

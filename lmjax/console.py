@@ -35,14 +35,19 @@ def say(text: str, *, result: bool = False) -> None:
         show(text)
 
 
+def printable(text: str) -> str:
+    """The text with what would control a terminal, or is no Unicode, escaped."""
+    return text.encode(errors="backslashreplace").decode().translate(_CONTROLS)
+
+
 def show(text: str) -> None:
     """Print a line on the standard output, in any process. What would control a terminal is escaped."""
-    print(text.translate(_CONTROLS), flush=True)
+    print(printable(text), flush=True)
 
 
 def warn(text: str) -> None:
     """Print a line on the standard error, in any process."""
-    print(text.translate(_CONTROLS), file=sys.stderr, flush=True)
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def note(text: str) -> None:
@@ -77,6 +82,14 @@ def lossy() -> Generator[None, None, None]:
                 stack.callback(setattr, sys, name, stream)
                 stack.callback(getattr(sys, name).flush)
         yield
+
+
+def duration(seconds: float) -> str:
+    """1.5 -> "1.5 s", 5400 -> "1 h 30 min"."""
+    if seconds < 120:
+        return f"{seconds:.{int(seconds < 10)}f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
 
 
 def tell(text: str) -> None:

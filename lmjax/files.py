@@ -1,14 +1,17 @@
 """Local files: names and contents that come from elsewhere, and writing that a crash or a power cut leaves whole."""
 
+import contextlib
 import errno
 import os
 import re
 import secrets
 import stat
+import tempfile
+from collections.abc import Generator
 from pathlib import Path
 from typing import BinaryIO
 
-from lmjax.errors import InputError
+from lmjax.errors import InputError, reason
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # a path of pathlib has lost the second slash; C:/ is no scheme
 _LARGEST = 2**30  # bytes of a text that is read whole
@@ -51,6 +54,32 @@ def inside(root: Path, *names: str) -> Path:
                 f"{path}: is a link, and nothing is written through one: delete it, or name another folder"
             )
     return path
+
+
+@contextlib.contextmanager
+def writing(path: Path, option: str = "") -> Generator[None, None, None]:
+    """Inside it, what keeps a path from being written is an InputError that names it as the option does."""
+    try:
+        yield
+    except InputError:
+        raise
+    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
+        raise InputError(f"{option} {path}: cannot be written ({reason(error)})".lstrip()) from error
+
+
+def require_place(path: Path, option: str) -> None:
+    """Check, before the work, that a file can be written.
+
+    Raises:
+        InputError: if it is a folder or in none, or the folder cannot be written.
+    """
+    with writing(path, option):
+        if path.is_dir():
+            raise InputError(f"{option} {path}: is a folder: name a file in it")
+        if not path.parent.is_dir():
+            raise InputError(f"{option} {path}: there is no folder {path.parent}: make it first")
+        if path.is_file() or not path.exists():  # else a device, which is written to itself
+            tempfile.TemporaryFile(dir=path.parent).close()
 
 
 def read(path: Path) -> str:

@@ -32,6 +32,7 @@ import train
 from lmjax import command_line, networks  # noqa: F401
 from lmjax.training import Checkpoints, Trainer, seeds
 from lmjax.training.run_folder import versions
+from tests.tiny import rows, without_times
 
 RUN = [
     "--config", "configs/digits.py", "--model.name", "resnet14", "--model.width", "0.25", "--train.batch-size", "128",
@@ -75,11 +76,8 @@ def outcome(workdir: Path) -> dict:
         digest = hashlib.sha256()
         for leaf in jax.tree.leaves(jax.device_get(state)):
             digest.update(np.asarray(leaf).tobytes())
-        rows = [
-            {k: v for k, v in row.items() if k not in ("images_per_second", "wall_seconds")} for row in about["rows"]
-        ]
-        lines = [json.loads(line)["step"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
-        return {"step": int(state.step), "arrays": digest.hexdigest(), "rows": rows, "lines": lines}
+        lines, kept = [row["step"] for row in rows(folder)], without_times(about["rows"])
+        return {"step": int(state.step), "arrays": digest.hexdigest(), "rows": kept, "lines": lines}
 
     def look():
         found = list(map(look_at, seeds.folders(workdir) or [workdir]))
@@ -163,8 +161,7 @@ def main(cycles: int = 300, seed: int = 0, seeds: int = 1, out: Path | None = No
         os.environ["XDG_CACHE_HOME"] = folder
         results = soak(cycles, seed, seeds, Path(folder))
     command = f"python -m tests.soak --cycles {cycles} --seed {seed} --seeds {seeds}"
-    results |= {"command": command}
-    results |= {"cores": os.cpu_count(), "versions": versions()}
+    results |= {"command": command, "cores": os.cpu_count(), "versions": versions()}
     print(json.dumps(results, indent=2))
     if out:
         out.write_text(json.dumps(results, indent=2) + "\n")

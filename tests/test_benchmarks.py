@@ -2,9 +2,8 @@
 
 import importlib.util
 import json
-import subprocess
+import re
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,35 +14,29 @@ from benchmarks.row import Plan, Row, Target, at_least, at_most, exactly, figure
 from benchmarks.rows import SUITES
 from benchmarks.timing import Calls, interleaved
 
-ROOT = Path(__file__).parent.parent
 TORCH = importlib.util.find_spec("torch") is not None
 
 
-def run(*arguments):
-    arguments = [sys.executable, "-m", "benchmarks", *map(str, arguments)]
-    return subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, check=False)
+@pytest.fixture
+def run(tmp_path, capsys, monkeypatch):
+    """Runs the command: its exit status, what it wrote, and what it printed."""
+    monkeypatch.setattr("gc.collect", lambda: None)  # which takes seconds among all that other tests have left
+
+    def run(suite, *words):
+        status = command.main(["--suite", suite, *words, "--out", str(tmp_path / "found.json")])
+        return status, json.loads((tmp_path / "found.json").read_text()), capsys.readouterr().out
+
+    return run
 
 
-def measured(tmp_path, suite, *rows):
-    """The rows of the JSON by name, and the table, of a tiny run."""
-    result = run("--suite", suite, "--tiny", "--out", tmp_path / "found.json", "--only", *rows)
-    assert result.returncode == 0, result.stdout + result.stderr
-    found = json.loads((tmp_path / "found.json").read_text())
-    assert [row["name"] for row in found["rows"]] == list(rows)
-    return {row["name"]: row for row in found["rows"]}, result.stdout, found
-
-
-def figures(row):
-    return {f["label"]: f for f in row["figures"]}
-
-
-def check(row, targets):
+def check(row, suite):
     """What every row must have: a figure, or a reason, for every target, and rounds behind every figure."""
     if row["status"] == "skipped":
         assert "pip install" in row["reason"]
         return
     assert row["status"] == "measured"
-    assert targets.keys() <= figures(row).keys()
+    (targets,) = (each.targets for each in SUITES[suite] if each.name == row["name"])
+    assert targets.keys() <= {f["label"] for f in row["figures"]}
     for f in row["figures"]:
         if "skipped" in f:
             assert "pip install" in f["skipped"] or "refused" in f["skipped"]
@@ -53,41 +46,33 @@ def check(row, targets):
             assert "met" not in f  # nothing that is shrunk is judged
 
 
-def targets(suite, name):
-    return next(row.targets for row in SUITES[suite] if row.name == name)
-
-
-@pytest.mark.slow
-def test_the_cpu_suite(tmp_path):
-    rows, table, found = measured(tmp_path, "cpu", "C1", "C2")
+def test_the_gpu_suite_on_a_cpu(run):
+    status, found, table = run("gpu", "--tiny", "--only", "G1", "G2")
+    assert status == 0
     assert found["versions"].keys() >= {"python", "jax", "jaxlib", "flax", "torch"}
     assert {"date", "commit", "machine", "devices", "seconds"} <= found.keys()
-    assert "python -m benchmarks --suite cpu --tiny" in found["command"]
-    for name, row in rows.items():
-        check(row, targets("cpu", name))
-        assert f"\n{name} " in table
-    exact = [f for f in rows["C1"]["figures"] if not f["label"].endswith("time")]
-    assert len(exact) == 8
-    assert all(f["rounds"] == [1.0] and f["counts"][0] > 0 for f in exact)
-
-
-def test_the_gpu_suite_on_a_cpu(tmp_path, capsys):
-    arguments = ["--suite", "gpu", "--tiny", "--only", "G1", "G2", "--out", str(tmp_path / "found.json")]
-    assert command.main(arguments) == 0
-    g1, g2 = json.loads((tmp_path / "found.json").read_text())["rows"]
-    check(g1, targets("gpu", "G1"))
-    check(g2, targets("gpu", "G2"))
+    assert "python -m benchmarks --suite gpu --tiny" in found["command"]
+    assert [row["name"] for row in found["rows"]] == ["G1", "G2"]
+    for row in found["rows"]:
+        assert f"\n{row['name']} " in table
+        check(row, "gpu")
+    g1, g2 = found["rows"]
     assert (g1["status"] == "skipped") == (not TORCH)
     assert g2["status"] == "measured"
-    table = capsys.readouterr().out
     assert table.count("skipped: torch is not installed: pip install torch") == (0 if TORCH else 2)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("suite", "name"), [(suite, row.name) for suite in SUITES for row in SUITES[suite]])
-def test_every_row(tmp_path, suite, name):
-    rows, _, _ = measured(tmp_path, suite, name)
-    check(rows[name], targets(suite, name))
+def test_every_row(run, suite, name):
+    status, found, _ = run(suite, "--tiny", "--only", name)
+    assert status == 0
+    (row,) = found["rows"]
+    check(row, suite)
+    if name == "C1":  # counts are exact
+        exact = [f for f in row["figures"] if not f["label"].endswith("time")]
+        assert len(exact) == 8
+        assert all(f["rounds"] == [1.0] and f["counts"][0] > 0 for f in exact)
 
 
 @pytest.mark.slow
@@ -98,12 +83,6 @@ def test_memory_against_depth(monkeypatch):
     assert abs(slopes["reversible"]) < 0.05
     assert 0.9 < slopes["remat"] < 2.5
     assert slopes["rolled"] > 3
-
-
-def measure(tmp_path, monkeypatch, rows, *arguments):
-    monkeypatch.setitem(command.SUITES, "cpu", tuple(rows))
-    status = command.main(["--suite", "cpu", "--out", str(tmp_path / "found.json"), *arguments])
-    return status, json.loads((tmp_path / "found.json").read_text())["rows"]
 
 
 def succeeds(plan):
@@ -119,47 +98,38 @@ def row(name, function, targets=None, **options):
     return Row(name, "this and that", f"tests.test_benchmarks:{function}", targets or {}, 10, **options)
 
 
-def test_a_row_that_fails_stops_no_other(tmp_path, monkeypatch, capsys):
-    rows = [
-        row("bad", "fails"),
-        row("good", "succeeds", {"a": at_most(1.5)}),
-        row("wrong", "succeeds", {"b": at_least(1)}),
-    ]
-    status, (bad, good, wrong) = measure(tmp_path, monkeypatch, rows)
+def test_a_row_that_fails_stops_no_other(run, monkeypatch):
+    bad, good = row("bad", "fails"), row("good", "succeeds", {"a": at_most(1.5)})
+    monkeypatch.setitem(command.SUITES, "cpu", (bad, good, row("wrong", "succeeds", {"b": at_least(1)})))
+    status, found, table = run("cpu")
+    bad, good, wrong = found["rows"]
     assert status == 1
-    assert bad["status"] == "failed"
-    assert bad["error"] == "RuntimeError: in the middle"
+    assert (bad["status"], bad["error"]) == ("failed", "RuntimeError: in the middle")
     assert [f["label"] for f in bad["figures"]] == ["before"]
     assert good["figures"][0]["met"] is False
     assert wrong["error"] == "KeyError: 'no figure for b'"
-    assert "failed: RuntimeError: in the middle" in capsys.readouterr().out
+    assert "failed: RuntimeError: in the middle" in table
 
 
-def test_what_cannot_be_measured_is_said(tmp_path, monkeypatch, capsys):
+def test_what_cannot_be_measured_is_said(run, monkeypatch):
     monkeypatch.setitem(sys.modules, "diffrax", None)
-    rows = [row("alone", "succeeds"), row("peer", "succeeds", needs=("diffrax",))]
-    status, (alone, peer) = measure(tmp_path, monkeypatch, rows)
+    monkeypatch.setitem(command.SUITES, "cpu", (row("alone", "succeeds"), row("peer", "succeeds", needs=("diffrax",))))
+    status, found, _ = run("cpu")
     assert status == 0
-    assert alone["status"] == "measured"
-    assert peer["reason"] == "diffrax is not installed: pip install diffrax"
-    _, (alone, _) = measure(tmp_path, monkeypatch, rows, "--budget", "9")
-    assert alone["reason"].startswith("is estimated to take 10 s, and ")
-    assert "of the budget are left" in capsys.readouterr().out
+    assert [each["status"] for each in found["rows"]] == ["measured", "skipped"]
+    assert found["rows"][1]["reason"] == "diffrax is not installed: pip install diffrax"
+    _, found, table = run("cpu", "--budget", "9")
+    assert found["rows"][0]["reason"].startswith("is estimated to take 10 s, and ")
+    assert "of the budget are left" in table
 
 
-def test_without_a_gpu_its_rows_are_skipped(tmp_path, capsys):
-    assert command.main(["--suite", "gpu", "--out", str(tmp_path / "found.json")]) == 0
-    rows = json.loads((tmp_path / "found.json").read_text())["rows"]
-    assert {row["status"] for row in rows} == {"skipped"}
-    assert len(rows) == len(SUITES["gpu"])
-    assert capsys.readouterr().out.count("no GPU: jax sees cpu alone") == len(rows)
-
-
-def test_an_unknown_row_is_one_line(capsys):
+def test_without_a_gpu_its_rows_are_skipped_and_unknown_rows_are_one_line(run, capsys):
+    status, found, table = run("gpu")
+    assert status == 0
+    assert [row["status"] for row in found["rows"]] == ["skipped"] * len(SUITES["gpu"])
+    assert table.count("no GPU: jax sees cpu alone") == len(SUITES["gpu"])
     assert command.main(["--suite", "cpu", "--only", "C9"]) == 2
-    message = capsys.readouterr().err
-    assert message.startswith("error: --only: unknown row 'C9'")
-    assert message.count("\n") == 1
+    assert re.fullmatch("error: --only: unknown row 'C9'.*\n", capsys.readouterr().err)
 
 
 def test_targets():

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
@@ -16,8 +15,8 @@ from lmjax import cli, command_line
 from lmjax.cli.train import Train
 from lmjax.errors import InputError
 from tests.parameters import slow
+from tests.tiny import ROOT
 
-ROOT = Path(__file__).parent.parent
 SMALL = ["--train.epochs", "1", "--train.batch-size", "256", "--model.name", "tiny"]
 
 
@@ -29,8 +28,10 @@ def said(capsys, *arguments):
 def test_every_command_says_what_it_does(capsys):
     code, out, _ = said(capsys, "--help")
     assert code == 0
+    page = (ROOT / "docs" / "training.md").read_text()
     for name, command in cli.COMMANDS.items():
         assert re.search(rf"^\W+{name} +[A-Z].{{10}}", out, re.M)
+        assert f"`lmjax {name}" in page
         found = cli.found(command)
         for words in [[name, one] for one in found] if isinstance(found, dict) else [[name]]:
             code, out_of_one, _ = said(capsys, *words, "--help")
@@ -38,43 +39,118 @@ def test_every_command_says_what_it_does(capsys):
             assert out_of_one.startswith(f"usage: {' '.join(['lmjax', *words])} ")
 
 
-def test_version(capsys):
-    assert said(capsys, "--version") == (0, f"lmjax {lmjax.__version__}\n", "")
+TRAIN, ADDRESS = f"train --config {ROOT}/tests/tiny.py", ":// is not supported: name a folder of this machine"
+MISTAKES = {  # values that no key of a config has are in tests/test_config.py
+    "": [
+        ("", "Expected one of {train, evaluate,"),
+        ("trian", "unknown command 'trian': did you mean 'train'?"),
+        ("completion csh", "invalid choice 'csh' for argument 'shell'. Expected one of ('bash', 'zsh')."),
+    ],
+    TRAIN: [
+        ("--model.steper lm", "Unrecognized options: --model.steper, lm\nPerhaps"),
+        ("--trian.epochs 3", "--train.epochs"),
+        ("--train.epochs many", "many"),
+        ("--model.stepper lmm", "unknown stepper 'lmm': did you mean 'lm'"),
+        ("--optimizer.accumulate-steps 99", "optimizer.accumulate_steps: must be at most the"),
+        ("--optimizer.warmup-epochs 3", "optimizer.warmup_epochs: 3 is more than the run has"),
+        ("--model.branch symmetric --model.zero-init", "zero_init: a symmetric branch that starts at zero"),
+        ("--model.name revnet38", "on the command line --model.stepper None"),
+        ("--model.name fractalnet20", "takes no stepper: leave it out"),
+        ("--model.name fractalnet5x2 --model.stepper None", "are too small for 5 blocks"),
+        ("--model.width 1e4", "width 10000 makes 8e+04 channels: choose a smaller one"),
+        ("--model.width 1e300", "width 1e+300 makes 8e+300 channels: choose a smaller one"),
+        ("--train.epochs 4294967295", "train.epochs: 4,294,967,295 are 94,489,280,490 steps"),
+        ("--train.batch-size 100", "100 cannot be split evenly over 8 devices"),
+        ("--data.name folder", "give --data.dir"),
+        ("--data.name folder --data.dir /nowhere", "there is no directory /nowhere"),
+        ("--data.name cifar10 --data.dir /nowhere", "there is no directory /nowhere"),
+        ("--data.name cifar10 --data.dir gs://b/x", ADDRESS),
+        ("--evaluate /nowhere", "/nowhere holds no run"),
+        ("--evaluate=", "--evaluate: give the folder of a run"),
+        ("--evaluate gs://b/x", ADDRESS),
+        ("--evaluate runs/a --at last", "--at: must be latest, best or the step"),
+        ("--at best", "--at: goes with --evaluate"),
+        ("--help modle", "unknown topic of --help 'modle': did you mean 'model'"),
+        ("--profile gs://b/x", ADDRESS),
+        ("--resume", "give the --workdir"),
+        ("--resume automatic", "--resume: takes auto or nothing, got 'automatic'"),
+        ("--resume --workdir /nowhere", "/nowhere holds no run"),
+        ("--resume --workdir s3://b/x", ADDRESS),
+        ("--workdir gs://b/x", ADDRESS),
+        ("--workdir /proc/run", "/proc/run: cannot be written"),
+        *((f"{options} {'a' * 300}", "a" * 300) for options in ("--workdir", "--resume auto --workdir", "--evaluate")),
+        *((f"--seeds {word}", f"0 1 2 or 0..7, got {word!r}") for word in ("3..1", "a", "1.5", "..", "0..99999999")),
+    ],
+    "train --config": [("a" * 300, "a" * 300)],
+    "evaluate": [
+        ("", "Missing from lmjax evaluate: RUN"),
+        ("nowhere", "nowhere holds no run"),
+        ("a" * 300, "a" * 300),
+        ("x --at last", "--at: must be latest, best or the step of a checkpoint, got 'last'\n"),
+    ],
+    "analyze": [
+        ("", "Expected one of {order, stability,"),
+        ("ordr", "unknown command 'ordr': did you mean 'order'?"),
+        ("order", "give at least one SCHEME"),
+        ("order rk4 --k x", "--k: could not convert string to float: 'x'\n"),
+        ("order rk4 --ks 1", "Unrecognized options: --ks, 1"),
+        ("order euler --out gs://b/x.png", ADDRESS),
+        ("curves " + "a" * 300, "a" * 300),
+    ],
+    "report": [
+        ("", "give at least one RUN"),
+        ("a" * 300, "a" * 300),
+        ("x --no-images --images-of y", "--no-images and --images-of: give one of them"),
+        (". --out gs://b/x.html", ADDRESS),
+    ],
+    "prepare": [
+        ("resize --images . --to . --quality x", "--quality: invalid literal for int() with base 10: 'x'\n"),
+        ("resize --images gs://b/x --to there", ADDRESS),
+        ("resize --images . --to gs://b/x", ADDRESS),
+        ("imagenet2012 --archives . --data-dir gs://b/x", ADDRESS),
+        ("imagenet2012 --archives gs://b/x --data-dir .", ADDRESS),
+        ("sort-validation --images gs://b/x", ADDRESS),
+        ("sort-validation --images .", ": holds no images"),
+        ("sort-validation --images nowhere", "there is no folder nowhere"),
+    ],
+    "reproduce": [
+        ("nothing", "table 'nothing'"),
+        ("small --out /nowhere/at/all --only-report", "/nowhere/at/all: holds no finished run"),
+        (f"depth --out {ROOT}/results/digits --only-report", "holds no finished run of this table"),
+        ("small --only-report --seeds 3", "--seeds: is for making runs"),
+        ("small --only-report --data-note=", "--data-note: is for making runs"),
+        ("--export results", "--export: of which table?"),
+        ("digits --data-name cifar10", "cifar10: does not hold the images of this table: leave it out"),
+        ("small --data-name folder", "--data-name folder: does not hold the images of this table"),
+        ("depth --data-name digits", "does not hold the images of this table: choose from cifar10, folder"),
+        ("digits --data-dir here", "data.dir: must be left out for digits"),
+        ("digits --page /nowhere", "--page /nowhere: cannot be read"),
+        ("digits --page .", "cannot be read"),
+        (f"digits --page {ROOT}/LICENSE", "has no place for this"),
+        (f"digits --export {ROOT}/LICENSE", "is a file: choose a folder"),
+        ("digits --out here --export here/kept", "--export here/kept: holds the runs themselves"),
+        (f"digits --out {ROOT}/LICENSE/a --data-note a", "is a file, or below one"),
+        (f"digits --out {ROOT}/LICENSE", "is a file, or below one"),
+        *((f"digits --{word} gs://b/x", ADDRESS) for word in ("out", "export", "data-dir")),
+        *((f"digits --seeds={count}", "--seeds: ") for count in ("0", "-1", "1001", "9" * 30, "1.5", "many")),
+    ],
+}  # fmt: skip
 
 
-def test_unknown_command(capsys):
-    code, _, err = said(capsys, "trian")
-    assert code == 2
-    assert "unknown command 'trian': did you mean 'train'?" in err
-
-
+@pytest.mark.versions
 @pytest.mark.parametrize(
     ("words", "message"),
-    [
-        ([], "Expected one of {train, evaluate,"),
-        (["analyze"], "Expected one of {order, stability,"),
-        (["analyze", "ordr"], "unknown command 'ordr': did you mean 'order'?"),
-        (["analyze", "order"], "give at least one SCHEME"),
-        (["analyze", "order", "rk4", "--k", "x"], "--k: could not convert string to float: 'x'\n"),
-        (["analyze", "order", "rk4", "--ks", "1"], "Unrecognized options: --ks, 1"),
-        (["report"], "give at least one RUN"),
-        (["report", "x", "--no-images", "--images-of", "y"], "--no-images and --images-of: give one of them"),
-        (
-            ["prepare", "resize", "--images", ".", "--to", ".", "--quality", "x"],
-            "--quality: invalid literal for int() with base 10: 'x'\n",
-        ),
-        (["evaluate"], "Missing from lmjax evaluate: RUN"),
-        (["evaluate", "x", "--at", "last"], "--at: must be latest, best or the step of a checkpoint, got 'last'\n"),
-        (["completion", "csh"], "invalid choice 'csh' for argument 'shell'. Expected one of ('bash', 'zsh')."),
-        (["train", "--config", "digits", "--model.steper", "lm"], "Unrecognized options: --model.steper, lm\nPerhaps"),
-        (["train", "--config", "digits", "--seed", "-1"], "seed: must be "),
-    ],
+    [(f"{command} {words}", message) for command in MISTAKES for words, message in MISTAKES[command]],
+    ids=lambda value: value.replace(str(ROOT), "")[:60],
 )
-def test_mistakes_are_told_without_a_box(words, message, capsys):
-    code, _, err = said(capsys, *words)
+def test_mistakes_end_with_one_clear_message_before_anything_is_written(words, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = said(capsys, *words.split())
     assert code == 2
-    assert err.startswith(f"error: {message}")
-    assert not re.search("[│─╭]", err)
+    assert err.startswith("error: ")
+    assert message in err
+    assert not re.search("[│─╭]|Traceback", err)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("command", ["train", "analyze order euler"])
@@ -87,18 +163,25 @@ def test_ctrl_c_ends_with_130(command, monkeypatch, capsys):
     assert said(capsys, *command.split()) == (130, "", "interrupted\n")
 
 
-def test_help_and_version_import_nothing_of_the_commands():
+def test_nothing_is_imported_before_it_is_needed():
     program = """
 import sys
+import lmjax
+def loaded(names):
+    return {*names.split()} & {*sys.modules}
+assert not loaded("flax optax orbax PIL")
 from lmjax import cli
-assert cli.main(sys.argv[1:]) == 0
-loaded = {name for name in sys.modules if name.startswith("lmjax.") and name.count(".") == 1}
-assert not loaded & {"lmjax.analysis", "lmjax.results", "lmjax.training", "lmjax.networks"}, loaded
-assert "matplotlib" not in sys.modules
+assert cli.main(["--version"]) == cli.main(["--help"]) == 0
+assert not loaded("lmjax.analysis lmjax.results lmjax.training lmjax.networks matplotlib")
+lmjax.networks.create, lmjax.training.Trainer, lmjax.data.load, lmjax.config.Config
+assert not loaded("matplotlib pandas jinja2 scipy.stats")
+from lmjax.prepare import validation
+validation._labels()
+assert not loaded("tensorflow")
 """
-    for word in ("--version", "--help"):
-        result = subprocess.run([sys.executable, "-c", program, word], capture_output=True, text=True, check=False)
-        assert result.returncode == 0, result.stderr
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout.startswith(f"lmjax {lmjax.__version__}\n")
 
 
 @pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash")
@@ -106,7 +189,6 @@ def test_bash_completes_commands_and_options(tmp_path, capsys):
     code, script, _ = said(capsys, "completion", "bash")
     assert code == 0
     (tmp_path / "script").write_text(script)
-    assert subprocess.run(["bash", "-n", tmp_path / "script"], check=False).returncode == 0
 
     def completed(*words):
         ask = 'COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _tyro_lmjax; printf "%s\\n" "${COMPREPLY[@]}"'
@@ -140,12 +222,9 @@ def test_train_evaluate_and_quiet(tmp_path, capsys):
     assert code == 0
     assert re.fullmatch(r"test accuracy [\d.]+%; everything is in .*run\n", out)
     code, out, _ = said(capsys, "evaluate", run, "--at", "best")
-    found = json.loads(out)
     assert code == 0
-    assert found["test_accuracy"] == pytest.approx(json.loads((run / "summary.json").read_text())["test_accuracy"])
-    code, _, err = said(capsys, "evaluate", tmp_path / "nowhere")
-    assert code == 2
-    assert "nowhere holds no run" in err
+    accuracy = json.loads((run / "summary.json").read_text())["test_accuracy"]
+    assert json.loads(out)["test_accuracy"] == pytest.approx(accuracy)
 
 
 def test_dry_run_writes_nothing(tmp_path, monkeypatch, capsys):
@@ -157,57 +236,36 @@ def test_dry_run_writes_nothing(tmp_path, monkeypatch, capsys):
         assert words in out
 
 
-@pytest.mark.parametrize(
-    ("words", "numbers"), [(["0", "1", "2"], (0, 1, 2)), (["0..3"], (0, 1, 2, 3)), (["7", "2..3"], (7, 2, 3))]
-)
+@pytest.mark.parametrize(("words", "numbers"), [("0 1 2", (0, 1, 2)), ("0..3", (0, 1, 2, 3)), ("7 2..3", (7, 2, 3))])
 def test_seeds_may_be_ranges(words, numbers):
-    _, options = Train.parse(["--config", "digits", "--seeds", *words])
+    _, options = Train.parse(["--config", "digits", "--seeds", *words.split()])
     assert options.numbers == numbers
-
-
-@pytest.mark.parametrize("word", ["3..1", "a", "0..99999999", "1.5", ".."])
-def test_seeds_that_are_no_numbers(word, capsys):
-    code, _, err = said(capsys, "train", "--config", "digits", "--seeds", word)
-    assert code == 2
-    assert f"--seeds: must be whole numbers, as in 0 1 2 or 0..7, got {word!r}" in err
 
 
 @pytest.mark.slow
 def test_installed_from_the_wheel_and_from_the_sdist(tmp_path):
     """With the configs, the marker of types and the command, and from an empty folder."""
-    root = Path(lmjax.__file__).parent.parent
-    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check"]
+    pip = [sys.executable, "-m", "pip", "--quiet", "--disable-pip-version-check", "install"]
     build = [sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-t", "sdist", "-d", str(tmp_path / "dist")]
-    subprocess.run(build, cwd=root, check=True)
+    subprocess.run(build, cwd=ROOT, check=True)
+    (tmp_path / "empty").mkdir()
     for package in sorted((tmp_path / "dist").iterdir()):
         place = tmp_path / package.name.replace(".", "-")
-        install = [*pip, "install", "--no-deps", "--no-build-isolation", "--target", str(place), str(package)]
-        subprocess.run(install, check=True)
-        assert {path.name for path in (place / "lmjax" / "configs").glob("*.py")} == {
-            path.name for path in (root / "configs").glob("*.py")
-        }
+        subprocess.run([*pip, "--no-deps", "--no-build-isolation", "--target", place, package], check=True)
+        configs = (place / "lmjax" / "configs").glob("*.py")
+        assert {path.name for path in configs} == {path.name for path in (ROOT / "configs").glob("*.py")}
         assert (place / "lmjax" / "py.typed").exists()
-        (tmp_path / "empty").mkdir(exist_ok=True)
-        environment = {**os.environ, "PYTHONPATH": str(place), "XDG_CACHE_HOME": str(tmp_path)}
-        for words in (
-            ["list", "steppers"],
-            ["train", "--config", "digits", *SMALL, "--model.name", "resnet8", "--quiet"],
-        ):
-            result = subprocess.run(
-                [place / "bin" / "lmjax", *words], cwd=tmp_path / "empty", env=environment, capture_output=True,
-                text=True, check=False,
-            )  # fmt: skip
+        how = {"cwd": tmp_path / "empty", "capture_output": True, "text": True}
+        how["env"] = {**os.environ, "PYTHONPATH": str(place), "XDG_CACHE_HOME": str(tmp_path)}
+        for words in (["list", "steppers"], ["train", "--config", "digits", *SMALL, "--model.name", "resnet8"]):
+            result = subprocess.run([place / "bin" / "lmjax", *words], **how, check=False)
             assert result.returncode == 0, result.stderr
             assert "adams_bashforth" in result.stdout or "test accuracy" in result.stdout
 
 
-@pytest.mark.parametrize(
-    "words",
-    [["train", "--config", "digits"], slow(["analyze", "order", "rk4"]), ["evaluate", "runs/a"]],
-    ids=lambda x: x[0],
-)
+@pytest.mark.parametrize("words", ["train --config digits", slow("analyze order rk4"), slow("evaluate RUN")])
 def test_a_device_that_is_not_there_is_a_mistake(words, tmp_path, runs):
-    words = [str(runs["euler"]) if word == "runs/a" else word for word in words]
+    words = words.replace("RUN", str(runs["euler"])).split()
     environment = {**os.environ, "JAX_PLATFORMS": "cuda", "PYTHONPATH": str(ROOT)}
     result = subprocess.run(
         [sys.executable, "-m", "lmjax", *words], env=environment, cwd=tmp_path, capture_output=True, text=True,
@@ -218,35 +276,17 @@ def test_a_device_that_is_not_there_is_a_mistake(words, tmp_path, runs):
     assert "Traceback" not in result.stderr
 
 
-def test_places_that_cannot_be_are_mistakes(tmp_path, capsys):
+def test_places_that_cannot_be_are_mistakes(capsys):
     """As a folder that one may not enter; what the disk itself does wrong is another matter."""
 
-    def fails(number, name):
-        raise OSError(number, os.strerror(number), name)
+    def fails(number):
+        raise OSError(number, os.strerror(number), "some/place")
 
     for number in (errno.EACCES, errno.ENAMETOOLONG, errno.ENOTDIR, errno.ENOSPC):
-        assert command_line.exit_code(lambda number=number: fails(number, "some/place")) == 2
+        assert command_line.exit_code(lambda number=number: fails(number)) == 2
         assert capsys.readouterr().err == f"error: some/place: {os.strerror(number)}\n"
     with pytest.raises(OSError, match="Input/output"):
-        command_line.exit_code(lambda: fails(errno.EIO, "some/place"))
-    long = "a" * 300
-    for words in (["report", long], ["evaluate", long], ["analyze", "curves", long], ["train", "--config", long]):
-        assert cli.main(words) == 2
-        assert f"{long}" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize(
-    ("keys", "message"),
-    [
-        (["--model.width", "1e4"], r"width 10000 makes 1\.6e\+05 channels: choose a smaller one"),
-        (["--model.width", "1e300"], r"width 1e\+300 makes .* channels: choose a smaller one"),
-        (["--train.epochs", "4294967295"], r"train\.epochs: 4,294,967,295 are 94,489,280,490 steps"),
-    ],
-)
-def test_sizes_that_cannot_be_are_mistakes(keys, message, capsys, tmp_path):
-    assert cli.main(["train", "--config", "digits", "--workdir", str(tmp_path / "run"), *keys]) == 2
-    assert re.search(message, capsys.readouterr().err)
-    assert not (tmp_path / "run").exists()
+        command_line.exit_code(lambda: fails(errno.EIO))
 
 
 @pytest.mark.parametrize("error", [MemoryError("none"), RuntimeError("RESOURCE_EXHAUSTED: Out of memory")])
@@ -255,6 +295,5 @@ def test_too_little_memory_is_a_mistake(error, capsys):
         raise error
 
     assert command_line.exit_code(fails) == 2
-    assert (
-        f"error: there is not enough memory ({error}): choose a smaller --train.batch-size" in capsys.readouterr().err
-    )
+    message = f"error: there is not enough memory ({error}): choose a smaller --train.batch-size"
+    assert message in capsys.readouterr().err

@@ -2,20 +2,15 @@
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
 from lmjax import console
+from lmjax.config import Config, TrainConfig
+from lmjax.training.progress import say_epoch
+from tests.parameters import slow
+from tests.tiny import ROOT
 
-ROOT = Path(__file__).parent.parent
-COMMANDS = [
-    "train.py --help",
-    "-m lmjax --help",
-    "-m lmjax analyze order euler rk4",
-    "-m lmjax report --help",
-    "-m lmjax prepare --help",
-]
 SAYS = """
 import sys, warnings
 from tqdm import tqdm
@@ -37,7 +32,9 @@ def sh(redirection, *command):
     )
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize(
+    "command", ["-m lmjax analyze order euler rk4", slow("train.py --help"), slow("-m lmjax --help")]
+)
 def test_command_ends_well_on_a_full_disk(command):
     result = sh(">/dev/full", *command.split())
     assert (result.returncode, result.stderr) == (0, "")
@@ -49,9 +46,9 @@ def test_help_to_a_reader_that_leaves():
     assert result.stdout.startswith("usage: train.py")
 
 
-def test_error_that_cannot_be_written():
-    assert sh("2>/dev/full", "-m", "lmjax", "report", "none").returncode == 2
-    assert sh("2>&-", "-m", "lmjax", "analyze", "coefficients", "none").returncode == 2
+@pytest.mark.parametrize("redirection", ["2>/dev/full", slow("2>&-")])
+def test_error_that_cannot_be_written(redirection):
+    assert sh(redirection, "-m", "lmjax", "report", "none").returncode == 2
 
 
 @pytest.mark.parametrize("where", ["&>/dev/full", "<&- >&- 2>&-", "2>&1 | head -n 1"])
@@ -88,3 +85,14 @@ def test_names_cannot_control_the_terminal(capsys):
         write(f"{name}: two\nlines\tand a tab")
         out, err = capsys.readouterr()
         assert out + err == r"\x1b]0;title\x07\x9b31m\x0d" + ": two\nlines\tand a tab\n"
+
+
+@pytest.mark.parametrize(
+    ("epoch", "rate", "end"),
+    [(1, 1.0, "  about 2 h 00 min left\n"), (3, 240.0, "  about 10 s left\n"), (4, 1.0, " images/s\n")],
+)
+def test_an_epoch_says_how_long_the_run_will_take_still(epoch, rate, end, capsys):
+    names = ("train_loss", "train_accuracy", "test_loss", "test_accuracy", "learning_rate")
+    row = {"epoch": epoch, "images_per_second": rate} | dict.fromkeys(names, 0.5)
+    say_epoch(row, Config(train=TrainConfig(epochs=4, batch_size=8)), "run", 300)
+    assert capsys.readouterr().out.endswith(end)

@@ -1,6 +1,6 @@
 """What clusters do to a run, done to real processes: what was promised in docs/reliability.md is what happens."""
 
-import json
+import contextlib
 import os
 import signal
 import socket
@@ -10,14 +10,15 @@ import time
 
 import pytest
 
-from tests.tiny import ROOT, environment
+from tests.parameters import slow
+from tests.tiny import ROOT, environment, rows
 
 SMALL = ["--config", "tests/tiny.py", "--train.batch-size", "128", "--train.epochs", "4"]
 STEPS = 11  # an epoch
 
 # train.py with something that happens to it after an epoch, or in the middle of a save.
 HARNESS = """
-import errno, os, resource, signal, sys
+import errno, os, resource, signal, sys, time
 import train
 from lmjax.training import Checkpoints, integrity, loop
 
@@ -32,16 +33,10 @@ def fill():
         except OSError as error:
             assert error.errno == errno.ENOSPC
 
-def seal_or_die(part):
-    if os.path.basename(part).startswith("22."):  # if it was so fast that nobody has seen the first file
+def seal_or_die(part):  # what else has been cut short: tests/training/test_power_cut.py
+    if fault == "killed while saving" and os.path.basename(part).startswith("22."):
         os.kill(os.getpid(), signal.SIGKILL)
     seal(part)
-
-def save_and_die(self, state, *arguments, **options):
-    save(self, state, *arguments, **options)
-    while int(state.step) == 22:  # until the first of its files is there, which are not all of them
-        if any(path.is_file() for path in self.directory.glob("22.*/**/*")):
-            os.kill(os.getpid(), signal.SIGKILL)
 
 def save_and_wait(self, *arguments, **options):
     save(self, *arguments, **options)
@@ -49,41 +44,31 @@ def save_and_wait(self, *arguments, **options):
 
 def after(row, *others):
     say_epoch(row, *others)
-    if (fault, row["epoch"]) == ("file too large", 2):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (400, resource.RLIM_INFINITY))
-    if (fault, row["epoch"]) == ("file too large", 3):
-        resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-    if (fault, row["epoch"]) == ("disk full", 2):
-        fill()
-    if (fault, row["epoch"]) == ("disk full", 3):
-        os.remove(filler)
+    match fault, row["epoch"]:
+        case "file too large", 2: resource.setrlimit(resource.RLIMIT_FSIZE, (400, resource.RLIM_INFINITY))
+        case "disk full", 2: fill()
+        case "disk full", 3: os.remove(filler)
+        case "endless step", 1: time.sleep(600)
 
-loop.say_epoch = after
+loop.say_epoch, integrity.seal = after, seal_or_die
 Checkpoints.save = save_and_wait  # so that the one before the fault is there
-if fault == "killed while saving":
-    Checkpoints.save, integrity.seal = save_and_die, seal_or_die
 code = train.main(sys.argv[3:])
 sys.stdout.flush(), sys.stderr.flush()
 os._exit(code)
 """
 
-# A disk of two megabytes, or one that cannot be written, for one process and its children.
-MOUNT = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+
+def command(*arguments, program=("train.py",), prefix=()):
+    return [*prefix, sys.executable, *program, *SMALL, *map(str, arguments)]
 
 
-def run(*arguments, prefix=()):
-    command = [*prefix, sys.executable, "train.py", *SMALL, *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
+def harness(fault, folder):
+    return "-c", HARNESS, str(folder), fault
 
 
-def run_with(fault, folder, *arguments, prefix=()):
-    command = [*prefix, sys.executable, "-c", HARNESS, str(folder), fault, *SMALL, *map(str, arguments)]
-    return subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
-
-
-def rows(workdir):
-    lines = (workdir / "metrics.jsonl").read_text().splitlines()
-    return [{k: v for k, v in json.loads(x).items() if k not in ("images_per_second", "wall_seconds")} for x in lines]
+def run(*arguments, **how):
+    words = command(*arguments, **how)
+    return subprocess.run(words, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +82,7 @@ def undisturbed(tmp_path_factory):
 def test_killed_while_saving(tmp_path, undisturbed):
     workdir = tmp_path / "run"
     options = ("--workdir", workdir, "--checkpoint.epochs", 1, "--resume", "auto")
-    result = run_with("killed while saving", tmp_path, *options)
+    result = run(*options, program=harness("killed while saving", tmp_path))
     assert result.returncode == -signal.SIGKILL
     (part,) = (workdir / "checkpoints").glob("22*")
     assert "orbax-checkpoint-tmp" in part.name
@@ -108,37 +93,34 @@ def test_killed_while_saving(tmp_path, undisturbed):
     assert rows(workdir) == rows(undisturbed)
 
 
-def mounting(folder, options):
-    """The beginning of a command that runs where a small disk is mounted."""
-    script = f'mount -t tmpfs -o {options} tmpfs "{folder}" && exec "$@"'
-    prefix = [*MOUNT, script, "sh"]
+def mounting(folder, options, script):
+    """The beginning of a command that a script runs as "$@" where a small disk is mounted, seen by it alone."""
+    mount = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c"]
+    begin = f'mount -t tmpfs -o {options} tmpfs "{folder}" && '
     try:
-        possible = subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode == 0
-    except FileNotFoundError:
-        possible = False
-    if not possible:
+        subprocess.run([*mount, begin + "true"], capture_output=True, check=True)
+    except (FileNotFoundError, subprocess.CalledProcessError):
         pytest.skip("no disk can be mounted here")
-    return prefix
+    return [*mount, begin + script, "sh"]
 
 
-@pytest.mark.parametrize("fault", ["disk full", pytest.param("file too large", marks=pytest.mark.slow)])
-def test_disk_full_while_saving(tmp_path, undisturbed, fault):
+@pytest.fixture
+def disk(tmp_path):
+    (tmp_path / "disk").mkdir()
+    return tmp_path / "disk"
+
+
+def test_disk_full_while_saving(tmp_path, disk, undisturbed):
     """From the second epoch to the third. The run goes on, says so, and has lost nothing at its end."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    # What is on that disk goes with the process: it is copied before.
-    prefix = []
-    if fault == "disk full":
-        prefix = mounting(disk, "size=2m")
-        prefix[-2] = prefix[-2].replace('exec "$@"', f'"$@"; code=$?; cp -r {disk}/run {tmp_path}/copy; exit $code')
+    workdir = tmp_path / "copy"  # what is on that disk goes with the process
+    prefix = mounting(disk, "size=2m", f'{{ "$@"; code=$?; cp -r {disk}/run {workdir}; exit $code; }}')
     options = ("--workdir", disk / "run", "--checkpoint.epochs", 1, "--checkpoint.keep-last", 1)
-    result = run_with(fault, disk, *options, prefix=prefix)
+    result = run(*options, program=harness("disk full", disk), prefix=prefix)
     assert result.returncode == 0, result.stderr
-    why = {"disk full": "No space left on device", "file too large": "File too large"}[fault]
-    assert f"the checkpoint of step 22 could not be written ({why}): going on without it" in result.stderr
+    said = "the checkpoint of step 22 could not be written (No space left on device): going on without it"
+    assert said in result.stderr
     assert "the last one is of step 11" in result.stderr
     assert "Traceback" not in result.stderr
-    workdir = tmp_path / "copy" if fault == "disk full" else disk / "run"
     assert rows(workdir) == rows(undisturbed)
     assert max(int(p.name) for p in (workdir / "checkpoints").glob("[0-9]*")) == 44
     assert not list((workdir / "checkpoints").glob("*tmp*"))
@@ -148,7 +130,7 @@ def test_disk_full_while_saving(tmp_path, undisturbed, fault):
 def test_disk_full_at_the_end(tmp_path):
     """The end could not be kept: that is an error, and what was kept before is still good."""
     options = ("--workdir", tmp_path / "run", "--train.epochs", 2, "--checkpoint.epochs", 1)
-    result = run_with("file too large", tmp_path, *options)
+    result = run(*options, program=harness("file too large", tmp_path))
     assert result.returncode == 2
     assert "the end of the run could not be saved: make room; --resume then goes on from step 11" in result.stderr
     result = run(*options, "--resume")
@@ -157,184 +139,167 @@ def test_disk_full_at_the_end(tmp_path):
     assert len(rows(tmp_path / "run")) == 2
 
 
-@pytest.mark.parametrize("resume", [[], ["--resume"]], ids=["start", "resume"])
-def test_folder_that_cannot_be_written(tmp_path, undisturbed, resume):
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    prefix = mounting(disk, "size=4m")
-    # A run is copied there, and the disk made read-only.
-    copying = f'cp -r {undisturbed} {disk}/run; rm {disk}/run/summary.json; mount -o remount,ro {disk}; exec "$@"'
-    prefix[-2] = prefix[-2].replace('exec "$@"', copying)
-    result = run("--workdir", disk / ("run" if resume else "new"), *resume, prefix=prefix)
-    assert result.returncode == 2
-    assert "cannot be written (Read-only file system)" in result.stderr
+def test_folder_that_cannot_be_written(disk, undisturbed):
+    """A new run, and one that was copied there before."""
+    remount = f"rm {disk}/run/summary.json && mount -o remount,ro {disk}"
+    prefix = mounting(disk, "size=4m", f'cp -r {undisturbed} {disk}/run && {remount} && exec "$@"')
+    program = """
+import sys, train
+new, old, *words = sys.argv[1:]
+print(train.main([*words, "--workdir", new]), train.main([*words, "--workdir", old, "--resume"]))
+"""
+    result = run(program=("-c", program, str(disk / "new"), str(disk / "run")), prefix=prefix)
+    assert result.stdout.endswith("\n2 2\n")
+    assert result.stderr.count("cannot be written (Read-only file system)") == 2
     assert "Traceback" not in result.stderr
 
 
-def start(workdir, output, *arguments, **variables):
-    command = [sys.executable, "train.py", *SMALL, "--workdir", str(workdir), *map(str, arguments)]
-    with output.open("w") as file:  # a file: a full pipe would stop one process, and with it the others
-        return subprocess.Popen(
-            command, cwd=ROOT, env=environment(**variables), stdout=file, stderr=subprocess.STDOUT,
-            stdin=subprocess.DEVNULL, preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # unlike nohup
-        )  # fmt: skip
+def hang_up():
+    """Unlike what nohup starts, end by SIGHUP."""
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
-def start_two(workdir, folder, *arguments):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    outputs = [folder / f"process{i}.txt" for i in range(2)]
-    return [
-        start(
-            workdir, output, *arguments,
-            JAX_COORDINATOR_ADDRESS=address, JAX_NUM_PROCESSES="2", JAX_PROCESS_ID=str(i),
-        )
-        for i, output in enumerate(outputs)
-    ], outputs  # fmt: skip
+@contextlib.contextmanager
+def started(folder, *arguments, program=("train.py",), count=1):
+    """The processes of a run. What one says is in a file: a full pipe would stop it, and with it the others."""
+    variables, processes = {}, []
+    if count > 1:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            variables = {"JAX_COORDINATOR_ADDRESS": f"127.0.0.1:{free.getsockname()[1]}", "JAX_NUM_PROCESSES": "2"}
+    try:
+        for i in range(count):
+            said = folder / f"process{i}.txt"
+            if count > 1:
+                variables["JAX_PROCESS_ID"] = str(i)
+            with said.open("w") as file:
+                process = subprocess.Popen(
+                    command("--workdir", folder / "lr=[0.1]", *arguments, program=program),
+                    cwd=ROOT, env=environment(**variables), stdin=subprocess.DEVNULL,
+                    stdout=file, stderr=subprocess.STDOUT, preexec_fn=hang_up,
+                )  # fmt: skip
+            process.said = said.read_text
+            processes.append(process)
+        yield processes
+    finally:
+        for process in processes:
+            process.kill()
 
 
-def wait_for(text, output, processes, seconds=120):
+def wait_for(text, process, *others, seconds=120):
     end = time.monotonic() + seconds
-    while text not in output.read_text():
-        gone = [process.returncode for process in processes if process.poll() is not None]
+    while text not in process.said():
+        gone = [each.returncode for each in (process, *others) if each.poll() is not None]
         if gone or time.monotonic() > end:
-            pytest.fail(f"{text!r} was never said; ended with {gone}: {output.read_text()}")
+            pytest.fail(f"{text!r} was never said; ended with {gone}: {process.said()}")
         time.sleep(0.1)
 
 
-TERM, INT = signal.SIGTERM, pytest.param(signal.SIGINT, marks=pytest.mark.slow)
+INT, TERM, HUP = signal.SIGINT, signal.SIGTERM, signal.SIGHUP
 
 
-@pytest.mark.parametrize("number", [TERM, INT, signal.SIGHUP], ids=["SIGTERM", "SIGINT", "SIGHUP"])
-def test_stopped_by_a_signal_within_seconds(tmp_path, undisturbed, number):
-    process = start(tmp_path / "run", tmp_path / "said.txt", "--train.epochs", 1000)
-    wait_for("epoch    2/1000", tmp_path / "said.txt", [process])
-    began = time.monotonic()
-    process.send_signal(number)
-    assert process.wait(timeout=60) == 128 + number
+@pytest.mark.slow  # by default, SIGHUP and SIGTERM are sent below
+@pytest.mark.parametrize("number", [TERM, INT, HUP], ids=["SIGTERM", "SIGINT", "SIGHUP"])
+def test_stopped_by_a_signal_within_seconds(tmp_path, number):
+    with started(tmp_path, "--train.epochs", 1000) as (process,):
+        wait_for("epoch    2/1000", process)
+        began = time.monotonic()
+        process.send_signal(number)
+        assert process.wait(timeout=60) == 128 + number
     assert time.monotonic() - began < 15
-    said = (tmp_path / "said.txt").read_text()
-    step = int(said.split("stopped at step ")[1].split(":")[0])
-    assert (tmp_path / "run" / "checkpoints" / str(step)).is_dir()
-    assert "Traceback" not in said
+    step = int(process.said().split("stopped at step ")[1].split(":")[0])
+    assert (tmp_path / "lr=[0.1]" / "checkpoints" / str(step)).is_dir()
+    assert "Traceback" not in process.said()
 
 
-@pytest.mark.parametrize("lost", ["full", pytest.param("closed", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("lost", [">/dev/full 2>/dev/full", slow("<&- >&- 2>&-")], ids=["full", "closed"])
 def test_output_that_cannot_be_written(tmp_path, undisturbed, lost):
     """On a full disk, or to descriptors that are closed and may become those of a file: the numbers are the same."""
-    where = {"full": ">/dev/full 2>/dev/full", "closed": "<&- >&- 2>&-"}[lost]
-    result = run("--workdir", tmp_path / "run", prefix=["sh", "-c", f'exec "$@" {where}', "sh"])
+    result = run("--workdir", tmp_path / "run", prefix=["sh", "-c", f'exec "$@" {lost}', "sh"])
     assert result.returncode == 0
     assert rows(tmp_path / "run") == rows(undisturbed)
     assert max(int(p.name) for p in (tmp_path / "run" / "checkpoints").iterdir()) == 44
 
 
-@pytest.mark.parametrize("lost", [pytest.param("reader", marks=pytest.mark.slow), "terminal"])
-def test_nobody_reads_any_more(tmp_path, undisturbed, lost):
+@pytest.mark.parametrize(("lost", "number"), [slow("reader", INT), ("terminal", HUP)], ids=["reader", "terminal"])
+def test_nobody_reads_any_more(tmp_path, lost, number):
     """As with `| tee log` and Ctrl-C, which ends tee as well; or when a terminal is gone, with its bar."""
     ours, theirs = os.pipe() if lost == "reader" else os.openpty()
-    command = [sys.executable, "train.py", *SMALL, "--workdir", str(tmp_path / "run"), "--train.epochs", "1000"]
-    process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=theirs, stderr=theirs)
+    workdir = tmp_path / "run"
+    words = command("--workdir", workdir, "--train.epochs", 1000)
+    process = subprocess.Popen(words, cwd=ROOT, env=environment(), stdout=theirs, stderr=theirs, preexec_fn=hang_up)
     os.close(theirs)
     try:
         said = b""
         while b"epoch    1/1000" not in said:
             said += os.read(ours, 65536)
         os.close(ours)
-        before = len(rows(tmp_path / "run"))
-        while len(rows(tmp_path / "run")) < before + 2:
+        before = len(rows(workdir))
+        while len(rows(workdir)) < before + 2:
             assert process.poll() is None
             time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        assert process.wait(timeout=60) == 130
+        process.send_signal(number)
+        assert process.wait(timeout=15) == 128 + number
     finally:
         process.kill()
-    assert rows(tmp_path / "run")[before]["epoch"] == before + 1
-    assert list((tmp_path / "run" / "checkpoints").glob("[0-9]*"))
+    assert rows(workdir)[before]["epoch"] == before + 1
+    assert list((workdir / "checkpoints").glob("[0-9]*"))
 
 
 def test_second_ctrl_c_ends_at_once(tmp_path):
     """Even where the first does not come to its end, because the step takes for ever."""
-    program = HARNESS.replace("loop.say_epoch = after", "loop.say_epoch = lambda *_: __import__('time').sleep(600)")
-    command = [sys.executable, "-c", program, str(tmp_path), "none", *SMALL, "--workdir", str(tmp_path / "run")]
-    said = tmp_path / "said.txt"
-    with said.open("w") as file:
-        process = subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=file, stderr=file)
-    try:
-        while not (tmp_path / "run" / "metrics.jsonl").exists():
-            assert process.poll() is None, said.read_text()
-            time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        wait_for("interrupted: saving", said, [process])
-        assert process.poll() is None
-        process.send_signal(signal.SIGINT)
+    with started(tmp_path, program=harness("endless step", tmp_path)) as (process,):
+        wait_for("epoch 1/4", process)
+        process.send_signal(INT)
+        wait_for("interrupted: saving", process)
+        process.send_signal(INT)
         assert process.wait(timeout=10) == 130
-    finally:
-        process.kill()
-    assert "what has not been saved is lost" in said.read_text()
+    assert "what has not been saved is lost" in process.said()
 
 
 @pytest.mark.versions
-@pytest.mark.parametrize("number", [TERM, INT], ids=["SIGTERM", "SIGINT"])
+@pytest.mark.parametrize("number", [TERM, slow(INT)], ids=["SIGTERM", "SIGINT"])
 def test_two_processes_stop_at_the_same_step_go_on_and_one_is_lost(tmp_path, number):
     """The signal reaches the second alone."""
-    workdir = tmp_path / "lr=[0.1]"  # which some readers take for a pattern
-    processes, outputs = start_two(workdir, tmp_path, "--train.epochs", 300, "--checkpoint.keep-best", 0)
-    try:
-        wait_for("epoch   1/300", outputs[0], processes)
+    with started(tmp_path, "--train.epochs", 300, "--checkpoint.keep-best", 0, count=2) as processes:
+        wait_for("epoch   1/300", *processes)
         processes[1].send_signal(number)
-        codes = [process.wait(timeout=60) for process in processes]
-    finally:
-        for process in processes:
-            process.kill()
-    said = outputs[0].read_text()
-    assert codes == [143, 128 + number], said + outputs[1].read_text()
+        codes, said = [process.wait(timeout=60) for process in processes], processes[0].said()
+    assert codes == [143, 128 + number], said + processes[1].said()
     step = int(said.split("stopped at step ")[1].split(":")[0])
-    assert {p.name for p in (workdir / "checkpoints").iterdir()} == {str(step)}
+    assert {p.name for p in (tmp_path / "lr=[0.1]" / "checkpoints").iterdir()} == {str(step)}
     # Where the processes stop is not the end of what they do: they go on together.
-    processes, outputs = start_two(workdir, tmp_path, "--train.epochs", 300, "--resume", "auto")
-    try:
-        wait_for(f"epoch {step // STEPS + 2:>3}/300", outputs[0], processes)
-        assert "going on after epoch" in outputs[0].read_text()
-        lose(1, processes, outputs)
-    finally:
-        for process in processes:
-            process.kill()
+    with started(tmp_path, "--train.epochs", 300, "--resume", "auto", count=2) as processes:
+        wait_for(f"epoch {step // STEPS + 2:>3}/300", *processes)
+        assert "going on after epoch" in processes[0].said()
+        lose(processes[1], processes[0])
 
 
 @pytest.mark.slow  # the second process is lost above
 def test_the_first_of_two_processes_is_lost(tmp_path):
-    processes, outputs = start_two(tmp_path / "run", tmp_path, "--train.epochs", 300)
-    try:
-        wait_for("epoch   1/300", outputs[0], processes)
-        lose(0, processes, outputs)
-    finally:
-        for process in processes:
-            process.kill()
+    with started(tmp_path, "--train.epochs", 300, count=2) as processes:
+        wait_for("epoch   1/300", *processes)
+        lose(*processes)
 
 
-def lose(lost, processes, outputs):
+def lose(lost, left):
     """Kill one of two processes: the other ends within a minute, and says why."""
-    processes[lost].kill()
-    code, said = processes[1 - lost].wait(timeout=60), outputs[1 - lost].read_text()
+    lost.kill()
+    code = left.wait(timeout=60)
     # JAX itself ends a process that has lost the first one, or that waited for another one's part of a checkpoint: by
     # an abort, or with code 1 (seen with 0.7.2).
-    assert code in (75, -signal.SIGABRT, 1), said
+    assert code in (75, -signal.SIGABRT, 1), left.said()
     words = "another process of this run has ended" if code == 75 else "another task died"
-    assert words in said
+    assert words in left.said()
 
 
 def test_repeating_the_command_until_it_is_finished(tmp_path, undisturbed):
-    """As a restart loop does, with a kill in between."""
-    workdir = tmp_path / "run"
-    options = ("--workdir", workdir, "--checkpoint.steps", 3, "--resume", "auto")
-    process = start(workdir, tmp_path / "said.txt", *options[2:])
-    wait_for("epoch 1/4", tmp_path / "said.txt", [process])
-    process.kill()
+    """As a restart loop does, with a kill in between. Once more, it says that it is finished: tests/test_train.py."""
+    options = ("--checkpoint.steps", 3, "--resume", "auto")
+    with started(tmp_path, *options) as (process,):
+        wait_for("epoch 1/4", process)
     process.wait()
-    ends = [run(*options) for _ in range(2)]
-    assert [end.returncode for end in ends] == [0, 0]
-    assert "going on after epoch" in ends[0].stdout
-    assert "is finished: test accuracy" in ends[1].stdout
-    assert rows(workdir) == rows(undisturbed)
+    result = run("--workdir", tmp_path / "lr=[0.1]", *options)
+    assert result.returncode == 0
+    assert "going on after epoch" in result.stdout
+    assert rows(tmp_path / "lr=[0.1]") == rows(undisturbed)

@@ -9,34 +9,35 @@ import sys
 import tomllib
 from pathlib import Path
 
-import jax
 import pytest
 
-from tests.documentation import ROOT
+from tests.parameters import slow
+from tests.tiny import ROOT, environment
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
-SMALL = "--model.name resnet14 --model.width 0.25 --optimizer.learning-rate 0.05 --train.epochs 2 "
-SMALL += "--train.batch-size 64 --train.eval-batch-size 72"
+SMALL = "--model.name resnet14 --model.width 0.25 --optimizer.learning-rate 0.05 --train.epochs 1 --train.batch-size 64"
 
 
-def cells(name, kind="code"):
+def cells(name):
+    """The code of a notebook, by the ids of its cells."""
     found = json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text())["cells"]
-    return {cell["id"]: "".join(cell["source"]) for cell in found if cell["cell_type"] == kind}
+    return {cell["id"]: "".join(cell["source"]) for cell in found if cell["cell_type"] == "code"}
 
 
-def execute(name, cwd, cache, monkeypatch, **settings):
-    """The outputs of a notebook's cells, with settings in the environment, by the ids of the cells."""
-    nbformat = pytest.importorskip("nbformat")
-    client = pytest.importorskip("nbclient")
+@pytest.fixture
+def execute(tmp_path, monkeypatch):
+    """Runs a notebook with settings in the environment: the outputs of its cells, by their ids."""
+    nbformat, client = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
-    monkeypatch.setenv("XDG_CACHE_HOME", str(cache))
-    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", jax.config.jax_compilation_cache_dir)
-    monkeypatch.setenv("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
-    for key, value in settings.items():
-        monkeypatch.setenv(f"LMJAX_{key}", str(value))
-    notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
-    client.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(cwd)}}).execute()
-    return {cell.id: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
+
+    def execute(name, cwd, **settings):
+        for key, value in {**environment(XDG_CACHE_HOME=str(tmp_path)), **settings}.items():
+            monkeypatch.setenv(key, str(value))
+        notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
+        client.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(cwd)}}).execute()
+        return {cell.id: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
+
+    return execute
 
 
 def pictures(outputs):
@@ -48,23 +49,26 @@ def printed(outputs, cell):
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_kept_without_outputs(path):
+def test_kept_without_outputs_and_settings_are_documented(path):
     notebook = json.loads(path.read_text())
     assert notebook["metadata"]["kernelspec"] == {"display_name": "Python 3", "language": "python", "name": "python3"}
     for cell in notebook["cells"]:
         assert cell["metadata"] == {}
         if cell["cell_type"] == "code":
-            assert cell["outputs"] == []
-            assert cell["execution_count"] is None
+            assert (cell["outputs"], cell["execution_count"]) == ([], None)
     pytest.importorskip("nbformat").validate(notebook)
+    for line in filter(None, cells(path.stem)["settings"].splitlines()[1:]):
+        name = re.match(r"([A-Z_]+) = ", line)[1]
+        assert f'os.environ.get("LMJAX_{name}", ' in line
+        assert "  # " in line, "what it is"
 
 
-def test_quickstart(tmp_path, monkeypatch, repository):
+def test_quickstart(tmp_path, execute, repository):
     """Uploaded alone, beside a zip of the code."""
     (tmp_path / "content").mkdir()
     shutil.make_archive(str(tmp_path / "content" / "upload"), "zip", repository.parent, repository.name)
-    settings = {"OPTIONS": SMALL, "RUNS": tmp_path / "runs"}
-    outputs = execute("quickstart", tmp_path / "content", tmp_path, monkeypatch, **settings)
+    settings = {"LMJAX_OPTIONS": SMALL, "LMJAX_RUNS": tmp_path / "runs"}
+    outputs = execute("quickstart", tmp_path / "content", **settings)
     assert "lmjax is that of lmjax-code/repository" in printed(outputs, "code")
     assert "nothing, all is here" in printed(outputs, "install")
     assert pictures(outputs) == 6
@@ -87,20 +91,22 @@ def repository(tmp_path):
 
 
 @pytest.mark.versions
-@pytest.mark.parametrize("again", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_colab(tmp_path, monkeypatch, repository, again):
+@pytest.mark.parametrize("again", [False, slow(True)])
+def test_colab(tmp_path, execute, repository, again):
     """From nothing: the code is cloned. And once more, as after a disconnect: the run is there, and is finished."""
-    (tmp_path / "content" / "sample_data").mkdir(parents=True)
+    content = tmp_path / "content"
+    (content / "sample_data").mkdir(parents=True)
     settings = {
-        "REPOSITORY": repository.as_uri(), "CODE": tmp_path / "content" / "lmjax", "WORKDIR": tmp_path / "drive",
-        "OPTIONS": f"--data.name digits --data.augment crop(1) {SMALL}", "ANY_BACKEND": 1,
+        "LMJAX_REPOSITORY": repository.as_uri(), "LMJAX_CODE": content / "lmjax", "LMJAX_WORKDIR": tmp_path / "drive",
+        "LMJAX_OPTIONS": f"--data.name digits --data.augment crop(1) {SMALL}", "LMJAX_ANY_BACKEND": 1,
     }  # fmt: skip
-    outputs = execute("colab_tpu", tmp_path / "content" / "sample_data", tmp_path, monkeypatch, **settings)
+    outputs = execute("colab_tpu", content / "sample_data", **settings)
+    assert printed(outputs, "code").splitlines()[-1] == f"lmjax is that of {content / 'lmjax'}"
     assert "nothing, all is here" in printed(outputs, "install")
     assert pictures(outputs) == 3
     assert (tmp_path / "drive" / "report.html").stat().st_size > 10_000
     if again:
-        outputs = execute("colab_tpu", tmp_path / "content" / "sample_data", tmp_path, monkeypatch, **settings)
+        outputs = execute("colab_tpu", content / "sample_data", **settings)
         assert "is finished" in printed(outputs, "train")
         assert pictures(outputs) == 3
 
@@ -181,12 +187,3 @@ def test_what_is_missing_is_installed_beside_jax_and_flax(notebook, more):
     assert set(modules.values()) == needed
     kept = re.search(r"for package in \((.*?)\)", code)[1]
     assert {"jax", "jaxlib", "flax", "numpy"} == set(re.findall(r"\w+", kept))
-
-
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_settings_are_documented_and_read_from_the_environment(path):
-    code = cells(path.stem)["settings"]
-    for line in filter(None, code.splitlines()[1:]):
-        name = re.match(r"([A-Z_]+) = ", line)[1]
-        assert f'os.environ.get("LMJAX_{name}", ' in line
-        assert "  # " in line, "what it is"

@@ -1,6 +1,5 @@
 """`lmjax prepare`: what it refuses, what it leaves behind, and (slow, with TensorFlow) what it makes."""
 
-import collections
 import importlib.util
 import io
 import json
@@ -11,20 +10,20 @@ import subprocess
 import sys
 import tarfile
 import time
-from pathlib import Path
+import types
 
 import numpy as np
 import pytest
 from PIL import Image
 
-import train as training
 from lmjax import cli
 from lmjax.data import prepared
 from lmjax.prepare import imagenet, validation
+from tests.parameters import slow
+from tests.tiny import ROOT
 
-tfds = pytest.importorskip("tensorflow_datasets")
+pytest.importorskip("tensorflow_datasets")
 
-ROOT = Path(__file__).parents[1]
 TRAIN, VALIDATION = "ILSVRC2012_img_train.tar", "ILSVRC2012_img_val.tar"
 CMYK, PNG = "n01739381_1309.JPEG", "n02105855_2933.JPEG"  # two that tensorflow-datasets converts
 CLASSES = ("n01440764", "n01739381", "n02105855", "n03961711", "n15075141")
@@ -66,25 +65,8 @@ def archives(tmp_path):
 
 
 @pytest.fixture
-def run(archives, tmp_path, capsys):
-    """Runs the command: its exit status, and what it printed to stdout and to stderr."""
-
-    def run(*more, data_dir=tmp_path / "data"):
-        status = cli.main(["prepare", "imagenet2012", "--archives", str(archives), "--data-dir", str(data_dir), *more])
-        return status, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
-def build(monkeypatch):
-    """Replaces what tensorflow-datasets does in its process, and needs no packages for it."""
-
-    def build(program):
-        monkeypatch.setattr(imagenet, "_PACKAGES", {})
-        monkeypatch.setattr(imagenet, "_BUILD", f"import sys, os, signal\nsys.path.insert(0, {str(ROOT)!r})\n{program}")
-
-    return build
+def data(tmp_path):
+    return tmp_path / "data"
 
 
 MAKE = """
@@ -101,78 +83,91 @@ folder.mkdir(parents=True)
 """
 
 
-def test_check_only_looks(run, tmp_path, build):
-    build("raise Exception")
-    status, out, err = run("--check")
+@pytest.fixture
+def run(archives, data, capsys, monkeypatch):
+    """Runs the command: its exit status, and what it printed to stdout and to stderr.
+
+    In place of tensorflow-datasets, a program is run, which needs no packages.
+    """
+
+    def run(*more, to=data, program=MAKE, packages=None):
+        monkeypatch.setattr(imagenet, "_PACKAGES", packages or {})
+        monkeypatch.setattr(imagenet, "_BUILD", f"import sys, os, signal\nsys.path.insert(0, {str(ROOT)!r})\n{program}")
+        status = cli.main(["prepare", "imagenet2012", "--archives", str(archives), "--data-dir", str(to), *more])
+        return status, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def mistake(run):
+    """The one clear line that ends it."""
+
+    def mistake(**options):
+        status, _, err = run(**options)
+        assert (status, err.count("\n")) == (2, 1)
+        return err
+
+    return mistake
+
+
+def test_check_only_looks(run, data):
+    status, out, err = run("--check", program="raise Exception")
     assert (status, err) == (0, "")
     assert "ILSVRC2012_img_train.tar: 0.0 GiB, 5 of 1,000 classes" in out
     assert "ILSVRC2012_img_val.tar: 0.0 GiB, 7 of 50,000 images" in out
     assert re.search(r"disk: .* are needed .* are free", out)
     assert re.search(r"memory: about 3 GiB; time: about \d+ min", out)
-    assert not (tmp_path / "data").exists()
+    assert not data.exists()
+    (data / "preparing-x").mkdir(parents=True)
+    _, out, _ = run("--check")
+    assert f"{data / 'preparing-x'}: is being prepared by another process, or left by one" in out
 
 
-def test_prepares_and_says_how_to_train(run, tmp_path, build):
-    build(MAKE)
+def test_prepares_and_says_how_to_train(run, data, mistake):
     status, out, err = run()
     assert (status, err) == (0, "")
-    version = tmp_path / "data" / "imagenet2012" / "5.1.0"
+    version = data / "imagenet2012" / "5.1.0"
     assert f"{version}: 4 training and 3 test images\n" in out
-    assert out.endswith(f"--config configs/imagenet.py:lm_resnet50 --data.dir {tmp_path / 'data'}\n")
-    assert os.listdir(tmp_path / "data") == ["imagenet2012"]
+    assert out.endswith(f"--config configs/imagenet.py:lm_resnet50 --data.dir {data}\n")
+    assert os.listdir(data) == ["imagenet2012"]
     assert len(prepared.load(version).train) == 4
-    build("raise Exception")
-    status, out, _ = run()
+    status, out, _ = run(program="raise Exception")
     assert status == 0
     assert f"{version}: is prepared already, with 4 training and 3 test images" in out
-
-
-def test_prepared_already_but_damaged(run, tmp_path, build):
-    build(MAKE)
-    run()
-    version = tmp_path / "data" / "imagenet2012" / "5.1.0"
     next(version.glob("*train.array_record*")).unlink()
-    status, _, err = run()
-    assert status == 2
-    assert err.startswith("error: ")
-    assert err.endswith(f"prepare the data set again; for that, delete {version} first\n")
+    assert mistake().endswith(f"prepare the data set again; for that, delete {version} first\n")
 
 
 @pytest.mark.parametrize(
-    ("program", "reason"),
+    ("end", "reason"),
     [
-        (HALF + "sys.exit(3)", "exit status 3"),
-        (HALF + "os.kill(os.getpid(), signal.SIGKILL)", "signal 9; is there enough memory?"),
-        (HALF, "exit status 0"),
+        ("sys.exit(3)", "exit status 3"),
+        ("os.kill(os.getpid(), 9)", "signal 9; is there"),
+        ("", "exit status 0"),
     ],
 )
-def test_failing_leaves_nothing(run, tmp_path, build, program, reason):
-    build(program)
-    status, _, err = run()
-    assert status == 2
-    assert err.startswith(f"error: tensorflow-datasets failed ({reason})")
-    assert os.listdir(tmp_path / "data") == []
+def test_failing_leaves_nothing(data, mistake, end, reason):
+    assert mistake(program=HALF + end).startswith(f"error: tensorflow-datasets failed ({reason}")
+    assert os.listdir(data) == []
 
 
-@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
-def test_interrupted_leaves_nothing(archives, tmp_path, how):
-    data_dir = tmp_path / "data"
+@pytest.mark.parametrize("how", [slow(signal.SIGINT), signal.SIGTERM, slow(signal.SIGHUP)])
+def test_interrupted_leaves_nothing(archives, data, how):
     wait = f"{HALF}\nimport time; (folder / str(os.getpid())).touch(); time.sleep(100)"
     program = (
         "from lmjax import cli; from lmjax.prepare import imagenet; imagenet._PACKAGES = {}; "
         f"imagenet._BUILD = {'import sys, os' + wait!r}; cli.run()"
     )
-    arguments = ["prepare", "imagenet2012", "--archives", str(archives), "--data-dir", str(data_dir)]
+    arguments = ["prepare", "imagenet2012", "--archives", str(archives), "--data-dir", str(data)]
     process = subprocess.Popen(
         # A shell in the background ignores the one, and nohup the other.
         preexec_fn=lambda: [signal.signal(each, signal.SIG_DFL) for each in (signal.SIGINT, signal.SIGHUP)],
-        args=[sys.executable, "-c", program, *arguments],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-    )
+        args=[sys.executable, "-c", program, *arguments], cwd=ROOT, stderr=subprocess.PIPE,
+    )  # fmt: skip
     try:
         deadline = time.monotonic() + 60
-        while not (marks := list(data_dir.glob("preparing-*/imagenet2012/incomplete.*/[0-9]*"))):
+        while not (marks := list(data.glob("preparing-*/imagenet2012/incomplete.*/[0-9]*"))):
             assert time.monotonic() < deadline
             assert process.poll() is None
             time.sleep(0.1)
@@ -180,51 +175,37 @@ def test_interrupted_leaves_nothing(archives, tmp_path, how):
         _, err = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 130
-    assert err == b"interrupted\n"
-    assert os.listdir(data_dir) == []
+    assert (process.returncode, err) == (130, b"interrupted\n")
+    assert os.listdir(data) == []
     with pytest.raises(ProcessLookupError):
         os.kill(int(marks[0].name), 0)
 
 
-def test_what_a_killed_run_has_left_is_named(run, tmp_path, build):
-    build(MAKE)
-    (tmp_path / "data" / "preparing-x").mkdir(parents=True)
-    _, out, _ = run("--check")
-    assert f"{tmp_path / 'data' / 'preparing-x'}: is being prepared by another process, or left by one" in out
-
-
-def test_missing_archives_and_packages_are_told_in_one_line(run, archives, tmp_path, monkeypatch):
+def test_missing_archives_and_packages_are_told_in_one_line(mistake, run, archives, data):
     (archives / TRAIN).unlink()
     (archives / VALIDATION).unlink()
-    monkeypatch.setattr(imagenet, "_PACKAGES", {"tensorflow_that_is_not_there": "tensorflow", "jax": "jax"})
-    status, out, err = run()
-    assert status == 2
-    assert err.count("\n") == 1
+    packages = {"tensorflow_that_is_not_there": "tensorflow", "jax": "jax"}
+    err, (_, out, _) = mistake(packages=packages), run()
     for name in (TRAIN, VALIDATION):
         assert f"there is no {archives / name}: name the folder that holds it by --archives" in err
         assert f"{name}: missing" in out
     assert "https://www.image-net.org/download-images" in err
     assert err.endswith("pip install tensorflow\n")
-    assert not (tmp_path / "data").exists()
+    assert not data.exists()
 
 
 @pytest.mark.parametrize("name", [TRAIN, VALIDATION])
-@pytest.mark.parametrize("keep", [0, 300, 0.5, "one file less", "no tar", "no file"])
-def test_archives_cut_short(run, archives, build, name, keep):
-    build(MAKE)
+def test_archives_cut_short(run, archives, name):
     path = archives / name
     data = path.read_bytes()
-    if keep == 0.5:
-        keep = len(data) // 2
-    elif keep == "one file less":
-        with tarfile.open(path) as archive:
-            keep = archive.getmembers()[-1].offset
-    path.write_bytes({"no tar": b"no tar" * 1000, "no file": bytes(10240)}.get(keep) or data[:keep])
-    status, out, err = run()
-    assert status == 2
-    assert err.startswith(f"error: {path}: is no tar archive, or cut short (")
-    assert f"{name}: will not do" in out
+    with tarfile.open(path) as archive:
+        last = archive.getmembers()[-1].offset
+    for content in (*(data[:size] for size in (0, 300, len(data) // 2, last)), b"no tar" * 1000, bytes(10240)):
+        path.write_bytes(content)
+        status, out, err = run()
+        assert status == 2
+        assert err.startswith(f"error: {path}: is no tar archive, or cut short (")
+        assert f"{name}: will not do" in out
 
 
 @pytest.mark.parametrize(
@@ -235,114 +216,83 @@ def test_archives_cut_short(run, archives, build, name, keep):
         (VALIDATION, {f"val/{k}": v for k, v in VALIDATION_IMAGES.items()}, "holds 'val/ILSVRC2012_val_00000001.JPEG'"),
     ],
 )
-def test_archives_that_are_not_the_official_ones(run, archives, build, name, members, message):
-    build(MAKE)
+def test_archives_that_are_not_the_official_ones(mistake, archives, name, members, message):
     (archives / name).write_bytes(tar(members))
-    status, _, err = run()
-    assert status == 2
-    assert message in err
+    assert message in mistake()
 
 
-def test_disk_too_small(run, build, monkeypatch):
-    build(MAKE)
-    usage = collections.namedtuple("usage", "free")
-    monkeypatch.setattr(imagenet.shutil, "disk_usage", lambda _: usage(1000))
-    status, _, err = run()
-    assert status == 2
-    assert re.search(r"only 0\.0 GiB of the .* GiB that are needed are free", err)
-
-
-@pytest.mark.parametrize("below", ["file", "file/data"])
-def test_data_dir_that_cannot_be_written_to(run, tmp_path, build, below):
-    build(MAKE)
+def test_places_that_will_not_do(mistake, tmp_path, data, monkeypatch):
+    """A file, a disk that is too small, and what is behind a link."""
     (tmp_path / "file").write_text("")
-    status, _, err = run(data_dir=tmp_path / below)
-    assert (status, err) == (2, f"error: --data-dir {tmp_path / below}: cannot be written to\n")
-
-
-@pytest.mark.parametrize("to", ["victim", "nowhere"])
-def test_nothing_is_put_through_a_link(run, tmp_path, build, to):
-    build(MAKE)
-    (tmp_path / "data").mkdir()
+    for to in (tmp_path / "file", tmp_path / "file" / "data"):
+        assert mistake(to=to) == f"error: --data-dir {to}: cannot be written to\n"
+    with monkeypatch.context() as patch:
+        patch.setattr(imagenet.shutil, "disk_usage", lambda _: types.SimpleNamespace(free=1000))
+        assert re.search(r"only 0\.0 GiB of the .* GiB that are needed are free", mistake())
     (tmp_path / "victim").mkdir()
-    (tmp_path / "data" / "imagenet2012").symlink_to(tmp_path / to)
-    status, _, err = run()
+    data.mkdir(exist_ok=True)
+    for to in ("victim", "nowhere"):
+        (data / "imagenet2012").unlink(missing_ok=True)
+        (data / "imagenet2012").symlink_to(tmp_path / to)
+        assert f"{data / 'imagenet2012'}: is a link, and nothing is written through one" in mistake()
+        assert os.listdir(data) == ["imagenet2012"]
     assert os.listdir(tmp_path / "victim") == []
     assert not (tmp_path / "nowhere").exists()
-    assert os.listdir(tmp_path / "data") == ["imagenet2012"]
-    assert status == 2
-    assert f"error: {tmp_path / 'data' / 'imagenet2012'}: is a link, and nothing is written through one" in err
-
-
-def test_arguments_that_are_missing(capsys):
-    for arguments in ([], ["imagenet2012"], ["imagenet2013"]):
-        assert cli.main(["prepare", *arguments]) == 2
-    assert "unknown command 'imagenet2013': did you mean 'imagenet2012'" in capsys.readouterr().err
-
-
-def test_tensorflow_stays_out():
-    program = "import sys, lmjax.prepare; from lmjax.prepare import validation; validation._labels(); "
-    program += "assert 'tensorflow' not in sys.modules"
-    subprocess.run([sys.executable, "-c", program], check=True, cwd=ROOT)
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("tensorflow") is None, reason="preparing ImageNet needs TensorFlow")
 @pytest.mark.skipif(importlib.util.find_spec("importlib_resources") is None, reason="and importlib_resources")
-def test_imagenet_by_tensorflow_datasets_itself_trains(archives, tmp_path, monkeypatch):
-    monkeypatch.chdir(ROOT)
+def test_imagenet_by_tensorflow_datasets_itself_trains(archives, data, tmp_path):
     command = [sys.executable, "-m", "lmjax", "prepare", "imagenet2012", "--archives", str(archives), "--data-dir"]
     environment = {key: value for key, value in os.environ.items() if key != "TQDM_DISABLE"}
-    ran = subprocess.run([*command, str(tmp_path / "data")], cwd=ROOT, env=environment, capture_output=True, text=True)
+    ran = subprocess.run([*command, str(data)], cwd=ROOT, env=environment, capture_output=True, text=True)
     assert ran.returncode == 0, ran.stderr
     assert "Generating train examples" in ran.stderr  # its progress can be seen
-    assert os.listdir(tmp_path / "data") == ["imagenet2012"]
-    found = prepared.load(prepared.find("imagenet2012", tmp_path / "data"))
+    assert os.listdir(data) == ["imagenet2012"]
+    found = prepared.load(prepared.find("imagenet2012", data))
     assert len(found.classes) == 1000
 
     def content(records):
         images = {re.search(r"\((.*)\)", records.place(i))[1]: records[i] for i in range(len(records))}
-        return {name: (data, found.classes[label]) for name, (data, label) in images.items()}
+        return {name: (file, found.classes[label]) for name, (file, label) in images.items()}
 
     train, test = content(found.train), content(found.test)
     labels = validation._labels()
-    assert test == {name: (data, labels[i]) for i, (name, data) in enumerate(VALIDATION_IMAGES.items())}
+    assert test == {name: (file, labels[i]) for i, (name, file) in enumerate(VALIDATION_IMAGES.items())}
     assert {name: label for name, (_, label) in train.items()} == {name: name[:9] for name in TRAINING_IMAGES}
-    for name, data in TRAINING_IMAGES.items():
+    for name, file in TRAINING_IMAGES.items():
         if name not in (CMYK, PNG):
-            assert train[name][0] == data
+            assert train[name][0] == file
             continue
-        converted, original = Image.open(io.BytesIO(train[name][0])), Image.open(io.BytesIO(data))
+        converted, original = Image.open(io.BytesIO(train[name][0])), Image.open(io.BytesIO(file))
         assert (converted.format, converted.mode, converted.size) == ("JPEG", "RGB", original.size)
         difference = np.asarray(converted, np.float32) - np.asarray(original.convert("RGB"), np.float32)
         assert abs(difference).mean() < 5
 
     pytest.importorskip("grain")
-    options = [
-        "--data.name",
-        "photographs(32)",
-        "--model.width",
-        "0.25",
-        "--train.batch-size",
-        "8",
-        "--train.eval-batch-size",
-        "8",
-        "--train.epochs",
-        "2",
-    ]
-    config = ["--config", "configs/imagenet.py:lm_resnet50", "--data.dir", str(tmp_path / "data")]
-    assert training.main([*config, "--workdir", str(tmp_path / "run"), *options]) == 0
+    options = "--config imagenet:lm_resnet50 --data.name photographs(32) --model.width 0.25 --train.epochs 2"
+    options += " --train.batch-size 8 --train.eval-batch-size 8"
+    places = ["--data.dir", str(data), "--workdir", str(tmp_path / "run")]
+    assert cli.main(["train", *options.split(), *places]) == 0
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["steps"] == 2 * (len(TRAINING_IMAGES) // 8)
     assert 0 <= summary["test_accuracy"] <= summary["test_top5_accuracy"] <= 1
+
+
+OFFICIAL = {1: "n01751748", 2: "n09193705", 3: "n02105855", 49999: "n10148035", 50000: "n02437616"}
+
+
+def image(number):
+    return f"ILSVRC2012_val_{number:08}.JPEG"
 
 
 @pytest.fixture
 def flat(tmp_path):
     folder = tmp_path / "val"
     folder.mkdir()
-    for number in (1, 2, 3, 49999, 50000):
-        (folder / f"ILSVRC2012_val_{number:08}.JPEG").write_text(str(number))
+    for number in OFFICIAL:
+        (folder / image(number)).write_text(str(number))
     return folder
 
 
@@ -350,48 +300,34 @@ def sort(folder):
     return cli.main(["prepare", "sort-validation", "--images", str(folder)])
 
 
-OFFICIAL = {1: "n01751748", 2: "n09193705", 3: "n02105855", 49999: "n10148035", 50000: "n02437616"}
-
-
 def test_validation_images_are_sorted_by_the_official_labels(flat, capsys):
+    """Again, it goes on where it was interrupted; hidden files are ignored."""
+    (flat / ".DS_Store").touch()
     assert sort(flat) == 0
     assert capsys.readouterr().out.endswith("5 images were sorted; now 5 of 50,000 are in the folders of 5 classes\n")
     for number, label in OFFICIAL.items():
-        assert (flat / label / f"ILSVRC2012_val_{number:08}.JPEG").read_text() == str(number)
-    assert len(os.listdir(flat)) == 5
-    assert sort(flat) == 0  # nothing remains to be done
-    assert "0 images were sorted; now 5 of 50,000" in capsys.readouterr().out
-
-
-def test_hidden_files_are_ignored(flat, capsys):
-    (flat / ".DS_Store").touch()
-    assert sort(flat) == 0
+        assert (flat / label / image(number)).read_text() == str(number)
+    assert set(os.listdir(flat)) == {".DS_Store", *OFFICIAL.values()}
     (flat / OFFICIAL[1] / ".DS_Store").touch()
-    (flat / "ILSVRC2012_val_00000004.JPEG").touch()
-    assert sort(flat) == 0
-    assert "1 images were sorted; now 6 of 50,000" in capsys.readouterr().out
-
-
-def test_sorting_goes_on_where_it_was_interrupted(flat, capsys):
-    assert sort(flat) == 0
-    for number in (4, 5):
-        (flat / f"ILSVRC2012_val_{number:08}.JPEG").write_text("")
-    assert sort(flat) == 0
-    assert "2 images were sorted; now 7 of 50,000" in capsys.readouterr().out
+    for more in (0, 2):
+        for number in range(4, 4 + more):
+            (flat / image(number)).touch()
+        assert sort(flat) == 0
+        assert f"{more} images were sorted; now {5 + more} of 50,000" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     "stranger",
     [
         "notes.txt",
-        "ILSVRC2012_val_00000000.JPEG",
-        "ILSVRC2012_val_00050001.JPEG",
+        image(0),
+        image(50001),
         "ILSVRC2012_val_1.JPEG",
-        "n00000000/ILSVRC2012_val_00000004.JPEG",
-        "n01751748/ILSVRC2012_val_00000002.JPEG",
-        "n01751748/ILSVRC2012_val_00000001.JPEG",
-        "n01751748/notes.txt",
-        "ILSVRC2012_val_00000004.JPEG/x",
+        f"n00000000/{image(4)}",
+        f"{OFFICIAL[1]}/{image(2)}",
+        f"{OFFICIAL[1]}/{image(1)}",
+        f"{OFFICIAL[1]}/notes.txt",
+        f"{image(4)}/x",
     ],
 )
 def test_what_is_not_understood_is_left_alone(flat, capsys, stranger):
@@ -405,28 +341,18 @@ def test_what_is_not_understood_is_left_alone(flat, capsys, stranger):
     assert sorted(flat.rglob("*")) == before
 
 
-def test_images_are_not_moved_through_a_link(flat, tmp_path, capsys):
+def test_images_are_not_moved_through_or_over_a_link(flat, tmp_path, capsys):
     (tmp_path / "victim").mkdir()
     (flat / OFFICIAL[2]).symlink_to(tmp_path / "victim")
     before = sorted(flat.rglob("*"))
-    status = sort(flat)
+    assert sort(flat) == 2
+    assert f"error: {flat / OFFICIAL[2]}: is a link" in capsys.readouterr().err
     assert os.listdir(tmp_path / "victim") == []
     assert sorted(flat.rglob("*")) == before
-    assert status == 2
-    assert f"error: {flat / OFFICIAL[2]}: is a link" in capsys.readouterr().err
 
-
-def test_a_link_to_nothing_is_not_replaced(flat, capsys):
+    (flat / OFFICIAL[2]).unlink()
     (flat / OFFICIAL[2]).mkdir()
-    (link := flat / OFFICIAL[2] / "ILSVRC2012_val_00000002.JPEG").symlink_to("nowhere")
+    (link := flat / OFFICIAL[2] / image(2)).symlink_to("nowhere")
     assert sort(flat) == 2
     assert f"is also {link}: delete one of them; nothing was moved" in capsys.readouterr().err
     assert os.readlink(link) == "nowhere"
-
-
-def test_nothing_to_sort(tmp_path, capsys):
-    assert sort(tmp_path) == 2
-    assert sort(tmp_path / "nowhere") == 2
-    err = capsys.readouterr().err
-    assert f"{tmp_path}: holds no images" in err
-    assert f"there is no folder {tmp_path / 'nowhere'}" in err

@@ -107,6 +107,15 @@ def test_seeds_that_are_there_already_count(finished):
     assert set(read(finished / "summary.json")["seeds"]) == seeds
 
 
+def test_all_seeds_are_made_longer_and_without_a_config(tmp_path, capsys):
+    assert run("--workdir", tmp_path / "run", "--seeds", 0, 1) == 0
+    rest = ["--workdir", str(tmp_path / "run"), "--resume", "--train.epochs", "2"]
+    assert train.main([*rest, "--seeds", "0"]) == 2
+    assert "seed1 holds another run, with train.epochs 1 (now 2)" in capsys.readouterr().err
+    assert train.main([*rest, "--seeds", "0..1"]) == 0
+    assert [read(tmp_path / "run" / f"seed{seed}" / "summary.json")["epochs"] for seed in (0, 1)] == [2, 2]
+
+
 def test_a_cpu_becomes_a_device_for_each_of_two_seeds(tmp_path):
     """Which are the runs that they are alone."""
 

@@ -2,7 +2,6 @@
 
 import dataclasses
 from collections.abc import Callable
-from pathlib import Path
 from typing import assert_type
 
 import jax
@@ -13,8 +12,6 @@ from flax import nnx
 
 from lmjax import InputError, data, networks, odeint, optimizers, registry, schedules, steppers
 from lmjax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig, from_dict
-from lmjax.data import datasets
-from lmjax.data.augment import Pixels, augmentations
 from lmjax.networks.options import Kind
 from lmjax.reversible import reversible_scan
 from lmjax.steppers import Properties, StepInfo, Stepper, combine
@@ -86,20 +83,6 @@ def signs(scale: float = 1.0) -> optax.GradientTransformation:
 @schedules.register
 def halved() -> schedules.MakeSchedule:
     return lambda rate, updates: lambda step: rate / 2
-
-
-@augmentations.register
-def inverted() -> Pixels:
-    return Pixels(lambda key, images, mean: 255 - images)
-
-
-@datasets.register
-def noise(size: int = 8) -> datasets.Origin:
-    def load(directory: str | Path | None = None) -> data.Dataset:
-        split = data.Split(np.zeros((10, size, size, 3), np.uint8), np.arange(10, dtype=np.int32))
-        return data.Dataset("noise", split, split, classes=tuple("0123456789"))
-
-    return datasets.Origin(load)
 
 
 def registers() -> None:

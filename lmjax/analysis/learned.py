@@ -13,7 +13,7 @@ from lmjax.analysis.modified_equation import friction_and_mass
 from lmjax.analysis.scheme import Scheme, labeled
 from lmjax.errors import InputError
 from lmjax.results import plots
-from lmjax.results.coefficients import Coefficients
+from lmjax.results.coefficients import Coefficients, last_weights
 
 
 class Learned(Coefficients):
@@ -64,9 +64,9 @@ def read_learned(directory: str | Path) -> list[Learned]:
         InputError: if it holds no run, if a run has no learned coefficients or no epoch yet, or if its scheme is not
             registered.
     """
-    from lmjax.results.runs import read_run, seeds_of  # which imports Flax
+    from lmjax.results.runs import find  # which imports Flax
 
-    return [read_run(path).coefficients(Learned) for path in seeds_of(Path(directory))]
+    return [run.coefficients(Learned) for run in find([directory])]
 
 
 def read_one(directory: str | Path) -> Learned:
@@ -97,30 +97,19 @@ def require_alike(runs: Sequence[Learned]) -> None:
 
 
 def draw_coefficients(runs: Sequence[Learned], title: str = "") -> Any:
-    """The coefficients of runs of one network, against depth and through the epochs.
+    """The coefficients of runs of one network, against depth and through the epochs; a matplotlib figure.
 
     On the left the coefficients after the last epoch, the mean of the runs and their range. Where the scheme would not
     be zero-stable it is shaded. On the right the mean of the runs at each learned step through the epochs; for a scheme
     with several coefficients a step, its margin of zero-stability against depth instead.
-
-    Args:
-        runs: of one network and one scheme.
-        title: of the picture.
-
-    Returns:
-        A matplotlib figure.
     """
     figure = plots.figure(10.5, 3.9, purpose="drawing coefficients")
     left, right = figure.subplots(1, 2)
-    every = [run.weights() for run in runs]
-    last = {
-        name: {stage: np.stack([each[name][stage][-1] for each in every]) for stage in stages}
-        for name, stages in every[0].items()
-    }
+    last = last_weights(runs)
     plots.coefficients(left, last, stable=runs[0].stepper.known.zero_stable)
-    if "k" in every[0]:
+    if "k" in last:
         epochs = min((run.epochs for run in runs), key=len)
-        k = [np.concatenate([x[: len(epochs)] for x in each["k"].values()], 1) for each in every]
+        k = [np.concatenate([x[: len(epochs)] for x in run.k().values()], 1) for run in runs]
         plots.coefficients_by_epoch(figure, right, epochs, np.mean(k, 0), "k")
     else:
         margins = [run.margins() for run in runs]
@@ -131,16 +120,9 @@ def draw_coefficients(runs: Sequence[Learned], title: str = "") -> Any:
 
 
 def draw_friction_and_mass(runs: Sequence[Learned], title: str = "") -> Any:
-    """Friction and mass of the learned steps of runs of `lm` against depth, the mean of the runs and their range.
+    """Friction and mass of the learned steps of runs of `lm` against depth, their mean and range; a matplotlib figure.
 
     Where the friction is negative a step is not zero-stable; it is shaded. Euler's values are lines.
-
-    Args:
-        runs: of one network.
-        title: of the picture.
-
-    Returns:
-        A matplotlib figure.
     """
     figure = plots.figure(7, 5, purpose="drawing friction and mass")
     panels = figure.subplots(2, 1, sharex=True)

@@ -63,22 +63,16 @@ def friction_and_mass(k: ArrayLike) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_rates(schemes: Sequence[Scheme]) -> Any:
-    """The distortion of a decay and an oscillation by schemes: three panels, against h |lambda|, with a line a scheme.
+    """The distortion of a decay and an oscillation by schemes against h |lambda|, a line a scheme; a matplotlib figure.
 
     The rate of the decay u' = -u, the frequency of the oscillation u' = i omega u, and the rate of its growth over
     omega, each by the principal root. The leading term of the modified equation is dotted.
-
-    Args:
-        schemes: the schemes.
-
-    Returns:
-        A matplotlib figure.
     """
     figure = plots.figure(11, 3.8, purpose="drawing rates")
     panels = figure.subplots(1, 3)
     x = np.linspace(0, 1, 101)[1:]
     for i, scheme in enumerate(schemes):
-        style = {"color": plots.COLORS[i % len(plots.COLORS)], "linestyle": ("-", "--", "-.")[i // 7 % 3]}
+        style = plots.look(i)
         c = modified_rate(scheme.stepper, scheme.coef)
         order = rate_order(c)
         leading = np.zeros_like(c)

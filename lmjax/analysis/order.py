@@ -132,13 +132,9 @@ def _second_order(stepper, coef, problem, n):
 
 
 def draw_orders(found: dict[Problem, dict[str, ObservedOrder]]) -> Any:
-    """Errors against step sizes on logarithmic axes: a panel a problem, a line a scheme, the orders in the legend.
+    """Errors against step sizes: a panel a problem, a line a scheme, the orders in the legend; a matplotlib figure.
 
-    Args:
-        found: by problem and by scheme; the schemes are the same everywhere.
-
-    Returns:
-        A matplotlib figure.
+    The schemes are the same for all problems.
     """
     schemes = list(next(iter(found.values())))
     figure = plots.figure(4 * len(found) + 2, max(3.6, 1 + 0.2 * len(schemes)), purpose="drawing errors")
@@ -147,8 +143,7 @@ def draw_orders(found: dict[Problem, dict[str, ObservedOrder]]) -> Any:
             orders = ", ".join(str(of_problem[scheme]) for of_problem in found.values())
             axes.loglog(
                 results[scheme].h, results[scheme].errors, label=f"{scheme}: {orders}", linewidth=1.1,
-                color=plots.COLORS[i % len(plots.COLORS)], marker="os^DvP*X"[i % 8], markersize=5,
-                markerfacecolor="none",
+                markersize=5, markerfacecolor="none", **plots.marked(i),
             )  # fmt: skip
         axes.set(title=f"{problem.name}, {problem.equation}", xlabel="step size h", ylabel="error at the end")
         plots.open_frame(axes)

@@ -102,7 +102,7 @@ class _Programs:
             return attacks.fgsm(loss(state), images, labels, radius)
 
         def pgd(state, images, labels, radius, start):
-            return attacks.pgd(loss(state), images, labels, None, radius, radius / 4, _STEPS, start=start)
+            return attacks.pgd(loss(state), images, labels, start, radius, radius / 4, _STEPS)
 
         self.outcome, self.zero_gradient, self.fgsm, self.pgd = map(jax.jit, (outcome, zero_gradient, fgsm, pgd))
         self.noise, self.uniform = jax.jit(attacks.gaussian_noise), jax.jit(attacks.uniform_noise)

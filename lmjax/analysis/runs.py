@@ -2,21 +2,21 @@
 
 import dataclasses
 import json
+import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from flax import nnx
 
 from lmjax import devices
-from lmjax.config import to_dict
+from lmjax.config import Config, to_dict
 from lmjax.console import say
 from lmjax.errors import InputError
-from lmjax.results.runs import groups_of, labels
+from lmjax.results.runs import find, labels
 from lmjax.results.statistics import Spread
-from lmjax.training import Checkpoints, RunRecord, TrainedNetwork, open_run
+from lmjax.training import Checkpoints, TrainedNetwork, open_run
 from lmjax.training.run_folder import versions
 
 
@@ -60,28 +60,27 @@ def measured(
     Raises:
         InputError: if one of them cannot be opened or measured.
     """
-    groups = groups_of(folders)
-    for _, directories in groups:
-        for directory in directories:
-            _require_measurable(directory, at, require)
+    runs = find(folders)
+    for run in runs:
+        _require_measurable(run.record.directory, run.config, at, require)
     found = []
-    for folder, directories in groups:
-        for directory in directories:
-            with open_run(directory, at=at, data_dir=data_dir) as trained:
-                pixels, classes = trained.test_sample(images, seed)
-                say(f"{directory}: {trained.name}, step {trained.step:,}, {len(classes):,} test images")
-                about = _about(trained, len(classes), seed)
-                found.append((trained.name, folder, about, measure(trained, pixels, classes)))
-    names, folders, abouts, values = zip(*found, strict=True)
-    return [Measured(*each) for each in zip(labels(names, folders), abouts, values, strict=True)]
+    for run in runs:
+        directory = run.record.directory
+        with open_run(directory, at=at, data_dir=data_dir) as trained:
+            pixels, classes = trained.test_sample(images, seed)
+            say(f"{directory}: {trained.name}, step {trained.step:,}, {len(classes):,} test images")
+            found.append((trained.name, _about(trained, len(classes), seed), measure(trained, pixels, classes)))
+    titles, abouts, values = zip(*found, strict=True)
+    return [Measured(*each) for each in zip(labels(runs, titles), abouts, values, strict=True)]
 
 
-def _require_measurable(directory: Path, at: str | int, require: Callable[[nnx.Module], None] | None) -> None:
+def _require_measurable(
+    directory: Path, config: Config, at: str | int, require: Callable[[nnx.Module], None] | None
+) -> None:
     """Checks what can be checked of a run without its data and its arrays."""
-    model = RunRecord(directory).config().model
     if require is not None:
         try:
-            require(nnx.eval_shape(lambda: model.build(classes=2, cin=3, rngs=nnx.Rngs(0))))
+            require(nnx.eval_shape(lambda: config.model.build(classes=2, cin=3, rngs=nnx.Rngs(0))))
         except InputError as error:
             raise InputError(f"{directory}: {error}") from error
     # What is damaged is reported when the run is opened.
@@ -89,11 +88,11 @@ def _require_measurable(directory: Path, at: str | int, require: Callable[[nnx.M
         checkpoints.choose(at)
 
 
-def grouped(results: list[Measured]) -> dict[str, list[Measured]]:
-    """The runs by label: the seeds of one together."""
+def grouped(results: list[Measured], key: str) -> dict[str, list[Any]]:
+    """A value of the runs by label, those of the seeds of one together."""
     groups = {}
     for result in results:
-        groups.setdefault(result.label, []).append(result)
+        groups.setdefault(result.label, []).append(result.values[key])
     return groups
 
 
@@ -118,12 +117,12 @@ def as_json(results: list[Measured], **others: Any) -> str:
 
 def plain(values: Any) -> Any:
     """Arrays, numbers and what holds them, as JSON has them."""
+    if isinstance(values, Spread):
+        values = values._asdict()
     if isinstance(values, dict):
         return {str(key): plain(value) for key, value in values.items()}
-    if isinstance(values, Spread):
-        return plain(values._asdict())
     if isinstance(values, (list, tuple)):
         return [plain(value) for value in values]
-    if isinstance(values, (np.ndarray, np.generic, jax.Array)):
-        return plain(np.asarray(values).tolist())
-    return None if isinstance(values, float) and not np.isfinite(values) else values
+    if hasattr(values, "tolist"):
+        return plain(values.tolist())
+    return None if isinstance(values, float) and not math.isfinite(values) else values

@@ -160,22 +160,15 @@ def window(schemes: Sequence[Scheme], *, damped: bool = True, largest: float = 6
     return float(there.real.min() - margin), float(max(there.real.max(), 0) + margin), float(there.imag.max() + margin)
 
 
-def draw_regions(schemes: Sequence[Scheme], *, damped: bool = True, columns: int = 4) -> Any:
-    """The stability regions of schemes, one panel each, on the same axes.
+def draw_regions(schemes: Sequence[Scheme], *, damped: bool = True) -> Any:
+    """The stability regions of schemes, one panel each, on the same axes; a matplotlib figure.
 
     The region is shaded, with its edge, where the largest root has modulus 1, as a line. The interval on the imaginary
-    axis is drawn, too: for schemes such as `leapfrog` and the coupled ones it is all there is.
-
-    Args:
-        schemes: the schemes.
-        damped: see `amplification_matrix`.
-        columns: how many panels are side by side, at most.
-
-    Returns:
-        A matplotlib figure.
+    axis is drawn, too: for schemes such as `leapfrog` and the coupled ones it is all there is. For `damped` see
+    `amplification_matrix`.
     """
     bounds = window(schemes, damped=damped)
-    columns = min(columns, len(schemes))
+    columns = min(4, len(schemes))
     figure, panels = _panels(bounds, -(-len(schemes) // columns), columns, damped)
     for axes, scheme in zip(panels, schemes, strict=False):
         x, y, radius = _radius(scheme, bounds, damped)
@@ -190,17 +183,9 @@ def draw_regions(schemes: Sequence[Scheme], *, damped: bool = True, columns: int
 
 
 def draw_learned_regions(stages: dict[str, Sequence[Scheme]], *, damped: bool = True, title: str = "") -> Any:
-    """The edges of the stability regions of the steps of a network, a panel a stage, colored by depth.
+    """The edges of the stability regions of learned steps, a panel a stage, colored by depth; a matplotlib figure.
 
-    A step that is not zero-stable, whose region does not reach 0, is dashed.
-
-    Args:
-        stages: the schemes of the learned steps by stage.
-        damped: see `amplification_matrix`.
-        title: of the picture.
-
-    Returns:
-        A matplotlib figure.
+    A step that is not zero-stable, whose region does not reach 0, is dashed. For `damped` see `amplification_matrix`.
     """
     every = [scheme for schemes in stages.values() for scheme in schemes]
     bounds = window(every, damped=damped, largest=16)

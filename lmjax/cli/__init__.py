@@ -14,12 +14,14 @@ import tyro
 
 import lmjax
 from lmjax import command_line
+from lmjax.console import show
 from lmjax.errors import unknown
 
 # A summary, and the place of the command, or of several by name: a module is imported for its command alone.
 COMMANDS = {
     "train": ("Train a network, from one seed or from several.", "lmjax.cli.train:Train"),
     "evaluate": ("Print the test loss and accuracy of a checkpoint of a run.", "lmjax.cli.train:Evaluate"),
+    "estimate": ("Compile a run for accelerators that need not be there.", "lmjax.cli.estimate:EstimateRun"),
     "list": ("List steppers, networks, optimizers and all else that has a name.", "lmjax.cli.show:List"),
     "report": ("Write one page about runs.", "lmjax.cli.report:Report"),
     "analyze": ("Look at schemes, and at trained networks.", "lmjax.cli.analyze:COMMANDS"),
@@ -59,7 +61,7 @@ def end(code: int) -> NoReturn:
 
 def _run(words: Sequence[str], command: Any, prog: str) -> int | None:
     if words == ["--version"]:
-        print(f"lmjax {lmjax.__version__}")
+        show(f"lmjax {lmjax.__version__}")
         return 0
     target = found(command)
     if not isinstance(target, Mapping):

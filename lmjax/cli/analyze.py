@@ -1,10 +1,8 @@
 """`lmjax analyze`: schemes as numerical methods, and what trained networks do with them."""
 
-import contextlib
 import math
-import os
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -16,14 +14,15 @@ from tyro.conf import Positional
 from lmjax import analysis, command_line, files, runtime
 from lmjax.analysis import network_figures, robustness, trajectory
 from lmjax.analysis.amplification import is_of_second_order
-from lmjax.analysis.learned import read_one, require_alike
+from lmjax.analysis.learned import Learned, read_one, require_alike
 from lmjax.analysis.refinement import refinements, require_refinable
 from lmjax.analysis.runs import Measured, as_json, grouped, measured
 from lmjax.analysis.walk import require_steps
 from lmjax.console import say, warn
-from lmjax.errors import InputError, reason
+from lmjax.errors import InputError
 from lmjax.results import plots
-from lmjax.results.runs import groups_of, labels, metrics, read_run
+from lmjax.results.coefficients import last_weights
+from lmjax.results.runs import find, groups, labels, metrics
 from lmjax.results.statistics import Spread
 
 _MOST = 1024  # steps for one: the time that they take grows with them
@@ -77,7 +76,7 @@ class _OfSchemes(_Analysis):
             raise InputError(f"--k: must be a finite number, got {self.k}")
         chosen = analysis.schemes(self.schemes, self.k)
         if self.k is None and any(scheme.coef is not None for scheme in chosen):
-            print("Coefficients have the mean of their initial distribution; --k gives another.")
+            say("Coefficients have the mean of their initial distribution; --k gives another.")
         return chosen
 
 
@@ -131,14 +130,14 @@ class Stability(_OfSchemesOrRun):
         stages = learned.schemes()
         found = self._print([scheme for schemes in stages.values() for scheme in schemes])
         outside = sum(not result.zero_stable for result in found)
-        print(f"\n{outside} of {len(found)} learned steps are not zero-stable")
+        say(f"\n{outside} of {len(found)} learned steps are not zero-stable")
         return lambda: analysis.draw_learned_regions(stages, damped=self.z == "equation", title=learned.name)
 
     def _print(self, chosen: Sequence[analysis.Scheme]) -> list[analysis.LinearStability]:
         damped = self.z == "equation"
         found = [analysis.linear_stability(s.stepper, s.coef, damped=damped) for s in chosen]
         equation, branch = "h lambda of the equation that the scheme integrates", "the slope of the branch, f(u) = z u"
-        print(f"z is {equation if damped else branch}\n")
+        say(f"z is {equation if damped else branch}\n")
         rows = [["scheme", "real, from", "imaginary, to", "principal root", "largest parasitic root", "zero-stable"]]
         for scheme, of in zip(chosen, found, strict=True):
             numbers = (f"{0 - of.real:.6g}", f"±{of.imaginary:.6g}", f"{of.principal:.4g}", f"{of.parasitic:.4g}")
@@ -157,11 +156,11 @@ class ModifiedEquation(_OfSchemesOrRun):
 
     def show_schemes(self) -> Draw:
         chosen = self.chosen()
-        print("u' = lambda u is solved with the rate lambda (c0 + c1 z + c2 z^2 + ...), z = h lambda")
+        say("u' = lambda u is solved with the rate lambda (c0 + c1 z + c2 z^2 + ...), z = h lambda")
         for scheme in chosen:
             if is_of_second_order(scheme.stepper, scheme.coef):
-                print(f"{scheme.label} is a scheme for u'' = F: it is given u'' = lambda^2 u")
-        print()
+                say(f"{scheme.label} is a scheme for u'' = F: it is given u'' = lambda^2 u")
+        say("")
         rows = []
         for scheme in chosen:
             c = analysis.modified_rate(scheme.stepper, scheme.coef)
@@ -174,14 +173,15 @@ class ModifiedEquation(_OfSchemesOrRun):
         for learned in runs:
             if learned.stepper.known.family != "lm":
                 raise InputError(f"{learned.directory}: is a run of {learned.stepper.name}: give one of lm")
-        print("(1 + k) u' + (1 - k) (h/2) u'' = F(u), with friction 1 + k and mass (1 - k)/2\n")
+        say("(1 + k) u' + (1 - k) (h/2) u'' = F(u), with friction 1 + k and mass (1 - k)/2\n")
         rows = [["run, stage, learned step", "k", "friction", "mass", "speed"]]
         for learned in runs:
             for stage, k in learned.k().items():
                 for n, x in enumerate(k[-1], start=1):
                     friction, mass = analysis.friction_and_mass(x)
                     name = f"{learned.directory.name}, {stage}, {n}"
-                    rows.append([name, f"{x:.4f}", f"{friction:.4f}", f"{mass:.4f}", f"{1 / friction:.4f}"])
+                    speed = f"{1 / friction:.4f}" if friction else "inf"
+                    rows.append([name, f"{x:.4f}", f"{friction:.4f}", f"{mass:.4f}", speed])
         _print_table(rows)
         return lambda: analysis.draw_friction_and_mass(runs, runs[0].name)
 
@@ -203,21 +203,21 @@ class Coefficients(_OfRuns):
     """
 
     def show(self) -> Draw:
-        runs = [read_one(run) for _, seeds in groups_of(self.runs) for run in seeds]
+        runs = [run.coefficients(Learned) for run in find(self.runs)]
         require_alike(runs)
         margins = [run.margins() for run in runs]
-        weights = [run.weights() for run in runs]
-        rows = [["learned step", *weights[0], *(["std of the runs"] * (len(runs) > 1)), "margin of zero-stability"]]
+        weights = last_weights(runs)
+        rows = [["learned step", *weights, *(["std of the runs"] * (len(runs) > 1)), "margin of zero-stability"]]
         for stage, least in margins[0].items():
             for n in range(len(least)):
-                values = {name: [each[name][stage][-1, n] for each in weights] for name in weights[0]}
-                spread = [f"{max(np.std(x, ddof=1) for x in values.values()):.4f}"] if len(runs) > 1 else []
-                means, worst = (f"{np.mean(x):.4f}" for x in values.values()), min(each[stage][n] for each in margins)
+                values = [stages[stage][:, n] for stages in weights.values()]
+                spread = [f"{max(np.std(x, ddof=1) for x in values):.4f}"] if len(runs) > 1 else []
+                means, worst = (f"{np.mean(x):.4f}" for x in values), min(each[stage][n] for each in margins)
                 rows.append([f"{stage}, {n + 1}", *means, *spread, f"{worst:.4f}"])
-        print(f"{runs[0].name}: after epoch {' and '.join(sorted({str(run.epochs[-1]) for run in runs}))}\n")
+        say(f"{runs[0].name}: after epoch {' and '.join(sorted({str(run.epochs[-1]) for run in runs}))}\n")
         _print_table(rows)
         every = np.concatenate([x for each in margins for x in each.values()])
-        print(f"\n{np.sum(every < 0)} of {every.size} learned steps are not zero-stable")
+        say(f"\n{np.sum(every < 0)} of {every.size} learned steps are not zero-stable")
         return lambda: analysis.draw_coefficients(runs, runs[0].name)
 
 
@@ -228,9 +228,8 @@ class Curves(_OfRuns):
     """
 
     def show(self) -> Draw:
-        groups = groups_of(self.runs)
-        found = [[read_run(path) for path in paths] for _, paths in groups]
-        names = labels([runs[0].title for runs in found], [folder for folder, _ in groups])
+        found = groups(self.runs)
+        names = labels([runs[0] for runs in found], [runs[0].title for runs in found])
         if len(names) > 3 * len(plots.COLORS):
             raise InputError(f"curves: {len(names)} runs cannot be told apart in one picture: draw fewer")
         rows, tables = [["run", "seeds", "epochs", *plots.MEASURES]], {}
@@ -243,15 +242,17 @@ class Curves(_OfRuns):
             means = table[table.epoch == last].mean(numeric_only=True)
             rows.append([name, len(runs), last, *(f"{means[column]:.4g}" for column in plots.MEASURES.values())])
         _print_table(rows)
-        return lambda: _draw_curves(tables)
+        data = " and ".join(dict.fromkeys(runs[0].data for runs in found))
+        return lambda: _draw_curves(tables, data)
 
 
-def _draw_curves(tables: dict[str, Any]) -> Any:
+def _draw_curves(tables: dict[str, Any], title: str) -> Any:
     figure = plots.figure(10, 4, purpose="drawing learning curves")
     panels = figure.subplots(1, len(plots.MEASURES))
     for axes, (label, column) in zip(panels, plots.MEASURES.items(), strict=True):
         plots.learning_curves(axes, tables, column, label)
     panels[-1].legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    figure.suptitle(plots.plain(title), fontsize=10)
     return figure
 
 
@@ -294,7 +295,7 @@ class _OfNetworks(_OfRuns):
         if self.picture is None:
             return
         path = self.picture.with_suffix(".json")
-        with _writing(path):
+        with files.writing(path, "--out"):
             files.write(path, as_json(results, **others))
         say(f"numbers: {path}")
 
@@ -319,17 +320,18 @@ class Trajectory(_OfNetworks):
         def measure(trained, images, labels):
             if self.classes:
                 chosen = _few_of_each(labels, self.classes)
-                names = [trained.dataset.classes[i] for i in labels[chosen]]
+                names = [trained.classes[i] for i in labels[chosen]]
                 planes[str(trained.record.directory)] = (*trajectory.plane(trained, images[chosen]), names)
             return {"stages": trajectory.trajectories(trained, images)}
 
         results = self.measured(measure, require_steps)
-        _print_trajectories(results)
+        groups = grouped(results, "stages")
+        _print_trajectories(groups)
         self.write([Measured(r.label, r.about, {"stages": trajectory.summary(r.values["stages"])}) for r in results])
         if planes:
-            drawn = [(label, *planes[group[0].about["run"]]) for label, group in grouped(results).items()]
+            first = {result.label: planes[result.about["run"]] for result in reversed(results)}
+            drawn = [(label, *first[label]) for label in groups]
             _save(network_figures.planes(drawn), self.picture.with_stem(f"{self.picture.stem}_plane"))
-        groups = {label: [r.values["stages"] for r in group] for label, group in grouped(results).items()}
         return lambda: network_figures.trajectories(groups)
 
     def _require_classes(self) -> None:
@@ -345,12 +347,12 @@ def _few_of_each(labels: np.ndarray, classes: int, images: int = 4) -> np.ndarra
     return np.concatenate([np.flatnonzero(labels == label)[:images] for label in np.unique(labels)[:classes]])
 
 
-def _print_trajectories(results: list[Measured]) -> None:
+def _print_trajectories(groups: dict[str, list[Any]]) -> None:
     """Print a line for each stage: means over the steps, the images, and the seeds."""
     rows = [("stage", "steps", "distance", "branches", "turn", "growth of norm", "tortuosity")]
-    for label, group in grouped(results).items():
-        for name in group[0].values["stages"]:
-            stages = [result.values["stages"][name] for result in group]
+    for label, seeds in groups.items():
+        for name in seeds[0]:
+            stages = [seed[name] for seed in seeds]
             keys = ("distance", "branch", "tortuosity")
             distance, branch, tortuosity = (f"{np.mean([np.mean(each[key]) for each in stages]):.3f}" for key in keys)
             growth = np.mean([np.mean(each["norm"][-1] / each["norm"][0]) for each in stages])
@@ -358,7 +360,7 @@ def _print_trajectories(results: list[Measured]) -> None:
             turn = f"{np.mean(turns):.0f}°" if turns else ""
             steps = len(stages[0]["distance"])
             rows.append((f"{label}: {name}", steps, distance, branch, turn, f"{growth:.2f}", tortuosity))
-    print()
+    say("")
     _print_table(rows)
 
 
@@ -379,7 +381,7 @@ class Refinement(_OfNetworks):
             lambda trained, images, labels: {"factors": refinements(trained, images, labels, factors)},
             require_refinable if len(factors) > 1 else require_steps,
         )
-        groups = {label: [r.values["factors"] for r in group] for label, group in grouped(results).items()}
+        groups = grouped(results, "factors")
         _print_refinements(groups)
         self.write(results)
         return lambda: network_figures.refinements(groups, factors)
@@ -402,7 +404,7 @@ def _print_refinements(groups: dict[str, list[dict[str, dict[str, float]]]]) -> 
             since = f"{mean['change']:.1%}" if number else ""
             shares = (f"{mean[key]:.1%}" for key in ("accuracy", "agreement", "features", "logits"))
             rows.append((f"{label}: {factor}", *shares, since))
-    print()
+    say("")
     _print_table(rows)
 
 
@@ -429,7 +431,7 @@ class Robustness(_OfNetworks):
             return robustness.summary(outcomes)
 
         results = self.measured(measure)
-        groups = {label: [r.values["accuracy"] for r in group] for label, group in grouped(results).items()}
+        groups = grouped(results, "accuracy")
         together = {label: robustness.together(group) for label, group in groups.items()}
         _print_robustness(together, sigmas, results)
         self.write(results, together=together)
@@ -444,8 +446,8 @@ def _print_robustness(together: dict[str, Any], sigmas: Sequence[float], results
     rows = [(label, *(_percent(found[name]) for name in columns)) for label, found in together.items()]
     images = max(result.about["images"] for result in results)
     seeds = "" if len(results) == len(together) else ", ± their standard deviation over seeds"
-    print(f"\naccuracies in %{seeds}; the attacks are within {headline}/255, the noise is in gray levels")
-    print(f"(standard error of an accuracy on {images:,} images: at most {50 / images**0.5:.1f})")
+    say(f"\naccuracies in %{seeds}; the attacks are within {headline}/255, the noise is in gray levels")
+    say(f"(standard error of an accuracy on {images:,} images: at most {50 / images**0.5:.1f})")
     _print_table([("", *columns.values()), *rows])
     for result in results:
         for check in result.values["checks"].values():
@@ -469,26 +471,14 @@ def _require_picture(path: Path) -> None:
     formats = plots.figure(1, 1).canvas.get_supported_filetypes()
     if path.suffix[1:].lower() not in formats:
         raise InputError(f"--out {path}: is no picture: end it in one of {', '.join('.' + name for name in formats)}")
-    if not path.parent.is_dir():
-        raise InputError(f"--out {path}: there is no folder {path.parent}: make it first")
-    if path.is_dir() or not os.access(path if path.exists() else path.parent, os.W_OK):
-        raise InputError(f"--out {path}: cannot be written: choose another place")
+    files.require_place(path, "--out")
 
 
 def _save(figure: Any, path: Path) -> None:
     """Write a picture, and say so."""
-    with _writing(path):
+    with files.writing(path, "--out"):
         plots.save(figure, path)
-    print(f"\npicture: {path}")
-
-
-@contextlib.contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    """Raise InputError if the file cannot be written."""
-    try:
-        yield
-    except OSError as error:
-        raise InputError(f"--out {path}: cannot be written ({reason(error)})") from error
+    say(f"\npicture: {path}")
 
 
 def _print_table(rows: Sequence[Sequence[Any]]) -> None:
@@ -497,7 +487,7 @@ def _print_table(rows: Sequence[Sequence[Any]]) -> None:
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
     for first, *others in cells:
         numbers = (f"{cell:>{width}}" for cell, width in zip(others, widths[1:], strict=True))
-        print("  ".join([f"{first:{widths[0]}}", *numbers]).rstrip())
+        say("  ".join([f"{first:{widths[0]}}", *numbers]).rstrip())
 
 
 COMMANDS = {

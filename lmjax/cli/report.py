@@ -7,6 +7,7 @@ import tyro
 from tyro.conf import Positional
 
 from lmjax import command_line, runtime
+from lmjax.console import show
 from lmjax.errors import InputError
 from lmjax.results import report
 
@@ -38,4 +39,4 @@ class Report(command_line.Command):
         out = report.write(
             self.runs, self.out, images=not self.no_images, images_of=self.images_of, data_dir=self.data_dir
         )
-        print(f"wrote {out} ({out.stat().st_size / 1000:,.0f} kB)")
+        show(f"wrote {out} ({out.stat().st_size / 1000:,.0f} kB)")

@@ -10,6 +10,7 @@ from tyro.conf import Positional
 
 from lmjax import cli, data, networks, optimizers, registry, schedules, steppers  # noqa: F401
 from lmjax.command_line import Command, read
+from lmjax.console import show
 from lmjax.errors import unknown
 from lmjax.results import published
 
@@ -26,9 +27,9 @@ class List(Command):
             if kind not in registry.KINDS:
                 raise unknown("kind", kind, registry.KINDS)
         for kind in self.kinds or registry.KINDS:
-            print(f"{kind}:")
+            show(f"{kind}:")
             for part in registry.KINDS[kind].describe():
-                print(f"  {part.name}{part.signature}\n      {part.summary}")
+                show(f"  {part.name}{part.signature}\n      {part.summary}")
 
 
 class Published(Command):
@@ -44,7 +45,7 @@ class Published(Command):
                 raise unknown("table", name, published.TABLES)
         for name in self.tables or published.TABLES:
             for line in published.describe(name):
-                print(line)
+                show(line)
 
 
 class Completion(Command):
@@ -59,6 +60,4 @@ class Completion(Command):
         with contextlib.redirect_stdout(script), contextlib.suppress(SystemExit):
             read(cli.form(cli.COMMANDS), ["--tyro-write-completion", self.shell, "-"], prog="lmjax")
         # The shell would take each line of a help text for a completion.
-        print(
-            re.sub("^COMPLETION_SPEC = .*", lambda found: found[0].replace(r"\n", " "), script.getvalue(), flags=re.M)
-        )
+        show(re.sub("^COMPLETION_SPEC = .*", lambda found: found[0].replace(r"\n", " "), script.getvalue(), flags=re.M))

@@ -22,8 +22,8 @@ from lmjax.command_line import load, override, read
 from lmjax.config import Config, to_dict
 from lmjax.console import quiet, say
 from lmjax.errors import InputError, unknown
-from lmjax.training import RunRecord, Trainer, evaluate, open_run, program, seed_mesh, seeds, train, train_seeds
-from lmjax.training.loop import report_broken
+from lmjax.training import RunRecord, Trainer, open_run, program, seed_mesh, seeds, train, train_seeds
+from lmjax.training.loop import name_broken
 
 _MOST_SEEDS = 10_000  # in a range, which may be misspelt
 
@@ -38,7 +38,8 @@ class Train(command_line.Command):
 
     config: str | None = None
     """A Python file (which is run: use only files that you trust), with :ROW if it has several; a config that comes
-    with lmjax, such as digits or cifar10:lm_resnet20; or the config.json of a run."""
+    with lmjax, such as digits or cifar10:lm_resnet20; or the config.json of a run. --evaluate, and --resume with
+    --workdir, take that of the run if it is left out."""
     seeds: tuple[str, ...] | None = None
     """Make the run from each of these seeds, as in 0 1 2 or 0..7, and report the mean and the standard deviation."""
     resume: str | None = None
@@ -113,10 +114,20 @@ class Train(command_line.Command):
         if "--help" in words:
             _show_help(prog, words[words.index("--help") + 1])
         options, overrides = read(cls, words, prog=prog, return_unknown_args=True)
-        if options.config is None:
-            raise InputError(f"give --config FILE{command_line.available()}")
         options._check(overrides)
+        if options.config is None:
+            return override(options._recorded(overrides), overrides, prog=prog), options
         return override(load(options.config), overrides, prog=f"{prog} --config {options.config}"), options
+
+    def _recorded(self, overrides: Sequence[str]) -> Config:
+        """The config of the run that is evaluated, or gone on with."""
+        folder = self.evaluate or (_value(overrides, "--workdir") if self.resume else None)
+        if folder is not None:
+            record = RunRecord(folder)
+            held = seeds.folders(record.directory) if self.seeds is not None else []
+            if held or record.started or self.resume != "auto":
+                return RunRecord(held[0] if held else folder).config()
+        raise InputError(f"give --config FILE{command_line.available()}")
 
     @classmethod
     def form(cls) -> type:
@@ -184,6 +195,16 @@ def _numbers(word: str) -> Iterable[int]:
     return range(int(match[1]), int(match[2] or match[1]) + 1)
 
 
+def _value(words: Sequence[str], name: str) -> str | None:
+    """The value of an option, as in "--workdir runs/a" or "--workdir=runs/a"; None if it is not there."""
+    values = (
+        after if word == name else word.partition("=")[2]
+        for word, after in itertools.pairwise([*words, ""])
+        if word.partition("=")[0] == name
+    )
+    return next(values, None)
+
+
 def _completed(words: Sequence[str], name: str, value: str) -> list[str]:
     """The words, with a value after an option that stands alone."""
     found = []
@@ -219,9 +240,9 @@ def _seeds_name(numbers: Sequence[int]) -> str:
 def _say_evaluation(config: Config, folder: str, at: str) -> None:
     """Print the test loss and accuracy of a checkpoint of a run: "latest", "best", or that of a step."""
     with open_run(folder, at=at, config=config) as trained:
-        found = {"step": trained.step} | evaluate(trained.trainer)
+        found = {"step": trained.step} | trained.evaluate()
         if config.data.on_error == "skip":
-            found["broken_images"] = report_broken(trained.trainer)
+            found["broken_images"] = name_broken(trained.take_broken())
     say(json.dumps(found, indent=2))
 
 

@@ -6,10 +6,12 @@ and that number, so that it matters neither which thread, worker or host makes i
 
 import contextlib
 import dataclasses
+import errno
 import functools
 import gc
 import os
 import queue
+import re
 import signal
 import threading
 import time
@@ -19,10 +21,13 @@ from typing import Any
 
 import numpy as np
 
+from lmjax.data import shared_memory
 from lmjax.data.crops import random_box
 from lmjax.data.decode import DECODERS, BrokenImage, PillowImage
 from lmjax.data.source import Source
 from lmjax.errors import InputError, optional_import
+
+_NO_ROOM = {errno.ENOSPC, errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE}
 
 
 class WorkerDied(InputError):
@@ -173,7 +178,8 @@ class Reader(Iterator[dict[str, np.ndarray]]):
         if workers:
             _parse_flags()
             options = grain.MultiprocessingOptions(num_workers=workers, per_worker_buffer_size=1)
-            dataset = dataset.mp_prefetch(options, worker_init_fn=functools.partial(_follow, os.getpid()))
+            follow = functools.partial(_follow, os.getpid(), shared_memory.mark())
+            dataset = dataset.mp_prefetch(options, worker_init_fn=follow)
         self._iterator = iter(dataset)
         self._first: queue.SimpleQueue | None = None  # for the first batch, of workers that are being started
         self._started = not workers
@@ -183,12 +189,12 @@ class Reader(Iterator[dict[str, np.ndarray]]):
         try:
             # From a worker it comes in shared memory, which must be given back before the program ends.
             return {key: np.array(value) if self._shared else value for key, value in self._next().items()}
-        except RuntimeError as error:
-            if "terminated unexpectedly" not in str(error):
+        except (RuntimeError, OSError) as error:
+            if (why := _died(error)) is None:
                 raise
             raise WorkerDied(
-                f"data.workers: a process that decodes images has died ({error}). Is there memory for all of them, and "
-                "in /dev/shm (in Docker: --shm-size)? Try fewer --data.workers; 0 decodes in threads"
+                f"data.workers: a process that decodes images {why}. Is there memory for all of them?"
+                f"{shared_memory.room()} Try fewer --data.workers; 0 decodes in threads"
             ) from error
 
     def _next(self) -> dict[str, Any]:
@@ -242,6 +248,18 @@ class Reader(Iterator[dict[str, np.ndarray]]):
         self.close()
 
 
+def _died(error: RuntimeError | OSError) -> str | None:
+    """The end of a worker, in words; None if the error is something else."""
+    if isinstance(error, OSError):
+        return f"could not be started ({error.strerror})" if error.errno in _NO_ROOM else None
+    found = re.search(r"terminated unexpectedly(?: with exit code (-?\d+))?", str(error))
+    if found is None:
+        return None
+    if found[1] == str(-getattr(signal, "SIGBUS", 0)):
+        return "has found no room in shared memory"
+    return f"has died (exit code {found[1]})"
+
+
 def _parse_flags() -> None:
     """Grain's workers want to know absl's flags, which only a program that uses absl has parsed."""
     from absl import flags
@@ -250,11 +268,16 @@ def _parse_flags() -> None:
         flags.FLAGS.mark_as_parsed()
 
 
-def _follow(parent: int, *_: int) -> None:
+def _follow(parent: int, name: str, *_: int) -> None:
     """In a worker: leave signals to the process that started it, and end when that is gone, even if it was killed.
 
     A terminal, or a cluster, sends them to all processes, but only that one knows how far the run may still go.
+
+    Args:
+        parent: that process.
+        name: see `shared_memory.mark`.
     """
+    shared_memory.use(name)
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         if number := getattr(signal, name, None):
             signal.signal(number, signal.SIG_IGN)

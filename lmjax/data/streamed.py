@@ -1,4 +1,4 @@
-"""The feed of photographs that are read and decoded while training."""
+"""The feeds of photographs that are read and decoded while training."""
 
 import collections
 import functools
@@ -15,62 +15,71 @@ from lmjax import devices
 from lmjax.config import Config
 from lmjax.console import warn
 from lmjax.data import Loader, Photographs, Pipeline, Stream, WorkerDied
+from lmjax.data.source import Source
 
 _RESTARTS = 3  # of processes that have died, in a run: what kills them may not be chance
 
 
-class Streamed:
-    """Photographs that are read and decoded while training: each process those of its devices.
+class _Streamed:
+    """The batches of one split, of which the next is on its way to the devices while they compute with one."""
 
-    The next batch is on its way to the devices while they compute with one.
-    """
+    specs = None  # seeds are trained one after another
 
-    longest: int | None = 1
-    train_specs = test_specs = None  # seeds are trained one after another
-
-    def __init__(self, config: Config, dataset: Photographs, mesh: Mesh, test_batch: int, seeds: Sequence[int]):
-        self._arguments = config, dataset, mesh, test_batch
-        loader = functools.partial(Loader, size=dataset.size, decoder=dataset.decoder, skip=dataset.skip)
-        processes_and_threads = _processes_and_threads(dataset.workers, dataset.threads)
-
-        def channel(loader, batch, seed):
-            return _Channel(loader, batch, seed, NamedSharding(mesh, P("data")), *processes_and_threads)
-
-        self._augment = Pipeline(
-            config.data.augment, shape=dataset.shape, classes=len(dataset.classes), mean=dataset.mean, streamed=True
-        )
-        train = loader(dataset.train, min_area=self._augment.min_area)
-        self._train = channel(train, config.train.batch_size, seeds[0])
-        self._test = channel(loader(dataset.test), test_batch, None)
-        self.steps_per_epoch = len(self._train.stream)
-        self.train_example, self.test_example = self._train.example, self._test.example
-
-    def train_arrays(self, step: int, dispatches: Sequence[int]) -> Iterable[Any]:
-        return self._train.batches(step, len(dispatches))
-
-    def test_arrays(self) -> Iterable[Any]:
-        # One evaluation follows another in the stream: what is already under way is the beginning of this one.
-        count = len(self._test.stream)
-        start = self._test.next if self._test.next % count == 0 else 0
-        return self._test.batches(start, count)
-
-    def train_batch(self, key: jax.Array, step: jax.Array, arrays: Any) -> tuple[jax.Array, jax.Array]:
-        return self._augment(key, *arrays)
-
-    def test_batch(self, arrays: Any) -> tuple[jax.Array, jax.Array]:
-        return arrays
-
-    def reseeded(self, seeds: Sequence[int]) -> "Streamed":
-        return Streamed(*self._arguments, seeds)
+    def __init__(self, loader: Loader, dataset: Photographs, mesh: Mesh, batch: int, seed: int | None):
+        decoding = _processes_and_threads(dataset.workers, dataset.threads)
+        self._channel = _Channel(loader, batch, seed, NamedSharding(mesh, P("data")), *decoding)
+        self.example = self._channel.example
 
     def take_broken(self) -> list[str]:
-        found = self._train.broken + self._test.broken
-        self._train.broken, self._test.broken = [], []
+        found, self._channel.broken = self._channel.broken, []
         return found
 
     def close(self) -> None:
-        self._train.close()
-        self._test.close()
+        self._channel.close()
+
+
+class StreamedTraining(_Streamed):
+    """Training photographs that are read and decoded while training: each process those of its devices."""
+
+    longest: int | None = 1
+
+    def __init__(self, config: Config, dataset: Photographs, mesh: Mesh, seeds: Sequence[int]):
+        self._arguments = config, dataset, mesh
+        self._augment = Pipeline(
+            config.data.augment, shape=dataset.shape, classes=len(dataset.classes), mean=dataset.mean, streamed=True
+        )
+        loader = _loader(dataset, dataset.train, min_area=self._augment.min_area)
+        super().__init__(loader, dataset, mesh, config.train.batch_size, seeds[0])
+        self.steps_per_epoch = len(self._channel.stream)
+
+    def arrays(self, step: int, dispatches: Sequence[int]) -> Iterable[Any]:
+        return self._channel.batches(step, len(dispatches))
+
+    def batch(self, key: jax.Array, step: jax.Array, arrays: Any) -> tuple[jax.Array, jax.Array]:
+        return self._augment(key, *arrays)
+
+    def reseeded(self, seeds: Sequence[int]) -> "StreamedTraining":
+        return StreamedTraining(*self._arguments, seeds)
+
+
+class StreamedEvaluation(_Streamed):
+    """Test photographs that are read and decoded in an evaluation."""
+
+    def __init__(self, dataset: Photographs, mesh: Mesh, batch: int):
+        super().__init__(_loader(dataset, dataset.test), dataset, mesh, batch, None)
+
+    def arrays(self) -> Iterable[Any]:
+        # One evaluation follows another in the stream: what is already under way is the beginning of this one.
+        count = len(self._channel.stream)
+        start = self._channel.next if self._channel.next % count == 0 else 0
+        return self._channel.batches(start, count)
+
+    def batch(self, arrays: Any) -> tuple[jax.Array, jax.Array]:
+        return arrays
+
+
+def _loader(dataset: Photographs, source: Source, **how: Any) -> Loader:
+    return Loader(source, dataset.size, dataset.decoder, skip=dataset.skip, **how)
 
 
 class _Channel:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,8 @@ import numpy as np
 from lmjax import steppers
 from lmjax.errors import InputError
 from lmjax.steppers import Stepper
+
+LARGEST = 1e18  # of what is recorded: what is beyond has diverged, and no picture could hold it
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -53,7 +56,7 @@ class Coefficients:
             epochs = [int(row["epoch"]) for row in rows]
         except (TypeError, ValueError, KeyError, AttributeError) as error:
             raise InputError(f"{metrics}: its coefficients are not those of one network") from error
-        if not all(np.isfinite(x).all() for x in values.values()):
+        if not all(np.all(np.abs(x) <= LARGEST) for x in values.values()):
             raise InputError(f"{metrics}: has coefficients that are not finite: the run has failed")
         return cls(directory, name, stepper, epochs, values)
 
@@ -109,3 +112,13 @@ class Coefficients:
         if "k" not in found:
             raise InputError(f"{self.directory}: {self.stepper.name} has several coefficients a step, and not one k")
         return found["k"]
+
+
+def last_weights(runs: Iterable[Coefficients], *, channels: bool = False) -> dict[str, dict[str, np.ndarray]]:
+    """The `weights` of runs of one network after the last epoch, [values, steps]: of the runs, and of the channels."""
+    found: dict[str, dict[str, list[np.ndarray]]] = {}
+    for run in runs:
+        for name, stages in run.weights(channels=channels).items():
+            for stage, x in stages.items():
+                found.setdefault(name, {}).setdefault(stage, []).append(np.atleast_2d(x[-1].T))
+    return {name: {stage: np.concatenate(x) for stage, x in stages.items()} for name, stages in found.items()}

@@ -3,18 +3,21 @@
 Most draw on axes of a `figure`, from numbers by name: a pandas table of `results.read`, or a dictionary of lists.
 """
 
+import contextlib
 import io
 import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from lmjax import files
-from lmjax.errors import optional_import
-from lmjax.results.coefficients import Coefficients
+from lmjax.console import printable
+from lmjax.errors import InputError, optional_import, reason
+from lmjax.results.coefficients import Coefficients, last_weights
 
 # The one of Okabe and Ito (2008), which color-blind readers can tell apart, without its yellow, too pale for a line.
 # Its black is nearly black, as a page replaces the black of the text by its own.
@@ -32,15 +35,37 @@ def figure(width: float, height: float, *, purpose: str = "drawing") -> Any:
     Raises:
         InputError: if matplotlib is not installed, which the purpose is said to need.
     """
-    module = optional_import("matplotlib.figure", package="matplotlib", purpose=purpose)
-    return module.Figure(figsize=(width, height), layout="constrained")
+    return _matplotlib(".figure", purpose).Figure(figsize=(width, height), layout="constrained")
+
+
+def _matplotlib(module: str = "", purpose: str = "drawing") -> Any:
+    try:
+        return optional_import(f"matplotlib{module}", package="matplotlib", purpose=purpose)
+    except InputError:
+        raise
+    except ValueError as error:
+        raise InputError(f"{purpose}: matplotlib does not start ({reason(error)}): unset MPLBACKEND") from error
 
 
 def save(figure: Any, path: Path) -> None:
     """Write a picture in the format of its ending; a link of its name is replaced, not followed."""
     content = io.BytesIO()
-    figure.savefig(content, format=path.suffix[1:], dpi=150)
+    with _without_warnings():
+        figure.savefig(content, format=path.suffix[1:], dpi=150)
     files.write(path, content.getvalue())
+
+
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Inside it, nothing is said of letters that the font lacks."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph|Matplotlib currently does not support")
+        yield
+
+
+def plain(text: str) -> str:
+    """A name that comes from elsewhere, as matplotlib draws it: no formula, and nothing that is no text."""
+    return printable(text).replace("$", r"\$")
 
 
 def inline(figure: Any, key: str, label: str) -> Any:
@@ -51,27 +76,31 @@ def inline(figure: Any, key: str, label: str) -> Any:
         key: unlike that of any other figure of the page, so that the ids are, too.
         label: the words for those who cannot see it.
     """
-    matplotlib = optional_import("matplotlib", package="matplotlib", purpose="a report")
     markup = optional_import("markupsafe", package="jinja2", purpose="a report")
     content = io.StringIO()
     figure.patch.set_visible(False)
     for axes in figure.axes:
         axes.patch.set_visible(False)
     # Letters stay letters, and the same figure is the same text.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "lmjax"}):
+    with _without_warnings(), _matplotlib().rc_context({"svg.fonttype": "none", "svg.hashsalt": "lmjax"}):
         figure.savefig(content, format="svg", metadata=dict.fromkeys(("Date", "Creator", "Format", "Type")))
     text = content.getvalue()
     view = re.search(r'viewBox="([\d. ]+)"', text)[1]
     body = text[text.index(">", text.index("<svg")) + 1 : text.rindex("</svg>")]
     body = re.sub(r"<metadata>.*?</metadata>|<style.*?</style>|<!--.*?-->", "", body, flags=re.DOTALL)
     body = re.sub(r'\bid="|href="#|url\(#', lambda found: f"{found[0]}{key}-", body)
-    body = re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), body)
+    body = re.sub(r"<[^>]*>", lambda tag: _rounded(tag[0]), body)
     for color, variable in {INK: "currentColor", FAINT: "var(--faint)"}.items():
         body = body.replace(color, variable)
     for i, color in enumerate(COLORS):
         body = body.replace(color, f"var(--series-{i})")
     head = markup.Markup('<svg class="plot" viewBox="{}" role="img" aria-label="{}">').format(view, label)
     return head + markup.Markup(re.sub(r"\s*\n\s*", "\n", body) + "</svg>")
+
+
+def _rounded(tag: str) -> str:
+    """A tag with two decimals in its coordinates; what is written beside tags keeps all of them."""
+    return re.sub(r"-?\d+\.\d{3,}", lambda number: f"{float(number[0]):.2f}".rstrip("0").rstrip("."), tag)
 
 
 def open_frame(axes: Any) -> None:
@@ -83,6 +112,16 @@ def look(i: int, dash: int | None = None) -> dict[str, Any]:
     """The color and the dash of line number i, for matplotlib; a dash of its own where one is given."""
     dashes = _DASHES[(i // len(COLORS) if dash is None else dash) % len(_DASHES)]
     return {"color": COLORS[i % len(COLORS)], "linestyle": (0, dashes) if dashes else "-"}
+
+
+def marked(i: int) -> dict[str, Any]:
+    """The color and the marker of points number i, for matplotlib."""
+    return {"color": COLORS[i % len(COLORS)], "marker": MARKERS[i % len(MARKERS)]}
+
+
+def legend_above(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> None:
+    """One legend for all panels, above them."""
+    figure.legend(handles, labels, loc="outside upper center", ncols=min(len(labels), 4), frameon=False)
 
 
 def looks(kinds: Sequence[Any], groups: Sequence[Any] | None = None) -> list[dict[str, Any]]:
@@ -132,7 +171,7 @@ def learning_curves(
         values = [every[which == i] for i in range(len(epochs))]
         mean, low, high = ([f(each) for each in values] for f in (np.mean, np.min, np.max))
         marker = "o" if len(epochs) < 3 else None
-        mean_and_range(axes, epochs, mean, low, high, label=name, marker=marker, markersize=3, **style)
+        mean_and_range(axes, epochs, mean, low, high, label=plain(name), marker=marker, markersize=3, **style)
         found.append(every[np.isfinite(every)])
     values = np.concatenate([*found, []])
     if values.size and values.min() > 0 and values.max() > _LOGARITHMIC_FROM * values.min():
@@ -146,23 +185,24 @@ def learning_curves(
 
 def run_curves(rows: Sequence[Mapping[str, Any]], title: str) -> Any:
     """Loss and error of a run by epoch, training and test, and the drops of the learning rate, from its metrics."""
-    drawn = figure(9, 3.6, purpose="drawing learning curves")
+    drawn = figure(9, 3.8, purpose="drawing learning curves")
     epochs = [row["epoch"] for row in rows]
     changes = [(a["epoch"], b["learning_rate"] - a["learning_rate"]) for a, b in itertools.pairwise(rows)]
     steady = any(change == 0 for _, change in changes)  # a cosine has no drops to mark
+    drops = [epoch for epoch, change in changes if steady and change < 0]
     panels = drawn.subplots(1, 2)
     for axes, label in zip(panels, ("loss", "error, %"), strict=True):
         of = (lambda row, split: row[f"{split}_loss"]) if label == "loss" else _error
         lines = {split: {"epoch": epochs, label: [of(row, split) for row in rows]} for split in ("train", "test")}
         learning_curves(axes, lines, label, label)
-        for epoch, change in changes:
-            if steady and change < 0:
-                axes.axvline(epoch, color=FAINT, linewidth=0.8, zorder=0)
+        for epoch in drops:
+            name = "drop of the learning rate" if epoch == drops[0] else None
+            axes.axvline(epoch, color="0.4", linewidth=0.9, linestyle=":", zorder=0, label=name)
     last = _error(rows[-1], "test")
     place = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "color": COLORS[1]}
     panels[1].annotate(f"{last:.2f}%", (epochs[-1], last), **place)
-    panels[1].legend(frameon=False)
-    drawn.suptitle(title)
+    drawn.legend(*panels[1].get_legend_handles_labels(), frameon=False, ncols=3, loc="outside lower center")
+    drawn.suptitle(plain(title))
     return drawn
 
 
@@ -170,9 +210,8 @@ def run_coefficients(found: Coefficients, title: str) -> Any:
     """The learned coefficients of a run after its last epoch, against depth."""
     drawn = figure(7, 3.6, purpose="drawing coefficients")
     axes = drawn.subplots()
-    weights = {name: {stage: x[-1:] for stage, x in stages.items()} for name, stages in found.weights().items()}
-    coefficients(axes, weights, stable=found.stepper.known.zero_stable)
-    axes.set_title(title, pad=18)
+    coefficients(axes, last_weights([found]), stable=found.stepper.known.zero_stable)
+    axes.set_title(plain(title), pad=18)
     return drawn
 
 
@@ -264,9 +303,7 @@ def depth_colors(figure: Any, axes: Any, count: int) -> list[Any]:
     Raises:
         InputError: if matplotlib is not installed.
     """
-    colors, cm = (
-        optional_import(f"matplotlib.{name}", package="matplotlib", purpose="drawing") for name in ("colors", "cm")
-    )
+    colors, cm = _matplotlib(".colors"), _matplotlib(".cm")
     found = [cm.viridis(0.9 * i / max(count - 1, 1)) for i in range(count)]  # no pale yellow
     norm = colors.BoundaryNorm([n + 0.5 for n in range(count + 1)], count) if count > 1 else None
     mappable, every = cm.ScalarMappable(norm, colors.ListedColormap(found)), max(1, -(-count // 8))
@@ -310,7 +347,7 @@ def error_by_size(axes: Any, points: Iterable[Any], schemes: Sequence[str] | Non
     for place, curve in enumerate(curves):
         aside, scheme = apart ** (place - (len(curves) - 1) / 2), curve[0].scheme
         i = schemes.index(scheme)
-        style = {"color": COLORS[i % len(COLORS)], "marker": MARKERS[i % len(MARKERS)], "markersize": 5}
+        style = marked(i) | {"markersize": 5}
         bars = [np.nan if point.error.std is None else point.error.std for point in curve]
         bars = None if np.isnan(bars).all() else bars
         line = {"linestyle": "-" if len(curve) > 1 else "none", "linewidth": 1.2, "elinewidth": 1, "capsize": 2.5}
@@ -345,28 +382,33 @@ def _name_networks(axes: Any, points: Iterable[Any]) -> None:
     sizes: dict[str, list[int]] = {}
     for point in points:
         sizes.setdefault(point.network, []).append(point.parameters)
+    names: dict[float, str] = {}
+    for network, found in sorted(sizes.items(), key=lambda item: np.mean(item[1])):
+        mean = np.mean(found)
+        if names and mean < 1.1 * (last := max(names)):  # side by side they could not be read
+            names[last] += f", {network}"
+        else:
+            names[mean] = network
     top = axes.secondary_xaxis("top")
-    means = [sum(found) / len(found) for found in sizes.values()]
-    top.set_xticks(means, list(sizes), rotation=30, ha="left", rotation_mode="anchor", fontsize=8)
+    top.set_xticks(list(names), list(names.values()), rotation=30, ha="left", rotation_mode="anchor", fontsize=8)
     top.minorticks_off()
     top.spines["top"].set_visible(False)
 
 
 def plain_logarithmic(axis: Any) -> None:
     """Numbers as they are, not as powers, on an axis that is logarithmic already."""
-    from matplotlib.ticker import FixedLocator, MaxNLocator, NullLocator
-
-    low, high = sorted(axis.get_view_interval())
-    marks = [m * 10.0**e for e in range(-12, 13) for m in (1, 2, 3, 5, 7)]
-    shown = [x for x in marks if low <= x <= high]
-    for leading in ("125", "1"):
-        shown = [x for x in shown if len(shown) <= 6 or f"{x:e}"[0] in leading]
-    if len(shown) < 3:  # less than an octave
-        shown = [x for x in MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(low, high) if low <= x <= high]
+    ticker = _matplotlib(".ticker")
+    low, high = np.log10(axis.get_view_interval())
+    decades = abs(high - low)
+    if decades < 0.5:
+        locator = ticker.MaxNLocator(5, steps=[1, 2, 5, 10])
+    else:
+        locator = ticker.LogLocator(subs=(1, 2, 3, 5) if decades < 1.2 else (1, 2, 5) if decades < 3 else (1,))
+    axis.set_major_locator(locator)
+    axis.set_minor_locator(ticker.NullLocator())
+    shown = axis.get_majorticklocs()
     # As many digits as tell them apart.
     digits = next((n for n in range(3, 9) if len({_short(x, n) for x in shown}) == len(shown)), 9)
-    axis.set_major_locator(FixedLocator(shown))
-    axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(lambda value, _: _short(value, digits))
 
 

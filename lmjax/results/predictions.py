@@ -84,7 +84,7 @@ def _require_data(config: Config, data_dir: str | None) -> None:
 
 def _predict(trained: TrainedNetwork, limit: int, keep: int) -> Predictions:
     images, labels = trained.test_sample(limit)
-    classes = trained.dataset.classes
+    classes = trained.classes
     shares = trained.over_batches(lambda network, x: jax.nn.softmax(trained.logits(network, x)), _BATCH, images)
     guesses, sure = shares.argmax(-1), shares.max(-1)
     confusion = np.zeros((len(classes), len(classes)), np.int64)

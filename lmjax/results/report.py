@@ -9,11 +9,9 @@ import contextlib
 import datetime
 import functools
 import io
-import itertools
 import re
-import tempfile
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,11 +21,13 @@ from PIL import Image
 import lmjax
 from lmjax import files, networks, steppers
 from lmjax.config import Config, ModelConfig, differences, flatten, to_dict
-from lmjax.errors import InputError, optional_import, reason, unknown
+from lmjax.console import duration
+from lmjax.errors import InputError, optional_import, unknown
 from lmjax.results import plots, predictions, published
 from lmjax.results import runs as folders
+from lmjax.results.coefficients import last_weights
 from lmjax.results.statistics import spread
-from lmjax.training import Checkpoints
+from lmjax.training.checkpoint_folder import newest_about
 
 __all__ = ["write"]
 
@@ -72,58 +72,32 @@ def write(
             none; if matplotlib, pandas or Jinja is missing, or the report cannot be written.
     """
     out = files.local(out, "--out")
-    _require_place(out)
-    for package in ("matplotlib", "pandas", "jinja2"):
+    files.require_place(out, "--out")
+    plots.figure(1, 1, purpose="a report")
+    for package in ("pandas", "jinja2"):
         optional_import(package, package=package, purpose="a report")
     rows = read_rows(directories)
     shown, without = _with_images(rows, images, images_of)
     text = page(rows, shown, without, data_dir)
-    with _failure_is_named(out):
+    with files.writing(out, "--out"):
         files.write(out, text)
     return out
-
-
-def _require_place(out: Path) -> None:
-    """Check, before the networks are evaluated, that the file can be written."""
-    with _failure_is_named(out):
-        if out.is_dir():
-            raise InputError(f"--out {out}: is a folder: name a file in it")
-        if not out.parent.is_dir():
-            raise InputError(f"--out {out}: there is no folder {out.parent}: make it first")
-        tempfile.TemporaryFile(dir=out.parent).close()
-
-
-@contextlib.contextmanager
-def _failure_is_named(out: Path) -> Iterator[None]:
-    try:
-        yield
-    except InputError:
-        raise
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise InputError(f"--out {out}: cannot be written ({reason(error)})") from error
 
 
 class Row:
     """Runs that differ only in the seed, and what is known of their network.
 
     Attributes:
-        name: of the row.
-        runs: by increasing seed.
-        seeds: their `results.summaries`.
-        config: of the first seed.
-        network: what the table calls it.
-        about: what `Dataset.describe` said of the training data, as a checkpoint has it; {} if there is none.
+        seeds: the `results.summaries` of the runs, by increasing seed.
+        about: the training data, as a checkpoint has it; {} if there is none.
         error: of the finished seeds after the last epoch, in percent; None if there is none.
-        scheme: of the network.
-        parameters: how many trainable numbers it has; None if its classes are not known.
-        macs: multiply-accumulate operations of one image forward; None if the images are not known.
-        known: what was published of the network on the data, with its name; None if nothing was.
-        published: the error that was, in percent; None if none was.
+        parameters, macs: trainable numbers, and multiply-accumulate operations of one image forward, or None.
+        known, published: what was published of the network on the data, with its name, and the error, in percent.
         recipe: the same for what was trained alike.
     """
 
     def __init__(self, runs: list[folders.Run]):
-        self.runs, self.name, self.config = runs, runs[0].name, runs[0].config
+        self.runs, self.name, self.data, self.config = runs, runs[0].name, runs[0].data, runs[0].config
         self.seeds = folders.summaries(runs)
         model = self.config.model
         self.network = model.name if model.width == 1 else f"{model.name}, width {model.width:g}"
@@ -145,12 +119,6 @@ class Row:
         errors = self.seeds.test_error.dropna()
         self.error = spread(errors) if len(errors) else None
 
-    @property
-    def data(self) -> str:
-        """The name of the data set."""
-        name, folder = folders.data_of(self.config)
-        return f"{Path(folder).name} ({name})" if folder else name
-
     def best_run(self) -> folders.Run | None:
         """The seed with the lowest test error; among unfinished ones, the lowest so far."""
         errors = (self.seeds.test_error if self.seeds.finished.any() else self.seeds.best_error).dropna()
@@ -159,19 +127,18 @@ class Row:
 
 def read_rows(directories: Sequence[str | Path]) -> list[Row]:
     """The rows of the table, in the order given."""
-    found = itertools.groupby(folders.find(directories), key=lambda run: run.name)
-    return [Row(list(runs)) for _, runs in found]
+    return list(map(Row, folders.groups(directories)))
 
 
-def _described(run: folders.Run) -> dict[str, Any] | None:
-    place = run.record.directory / "checkpoints"
-    if place.is_dir():
-        # What is damaged, or of another version, the report can do without.
-        with contextlib.suppress(InputError, KeyError, TypeError), Checkpoints(place, read_only=True) as checkpoints:
-            about = checkpoints.about()["data"]
-            if len(about["shape"]) == 3 and about["classes"]:
-                return about
-    return None
+def _described(run: folders.Run) -> dict[str, Any]:
+    """The training data, as the newest checkpoint has it; {} if none says what it was."""
+    _, about = newest_about(run.record.directory / "checkpoints") or (None, {})
+    with contextlib.suppress(KeyError, TypeError):
+        data = about["data"]
+        sizes = [n for n in data["shape"] if type(n) is int and 0 < n < 2**16]
+        if len(sizes) == len(data["shape"]) == 3 and isinstance(data["classes"], list):
+            return data
+    return {}
 
 
 @functools.cache
@@ -308,15 +275,19 @@ def _cells(row: Row, notes: list[str]) -> dict[str, Cell]:
         "data": Cell(row.data, row.data),
         "network": Cell(row.network, row.network),
         "scheme": Cell(row.scheme, row.scheme),
-        "parameters": Cell("–" if row.parameters is None else f"{row.parameters:,}", row.parameters),
-        "MACs": Cell("–" if row.macs is None else f"{row.macs / 1e6:,.1f} M", row.macs),
+        "parameters": _number(row.parameters, lambda count: f"{count:,}"),
+        "MACs": _number(row.macs, lambda count: f"{count / 1e6:,.1f} M"),
         "seeds": Cell(len(seeds), len(seeds)),
         "epochs": Cell(f"{epochs.min()} of {total}" if state else total, epochs.mean()),
         "test error, %": error,
         "published, %": _published_cell(row, notes),
-        "images/s": Cell("–", None) if np.isnan(speed) else Cell(f"{speed:,.0f}", speed),
-        "time": Cell("–", None) if np.isnan(time) else Cell(duration(time), time),
+        "images/s": _number(speed, lambda count: f"{count:,.0f}"),
+        "time": _number(time, duration),
     }
+
+
+def _number(value: float | None, said: Callable[[Any], str]) -> Cell:
+    return Cell("–", None) if value is None or np.isnan(value) else Cell(said(value), value)
 
 
 def _published_cell(row: Row, notes: list[str]) -> Cell:
@@ -333,14 +304,6 @@ def _published_cell(row: Row, notes: list[str]) -> Cell:
     return Cell(f"{theirs.error:.2f}", theirs.error, "another recipe" if different else None, notes.index(note) + 1)
 
 
-def duration(seconds: float) -> str:
-    """1.5 -> "1.5 s", 5400 -> "1 h 30 min"."""
-    if seconds < 120:
-        return f"{seconds:.{int(seconds < 10)}f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{minutes // 60} h {minutes % 60:02d} min"
-
-
 def _curves(rows: list[Row], styles: list[dict[str, Any]], number: int) -> dict[str, Any] | None:
     """Test error and training loss against the epoch."""
     drawn = [(row, style) for row, style in zip(rows, styles, strict=True) if any(run.epochs for run in row.runs)]
@@ -351,11 +314,11 @@ def _curves(rows: list[Row], styles: list[dict[str, Any]], number: int) -> dict[
     whole = pandas.concat(tables.values(), ignore_index=True)
     figures, columns = [], {}
     for i, (label, column) in enumerate(plots.MEASURES.items()):
-        means = whole.pivot_table(index="epoch", columns="run", values=column)
+        means = whole.groupby(["epoch", "run"])[column].mean().unstack()
         columns |= {f"{name}: {label}": means[name] for name in tables}
         figure = plots.figure(4.4, 3.0)
         plots.learning_curves(figure.subplots(), tables, column, label, [style for _, style in drawn])
-        ends = ", ".join(f"{name} {means[name].dropna().iloc[-1]:.3g}" for name in tables)
+        ends = ", ".join(f"{name} {end:.3g}" for name, end in means.ffill().iloc[-1][list(tables)].items())
         picture = plots.inline(figure, f"curves-{number}-{i}", f"{label} against the epoch, at the end: {ends}")
         figures.append((picture, "", label.partition(",")[0].capitalize() + " against the epoch", None))
     numbers = pandas.DataFrame(columns)
@@ -430,13 +393,8 @@ def _coefficients(rows: list[Row], styles: list[dict[str, Any]], number: int) ->
 
 def _weights(row: Row) -> dict[str, dict[str, np.ndarray]]:
     """[values, steps] after the last epoch, by name and stage: the values are those of the seeds and the channels."""
-    found: dict[str, dict[str, list[np.ndarray]]] = {}
-    for run in row.runs:
-        if run.epochs and run.epochs[-1].get("coefficients"):
-            for name, stages in run.coefficients().weights(channels=True).items():
-                for stage, x in stages.items():
-                    found.setdefault(name, {}).setdefault(stage, []).append(x[-1].T)
-    return {name: {stage: np.concatenate(x) for stage, x in stages.items()} for name, stages in found.items()}
+    learned = [run for run in row.runs if run.epochs and run.epochs[-1].get("coefficients")]
+    return last_weights([run.coefficients() for run in learned], channels=True)
 
 
 def _caption(row: Row, found: dict[str, dict[str, np.ndarray]], stable: tuple[float, float] | None) -> str:
@@ -517,9 +475,15 @@ def _settings(rows: list[Row]) -> list[tuple[str, tuple]]:
     differ = [key for key in keys if any(config[key] != configs[0][key] for config in configs)]
     same = "In what all runs agree" if len(rows) > 1 else "All settings"
     places = [[row.name, run.config.seed, str(run.record.directory)] for row in rows for run in row.runs]
-    lines = [[key, *(config[key] for config in configs)] for key in differ]
+    names = [row.name for row in rows]
+    heads, lines = (
+        ["run", *differ],
+        [[name, *map(config.get, differ)] for name, config in zip(names, configs, strict=True)],
+    )
+    if len(rows) <= len(differ):  # the longer side goes down the page
+        heads, lines = ["setting", *names], [[key, *(config[key] for config in configs)] for key in differ]
     return [
-        ("", (["setting", *(row.name for row in rows)], lines, "In what the runs differ")),
+        ("", (heads, lines if differ else [], "In what the runs differ")),
         (same, (["setting", "value"], [[key, configs[0][key]] for key in keys if key not in differ], same)),
         ("Folders", (["run", "seed", "folder"], places, "Where the runs are")),
     ]

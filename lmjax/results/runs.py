@@ -14,16 +14,13 @@ import numpy as np
 
 from lmjax import steppers
 from lmjax.config import Config, differences, flatten, to_dict
+from lmjax.console import printable
 from lmjax.errors import InputError, optional_import
-from lmjax.results.coefficients import Coefficients
+from lmjax.results.coefficients import LARGEST, Coefficients
 from lmjax.training import RunRecord, seeds
 
-_METRICS = ("epoch", "train_loss", "test_accuracy", "images_per_second", "wall_seconds")
-_NUMBER = (int, float)
-_SUMMARY = {
-    "parameters": int, "images_per_second": _NUMBER, "wall_seconds": _NUMBER, "device": str, "versions": dict,
-    "zero_stability": dict,
-}  # fmt: skip
+_ROW = ("epoch", "train_loss", "test_accuracy", "images_per_second", "wall_seconds", "coefficients")
+_SUMMARY = ("parameters", "images_per_second", "wall_seconds", "device", "versions", "zero_stability")
 
 
 @dataclasses.dataclass(eq=False)
@@ -51,6 +48,12 @@ class Run:
         """Network and scheme: "resnet20, lm"."""
         return ", ".join(filter(None, (self.config.model.name, self.config.model.stepper)))
 
+    @property
+    def data(self) -> str:
+        """The name of the data set."""
+        name, folder = data_of(self.config)
+        return f"{Path(folder).name} ({name})" if folder else name
+
     def coefficients(self, kind: type[Coefficients] = Coefficients) -> Any:
         """The learned coefficients; see `Coefficients.of`."""
         stepper = self.config.model.stepper and steppers.get(self.config.model.stepper)
@@ -59,7 +62,8 @@ class Run:
     def about(self) -> dict[str, Any]:
         """The name, seed, folder and config, for a table."""
         config = {key: x for key, x in flatten(to_dict(self.config)).items() if key != "workdir"}
-        return {"run": self.name, "seed": config.pop("seed"), "folder": str(self.record.directory), **config}
+        about = {"run": self.name, "seed": config.pop("seed"), "folder": str(self.record.directory), **config}
+        return {key: printable(x) if isinstance(x, str) else x for key, x in about.items()}
 
     def result(self) -> dict[str, Any]:
         """The results so far: errors in percent, speed over all epochs; None where nothing is known."""
@@ -95,7 +99,12 @@ def summaries(runs: Iterable[Run]) -> Any:
 
 
 def find(directories: Iterable[str | Path]) -> list[Run]:
-    """The runs in folders, in the order given, those that differ only in the seed together, by increasing seed.
+    """The runs in folders, as `groups` has them."""
+    return [run for group in groups(directories) for run in group]
+
+
+def groups(directories: Iterable[str | Path]) -> list[list[Run]]:
+    """The runs in folders, in the order given, each once; those that differ only in the seed together, by the seed.
 
     Args:
         directories: each of one run, or of several seeds (`seed0/`, `seed1/`, ...).
@@ -103,7 +112,7 @@ def find(directories: Iterable[str | Path]) -> list[Run]:
     Raises:
         InputError: naming the folder that holds no run, or the file that cannot be read.
     """
-    groups: list[list[Run]] = []
+    found: list[list[Run]] = []
     seen = set()
     for directory in map(Path, directories):
         for path in seeds_of(directory):
@@ -112,28 +121,13 @@ def find(directories: Iterable[str | Path]) -> list[Run]:
                 continue
             seen.add(place)
             run = read_run(path, directory)
-            home = next((group for group in groups if _belongs(run, group)), None)
-            groups.append([run]) if home is None else home.append(run)
-    for name, group in zip(_names(groups), groups, strict=True):
+            home = next((group for group in found if _belongs(run, group)), None)
+            found.append([run]) if home is None else home.append(run)
+    for name, group in zip(_names(found), found, strict=True):
         group.sort(key=lambda run: run.config.seed)
         for run in group:
-            run.name = name
-    return [run for group in groups for run in group]
-
-
-def groups_of(directories: Sequence[Path]) -> list[tuple[Path, list[Path]]]:
-    """The runs in folders: each folder, as it was given, with those of its seeds.
-
-    A folder of which another one holds all runs is left out, so that no run counts twice.
-
-    Raises:
-        InputError: if one of them holds no run.
-    """
-    groups = {}
-    for directory in directories:
-        runs = seeds_of(directory)
-        groups.setdefault(frozenset(map(os.path.realpath, runs)), (directory, runs))
-    return [group for places, group in groups.items() if not any(places < others for others in groups)]
+            run.name = printable(name)
+    return found
 
 
 def seeds_of(directory: Path) -> list[Path]:
@@ -162,29 +156,39 @@ def read_run(directory: Path, given: Path | None = None) -> Run:
     """
     record = RunRecord(directory)
     config, summary = record.config(), record.summary()
-    epochs = record.read_rows() if record.metrics_path.exists() else []
+    epochs = [_finite(row) for row in (record.read_rows() if record.metrics_path.exists() else [])]
     for number, row in enumerate(epochs, start=1):
-        for key in _METRICS:
-            if not _is(row.get(key), _NUMBER) or (key == "test_accuracy" and not math.isfinite(row[key])):
-                raise InputError(f"{record.metrics_path}: line {number} has no {key}: mend or delete it")
-        _require_numbers(row.get("coefficients", {}), f"{record.metrics_path}: line {number}: coefficients")
-    for key, kind in _SUMMARY.items():
-        if summary and key in summary and not _is(summary[key], kind):
-            raise InputError(f"{record.summary_path}: {key} is not what it should be: delete the file")
-    _require_numbers((summary or {}).get("zero_stability", {}), f"{record.summary_path}: zero_stability")
+        _require({"coefficients": {}} | row, _ROW, f"{record.metrics_path}: line {number}")
+    if summary is not None:
+        summary = _finite(summary)
+        _require(summary, [key for key in _SUMMARY if key in summary], str(record.summary_path))
     return Run(record, directory if given is None else given, config, epochs, summary)
 
 
-def _is(value, kind):
-    return isinstance(value, kind) and not isinstance(value, bool)
+def _finite(values: dict[str, Any]) -> dict[str, Any]:
+    """The values, with NaN for what is not known, and for numbers that no table or picture can hold."""
+    return {key: math.nan if x is None or (_number(x) and not abs(x) <= LARGEST) else x for key, x in values.items()}
 
 
-def _require_numbers(values: Any, what: str) -> None:
-    try:
-        for value in values.values():
-            np.asarray(value, np.float64)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise InputError(f"{what} are not numbers by stage: mend or delete it") from error
+def _require(values: dict[str, Any], keys: Iterable[str], place: str) -> None:
+    for key in keys:
+        if not _fits(key, values.get(key)):
+            raise InputError(f"{place}: {key} is not what a run writes: mend or delete it")
+
+
+def _fits(key: str, value: Any) -> bool:
+    if key in ("coefficients", "zero_stability"):
+        try:
+            return all(array.ndim and array.size for array in (np.asarray(x, np.float64) for x in value.values()))
+        except (AttributeError, TypeError, ValueError, OverflowError):
+            return False
+    kind = {"epoch": int, "parameters": int, "device": str, "versions": dict}.get(key, (int, float))
+    fits = isinstance(value, kind) and not isinstance(value, bool)
+    return fits and (key == "train_loss" or not _number(value) or value >= 0)
+
+
+def _number(x):
+    return isinstance(x, (int, float)) and not isinstance(x, bool)
 
 
 def _belongs(run: Run, group: list[Run]) -> bool:
@@ -230,23 +234,8 @@ def distinct(folders: Sequence[Path]) -> list[str]:
     return names
 
 
-def labels(names: Sequence[str], folders: Sequence[Path]) -> list[str]:
-    """The names of runs, each with its folder where a run in another folder has the same name.
-
-    Args:
-        names: such as "resnet20, lm".
-        folders: of each, as it was given.
-
-    Returns:
-        Labels: the same for the same name and folder, and for no others.
-    """
-    places = collections.defaultdict(dict)
-    for name, folder in zip(names, folders, strict=True):
-        places[name][folder] = None
-    suffixes = {name: dict(zip(theirs, distinct(list(theirs)), strict=True)) for name, theirs in places.items()}
-    found = [
-        name if len(suffixes[name]) == 1 else f"{name} ({suffixes[name][folder]})"
-        for name, folder in zip(names, folders, strict=True)
-    ]
-    # Matplotlib takes what is between two $ for a formula, and cannot draw what is no text.
-    return [label.encode(errors="backslashreplace").decode().replace("$", r"\$") for label in found]
+def labels(runs: Sequence[Run], titles: Sequence[str]) -> list[str]:
+    """The titles of runs, such as "resnet20, lm", each with the name of the run where others have the same title."""
+    pairs = [(title, run.name) for title, run in zip(titles, runs, strict=True)]
+    count = collections.Counter(title for title, _ in set(pairs))
+    return [title if count[title] == 1 else f"{title} ({name})" for title, name in pairs]

@@ -9,6 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from lmjax.data.feed import EvaluationFeed
 from lmjax.errors import InputError
 from lmjax.training.trainer import EpochSums, NonFiniteLoss, Trainer
 
@@ -34,12 +35,12 @@ def train_epoch(
             beyond repair.
     """
     if trainer.sums[0].steps == trainer.steps_per_epoch:
-        trainer.sums = [EpochSums() for _ in trainer.seeds]
+        trainer.sums = [EpochSums(skipped_in_a_row=sums.skipped_in_a_row) for sums in trainer.sums]
     first, before = trainer.step, trainer.sums[0].steps
     dispatches = trainer.compiled.dispatches(trainer.steps_per_epoch - before)
     programs = [trainer.compiled.train(steps) for steps in dispatches]
     step, paused, start = first, False, time.perf_counter()
-    arrays = zip(programs, trainer.feed.train_arrays(first, dispatches), strict=True)
+    arrays = zip(programs, trainer.feed.arrays(first, dispatches), strict=True)
     with _InFlight(lambda metrics: _count(trainer, metrics, first - before, progress)) as pending:
         for train, batch in arrays:
             trainer.state, metrics = train(trainer.state, trainer.random_seeds, batch)
@@ -52,9 +53,6 @@ def train_epoch(
         sums.seconds += seconds
     if paused and trainer.sums[0].steps < trainer.steps_per_epoch:
         return None
-    for seed, sums in zip(trainer.seeds, trainer.sums, strict=True):
-        if not sums.metrics and seed not in trainer.diverged:
-            _diverge(trainer, NonFiniteLoss("every step of the epoch was left out", step, seed))
     return epoch_metrics(trainer)
 
 
@@ -67,7 +65,7 @@ def _count(trainer, values, before_epoch, progress):
             metrics = {name: value[i][n] for name, value in values.items()}
             skipped = sums.skipped
             sums.add(metrics)
-            limited = config.on_nan != "skip" or sums.skipped > config.nan_limit
+            limited = config.on_nan != "skip" or max(sums.skipped, sums.skipped_in_a_row) > config.nan_limit
             if sums.skipped > skipped and limited and seed not in trainer.diverged:
                 step = before_epoch + sums.steps
                 _diverge(trainer, NonFiniteLoss(f"the training loss is {metrics['loss']}", step, seed))
@@ -87,11 +85,13 @@ def epoch_metrics(trainer: Trainer) -> Any:
 
     Returns:
         {"train_loss", "train_accuracy"} and what else the step counts, the "learning_rate" of the last step,
-        "images_per_second" without compilation, and "skipped_steps" where steps may be skipped.
+        "images_per_second" without compilation, and "skipped_steps" where steps may be skipped. The loss and the
+        accuracy are None if all were.
     """
     config, rate = trainer.config.train, float(np.asarray(trainer.learning_rate(trainer.step - 1)))
     found = [
-        {f"train_{name}": value / max(sums.steps - sums.skipped, 1) for name, value in sums.metrics.items()}
+        {"train_loss": None, "train_accuracy": None}
+        | {f"train_{name}": value / (sums.steps - sums.skipped) for name, value in sums.metrics.items()}
         | {"learning_rate": rate, "images_per_second": sums.steps * config.batch_size / sums.seconds}
         | ({"skipped_steps": sums.skipped} if config.on_nan == "skip" else {})
         for sums in trainer.sums
@@ -126,27 +126,46 @@ def evaluate(trainer: Trainer, pause: Callable[[], bool] = lambda: False) -> Any
         NonFiniteLoss: if the last update has broken the parameters, which no training loss has seen yet, of all
             seeds, or of one that has to be rolled back.
     """
-    evaluate, evaluated = trainer.compiled.evaluate(), trainer.state.evaluated()
+    found = mean_metrics(trainer.compiled.evaluate(), trainer.state.evaluated(), trainer.test_feed, pause)
+    if found is None:
+        return None
+    for seed, means in zip(trainer.seeds, found, strict=True):
+        loss = means["test_loss"]
+        if not math.isfinite(loss) and seed not in trainer.diverged:
+            _diverge(trainer, NonFiniteLoss(f"the test loss is {loss}", trainer.step, seed))
+    return found if trainer.several else found[0]
+
+
+def mean_metrics(
+    program: Callable[..., dict[str, jax.Array]],
+    evaluated: tuple[Any, Any],
+    feed: EvaluationFeed,
+    pause: Callable[[], bool] = lambda: False,
+) -> list[dict[str, float]] | None:
+    """The means over the test images, a dictionary a seed.
+
+    Args:
+        program: `Evaluation.evaluate`, compiled, or that of several seeds.
+        evaluated: parameters and statistics.
+        feed: the images.
+        pause: as in `evaluate`.
+    """
     total: dict[str, np.ndarray] = {}
 
     def add(sums):
         for name, value in sums.items():
-            total[name] = total.get(name, 0.0) + np.reshape(value, len(trainer.seeds)).astype(float)
+            total[name] = total.get(name, 0.0) + np.ravel(value).astype(float)
 
     with _InFlight(add) as pending:
-        for arrays in trainer.feed.test_arrays():
-            pending.add(evaluate(*evaluated, arrays))
+        for arrays in feed.arrays():
+            pending.add(program(*evaluated, arrays))
             if pause():
                 return None
     count = total.pop("count")
     if not count[0]:
-        raise InputError(f"{trainer.dataset.name}: none of the test images can be decoded")
-    for seed, loss in zip(trainer.seeds, total["loss"], strict=True):
-        if not math.isfinite(loss) and seed not in trainer.diverged:
-            _diverge(trainer, NonFiniteLoss(f"the test loss is {loss}", trainer.step, seed))
+        raise InputError("none of the test images can be decoded")
     means = {f"test_{name}": (value / count).tolist() for name, value in total.items()}
-    found = [{name: values[i] for name, values in means.items()} for i in range(len(trainer.seeds))]
-    return found if trainer.several else found[0]
+    return [{name: values[i] for name, values in means.items()} for i in range(len(count))]
 
 
 class _InFlight:

@@ -216,10 +216,14 @@ def log_epoch(trainer: Trainer, folders: Sequence[RunFolder], tested: Sequence[d
     config = folders[0].config
     trained = epoch_metrics(trainer)
     trained = [trained] if isinstance(trained, dict) else trained
-    broken = {"broken_images": report_broken(trainer)} if config.data.on_error == "skip" else {}
+    counted = {}
+    if config.data.on_error == "skip":
+        broken = trainer.take_broken()
+        counted = {"broken_images": name_broken(broken, trainer.reported)}
+        trainer.reported = broken or trainer.reported
     for i, folder in _sound(trainer, folders):
-        row = folder.log(trainer, i, trained[i] | tested[i] | broken)
-        say_epoch(row, config, folder.name)
+        row = folder.log(trainer, i, trained[i] | tested[i] | counted)
+        say_epoch(row, config, folder.name, trainer.steps_per_epoch)
     _name_diverged(trainer, folders)
 
 
@@ -293,11 +297,14 @@ def _stopped(trainer: Trainer, folders: Sequence[RunFolder], interruption: Inter
     return Stopped(text, interruption.exit_code)
 
 
-def report_broken(trainer: Trainer) -> int:
-    """Name the images that could not be decoded, each process its own and once; returns how many all have met."""
-    broken = sorted(trainer.feed.take_broken())
-    if broken and broken != trainer.reported:
-        trainer.reported = broken
+def name_broken(broken: Sequence[str], before: Sequence[str] = ()) -> int:
+    """Name the images that could not be decoded, each process its own; returns how many all have met.
+
+    Args:
+        broken: these.
+        before: those that were named last, and are not again.
+    """
+    if broken and broken != before:
         named = ", ".join(broken[:5]) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
         warn(f"{len(broken)} images could not be decoded, and were skipped: {named}")
     return int(multihost_utils.process_allgather(np.int32(len(broken))).sum())

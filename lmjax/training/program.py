@@ -11,8 +11,6 @@ from lmjax.console import say, warn
 from lmjax.errors import InputError
 from lmjax.training.loop import Stopped
 
-LOST = 75  # what sysexits.h calls a temporary failure
-
 
 def run(work: Callable[[], None]) -> int:
     """Do the work of a command that trains.
@@ -36,8 +34,8 @@ def run(work: Callable[[], None]) -> int:
         except Exception as error:
             if not runtime.is_loss_of_another_process(error):
                 raise
-            warn(f"error: another process of this run has ended, or cannot be reached: start all again\n({error})")
-            return LOST
+            warn(f"{runtime.lost()}\n({error})")
+            return runtime.LOST
 
 
 def _leave(*_) -> None:

@@ -9,7 +9,8 @@ from tqdm import tqdm
 
 from lmjax import devices
 from lmjax.config import Config
-from lmjax.console import note, say
+from lmjax.console import duration, note, say
+from lmjax.runtime import compiler_options
 from lmjax.training.trainer import Trainer
 
 _LANES = 128  # of a TPU's vector registers, which the images of a batch fill
@@ -25,8 +26,11 @@ def introduce(trainer: Trainer) -> None:
     batch = trainer.config.train.batch_size // (1 if trainer.several else count)
     if text := padding(batch, trainer.mesh.devices.flat[0].platform):
         note(text)
-    trainer.compiled.all()
-    say(f"compiled in {trainer.compiled.seconds:.1f} s")
+    if not trainer.compiled.seconds:  # else the programs are those of other seeds
+        options = compiler_options(trainer.mesh.devices.flat[0].platform)
+        say(" ".join(["compiling ...", *(f"{key}={value}" for key, value in options.items())]))
+        trainer.compiled.all()
+        say(f"compiled in {trainer.compiled.seconds:.1f} s")
 
 
 def padding(batch: int, platform: str) -> str:
@@ -41,14 +45,18 @@ def padding(batch: int, platform: str) -> str:
 
 def say_epoch(row: dict, config: Config, name: str) -> None:
     """Print the line of an epoch, with the name of its run."""
-    epochs = config.train.epochs
+    epochs, trained = config.train.epochs, "no update"
+    left = row["wall_seconds"] / row["epoch"] * (epochs - row["epoch"])
+    if row["train_loss"] is not None:
+        trained = f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.2%}"
     say(
         f"{name}  epoch {row['epoch']:>{len(str(epochs))}}/{epochs}  "
-        f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.2%}  "
+        f"{trained}  "
         f"test loss {row['test_loss']:.4f} accuracy {row['test_accuracy']:.2%}  "
         + (f"top-5 {row['test_top5_accuracy']:.2%}  " if "test_top5_accuracy" in row else "")
         + (f"skipped {row['skipped_steps']}  " if row.get("skipped_steps") else "")
         + f"lr {row['learning_rate']:g}  {row['images_per_second']:,.0f} images/s"
+        + (f"  about {duration(left)} left" if left else "")
     )
 
 
@@ -70,12 +78,15 @@ def say_stability(margins: dict[str, list]) -> None:
 def progress_bar(trainer: Trainer) -> Generator[Callable[[int, float, float], None], None, None]:
     """A bar over the images of an epoch, on a terminal alone; yields what `train_epoch` tells its progress."""
     epoch, done = divmod(trainer.step, trainer.steps_per_epoch)
-    total = (trainer.steps_per_epoch - done) * trainer.config.train.batch_size
+    batch = trainer.config.train.batch_size
+    total, later = (trainer.steps_per_epoch - done) * batch, (trainer.total_steps - trainer.step) * batch
     hidden = True if jax.process_index() else None  # None hides it where there is no terminal
     with tqdm(total=total, desc=f"epoch {epoch + 1}", unit=" images", leave=False, disable=hidden) as bar:
 
         def show(images: int, loss: float, accuracy: float) -> None:
-            bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.1%}", refresh=False)
+            rate = bar.format_dict["rate"]  # images a second, as soon as it is known
+            run = {"run": f"{duration((later - bar.n) / rate)} left"} if rate else {}
+            bar.set_postfix(loss=f"{loss:.3f}", accuracy=f"{accuracy:.1%}", **run, refresh=False)
             bar.update(images)
 
         yield show

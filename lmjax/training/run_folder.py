@@ -65,7 +65,7 @@ class RunFolder:
     def __init__(self, config: Config, name: str, resume: bool):
         self.config, self.resume, self.name, self.ended = config, resume, name, False
         self.record = RunRecordWriter(config.folder, writes=jax.process_index() == 0)
-        self.record.require_same(config) if resume else self.record.require_none()
+        self.record.require_same(config, may_be_longer=True) if resume else self.record.require_none()
         require_possible(self.record.directory)
         # Of the processes before this one; a rollback in this one costs time.
         self._seconds_before, self._began = None if resume else 0.0, time.perf_counter()
@@ -128,6 +128,12 @@ class RunFolder:
         return again
 
     def _rewrite(self, rows: list[dict[str, Any]]) -> None:
+        before, epochs = self.record.update(self.config), self.config.train.epochs
+        if before is not None and before.train.epochs < epochs:
+            say(
+                f"train.epochs was {before.train.epochs}, and is {epochs}: from here on the learning rate is that of a "
+                f"run of {epochs} epochs"
+            )
         self.record.rewrite(rows)
         self.trackers.begin(rows)
 
@@ -189,7 +195,7 @@ class RunFolder:
             "data": describe(trainer.dataset),
         }
         record.summarize(summary)
-        _draw(record, f"{config.model.name}, {trainer.scheme}, {config.data.name}", trainer.stepper)
+        _draw(record, f"{config.model.name}, {trainer.scheme}, {trainer.dataset.name}", trainer.stepper)
         say_stability(summary["zero_stability"])
         say(f"test accuracy {summary['test_accuracy']:.2%}; everything is in {record.directory}", result=True)
         return summary
@@ -200,7 +206,7 @@ def _position(about: dict[str, Any], step: int, steps_per_epoch: int) -> tuple[l
     rows, sums, redraws, seconds = about["rows"], EpochSums(**about["sums"]), about["redraws"], about["wall_seconds"]
     keys = ("epoch", "step", "test_accuracy", "images_per_second", "wall_seconds")
     numbers = [row[key] for row in rows for key in keys] + [*sums.metrics.values(), sums.seconds, seconds]
-    counts = [sums.steps, sums.skipped, redraws]
+    counts = [sums.steps, sums.skipped, sums.skipped_in_a_row, redraws]
     if not all(isinstance(number, (int, float)) for number in numbers):
         raise TypeError("not a number")
     if not all(isinstance(count, int) and count >= 0 for count in counts) or not isinstance(about["data"], dict):

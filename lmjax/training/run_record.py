@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from lmjax import files
+from lmjax import files, registry
 from lmjax.config import Config, differences, from_dict
 from lmjax.errors import InputError, reason
 from lmjax.training.checkpoint_folder import newest_about
@@ -53,15 +53,22 @@ class RunRecord:
         except OSError as error:
             raise InputError(f"{self.config_path}: cannot be read ({reason(error)})") from error
         except (ValueError, RecursionError) as error:  # no text, no JSON, or JSON that is no config
-            raise InputError(f"{self.config_path}: is not a config ({error}){_cure(error)}") from error
+            raise InputError(f"{self.config_path}: is not a config ({error}){cure(error)}") from error
 
-    def require_same(self, config: Config, sections: tuple[str, ...] | None = None) -> None:
+    def require_same(
+        self, config: Config, sections: tuple[str, ...] | None = None, *, may_be_longer: bool = False
+    ) -> None:
         """Check that a config describes the run in this folder.
+
+        Args:
+            config: to be compared with that of the run.
+            sections: see `differences`.
+            may_be_longer: accept more epochs, for a run that is to go on.
 
         Raises:
             InputError: naming every key that differs, with both values.
         """
-        different = differences(self.config(), config, sections)
+        different = _differences(self.config(), config, sections, may_be_longer)
         if different:
             raise InputError(
                 f"{self.directory} holds another run, with {_told(different, 'now')}: give the same values, or choose "
@@ -82,7 +89,7 @@ class RunRecord:
         """
         ours = self.config()
         try:
-            different = differences(from_dict(about["config"]), ours)
+            different = _differences(from_dict(about["config"]), ours, None, may_be_longer=True)
         except (KeyError, TypeError, InputError) as error:
             raise InputError(
                 f"{self.directory}: the checkpoint of step {step} is of another version of lmjax ({error}): start a "
@@ -157,13 +164,22 @@ class RunRecord:
         return rows
 
 
+def _differences(
+    before: Config, now: Config, sections: tuple[str, ...] | None, may_be_longer: bool
+) -> dict[str, tuple[Any, Any]]:
+    different = differences(before, now, sections)
+    if may_be_longer and now.train.epochs > before.train.epochs:
+        different.pop("train.epochs", None)
+    return different
+
+
 def _told(different: dict[str, tuple[Any, Any]], now: str) -> str:
     """Keys with their values there and here, for a message."""
     return ", ".join(f"{key} {theirs!r} ({now} {ours!r})" for key, (theirs, ours) in different.items())
 
 
-def _cure(error: Exception) -> str:
-    """The cure for a scheme that is registered by no part of the library."""
-    if not str(error).startswith("unknown stepper"):
+def cure(error: Exception) -> str:
+    """The cure for a part that is registered by nothing in the library, as the end of a message."""
+    if not str(error).startswith(tuple(f"unknown {parts.kind} " for parts in registry.KINDS.values())):
         return ""
     return "; if a config of yours registers it, give that by --config FILE"

@@ -1,6 +1,7 @@
 """The writing of a run's record: one process of one run at a time."""
 
 import contextlib
+import dataclasses
 import errno
 import json
 import os
@@ -81,9 +82,32 @@ class RunRecordWriter(RunRecord, contextlib.AbstractContextManager):
             self.hold()
             self.require_none()  # of two that start at once, one gets the folder
             try:
-                files.write(self.config_path, _json(to_dict(config)))
+                self._write(config)
             except OSError as error:
                 raise InputError(f"{self.directory}: cannot be written ({reason(error)})") from error
+
+    def update(self, config: Config) -> Config | None:
+        """Note the config that a run goes on with, where it is another; returns the one before.
+
+        The summary of a run that is made longer is not that of its end any more: it is removed first.
+
+        Raises:
+            InputError: if it cannot be written.
+        """
+        before = self.config()
+        if not self.writes or _absolute(config) == before:
+            return None
+        try:
+            if config.train.epochs > before.train.epochs:
+                self.summary_path.unlink(missing_ok=True)
+                files.sync(self.directory)
+            self._write(config)
+        except OSError as error:
+            raise InputError(f"{self.config_path}: cannot be written ({reason(error)})") from error
+        return before
+
+    def _write(self, config: Config) -> None:
+        files.write(self.config_path, _json(to_dict(_absolute(config))))
 
     def log(self, row: dict[str, Any]) -> None:
         """Add a row to metrics.jsonl. If it cannot be written, that is reported, and made up for with the next."""
@@ -130,6 +154,12 @@ class RunRecordWriter(RunRecord, contextlib.AbstractContextManager):
                 raise InputError(
                     f"{path}: could not be written ({reason(error)}): make room, and going on with the run writes it"
                 ) from error
+
+
+def _absolute(config: Config) -> Config:
+    """The config with paths that do not depend on the current folder."""
+    places = [None if path is None else str(Path(path).absolute()) for path in (config.workdir, config.data.dir)]
+    return dataclasses.replace(config, workdir=places[0], data=dataclasses.replace(config.data, dir=places[1]))
 
 
 def _json(values: dict[str, Any]) -> str:

@@ -11,6 +11,7 @@ from lmjax.results.statistics import spread
 from lmjax.training import loop, profiling, seeds, trackers
 from lmjax.training.interruption import Interruption
 from lmjax.training.loop import Diverged, NoCommonStep
+from lmjax.training.processes import require_alike
 from lmjax.training.run_record import RunRecord
 from lmjax.training.run_record_writer import RunRecordWriter
 
@@ -27,7 +28,9 @@ def train(
         profile: the folder for a trace of some of its steps, "" for one in its own folder; None for no trace.
     """
     _require(log, profile)
-    goes_on = resume == "required" or (resume == "auto" and RunRecord(config.folder).started)
+    record = RunRecord(config.folder)
+    require_alike(config, resume=resume, started=record.started)
+    goes_on = resume == "required" or (resume == "auto" and record.started)
     if goes_on and (summary := finished(config)) is not None:
         return summary
     _, summaries = loop.run([config], [f"seed {config.seed}"], resume=[goes_on], log=log, profile=profile)
@@ -57,6 +60,7 @@ def train_seeds(
     """
     _require(log, profile)
     record = RunRecordWriter(config.folder, writes=jax.process_index() == 0)
+    require_alike(config, resume=resume, seeds=list(wanted), started=list(map(str, seeds.folders(config.folder))))
     summaries = seeds.require_seeds(record, config, wanted, resume=resume)
     missing, interruption, like = [], Interruption(), None
     for seed in wanted:
@@ -97,10 +101,10 @@ def _require(log: Collection[str], profile: str | None) -> None:
 
 
 def finished(config: Config) -> dict[str, Any] | None:
-    """The summary of the run in the folder of a config; None if it has not come to its end."""
+    """The summary of the run in the folder of a config; None if it has not come to its end, or is to be longer."""
     record = RunRecord(config.folder)
-    record.require_same(config)
-    summary = record.summary()
+    record.require_same(config, may_be_longer=True)
+    summary = record.summary() if config.train.epochs == record.config().train.epochs else None
     if summary is not None:
         say(f"{record.directory} is finished: test accuracy {summary['test_accuracy']:.2%}", result=True)
     return summary

@@ -81,7 +81,7 @@ def require_seeds(record: RunRecord, config: Config, seeds: Sequence[int], *, re
     if resume == "required" and not held:
         raise InputError(f"{directory} holds no run of several seeds to go on with")
     for seed in held:
-        RunRecord(directory / f"seed{seed}").require_same(of_seed(config, seed))
+        RunRecord(directory / f"seed{seed}").require_same(of_seed(config, seed), may_be_longer=seed in seeds)
     for seed in set(seeds) - set(held):
         RunRecord(directory / f"seed{seed}").require_none()
     multihost_utils.sync_global_devices("all have looked at the folders")

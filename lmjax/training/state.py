@@ -9,7 +9,6 @@ from flax import nnx
 
 from lmjax import networks
 from lmjax.config import Config
-from lmjax.data import Dataset, Photographs
 from lmjax.errors import InputError
 
 _SETTINGS = ("jax_default_prng_impl", "jax_threefry_partitionable", "jax_enable_x64", "jax_default_matmul_precision")
@@ -45,15 +44,30 @@ class TrainState(NamedTuple):
 
 
 def initialize(
-    config: Config, dataset: Dataset | Photographs, optimizer: optax.GradientTransformationExtraArgs, seed: int
+    config: Config,
+    classes: int,
+    channels: int,
+    seed: int | None,
+    optimizer: optax.GradientTransformationExtraArgs | None,
 ) -> tuple[nnx.Module, TrainState]:
     """The network and the state at the beginning of a run, in the memory of this process.
+
+    Args:
+        config: the run.
+        classes, channels: of the images.
+        seed: draws the parameters; None: their shapes alone, and nothing is allocated.
+        optimizer: None for a state that is evaluated only.
 
     Raises:
         InputError: if the network has variables that a run does not keep.
     """
-    model = config.model.build(classes=len(dataset.classes), cin=dataset.shape[-1], rngs=nnx.Rngs(seed))
-    networks.group_batch_norm(model, config.train.batch_norm_group)
+
+    def build():
+        return config.model.build(classes=classes, cin=channels, rngs=nnx.Rngs(seed or 0))
+
+    model = nnx.eval_shape(build) if seed is None else build()
+    if optimizer is not None:
+        networks.group_batch_norm(model, config.train.batch_norm_group)
     try:
         _, params, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
     except ValueError as error:
@@ -64,4 +78,9 @@ def initialize(
         ) from error
     params, statistics = nnx.to_pure_dict(params), nnx.to_pure_dict(statistics)
     average = None if config.train.average is None else {"params": params, "statistics": statistics}
-    return model, TrainState(jnp.zeros((), jnp.int32), params, statistics, optimizer.init(params), average)
+
+    def begin(params):
+        return jnp.zeros((), jnp.int32), None if optimizer is None else optimizer.init(params)
+
+    step, inner = jax.eval_shape(begin, params) if seed is None else begin(params)
+    return model, TrainState(step, params, statistics, inner, average)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Self
 
 import jax
 import jax.numpy as jnp
@@ -12,9 +12,9 @@ from flax import nnx
 from jax import lax
 from jax.sharding import Mesh
 
-from lmjax.config import Config
+from lmjax.config import Config, TrainConfig
 from lmjax.data import Dataset, Photographs, normalize
-from lmjax.data.feed import Feed
+from lmjax.data.feed import EvaluationFeed, TrainingFeed
 from lmjax.devices import replicated
 from lmjax.errors import InputError
 from lmjax.promotion import lenient
@@ -23,61 +23,89 @@ from lmjax.training.state import TrainState
 _TOP5_FROM = 100  # with fewer classes, the top-5 accuracy says little
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class StepFunctions:
-    """The functions to compile for one network, data set and optimizer.
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class Evaluation:
+    """The function to compile for an evaluation of one network on one data set.
 
     Attributes:
         graph: the static part of the network, from `nnx.split`.
-        random: whether the network draws random numbers in training.
-        feed: where batches come from.
-        optimizer: what turns gradients into updates, from `create_optimizer`.
+        test_feed: where test images come from.
         mean, std: to normalize pixels with.
         dtype: of the normalized images.
-        label_smoothing: share of each target that is spread evenly over all classes.
-        average: decay of the moving averages in a step; None for none.
         classes: the number of logits.
-        top5: whether the evaluation counts a label among the five largest logits, too.
-        skip_non_finite: whether an update is left out if its loss or gradient is infinite or NaN. Its loss is then NaN.
         gather: brings parameters that are divided over the devices together before they are used.
     """
 
     graph: nnx.GraphDef
-    random: bool
-    feed: Feed
-    optimizer: optax.GradientTransformationExtraArgs
+    test_feed: EvaluationFeed
     mean: Any
     std: Any
     dtype: Any
     classes: int
-    label_smoothing: float = 0.0
-    average: float | None = None
-    top5: bool = False
-    skip_non_finite: bool = False
-    gather: Callable[[Any], Any] = lambda tree: tree
+    gather: Callable[[Any], Any]
 
     @classmethod
     def of(
-        cls, config: Config, dataset: Dataset | Photographs, model: nnx.Module, feed: Feed,
-        optimizer: optax.GradientTransformationExtraArgs, mesh: Mesh,
-    ) -> "StepFunctions":  # fmt: skip
-        """The functions of a run."""
-        gather = functools.partial(lax.with_sharding_constraint, shardings=replicated(mesh))
+        cls, config: Config, dataset: Dataset | Photographs, graph: nnx.GraphDef, test_feed: EvaluationFeed, mesh: Mesh,
+        **others: Any,
+    ) -> Self:  # fmt: skip
+        """That of a run; `others` are the attributes that are not named here."""
+        whole = functools.partial(lax.with_sharding_constraint, shardings=replicated(mesh))
         return cls(
-            graph=nnx.graphdef(model),
-            random=getattr(model, "random", True),  # a key that is not needed costs nothing
-            feed=feed,
-            optimizer=optimizer,
+            graph=graph,
+            test_feed=test_feed,
             mean=dataset.mean,
             std=dataset.std,
             dtype=jnp.dtype(config.model.dtype),
             classes=len(dataset.classes),
-            label_smoothing=config.train.label_smoothing,
-            average=config.train.average,
-            top5=len(dataset.classes) >= _TOP5_FROM,
-            skip_non_finite=config.train.on_nan == "skip",
-            **({"gather": gather} if config.train.shard_parameters else {}),
+            gather=whole if config.train.shard_parameters else lambda tree: tree,
+            **others,
         )
+
+    def evaluate(self, params: Any, statistics: Any, arrays: Any) -> dict[str, jax.Array]:
+        """Sums over one batch of the evaluation, in which what has the label -1 does not count.
+
+        Args:
+            params, statistics: of the network.
+            arrays: from the feed.
+
+        Returns:
+            {"count", "loss", "accuracy"}, and "top5_accuracy" of a hundred classes or more: float32 and int32 sums over
+            the batch. Each is divided by the count of all batches, and is test_<name> in a row of metrics.
+        """
+        model = nnx.merge(self.graph, self.gather(params), statistics)
+        model.eval()
+        images, targets = self.test_feed.batch(arrays)
+        counts = targets >= 0
+        logits = model(normalize(images, self.mean, self.std, self.dtype))
+        losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(targets, 0))
+        sums = {
+            "count": jnp.sum(counts),
+            "loss": jnp.sum(jnp.where(counts, losses, 0)),
+            "accuracy": jnp.sum(counts & (jnp.argmax(logits, -1) == targets)),
+        }
+        if self.classes >= _TOP5_FROM:
+            _, best = lax.top_k(logits, 5)
+            sums["top5_accuracy"] = jnp.sum(counts & jnp.any(best == targets[:, None], -1))
+        return sums
+
+
+@dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
+class StepFunctions(Evaluation):
+    """The functions to compile for one network, data set and optimizer.
+
+    Attributes:
+        random: whether the network draws random numbers in training.
+        feed: where training batches come from.
+        optimizer: what turns gradients into updates, from `create_optimizer`.
+        options: label smoothing, the moving average, and whether an update is left out if its loss or gradient is
+            infinite or NaN.
+    """
+
+    random: bool
+    feed: TrainingFeed
+    optimizer: optax.GradientTransformationExtraArgs
+    options: TrainConfig
 
     def train(
         self, state: TrainState, seed: jax.Array, arrays: Any, *, steps: int
@@ -106,7 +134,7 @@ class StepFunctions:
     def _update(self, state, seed, arrays):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
         network_key = jax.random.fold_in(key, 2**31) if self.random else None  # the augmentation has the key itself
-        images, targets = self.feed.train_batch(key, state.step, arrays)
+        images, targets = self.feed.batch(key, state.step, arrays)
 
         def loss(params):
             model = nnx.merge(self.graph, self.gather(params), state.statistics)
@@ -126,49 +154,22 @@ class StepFunctions:
         accuracy = jnp.mean(jnp.argmax(logits, -1) == labels)
         average = self._averaged(state, {"params": params, "statistics": statistics})
         new = TrainState(state.step + 1, params, statistics, optimizer, average)
-        if self.skip_non_finite:
+        if self.options.on_nan == "skip":  # its loss is NaN then
             finite = jnp.isfinite(optax.tree.norm(gradient)) & jnp.isfinite(value)
             new = jax.tree.map(functools.partial(jnp.where, finite), new, state._replace(step=new.step))
             value = jnp.where(finite, value, jnp.nan)
         return new, {"loss": value, "accuracy": accuracy}
 
     def _loss(self, logits, targets):
-        if targets.ndim == 1 and not self.label_smoothing:
+        if targets.ndim == 1 and not self.options.label_smoothing:
             return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
         shares = jax.nn.one_hot(targets, logits.shape[-1]) if targets.ndim == 1 else targets
-        return optax.softmax_cross_entropy(logits, optax.smooth_labels(shares, self.label_smoothing)).mean()
+        return optax.softmax_cross_entropy(logits, optax.smooth_labels(shares, self.options.label_smoothing)).mean()
 
     def _averaged(self, state, new):
-        if self.average is None:
+        if self.options.average is None:
             return None
         # The first steps forget faster, or the initial weights would long be most of the average.
         n = state.step.astype(jnp.float32)
-        decay = jnp.minimum(self.average, (1 + n) / (10 + n))
+        decay = jnp.minimum(self.options.average, (1 + n) / (10 + n))
         return optax.incremental_update(new, state.average, 1 - decay)
-
-    def evaluate(self, params: Any, statistics: Any, arrays: Any) -> dict[str, jax.Array]:
-        """Sums over one batch of the evaluation, in which what has the label -1 does not count.
-
-        Args:
-            params, statistics: of the network.
-            arrays: from the feed.
-
-        Returns:
-            {"count", "loss", "accuracy"}, and "top5_accuracy" where it is wanted: float32 and int32 sums over the
-            batch. Each is divided by the count of all batches, and is test_<name> in a row of metrics.
-        """
-        model = nnx.merge(self.graph, self.gather(params), statistics)
-        model.eval()
-        images, targets = self.feed.test_batch(arrays)
-        counts = targets >= 0
-        logits = model(normalize(images, self.mean, self.std, self.dtype))
-        losses = optax.softmax_cross_entropy_with_integer_labels(logits, jnp.maximum(targets, 0))
-        sums = {
-            "count": jnp.sum(counts),
-            "loss": jnp.sum(jnp.where(counts, losses, 0)),
-            "accuracy": jnp.sum(counts & (jnp.argmax(logits, -1) == targets)),
-        }
-        if self.top5:
-            _, best = lax.top_k(logits, 5)
-            sums["top5_accuracy"] = jnp.sum(counts & jnp.any(best == targets[:, None], -1))
-        return sums

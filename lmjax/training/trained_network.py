@@ -1,8 +1,9 @@
-"""The network of a run, as one of its checkpoints has it, with the data that it was trained on."""
+"""The network of a run, as one of its checkpoints has it, and the data set that it was trained on."""
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Generator, Iterator
+import functools
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -10,54 +11,117 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import NamedSharding
+from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from lmjax import networks
 from lmjax.config import Config
 from lmjax.console import warn
 from lmjax.data import Dataset, Photographs, normalize
+from lmjax.data.feed import EvaluationFeed, evaluation_feed
+from lmjax.devices import data_mesh, replicated, shardings
 from lmjax.errors import InputError
 from lmjax.training.checkpoint import Checkpoints
-from lmjax.training.run_record import RunRecord
-from lmjax.training.trainer import Trainer
+from lmjax.training.epoch import mean_metrics
+from lmjax.training.run_record import RunRecord, cure
+from lmjax.training.state import TrainState, initialize
+from lmjax.training.step import Evaluation
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class TrainedNetwork:
-    """A network and its data, to be looked at.
+class TrainedNetwork(contextlib.AbstractContextManager):
+    """A network to be looked at, on any number of devices. Its images are loaded when they are first asked for.
 
     Attributes:
         record: the folder of the run.
         config: of the run.
         step: of the checkpoint.
-        trainer: with the state of the checkpoint; its data is normalized as in the run.
+        mesh: the devices.
+        trained_on: what the checkpoint says of the data; see `describe` of a data set.
+        graph, state: the network, as `nnx.split` gives it; the state is without that of the optimizer.
     """
 
     record: RunRecord
     config: Config
     step: int
-    trainer: Trainer
+    mesh: Mesh
+    trained_on: dict[str, Any]
+    graph: nnx.GraphDef
+    state: TrainState
+
+    def __exit__(self, *_) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the processes and threads that read photographs."""
+        if "_feed" in self.__dict__:
+            self._feed.close()
 
     @property
+    def classes(self) -> tuple[str, ...]:
+        """The name of each logit."""
+        return tuple(self.trained_on["classes"])
+
+    @property
+    def mean(self) -> np.ndarray:
+        """The mean of each channel in training, in the units of a pixel (0 to 255); float32 [C]."""
+        return np.array(self.trained_on["mean"], np.float32)
+
+    @property
+    def std(self) -> np.ndarray:
+        """The standard deviation, as `mean`."""
+        return np.array(self.trained_on["std"], np.float32)
+
+    @functools.cached_property
     def dataset(self) -> Dataset | Photographs:
-        """The data set; mean and std are those that the network was trained with."""
-        return self.trainer.dataset
+        """The data set; its mean and std are those that the network was trained with.
+
+        Raises:
+            InputError: if it is missing, or has other classes or channels.
+        """
+        dataset = self.config.data.load()
+        now = dataset.describe()
+        different = _other_classes(self.trained_on["classes"], now["classes"])
+        if not different and now["shape"][-1] != self.trained_on["shape"][-1]:
+            different = f"was trained on {self.trained_on['shape'][-1]} channels, and here are {now['shape'][-1]}"
+        if different:
+            raise InputError(f"{self.record.directory}: {different}")
+        for key in ("shape", "resized"):
+            if now.get(key) != self.trained_on.get(key):
+                warn(f"note: {key} was {self.trained_on.get(key)} in training, and is {now.get(key)} here")
+        return dataclasses.replace(dataset, mean=self.mean, std=self.std)
+
+    @functools.cached_property
+    def _feed(self) -> EvaluationFeed:
+        return evaluation_feed(self.config, self.dataset, self.mesh)
 
     @property
     def name(self) -> str:
         """Network and scheme: "resnet20, lm"."""
-        return f"{self.config.model.name}, {self.trainer.scheme}"
+        return f"{self.config.model.name}, {self.config.model.stepper or networks.scheme(self.model())}"
 
     def model(self) -> networks.Network:
         """The network, ready to evaluate: `self.logits(model, pixels)`."""
-        model = self.trainer.model
+        whole = jax.jit(lambda tree: tree, out_shardings=replicated(self.mesh))
+        model = nnx.merge(self.graph, *whole(self.state.evaluated()))
         model.eval()
         return model
 
+    def evaluate(self) -> dict[str, float]:
+        """The metrics over every test image, each counted once; see `training.evaluate`."""
+        function = Evaluation.of(self.config, self.dataset, self.graph, self._feed, self.mesh).evaluate
+        program = jax.jit(function, out_shardings=replicated(self.mesh))
+        found = mean_metrics(program, self.state.evaluated(), self._feed)
+        assert found is not None  # which it is only after a pause
+        return found[0]
+
+    def take_broken(self) -> list[str]:
+        """The images that could not be decoded since the last call."""
+        return self._feed.take_broken()
+
     def normalized(self, pixels: jax.Array) -> jax.Array:
         """Pixels, 0 to 255, of any dtype, as the network takes them."""
-        return normalize(pixels, self.dataset.mean, self.dataset.std, jnp.dtype(self.config.model.dtype))
+        return normalize(pixels, self.mean, self.std, jnp.dtype(self.config.model.dtype))
 
     def logits(self, model: nnx.Module, pixels: jax.Array) -> jax.Array:
         """[N, H, W, C] in units of a pixel, 0 to 255, of any dtype -> logits [N, classes], float32.
@@ -72,9 +136,9 @@ class TrainedNetwork:
         Args:
             limit: of how many images; None for all. The order of most data sets goes by class: `test_sample` mixes.
         """
-        feed, left = self.trainer.feed, len(self.dataset.test) if limit is None else limit
-        batch = jax.jit(feed.test_batch)
-        for arrays in feed.test_arrays():
+        left = len(self.dataset.test) if limit is None else limit
+        batch = jax.jit(self._feed.batch)
+        for arrays in self._feed.arrays():
             if left <= 0:
                 return
             images, labels = map(np.asarray, batch(arrays))
@@ -100,7 +164,7 @@ class TrainedNetwork:
         return np.concatenate(images), np.concatenate(labels)
 
     def batches(self, size: int, *arrays: np.ndarray) -> Iterator[tuple[Any, ...]]:
-        """Pieces of arrays, of one length and split over the devices of the run.
+        """Pieces of arrays, of one length and split over the devices.
 
         Args:
             size: of a piece; rounded up to a multiple of the devices, and no more than there is.
@@ -110,13 +174,12 @@ class TrainedNetwork:
             How many rows of the pieces count, and the pieces. The last ones are filled up with copies of their first
             row.
         """
-        mesh = self.trainer.mesh
-        size = -(-min(size, len(arrays[0])) // mesh.size) * mesh.size
+        size = -(-min(size, len(arrays[0])) // self.mesh.size) * self.mesh.size
         for start in range(0, len(arrays[0]), size):
             pieces = [array[start : start + size] for array in arrays]
             count = len(pieces[0])
             filled = [np.concatenate([piece, np.repeat(piece[:1], size - count, axis=0)]) for piece in pieces]
-            yield count, *(jax.device_put(piece, NamedSharding(mesh, P("data"))) for piece in filled)
+            yield count, *(jax.device_put(piece, NamedSharding(self.mesh, P("data"))) for piece in filled)
 
     def over_batches(self, function: Callable[..., Any], size: int, *arrays: np.ndarray, axis: int = 0) -> Any:
         """The outcomes of `function(network, *pieces)` for all `batches`, compiled, and joined along an axis."""
@@ -130,15 +193,14 @@ class TrainedNetwork:
         return jax.tree.map(lambda *x: np.concatenate(x, axis), *parts)
 
 
-@contextlib.contextmanager
 def open_run(
     directory: str | Path,
     *,
     at: str | int = "latest",
     config: Config | None = None,
     data_dir: str | None = None,
-) -> Generator[TrainedNetwork, None, None]:
-    """Open a run that has left a checkpoint. Nothing is written to its folder.
+) -> TrainedNetwork:
+    """Open a run that has left a checkpoint, without its data. Nothing is written to its folder.
 
     Args:
         directory: the folder of the run.
@@ -146,9 +208,11 @@ def open_run(
         config: to use instead of the run's own; its network must be the same.
         data_dir: where the data is now, if it has moved.
 
+    Returns:
+        The network; as a context manager, or by `close`, it ends what reads its images.
+
     Raises:
-        InputError: if there is no such checkpoint, the data is missing, its classes are others, or the config is of
-            another network.
+        InputError: if there is no such checkpoint, or the config is of another network.
     """
     record = RunRecord(directory)
     if config is None:
@@ -158,28 +222,38 @@ def open_run(
     if data_dir is not None:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=data_dir))
     with Checkpoints(record.directory / "checkpoints", read_only=True) as checkpoints:
-        dataset = config.data.load()
         step = checkpoints.choose(at)
         about = checkpoints.about(step)
         record.require_own(step, about)
-        now = dataset.describe()
+        trained_on, mesh = _trained_on(about, step, record), data_mesh()
+        classes, channels = len(trained_on["classes"]), trained_on["shape"][-1]
         try:
-            trained_on = about["data"]
-            mean, std = (np.array(trained_on[key], np.float32) for key in ("mean", "std"))
-            different = _other_classes(trained_on["classes"], now["classes"])
-        except (KeyError, TypeError, ValueError) as error:
-            raise InputError(
-                f"{record.directory}: the checkpoint of step {step} does not say what data it was trained on ({error}"
-                "): evaluate another one"
-            ) from error
-        if different:
-            raise InputError(f"{record.directory}: {different}")
-        for key in ("shape", "resized"):
-            if now.get(key) != trained_on.get(key):
-                warn(f"note: {key} was {trained_on.get(key)} in training, and is {now.get(key)} here")
-        with Trainer(config, dataclasses.replace(dataset, mean=mean, std=std)) as trainer:
-            trainer.state, _ = checkpoints.restore(trainer.state, step, network_only=True)
-            yield TrainedNetwork(record, config, step, trainer)
+            model, state = initialize(config, classes, channels, None, None)
+        except InputError as error:
+            raise InputError(f"{record.directory}: {error}{cure(error)}") from error
+        layout = shardings(state, mesh, split=config.train.shard_parameters)
+        like = jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state, layout)
+        state, _ = checkpoints.restore(like, step, network_only=True)
+    return TrainedNetwork(record, config, step, mesh, trained_on, nnx.graphdef(model), state)
+
+
+def _trained_on(about: dict[str, Any], step: int, record: RunRecord) -> dict[str, Any]:
+    """What a checkpoint says of its data. Raises InputError if that cannot be."""
+    try:
+        found = about["data"]
+        _, _, channels = found["shape"]
+        named = isinstance(found["classes"], list) and all(isinstance(name, str) for name in found["classes"])
+        if not named or not isinstance(channels, int) or channels < 1:
+            raise ValueError("its classes and shape are none")
+        for key in ("mean", "std"):
+            if np.array(found[key], np.float32).shape != (channels,):
+                raise ValueError(f"its {key} is not that of {channels} channels")
+        return found
+    except (KeyError, TypeError, ValueError) as error:
+        raise InputError(
+            f"{record.directory}: the checkpoint of step {step} does not say what data it was trained on ({error}): "
+            "evaluate another one"
+        ) from error
 
 
 def _other_classes(trained_on: list[str], now: list[str]) -> str:

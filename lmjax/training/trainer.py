@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from lmjax import networks
 from lmjax.config import Config
 from lmjax.data import Dataset, Photographs
-from lmjax.data.feed import create_feed
+from lmjax.data.feed import evaluation_feed, training_feed
 from lmjax.devices import data_mesh, has_seeds, place, replicated, seed_array, shardings, stack
 from lmjax.errors import InputError
 from lmjax.training.compiled import Compiled
@@ -44,6 +44,7 @@ class EpochSums:
     Attributes:
         steps: made.
         skipped: of these, without an update.
+        skipped_in_a_row: the last ones, those of the epochs before included.
         metrics: of each metric the sum over the other steps, one after another, so that it does not matter where a run
             was resumed.
         seconds: that the steps took.
@@ -51,6 +52,7 @@ class EpochSums:
 
     steps: int = 0
     skipped: int = 0
+    skipped_in_a_row: int = 0
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
 
@@ -59,7 +61,9 @@ class EpochSums:
         self.steps += 1
         if not math.isfinite(metrics["loss"]):
             self.skipped += 1
+            self.skipped_in_a_row += 1
             return
+        self.skipped_in_a_row = 0
         for name, value in metrics.items():
             self.metrics[name] = self.metrics.get(name, 0.0) + value
 
@@ -85,6 +89,7 @@ class Trainer(contextlib.AbstractContextManager):
             run goes on from.
         redraws: for each seed, the number of times that its random draws were changed; see `redraw`.
         diverged: by seed, the error that has ended its training; the others go on.
+        feed, test_feed: its images on their way to the devices.
         compiled: its programs.
         random_seeds: what the programs draw random numbers from.
         reported: the broken images that were named last.
@@ -104,7 +109,8 @@ class Trainer(contextlib.AbstractContextManager):
         self.mesh = data_mesh() if mesh is None else mesh
         self.several = has_seeds(self.mesh)
         self.seeds = (config.seed,) if seeds is None else tuple(seeds)
-        self.feed = create_feed(config, dataset, self.mesh, self.seeds)
+        self.feed = training_feed(config, dataset, self.mesh, self.seeds)
+        self.test_feed = evaluation_feed(config, dataset, self.mesh)
         self.steps_per_epoch = self.feed.steps_per_epoch
         self.total_steps = self.steps_per_epoch * config.train.epochs
         self.learning_rate = learning_rate(
@@ -120,7 +126,10 @@ class Trainer(contextlib.AbstractContextManager):
         self._layout = shardings(states[0], self.mesh, split=config.train.shard_parameters)
         self.redraws, self.random_seeds = [0] * len(self.seeds), seed_array(self.seeds, self.mesh)
         self._begin(states)
-        functions = StepFunctions.of(config, dataset, model, self.feed, self._optimizer, self.mesh)
+        functions = StepFunctions.of(
+            config, dataset, nnx.graphdef(model), self.test_feed, self.mesh, feed=self.feed, optimizer=self._optimizer,
+            options=config.train, random=getattr(model, "random", True),  # a key that is not needed costs nothing
+        )  # fmt: skip
         arguments = self.state, self.random_seeds, self._layout
         self.compiled = Compiled(functions, self.mesh, *arguments, config.train.steps_per_dispatch)
 
@@ -130,6 +139,11 @@ class Trainer(contextlib.AbstractContextManager):
     def close(self) -> None:
         """End the processes and threads that read photographs. A trainer that is used again starts them again."""
         self.feed.close()
+        self.test_feed.close()
+
+    def take_broken(self) -> list[str]:
+        """The images that could not be decoded, as the feeds name them."""
+        return sorted(self.feed.take_broken() + self.test_feed.take_broken())
 
     def reseeded(self, *seeds: int) -> "Trainer":
         """The same run from other seeds, at its beginning; the compiled programs and the data are shared."""
@@ -146,7 +160,8 @@ class Trainer(contextlib.AbstractContextManager):
         self._begin(self._initial()[1])
 
     def _initial(self) -> tuple[nnx.Module, list[TrainState]]:
-        made = [initialize(self.config, self.dataset, self._optimizer, seed) for seed in self.seeds]
+        classes = len(self.dataset.classes)
+        made = [initialize(self.config, classes, self.dataset.shape[-1], seed, self._optimizer) for seed in self.seeds]
         return made[0][0], [state for _, state in made]
 
     def _begin(self, states: Sequence[TrainState]) -> None:
@@ -185,11 +200,8 @@ class Trainer(contextlib.AbstractContextManager):
         self.feed.close()
         # An odd number: a cycle through all seeds.
         seeds = [(seed + n * 0x9E3779B9) % 2**32 for seed, n in zip(self.seeds, times, strict=True)]
-        self.feed, self.redraws, self.random_seeds = (
-            self.feed.reseeded(seeds),
-            list(times),
-            seed_array(seeds, self.mesh),
-        )
+        self.feed, self.random_seeds = self.feed.reseeded(seeds), seed_array(seeds, self.mesh)
+        self.redraws = list(times)
 
     @property
     def step(self) -> int:

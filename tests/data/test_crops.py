@@ -4,6 +4,7 @@ import math
 
 import numpy as np
 import pytest
+from scipy import stats
 
 from lmjax.data.crops import middle, random_box
 
@@ -22,29 +23,22 @@ def test_boxes_lie_inside_and_have_an_allowed_shape_and_area():
         assert 3 / 4 * (box.width - 1) <= box.height + 1
         if max(width / height, height / width) < 4 / 3:
             assert (box.width + 1) * (box.height + 1) >= 0.08 * width * height
+    assert random_box(rng, 1, 1, 1.0) == (0, 0, 1, 1)
 
 
 def test_area_and_ratio_are_uniform_where_every_box_fits():
     # Boxes of less than a quarter of a square always fit, whatever their shape.
-    rng = np.random.default_rng(1)
-    size, draws = 4000, 20_000
-    boxes = np.array([random_box(rng, size, size, 0.08) for _ in range(draws)], float)
-    area = boxes[:, 2] * boxes[:, 3] / size**2
-    small = area < 0.25
+    rng, size = np.random.default_rng(1), 4000
+    boxes = np.array([random_box(rng, size, size, 0.08) for _ in range(20_000)], float)
+    left, top, width, height = boxes[boxes[:, 2] * boxes[:, 3] < 0.25 * size**2].T
     # Between 0.08 and 0.25 lie 17 of 92 equal parts of the area, before the larger boxes that do not fit are redrawn.
-    assert _uniform(area[small], 0.08, 0.25)
-    ratio = np.log(boxes[small, 2] / boxes[small, 3])
-    assert _uniform(ratio, math.log(3 / 4), math.log(4 / 3))
-    assert _uniform(boxes[small, 0] / (size - boxes[small, 2]), 0, 1)
-    assert _uniform(boxes[small, 1] / (size - boxes[small, 3]), 0, 1)
-
-
-def _uniform(values, low, high):
-    """Kolmogorov-Smirnov: the largest deviation from the uniform distribution, at the level of one in 10,000."""
-    x = np.sort((values - low) / (high - low))
-    n = len(x)
-    deviation = np.max(np.abs(x - (np.arange(n) + 0.5) / n)) + 0.5 / n
-    return n > 1000 and deviation < 2.23 / math.sqrt(n)
+    for values, low, high in (
+        (width * height / size**2, 0.08, 0.25),
+        (np.log(width / height), math.log(3 / 4), math.log(4 / 3)),
+        (left / (size - width), 0, 1),
+        (top / (size - height), 0, 1),
+    ):
+        assert stats.kstest(values, stats.uniform(low, high - low).cdf).pvalue > 1e-4
 
 
 @pytest.mark.parametrize(
@@ -63,10 +57,6 @@ def test_what_never_fits_is_the_largest_allowed_box_in_the_middle(width, height,
             return high * 1.2 if high == 1 else (low if width > height else high)
 
     assert random_box(Never(), width, height, 1.0) == expected
-
-
-def test_the_whole_image_is_a_box():
-    assert random_box(np.random.default_rng(0), 1, 1, 1.0) == (0, 0, 1, 1)
 
 
 @pytest.mark.parametrize(

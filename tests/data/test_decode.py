@@ -31,7 +31,7 @@ def triangle(length, start, stop, size):
 def scaled(pixels, size):
     rows = triangle(pixels.shape[0], 0, pixels.shape[0], size[1])
     columns = triangle(pixels.shape[1], 0, pixels.shape[1], size[0])
-    return np.einsum("ah,hwc,bw->abc", rows, pixels.astype(float), columns)
+    return np.einsum("ah,hwc,bw->abc", rows, pixels.astype(float), columns, optimize=True)
 
 
 @pytest.fixture(params=DECODERS)
@@ -90,30 +90,19 @@ def test_turbo_decodes_fewer_pixels_where_that_is_enough():
 
 
 def test_every_kind_of_image_becomes_rgb(decoder):
-    image = photograph(60, 50)
-    for data in (
-        encode(image),
-        encode(image.convert("L")),
-        encode(image.convert("CMYK")),
-        encode(image, "PNG"),
-        encode(image.convert("RGBA"), "PNG"),
-        encode(image.convert("P"), "PNG"),
-        encode(image, progressive=True),
-        encode(image, subsampling=0),
-    ):
+    image = Image.new("RGB", (60, 50), (255, 0, 0))
+    for kind, mode, options in (
+        ("JPEG", "RGB", {}), ("JPEG", "L", {}), ("JPEG", "CMYK", {}), ("PNG", "RGB", {}), ("PNG", "RGBA", {}),
+        ("PNG", "P", {}), ("JPEG", "RGB", {"progressive": True}), ("JPEG", "RGB", {"subsampling": 0}),
+    ):  # fmt: skip
+        data = encode(image.convert(mode), kind, **options)
         assert decoder(data).size == (60, 50)
         crop = decoder(data).crop(Box(5, 5, 40, 40), 32)
-        assert crop.shape == (32, 32, 3)
-        assert crop.dtype == np.uint8
+        assert (crop.shape, crop.dtype) == ((32, 32, 3), np.uint8)
         assert crop.flags.c_contiguous
+        assert np.abs(crop.astype(int) - ([76] * 3 if mode == "L" else [255, 0, 0])).max() < 12, mode
         assert PillowImage(data).whole().shape == (50, 60, 3)
         assert PillowImage(data).center(28, 32).shape == (28, 28, 3)
-
-
-def test_cmyk_keeps_its_colors(decoder):
-    red = Image.new("RGB", (32, 32), (250, 20, 20))
-    for data in (encode(red), encode(red.convert("CMYK"))):
-        assert np.abs(decoder(data).crop(Box(0, 0, 32, 32), 32).astype(int) - [250, 20, 20]).max() < 12
 
 
 def test_the_orientation_that_a_camera_noted_is_left_alone(decoder):
@@ -125,47 +114,26 @@ def test_the_orientation_that_a_camera_noted_is_left_alone(decoder):
     assert np.abs(top.astype(int) - np.asarray(image)[:, :40]).mean() < 10
 
 
-@pytest.mark.parametrize(
-    "broken",
-    [
-        lambda jpeg, png: b"",
-        lambda jpeg, png: b"no image at all",
-        lambda jpeg, png: jpeg[:20],
-        lambda jpeg, png: jpeg[: len(jpeg) // 2],
-        lambda jpeg, png: jpeg[:-40],
-        lambda jpeg, png: png[: len(png) // 2],
-    ],
-)
-def test_what_is_cut_short_or_no_image_is_broken(decoder, broken):
-    image = photograph(200, 150)
-    data = broken(encode(image), encode(image, "PNG"))
-    with pytest.raises(BrokenImage):
-        decoder(data).crop(Box(0, 0, 50, 50), 32)
+def test_what_is_cut_short_or_no_image_is_broken(decoder):
+    jpeg, png = (encode(photograph(200, 150), kind) for kind in ("JPEG", "PNG"))
+    deep = encode(Image.fromarray(np.full((20, 20), 40_000, np.uint16)), "PNG")
+    for data, message in (
+        (b"", "it is empty"), (b"no image at all", "it is no image that Pillow knows"), (b"\xff\xd8", "Pillow"),
+        (jpeg[:20], None), (jpeg[: len(jpeg) // 2], "truncated"), (jpeg[:-40], "truncated"),
+        (png[: len(png) // 2], None), (deep, "more than 8 bits"),
+    ):  # fmt: skip
+        with pytest.raises(BrokenImage, match=message):
+            decoder(data).crop(Box(0, 0, 20, 20), 32)
 
 
-@pytest.mark.parametrize(
-    ("data", "message"), [(b"", "it is empty"), (b"hello", "it is no image that Pillow knows"), (b"\xff\xd8", "Pillow")]
-)
-def test_what_is_no_image_is_said_in_words(decoder, data, message):
-    with pytest.raises(BrokenImage, match=message):
-        decoder(data)
-
-
-@pytest.mark.parametrize("warning", ["extraneous bytes", "premature end"])
-def test_turbo_decodes_what_libjpeg_only_warns_of(warning):
+def test_turbo_decodes_what_libjpeg_only_warns_of():
     simplejpeg = pytest.importorskip("simplejpeg")
     pytest.importorskip("cv2")
     data = encode(photograph(200, 150))
     spoilt = {"extraneous bytes": data[:-2] + b"extraneous" + data[-2:], "premature end": data[:-300] + data[-2:]}
-    data = spoilt[warning]
-    with pytest.raises(ValueError, match=warning):
-        simplejpeg.decode_jpeg(data)
-    for box in (Box(0, 0, 200, 150), Box(20, 30, 40, 40)):
-        ours, theirs = (DECODERS[name](data).crop(box, 64).astype(float) for name in ("turbo", "pillow"))
-        assert np.abs(ours - theirs).mean() < 12
-
-
-def test_sixteen_bits_are_refused_rather_than_clipped(decoder):
-    deep = Image.fromarray(np.full((20, 20), 40_000, np.uint16))
-    with pytest.raises(BrokenImage, match="more than 8 bits"):
-        decoder(encode(deep, "PNG")).crop(Box(0, 0, 20, 20), 8)
+    for warning, data in spoilt.items():
+        with pytest.raises(ValueError, match=warning):
+            simplejpeg.decode_jpeg(data)
+        for box in (Box(0, 0, 200, 150), Box(20, 30, 40, 40)):
+            ours, theirs = (DECODERS[name](data).crop(box, 64).astype(float) for name in ("turbo", "pillow"))
+            assert np.abs(ours - theirs).mean() < 12

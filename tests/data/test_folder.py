@@ -1,15 +1,19 @@
-"""A folder of images, in good order and in every kind of bad order."""
+"""A folder of images, in memory and as photographs, in good order and in every kind of bad order."""
 
+import json
+import pickle
 import re
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from lmjax import InputError
-from lmjax.data import load
+from lmjax.data import Files, Photographs, load
 
 pytestmark = pytest.mark.versions
+BOTH = pytest.mark.parametrize("name", ["folder", "photographs(32)"])
 
 
 def paint(path, color, size=(8, 8), mode="RGB", **options):
@@ -26,34 +30,52 @@ def folder(tmp_path):
     return tmp_path
 
 
-def test_reads_classes_in_alphabetical_order(folder):
+def test_images_in_memory(folder):
+    before = sorted(folder.rglob("*"))
     dataset = load("folder", directory=folder)
-    assert dataset.classes == ("blue", "red")
+    assert dataset.classes == ("blue", "red"), "in alphabetical order"
     assert dataset.train.images.shape == (6, 8, 8, 3)
     assert dataset.train.images.dtype == np.uint8
     assert dataset.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
     assert dataset.train.images[0, 0, 0].tolist() == [10, 10, 250]
     np.testing.assert_allclose(dataset.mean, [130, 10, 130])
     np.testing.assert_allclose(dataset.std, [120, 1, 120])  # a constant channel is divided by 1, not by 0
+    assert sorted(folder.rglob("*")) == before, "nothing is written"
 
 
-def test_describe_tells_other_test_images(folder):
-    before = load("folder", directory=folder).describe()
+def test_photographs(folder):
+    (folder / "train" / "red" / "1.png").rename(folder / "train" / "red" / "10.png")
+    found = load("photographs(32)", directory=folder)
+    assert isinstance(found, Photographs)
+    assert (found.name, found.classes, found.shape) == (folder.name, ("blue", "red"), (32, 32, 3))
+    assert found.train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    path = folder / "train" / "red" / "10.png"  # 0, 10, 2
+    assert (found.train[4], found.train.place(4)) == ((path.read_bytes(), 1), str(path))
+    np.testing.assert_allclose(found.mean, [123.675, 116.28, 103.53])
+    path.unlink()
+    with pytest.raises(InputError, match=r"red/10\.png: cannot be read \(No such file"):
+        found.train[4]
+
+
+@BOTH
+def test_describe_tells_other_test_images_and_smaller_copies(folder, name):
+    before = load(name, directory=folder).describe()
     assert (before["training_images"], before["test_images"]) == (6, 6)
     (folder / "test" / "red" / "0.png").unlink()
-    after = load("folder", directory=folder).describe()
-    assert [key for key in after if after[key] != before[key]] == ["test_images"]
+    (folder / "resized.json").write_text(json.dumps({"shorter_side": 256, "quality": 90, "complete": True}))
+    after = load(name, directory=folder).describe()
+    changed = {key: after[key] for key in after if after[key] != before[key]}
+    assert changed == {"test_images": 5} | ({"resized": 256} if name != "folder" else {})
 
 
-def test_val_stands_in_for_test(folder):
-    (folder / "test").rename(folder / "val")
+def test_either_of_test_and_val(folder):
+    """ImageNet's test images have no labels: of photographs, val comes first."""
+    shutil.copytree(folder / "test", folder / "val")
+    (folder / "val" / "red" / "0.png").unlink()
     assert len(load("folder", directory=folder).test) == 6
-
-
-def test_nothing_is_written(folder):
-    before = sorted(folder.rglob("*"))
-    load("folder", directory=folder)
-    assert sorted(folder.rglob("*")) == before
+    assert len(load("photographs(32)", directory=folder).test) == 5
+    shutil.rmtree(folder / "test")
+    assert len(load("folder", directory=folder).test) == 5
 
 
 def test_files_that_are_not_used_are_counted_by_kind(folder, capsys):
@@ -70,42 +92,33 @@ def test_files_that_are_not_used_are_counted_by_kind(folder, capsys):
     said = capsys.readouterr().err
     assert said.startswith(f"note: {folder}: not used are 2 .txt files, ")
     assert said.count("\n") == 1
-    assert set(said.strip().partition("not used are ")[2].split(", ")) == {
-        "2 .txt files",
-        "1 .heic files",
-        "1 unnamed files",
-        "1 folders in class folders",
+    assert {*said.strip().partition("not used are ")[2].split(", ")} == {
+        "2 .txt files", "1 .heic files", "1 unnamed files", "1 folders in class folders",
         "1 files beside class folders",
-    }
+    }  # fmt: skip
 
 
-def test_formats_that_pillow_decodes_by_itself_count(folder):
+def test_every_format_and_mode_becomes_rgb(folder):
     pixels = np.random.default_rng(0).integers(0, 256, (8, 8, 3), np.uint8)
-    lossless = {"webp": {"lossless": True}, "bmp": {}, "tiff": {}, "ppm": {}, "tga": {}, "PNG": {}}
-    for suffix, options in lossless.items():
-        Image.fromarray(pixels).save(folder / "train" / "red" / f"z.{suffix}", **options)
+    reds = folder / "train" / "red"
+    for suffix in ("webp", "bmp", "tiff", "ppm", "tga", "PNG"):
+        Image.fromarray(pixels).save(reds / f"a.{suffix}", **({"lossless": True} if suffix == "webp" else {}))
     first, second = (Image.new("RGB", (8, 8), color) for color in ((255, 0, 0), (0, 0, 255)))
-    first.save(folder / "train" / "red" / "z.gif", save_all=True, append_images=[second])
-    images = load("folder", directory=folder).train.images
-    assert len(images) == 6 + len(lossless) + 1
-    by_name = dict(zip(sorted([*map("z.{}".format, lossless), "z.gif"]), images[6:], strict=True))
-    assert by_name.pop("z.gif")[0, 0].tolist() == [255, 0, 0], "the first picture of an animation"
-    for name, image in by_name.items():
-        np.testing.assert_array_equal(image, pixels, name)
-
-
-def test_every_kind_of_image_becomes_rgb(folder):
-    paint(folder / "train" / "red" / "gray.JPG", 128, mode="L")
-    paint(folder / "train" / "red" / "cmyk.jpeg", (0, 255, 255, 0), mode="CMYK")
-    paint(folder / "train" / "red" / "palette.png", 0, mode="P")
-    paint(folder / "train" / "red" / "alpha.png", (1, 2, 3, 4), mode="RGBA")
-    paint(folder / "train" / "red" / "misnamed.jpg", (9, 8, 7), format="PNG")
-    images = load("folder", directory=folder).train.images
-    assert images.shape == (11, 8, 8, 3)
-    assert images[-1, 0, 0].tolist() == [0, 0, 0]
-    by_name = dict(zip(["0", "1", "2", "alpha", "cmyk", "gray", "misnamed", "palette"], images[3:], strict=True))
-    assert by_name["misnamed"][0, 0].tolist() == [9, 8, 7]
-    assert by_name["gray"][0, 0].tolist() == [128, 128, 128]
+    first.save(reds / "animation.gif", save_all=True, append_images=[second])
+    paint(reds / "gray.JPG", 128, mode="L")
+    paint(reds / "cmyk.jpeg", (0, 255, 255, 0), mode="CMYK")
+    paint(reds / "palette.png", 0, mode="P")
+    paint(reds / "alpha.png", (1, 2, 3, 4), mode="RGBA")
+    paint(reds / "misnamed.jpg", (9, 8, 7), format="PNG")
+    images = load("folder", directory=folder).train.images[3:]
+    found = dict(zip(sorted(path.name for path in reds.iterdir()), images, strict=True))
+    for name, image in found.items():
+        if name.startswith("a."):
+            np.testing.assert_array_equal(image, pixels, name)
+    for name, color in {
+        "animation.gif": [255, 0, 0], "gray.JPG": [128] * 3, "palette.png": [0] * 3, "misnamed.jpg": [9, 8, 7],
+    }.items():  # fmt: skip
+        assert found[name][0, 0].tolist() == color, name
 
 
 def test_size_scales_the_shorter_side_and_cuts_the_middle(folder):
@@ -117,93 +130,83 @@ def test_size_scales_the_shorter_side_and_cuts_the_middle(folder):
     np.testing.assert_array_equal(dataset.train.images[-1], whole[:, 4:12])
 
 
-def test_images_of_several_sizes_need_a_size(folder):
-    paint(folder / "train" / "red" / "9.png", (0, 0, 0), size=(9, 8))
-    with pytest.raises(InputError, match=r"9\.png: is 9 x 8 pixels, but .*0\.png is 8 x 8 pixels: .*folder\(32\)"):
-        load("folder", directory=folder)
+def test_files_are_cheap_to_send_to_other_processes(folder):
+    for i in range(500):
+        (folder / "train" / "red" / f"n00000000_{i:08}.JPEG").touch()
+    files = Files(folder / "train", ("blue", "red"))
+    assert len(pickle.dumps(files)) < 1000 + 512 * 30
+    assert pickle.loads(pickle.dumps(files)).place(300) == files.place(300)
 
 
-def test_splits_of_different_sizes_need_a_size(folder):
+def repaint_tests(folder):
     for path in (folder / "test").rglob("*.png"):
         paint(path, (0, 0, 0), size=(9, 9))
-    with pytest.raises(InputError, match=r"training images are \(8, 8, 3\) and test images \(9, 9, 3\) .*folder\(32\)"):
-        load("folder", directory=folder)
 
 
-def test_truncated_image_is_named(folder):
-    path = folder / "test" / "red" / "broken.jpg"
-    rng = np.random.default_rng(0)
-    Image.fromarray(rng.integers(0, 256, (8, 8, 3), np.uint8)).save(path)
-    path.write_bytes(path.read_bytes()[:-20])
-    with pytest.raises(InputError, match=re.escape(f"{path}: cannot be decoded")):
-        load("folder", directory=folder)
+def deeper(folder):
+    """As in Tiny-ImageNet."""
+    (folder / "train" / "red").rename(folder / "images")
+    (folder / "train" / "red").mkdir()
+    (folder / "images").rename(folder / "train" / "red" / "images")
 
 
-def test_sixteen_bit_image_is_named_rather_than_clipped(folder):
-    path = folder / "train" / "red" / "deep.png"
-    Image.fromarray(np.full((8, 8), 40_000, np.uint16)).save(path)
-    with pytest.raises(InputError, match=r"deep\.png: cannot be decoded \(it has more than 8 bits a channel"):
-        load("folder", directory=folder)
+def flat(folder):
+    """As ImageNet's validation images come."""
+    (folder / "test" / "red").rename(folder / "val")
+    shutil.rmtree(folder / "test")
 
 
-def test_one_class_is_nothing_to_learn(tmp_path):
-    for split in ("train", "test"):
-        paint(tmp_path / split / "red" / "0.png", (0, 0, 0))
-    with pytest.raises(InputError, match="nothing to tell apart with 1 class"):
-        load("folder", directory=tmp_path)
+def one_class(folder):
+    shutil.rmtree(folder / "train" / "red")
+    shutil.rmtree(folder / "test" / "red")
 
 
-def test_file_that_is_no_image_is_named(folder):
-    path = folder / "train" / "blue" / "text.png"
-    path.write_text("hello")
-    with pytest.raises(InputError, match=re.escape(f"{path}: cannot be decoded")):
-        load("folder", directory=folder)
+def archives(folder):
+    shutil.rmtree(folder / "train")
+    (folder / "ILSVRC2012_img_train.tar").touch()
+
+
+@BOTH
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda f: (f / "train" / "green").mkdir(), "train/green: holds no images"),
+        (lambda f: (f / "test" / "red").rename(f / "test" / ".red"), "test/red: this class is missing here"),
+        (lambda f: (f / "test" / "green").mkdir(), "test/green: a class that {folder}/train does not have"),
+        (lambda f: (f / "test").rename(f / "validation"), "holds no folder '"),
+        (deeper, ".tga), but {folder}/train/red/images does: move them one folder"),
+        (flat, "lmjax prepare sort-validation --images {folder}/val"),
+        (one_class, "nothing to tell apart with 1 class"),
+    ],
+)
+def test_what_is_wrong_is_named(folder, name, spoil, message):
+    spoil(folder)
+    with pytest.raises(InputError, match=re.escape(message.format(folder=folder))):
+        load(name, directory=folder)
 
 
 @pytest.mark.parametrize(
-    ("make", "message"),
+    ("name", "spoil", "message"),
     [
-        (lambda path: path.symlink_to("nowhere"), "it is a link to nothing"),
-        (lambda path: path.mkdir(), "it is a folder"),
-        (lambda path: path.touch(), "it is empty"),
+        ("folder", lambda f: (f / "train").rename(f / "training"), r"holds no folder 'train'"),
+        (
+            "folder",
+            lambda f: paint(f / "train" / "red" / "9.png", (0, 0, 0), size=(9, 8)),
+            r"9\.png: is 9 x 8 pixels, but .*0\.png is 8 x 8 pixels: .*folder\(32\)",
+        ),
+        ("folder", repaint_tests, r"training images are \(8, 8, 3\) and test images \(9, 9, 3\) .*folder\(32\)"),
+        ("photographs", lambda f: (f / "train").rename(f / "n0"), "seems to be a folder of classes itself: name the"),
+        ("photographs", lambda f: shutil.rmtree(f / "train"), r"holds neither train/<class>/\*.JPEG nor a prepared"),
+        ("photographs", archives, "lmjax prepare imagenet2012 --archives"),
     ],
 )
-def test_what_only_looks_like_an_image_is_named(folder, make, message):
-    make(path := folder / "train" / "blue" / "x.jpg")
-    with pytest.raises(InputError, match=re.escape(f"{path}: cannot be decoded ({message})")):
-        load("folder", directory=folder)
-
-
-def test_what_is_missing_is_named(folder):
-    cases = []
-
-    def case(message):
-        with pytest.raises(InputError, match=message):
-            load("folder", directory=folder)
-        cases.append(message)
-
-    (folder / "train" / "green").mkdir()
-    case(r"train/green: holds no images")
-    paint(folder / "train" / "green" / "0.png", (0, 0, 0))
-    case(r"test/green: this class is missing here")
-    (folder / "train" / "green" / "0.png").unlink()
-    (folder / "train" / "green").rmdir()
-    (folder / "test" / "green").mkdir()
-    case(r"test/green: a class that .*train does not have")
-    (folder / "test").rename(folder / "validation")
-    case(r"holds no folder 'test' or 'val'")
-    (folder / "train").rename(folder / "training")
-    case(r"holds no folder 'train'")
-    assert len(cases) == 5
-
-
-@pytest.mark.parametrize(
-    ("directory", "message"),
-    [
-        (None, "data.dir: folder needs it: give --data.dir"),
-        ("/nowhere/at/all", "there is no directory /nowhere/at/all"),
-    ],
-)
-def test_directory_must_be_there(directory, message):
+def test_what_is_wrong_is_named_by_one_of_them(folder, name, spoil, message):
+    spoil(folder)
     with pytest.raises(InputError, match=message):
-        load("folder", directory=directory)
+        load(name, directory=folder)
+
+
+@BOTH
+def test_a_directory_is_needed(name):
+    with pytest.raises(InputError, match=rf"data\.dir: {name.partition('(')[0]}.* needs it: give --data\.dir"):
+        load(name)

@@ -5,9 +5,6 @@ import json
 import os
 import re
 import shutil
-import signal
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -36,6 +33,20 @@ def files(folder):
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*.JPEG"))}
 
 
+def times(folder):
+    return {path: path.stat().st_mtime_ns for path in sorted(folder.rglob("*")) if path.is_file()}
+
+
+def complete(folder):
+    return json.loads((folder / "resized.json").read_text())["complete"]
+
+
+def note(target, **values):
+    """Changes what is noted of a copy."""
+    file = target / "resized.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | values))
+
+
 def run(folder, target, *more):
     return cli.main(["prepare", "resize", "--images", str(folder), "--to", str(target), "--shorter-side", "44", *more])
 
@@ -56,8 +67,7 @@ def test_only_what_is_larger_becomes_smaller(folder, tmp_path, capsys):
             small = old.convert("RGB").resize(new.size, Image.Resampling.LANCZOS)
             assert np.abs(np.asarray(small, int) - np.asarray(new)).mean() < 6  # JPEG
     found = load("photographs(32)", directory=tmp_path / "small")
-    assert found.resized == 44
-    assert (len(found.train), len(found.test)) == (12, 6)
+    assert (found.resized, len(found.train), len(found.test)) == (44, 12, 6)
 
 
 @pytest.fixture
@@ -77,39 +87,14 @@ def begun(folder, tmp_path, monkeypatch):
     return tmp_path / "small"
 
 
-def times(folder):
-    return {path: path.stat().st_mtime_ns for path in sorted(folder.rglob("*")) if path.is_file()}
-
-
-def test_goes_on_where_it_was_interrupted(folder, begun):
+def test_goes_on_after_an_interruption_and_writes_anew_what_a_power_cut_has_left_or_has_changed(
+    folder, tmp_path, begun
+):
     with pytest.raises(InputError, match="is not finished: run the same"):
         load("photographs(32)", directory=begun)
     assert 0 < len(files(begun)) < 18
-    kept = {path: time for path, time in times(begun).items() if path.suffix == ".JPEG"}
-    assert run(folder, begun) == 0
-    assert times(begun).items() >= kept.items()
-    assert files(begun).keys() == files(folder).keys()
-    assert not list(begun.rglob("*.part"))
-
-
-def test_goes_on_where_it_was_killed(folder, tmp_path):
-    program = (
-        "import os; from lmjax import cli; from lmjax.data import resize as module; "
-        "original = module._smaller; images = iter(range(7)); "
-        "module._smaller = lambda *a: original(*a) if next(images, None) is not None else os.kill(os.getpid(), 9); "
-        "cli.run()"
-    )
-    options = ["prepare", "resize", "--images", str(folder), "--to", str(tmp_path / "small"), "--shorter-side", "44"]
-    root = Path(__file__).parents[2]
-    assert subprocess.run([sys.executable, "-c", program, *options], cwd=root).returncode == -signal.SIGKILL
-    assert not complete(tmp_path / "small")
-    assert run(folder, tmp_path / "small") == 0
-    assert run(folder, tmp_path / "fresh") == 0
-    assert files(tmp_path / "small") == files(tmp_path / "fresh")
-
-
-def test_what_a_power_cut_has_left_or_has_changed_since_is_written_anew(folder, tmp_path, begun):
     copies = begun / "train" / "n0"
+    kept = {path: time for path, time in times(begun).items() if path.suffix == ".JPEG" and path.parent != copies}
     spoils = (lambda data: b""), (lambda data: bytes(len(data))), (lambda data: data[:-9])
     assert list(copies.glob("*.JPEG"))
     for copy, spoil in zip(sorted(copies.glob("*.JPEG")), spoils, strict=False):  # how many there are, threads decide
@@ -118,6 +103,8 @@ def test_what_a_power_cut_has_left_or_has_changed_since_is_written_anew(folder, 
     os.utime(tmp_path / "another.JPEG", (1, 1))
     os.replace(tmp_path / "another.JPEG", folder / "train" / "n0" / "9.JPEG")
     assert run(folder, begun) == 0
+    assert times(begun).items() >= kept.items()
+    assert not list(begun.rglob("*.part"))
     assert run(folder, tmp_path / "fresh") == 0
     assert files(begun) == files(tmp_path / "fresh")
 
@@ -130,72 +117,67 @@ def test_all_is_on_the_disk_before_it_is_called_finished(folder, tmp_path, monke
     assert complete(target)
 
 
-def test_a_finished_copy_is_left_as_it_is(folder, tmp_path, capsys):
+def earlier(**values):
+    """What an earlier version noted: not of what."""
+    return lambda folder, target: (target / "resized.json").write_text(
+        json.dumps({"shorter_side": 44, "quality": 90, "complete": True} | values)
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda folder, target: None, None),
+        (
+            lambda folder, target: photograph(70, 70).save(folder / "train" / "n1" / "new.JPEG"),
+            "{folder} has changed since, to {{'train': 13, 'val': 6}}: name another",
+        ),
+        (lambda folder, target: note(target, source="x"), "{target}: holds a copy of x, not of {folder}: name another"),
+        (lambda folder, target: note(target, source="x", complete=False), "{target}: holds a copy of x, not of"),
+        (earlier(), "made by an earlier version, which did not note of what: train on it"),
+        (earlier(source="x"), "made by an earlier version, which did not note of what: train on it"),
+        (earlier(complete=False), "made by an earlier version, which did not note of what: train on it"),
+        (lambda folder, target: note(target, shorter_side=9), "holds a copy made with {{'shorter_side': 9"),
+    ],
+)
+def test_what_is_finished_or_a_copy_of_something_else_is_left_as_it_is(folder, tmp_path, capsys, change, message):
     target = tmp_path / "small"
     assert run(folder, target) == 0
+    change(folder, target)
     before = times(target)
     capsys.readouterr()
-    assert run(folder, target) == 0
-    assert f"{target}: was finished before, and is left as it is\n18 images are in" in capsys.readouterr().out
-    photograph(70, 70).save(folder / "train" / "n1" / "new.JPEG")
-    assert run(folder, target) == 2
-    assert f"{folder} has changed since, to {{'train': 13, 'val': 6}}: name another" in capsys.readouterr().err
+    assert run(folder, target) == (2 if message else 0)
+    out, err = capsys.readouterr()
+    if message:
+        assert message.format(folder=folder, target=target) in err
+    else:
+        assert f"{target}: was finished before, and is left as it is\n18 images are in" in out
     assert times(target) == before
+    if complete(target):
+        load("photographs(32)", directory=target)
 
 
-def test_what_is_gone_meanwhile_is_named_and_not_deleted(folder, begun, capsys):
+def test_what_is_not_in_the_photographs_is_named_and_not_deleted(folder, begun, capsys):
     (folder / "train" / "n0" / "3.JPEG").unlink()
-    for split in ("train", "val"):
-        shutil.rmtree(folder / split / "n1")
-    stranger = begun / "train" / "n0" / "3.JPEG"
-    before = times(begun)
-    assert run(folder, begun) == 2
-    folders = f"{begun / 'train' / 'n1'}, {begun / 'val' / 'n1'}"
-    assert f"error: {folders}: not in the photographs (any more): delete it" in capsys.readouterr().err
-    assert times(begun).keys() == before.keys()
-    for split in ("train", "val"):
-        shutil.rmtree(begun / split / "n1")
-    assert run(folder, begun) == 2
-    assert f"error: {stranger}: not in the photographs (any more): delete it" in capsys.readouterr().err
-    assert times(begun)[stranger] == before[stranger]
-    assert not complete(begun)
-    stranger.unlink()
+    shutil.rmtree(folder / "train" / "n1")
+    shutil.rmtree(folder / "val" / "n1")
+    (begun / "train" / "mine").mkdir()
+    (begun / "train" / "mine" / "text").write_text("the user's own")
+    for strangers in (
+        [begun / "train" / "mine", begun / "train" / "n1", begun / "val" / "n1"],
+        [begun / "train" / "n0" / "3.JPEG"],
+    ):
+        before = times(begun)
+        assert run(folder, begun) == 2
+        said = f"error: {', '.join(map(str, strangers))}: not in the photographs (any more): delete it"
+        assert said in capsys.readouterr().err
+        assert times(begun).keys() >= before.keys()
+        for path in strangers:
+            assert all(times(begun)[each] == time for each, time in before.items() if each.is_relative_to(path))
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        assert not complete(begun)
     assert run(folder, begun) == 0
     assert load("photographs(32)", directory=begun).classes == ("n0", "n2")
-
-
-@pytest.fixture
-def victim(tmp_path):
-    """What is the user's own."""
-    for name in ("0.JPEG", "n0/0.JPEG", "mine/text", "mine/.originals.json"):
-        path = tmp_path / "victim" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("{}")
-    return tmp_path / "victim"
-
-
-def content(folder):
-    return {path: path.is_file() and path.read_bytes() for path in folder.rglob("*")}
-
-
-@pytest.mark.parametrize("name", ["../../../victim/0.JPEG", "{victim}/0.JPEG"])
-def test_names_in_a_copy_from_elsewhere_delete_nothing(folder, begun, victim, name):
-    before = content(victim)
-    note = {name.format(victim=victim): [1, 2]}
-    (begun / "train" / "n0" / ".originals.json").write_text(json.dumps(note))
-    status = run(folder, begun)
-    assert content(victim) == before
-    assert status == 0
-    assert files(begun).keys() == files(folder).keys()
-
-
-def test_a_folder_in_the_copy_is_not_deleted(folder, begun, victim, capsys):
-    shutil.move(victim / "mine", begun / "train" / "mine")
-    before = content(begun / "train" / "mine")
-    status = run(folder, begun)
-    assert content(begun / "train" / "mine") == before
-    assert status == 2
-    assert f"{begun / 'train' / 'mine'}: not in the photographs" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -211,15 +193,21 @@ def test_a_folder_in_the_copy_is_not_deleted(folder, begun, victim, capsys):
         (".resized.json.part", "nowhere", False),
     ],
 )
-def test_links_are_not_followed(folder, begun, victim, capsys, name, to, refused):
+def test_links_are_not_followed(folder, begun, tmp_path, capsys, name, to, refused):
+    def content():
+        return {path: path.is_file() and path.read_bytes() for path in victim.rglob("*")}
+
+    victim = tmp_path / "victim"
+    for theirs in ("0.JPEG", "n0/0.JPEG", "mine/text"):
+        (victim / theirs).parent.mkdir(parents=True, exist_ok=True)
+        (victim / theirs).write_text("{}")
     shutil.copy(begun / "resized.json", victim)
     path = begun / name
     shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
     (begun / "train/n0/3.JPEG").unlink(missing_ok=True)
     path.symlink_to(victim / to)
-    before = content(victim)
-    status = run(folder, begun)
-    assert content(victim) == before
+    before, status = content(), run(folder, begun)
+    assert content() == before
     assert status == (2 if refused else 0)
     if refused:
         assert f"{path}: is a link, and nothing is written through one" in capsys.readouterr().err
@@ -266,9 +254,8 @@ def test_a_prepared_set_writes_nothing_elsewhere(tmp_path, capsys):
     records = [{"image": source[i][0], "label": i % 2} for i in range(3)]
     splits = {"train": records, "validation": records}
     handmade.prepare(tmp_path / "set" / "1.0.0", splits, classes=("a", "../../../escaped"))
-    status = run(tmp_path / "set", tmp_path / "some" / "small")
+    assert run(tmp_path / "set", tmp_path / "some" / "small") == 2
     assert sorted(os.listdir(tmp_path)) == ["records", "set"]
-    assert status == 2
     assert "error: '../../../escaped' cannot be the name of a file or a folder in" in capsys.readouterr().err
 
 
@@ -280,48 +267,12 @@ def test_a_file_system_that_takes_two_names_for_one(tmp_path, monkeypatch):
 
 
 def test_every_image_has_a_name_of_its_own(folder, tmp_path):
-    sizes = {}
-    for i, name in enumerate(("a.png", "a.png.JPEG", "a.png.JPEG.JPEG", "a.jpg", "a.jpg.jpeg", "a.PNG")):
+    names = ("a.png", "a.png.JPEG", "a.png.JPEG.JPEG", "a.jpg", "a.jpg.jpeg", "a.PNG")
+    for i, name in enumerate(names):
         photograph(30 + i, 40).save(folder / "train" / "n0" / name, "PNG")
-        sizes[30 + i] = name
     assert run(folder, tmp_path / "small") == 0
-    assert len(files(folder / "train" / "n0")) == 6
-    copies = [path for path in (tmp_path / "small" / "train" / "n0").iterdir() if path.name.startswith("a.")]
-    assert {Image.open(path).size for path in copies} == {(size, 40) for size in sizes}
-
-
-def complete(folder):
-    return json.loads((folder / "resized.json").read_text())["complete"]
-
-
-@pytest.mark.parametrize("finished", [True, False])
-def test_a_copy_of_other_photographs_is_refused(folder, tmp_path, capsys, finished):
-    target, other = tmp_path / "small", write_folder(tmp_path / "others", train=6, val=3)
-    assert run(folder, target) == 0
-    if not finished:
-        note = json.loads((target / "resized.json").read_text()) | {"complete": False}
-        (target / "resized.json").write_text(json.dumps(note))
-        (target / "train" / "n0" / "3.JPEG").unlink()
-    before = files(target)
-    assert run(other, target) == 2
-    out, err = capsys.readouterr()
-    assert f"{target}: holds a copy of {folder}, not of {other}: name another folder" in err
-    assert "6 images are in" not in out
-    assert files(target) == before
-    assert complete(target) == finished
-
-
-@pytest.mark.parametrize("more", [{}, {"source": "{folder}"}, {"source": "{folder}", "complete": False}])
-def test_a_copy_of_an_earlier_version_trains_but_cannot_be_gone_on_with(folder, tmp_path, capsys, more):
-    assert run(folder, tmp_path / "small") == 0
-    note = json.dumps({"shorter_side": 44, "quality": 90, "complete": True} | more)
-    (tmp_path / "small" / "resized.json").write_text(note.replace("{folder}", str(folder)))
-    if complete(tmp_path / "small"):
-        assert load("photographs(32)", directory=tmp_path / "small").resized == 44
-    before = times(tmp_path / "small")
-    assert run(folder, tmp_path / "small") == 2
-    assert "made by an earlier version, which did not note of what: train on it" in capsys.readouterr().err
-    assert times(tmp_path / "small") == before
+    copies = (tmp_path / "small" / "train" / "n0").glob("a.*")
+    assert sorted(Image.open(path).size for path in copies) == [(30 + i, 40) for i in range(len(names))]
 
 
 def test_a_smaller_copy_is_not_enlarged(folder, tmp_path, capsys):
@@ -348,13 +299,9 @@ def test_a_set_prepared_by_tensorflow_datasets(tmp_path):
 
     def write():
         resize(module.Photographs("set", source, source, ("a", "b"), 32), target, 44)
-        assert list(files(target)) == [
-            f"{split}/{name}"
-            for split in ("train", "val")
-            for name in ("a/00000000.JPEG", "a/00000002.JPEG", "b/00000001.JPEG")
-        ]
-        note = json.loads((target / "resized.json").read_text())
-        (target / "resized.json").write_text(json.dumps(note | {"complete": False}))
+        numbers = ("a/00000000.JPEG", "a/00000002.JPEG", "b/00000001.JPEG")
+        assert list(files(target)) == [f"{split}/{name}" for split in ("train", "val") for name in numbers]
+        note(target, complete=False)
         return [path.stat().st_mtime_ns for path in target.rglob("*.JPEG")]
 
     first = write()
@@ -363,40 +310,20 @@ def test_a_set_prepared_by_tensorflow_datasets(tmp_path):
     assert not set(write()) & set(first)
 
 
-def test_broken_images_stop_it_or_are_left_out(folder, tmp_path, capsys):
-    broken = folder / "train" / "n2" / "5.JPEG"
+def test_what_cannot_be_decoded_or_encoded_stops_it_or_is_left_out(folder, tmp_path, capsys):
+    broken, long = folder / "train" / "n2" / "5.JPEG", folder / "train" / "n1" / "long.png"
     broken.write_bytes(broken.read_bytes()[:-100])
+    (folder / "train" / "n0" / "nothing.JPEG").symlink_to("nowhere")
+    (folder / "train" / "n0" / "folder.jpg").mkdir()
+    Image.new("RGB", (65501, 2)).save(long)
     assert run(folder, tmp_path / "small") == 2
-    assert f"{broken}: cannot be decoded (image file is truncated" in capsys.readouterr().err
+    assert "replace or delete it, or give --on-error skip" in capsys.readouterr().err
     assert run(folder, tmp_path / "small", "--on-error", "skip") == 0
     out, err = capsys.readouterr()
     assert f"left out: {broken}: cannot be decoded (image file is truncated" in err
+    assert f"{long}: cannot be encoded (it would have 65501 x 2 pixels, and JPEG allows 65500 a side)" in err
     assert "17 images are in" in out
-    assert len(files(tmp_path / "small")) == 17
-    broken.unlink()  # the other cure
-    broken.with_name("8.JPEG").unlink()
-    broken.with_name("8.JPEG").symlink_to("nowhere")
-    (broken.parent / "folder.jpg").mkdir()
-    assert run(folder, tmp_path / "another", "--on-error", "skip") == 0
-    assert "16 images are in" in capsys.readouterr().out
-
-
-def test_an_image_that_jpeg_cannot_hold_is_named(folder, tmp_path, capsys):
-    long = folder / "train" / "n1" / "long.png"
-    Image.new("RGB", (65501, 2)).save(long)
-    assert run(folder, tmp_path / "small") == 2
-    expected = f"{long}: cannot be encoded (it would have 65501 x 2 pixels, and JPEG allows 65500 a side)"
-    assert f"error: {expected}: replace or delete it, or give --on-error skip" in capsys.readouterr().err
-    assert run(folder, tmp_path / "small", "--on-error", "skip") == 0
-    assert f"left out: {expected}" in capsys.readouterr().err
     assert Image.open(io.BytesIO(module._smaller(long.read_bytes(), 1, 90))).size == (32750, 1)  # smaller, it fits
-
-
-def test_where_it_cannot_write_is_named(folder, begun, capsys):
-    (begun / "train" / "n0" / "0.JPEG").unlink()
-    (begun / "train" / "n0" / "0.JPEG").mkdir()
-    assert run(folder, begun) == 2
-    assert re.search(r"n0/0\.JPEG: cannot be written \(Is a directory\); when", capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(
@@ -406,17 +333,16 @@ def test_where_it_cannot_write_is_named(folder, begun, capsys):
         (lambda target: target.touch(), [], "cannot be written"),
         (lambda target: None, ["--quality", "100"], "--quality: must be from 1 to 95"),
         (lambda target: None, ["--shorter-side", "0"], "--shorter-side: must be at least 1"),
-        (
-            lambda target: (
-                target.mkdir(),
-                (target / "resized.json").write_text(json.dumps({"shorter_side": 9, "quality": 90})),
-            ),
-            [],
-            "holds a copy made with {'shorter_side': 9",
-        ),
     ],
 )
 def test_what_is_wrong_is_named(folder, tmp_path, capsys, prepare, more, message):
     prepare(tmp_path / "small")
     assert run(folder, tmp_path / "small", *more) == 2
-    assert re.search(re.escape(message), capsys.readouterr().err)
+    assert message in capsys.readouterr().err
+
+
+def test_where_it_cannot_write_is_named(folder, begun, capsys):
+    (begun / "train" / "n0" / "0.JPEG").unlink()
+    (begun / "train" / "n0" / "0.JPEG").mkdir()
+    assert run(folder, begun) == 2
+    assert re.search(r"n0/0\.JPEG: cannot be written \(Is a directory\); when", capsys.readouterr().err)

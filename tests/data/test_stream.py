@@ -216,6 +216,8 @@ if __name__ == "__main__":
     print("reading", flush=True)
     if sys.argv[2] == "killed":
         os.kill(os.getpid(), signal.SIGKILL)
+    if sys.argv[2] == "killed with all that it has started":
+        os.killpg(0, signal.SIGKILL)
     if sys.argv[2] == "failed":
         try:
             raise RuntimeError("something else went wrong")
@@ -239,23 +241,29 @@ if __name__ == "__main__":
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="looks into /proc and /dev/shm")
 @pytest.mark.parametrize(
-    "end", few(["closed", "failed", "interrupted", "killed", "starting", "terminated"], ["interrupted", "killed"])
+    "end",
+    few(
+        ["closed", "failed", "interrupted", "killed", "killed with all that it has started", "starting", "terminated"],
+        ["interrupted", "killed with all that it has started"],
+    ),
 )
 def test_workers_end_with_the_run_and_leave_nothing_in_shared_memory(files, tmp_path, end):
     (tmp_path / "script.py").write_text(SCRIPT)
     before = set(os.listdir("/dev/shm"))
     environment = os.environ | {"PYTHONPATH": str(ROOT), "LMJAX_TEST": (mark := f"{os.getpid()}-{end}")}
-    errors = tmp_path / "errors.txt"
+    errors, command = tmp_path / "errors.txt", [sys.executable, "script.py", files.folder]
     with errors.open("w") as file:
         run = subprocess.run(
-            [sys.executable, "script.py", files.folder, end],
+            [*command, end],
             cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=file, text=True, timeout=120,
             start_new_session=True,
         )  # fmt: skip
     assert run.stdout == "reading\n", errors.read_text()
-    expected = {"closed": 0, "terminated": 0, "failed": 1, "killed": -signal.SIGKILL}
-    assert run.returncode == expected.get(end, -signal.SIGINT), errors.read_text()
-    if end != "killed":  # then Python itself cleans up, and says so
+    expected = {"closed": 0, "terminated": 0, "failed": 1}
+    killed = end.startswith("killed")
+    code = -signal.SIGKILL if killed else expected.get(end, -signal.SIGINT)
+    assert run.returncode == code, errors.read_text()
+    if not killed:  # then Python itself cleans up, and says so
         # Nothing but the traceback of the run itself: none of a worker, no warning of leaked memory.
         assert errors.read_text().count("Traceback") == (run.returncode != 0), errors.read_text()
         assert "leaked" not in errors.read_text()
@@ -263,7 +271,34 @@ def test_workers_end_with_the_run_and_leave_nothing_in_shared_memory(files, tmp_
     while (alive := _marked(mark)) and time.monotonic() < deadline:
         time.sleep(0.2)
     assert not alive
-    assert not {name for name in set(os.listdir("/dev/shm")) - before if name.startswith("psm_")}
+    left = set(os.listdir("/dev/shm")) - before
+    if end == "killed with all that it has started":  # nobody is left to clean up: the next run does it
+        assert left
+        subprocess.run([*command, "closed"], cwd=tmp_path, env=environment, check=True, capture_output=True)
+        left = set(os.listdir("/dev/shm")) - before
+    assert not left
+
+
+@pytest.mark.parametrize(
+    ("size", "why"),
+    [
+        ("4k", "could not be started (No space left on device)"),
+        pytest.param("64k", "has found no room in shared memory", marks=pytest.mark.slow),
+    ],
+)
+def test_shared_memory_that_is_too_small_is_said_in_one_line(files, tmp_path, size, why):
+    """As in a container, of which it has 64 MiB."""
+    (tmp_path / "script.py").write_text(SCRIPT)
+    mount = f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$@"'
+    prefix = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mount, "sh"]
+    if subprocess.run([*prefix, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no disk can be mounted here")
+    run = subprocess.run(
+        [*prefix, sys.executable, "script.py", files.folder, "closed"],
+        cwd=tmp_path, env=os.environ | {"PYTHONPATH": str(ROOT)}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    (said,) = [line for line in run.stderr.splitlines() if "WorkerDied: " in line]
+    assert f"a process that decodes images {why}. Is there memory for all of them? /dev/shm has 0." in said
 
 
 def _marked(mark):

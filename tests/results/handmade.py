@@ -4,7 +4,9 @@ import dataclasses
 import json
 from pathlib import Path
 
-from lmjax.config import Config, to_dict
+from lmjax.config import Config, DataConfig, ModelConfig, TrainConfig, to_dict
+
+CONFIG = Config(DataConfig("digits", augment=("crop(1)",)), ModelConfig("resnet14", "lm"), train=TrainConfig(epochs=3))
 
 
 def make_run(
@@ -18,7 +20,7 @@ def make_run(
 ) -> Path:
     """Writes the files of a run that ends at this test error, in percent; with `epochs`, of one that is not finished.
 
-    The error is 8 points higher an epoch before, and so on.
+    The error is 8 points higher an epoch before, and so on, up to 100.
     """
     directory.mkdir(parents=True)
     config = dataclasses.replace(config, workdir=str(directory))
@@ -27,7 +29,7 @@ def make_run(
     rows = [
         {
             "epoch": epoch, "step": 10 * epoch, "train_loss": 1 / epoch, "images_per_second": 100.0,
-            "test_accuracy": 1 - (error + 8 * (total - epoch)) / 100, "wall_seconds": 60.0 * epoch,
+            "test_accuracy": max(0, 1 - (error + 8 * (total - epoch)) / 100), "wall_seconds": 60.0 * epoch,
             "coefficients": coefficients or {},
         }
         for epoch in range(1, (total if epochs is None else epochs) + 1)

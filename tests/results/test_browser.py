@@ -1,15 +1,14 @@
 """The page in a real browser: Chromium without a window, driven by selenium. Neither is needed for anything else."""
 
-import dataclasses
 import json
 import shutil
 
 import pytest
 
-from lmjax.config import Config, DataConfig, ModelConfig, TrainConfig
 from lmjax.results import report
 from lmjax.results.published import CIFAR10
-from tests.results.handmade import make_run
+from tests.results.handmade import CONFIG, make_run
+from tests.tiny import changed
 
 pytestmark = pytest.mark.slow
 
@@ -38,26 +37,19 @@ def place(runs, tmp_path_factory):
     """A report on real runs, and on others with all that a table may have to hold."""
     root = tmp_path_factory.mktemp("report")
     evil = "<img src=x onerror=\"document.title='evil'\">"
-    digits = Config(
-        DataConfig("digits", augment=("crop(1)",)), ModelConfig("resnet14", "rk4"), train=TrainConfig(epochs=3)
-    )
-    long = dataclasses.replace(digits, model=ModelConfig("resnet14", "heun"))
+    long = "a_name_that_is_longer_than_a_phone_is_wide" * 3
     made = [
-        make_run(
-            root / "a", dataclasses.replace(CIFAR10["lm_resnet20"].config, train=TrainConfig(epochs=8)), error=10.25
-        ),
+        make_run(root / "a", changed(CIFAR10["lm_resnet20"].config, train={"epochs": 8}), error=10.25),
         make_run(root / "b", CIFAR10["lm_resnet110"].config, epochs=5, error=9.5),
-        make_run(root / evil, digits, error=2.0, parameters=100_000),
-        make_run(root / ("a_name_that_is_longer_than_a_phone_is_wide" * 3), long, epochs=0),
+        make_run(root / evil, changed(CONFIG, model={"stepper": "rk4"}), error=2.0, parameters=100_000),
+        make_run(root / long, changed(CONFIG, model={"stepper": "heun"}), epochs=0),
     ]
     return report.write([runs["lm"], runs["euler"], *made], root / "report.html").as_uri()
 
 
 def show(browser, place, *, width=1280, scheme="light"):
-    browser.execute_cdp_cmd(
-        "Emulation.setDeviceMetricsOverride",
-        {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600},
-    )
+    screen = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", screen)
     media = {"features": [{"name": "prefers-color-scheme", "value": scheme}]}
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
     browser.get_log("performance"), browser.get_log("browser")
@@ -106,12 +98,14 @@ def column(browser, name):
 def test_heads_sort_by_mouse_and_keyboard(browser, place, name):
     show(browser, place)
     before = column(browser, name)
-    key = (lambda x: float(x)) if name != "run" else (lambda x: x.lower())
     known, unknown = [x for x in before if x != ""], [x for x in before if x == ""]
     button = browser.execute_script(
         "return [...document.querySelectorAll('.runs button')].find(x => x.innerText.trim() === arguments[0])", name
     )
-    head = lambda: browser.execute_script("return arguments[0].closest('th').getAttribute('aria-sort')", button)  # noqa: E731
+
+    def head():
+        return browser.execute_script("return arguments[0].closest('th').getAttribute('aria-sort')", button)
+
     assert head() == "none"
     button.click()
     rising = column(browser, name)
@@ -122,13 +116,11 @@ def test_heads_sort_by_mouse_and_keyboard(browser, place, name):
     if name == "run":  # in the order of the reader's language
         assert rising == falling[::-1] != before
     else:
-        assert rising == sorted(known, key=key) + unknown
-        assert falling == sorted(known, key=key, reverse=True) + unknown
-        assert unknown if name == "test error, %" else True
-    assert (
-        browser.execute_script("return document.querySelectorAll('.runs [aria-sort]:not([aria-sort=none])').length")
-        == 1
-    )
+        assert rising == sorted(known, key=float) + unknown
+        assert falling == sorted(known, key=float, reverse=True) + unknown
+        assert unknown or name != "test error, %"
+    sorted_by = "return document.querySelectorAll('.runs [aria-sort]:not([aria-sort=none])').length"
+    assert browser.execute_script(sorted_by) == 1
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -149,28 +141,26 @@ def luminance(color):
     return sum(w * x for w, x in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
 
 
+def colors(browser, where, style):
+    """The luminances of what is found there."""
+    look = "return [...document.querySelectorAll(arguments[0])].map(x => getComputedStyle(x)[arguments[1]])"
+    return list(map(luminance, browser.execute_script(look, where, style)))
+
+
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_text_stands_out(browser, place, scheme):
+def test_text_stands_out_and_paper_is_light(browser, place, scheme):
     show(browser, place, scheme=scheme)
-    ground = luminance(browser.execute_script("return getComputedStyle(document.body).backgroundColor"))
+    (ground,) = colors(browser, "body", "backgroundColor")
     assert (ground < 0.1) == (scheme == "dark")
     for where, style, ratio in (
         ("body", "color", 7), (".note", "color", 4.5), ("summary", "color", 4.5), ("svg.plot text", "fill", 7),
         (".legend line", "stroke", 3),
     ):  # fmt: skip
-        text = browser.execute_script(
-            "return [...document.querySelectorAll(arguments[0])].map(x => getComputedStyle(x)[arguments[1]])",
-            where,
-            style,
-        )
-        assert text
-        for color in map(luminance, text):
+        found = colors(browser, where, style)
+        assert found
+        for color in found:
             light, dark = max(color, ground) + 0.05, min(color, ground) + 0.05
             assert light / dark >= ratio, (where, scheme)
-
-
-def test_paper_is_light(browser, place):
-    show(browser, place, scheme="dark")
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
-    assert luminance(browser.execute_script("return getComputedStyle(document.body).backgroundColor")) > 0.9
+    assert colors(browser, "body", "backgroundColor")[0] > 0.9
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "screen"})

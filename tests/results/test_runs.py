@@ -1,23 +1,23 @@
-"""Folders become tables: what belongs together, what it is called, and what cannot be read."""
+"""Folders become tables: what belongs together, what it is called, what cannot be read; means and differences."""
 
-import dataclasses
-import json
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
+from scipy import stats
 
 from lmjax import InputError, results
-from lmjax.config import Config, DataConfig, ModelConfig, TrainConfig
+from lmjax.config import DataConfig
 from lmjax.results.report import read_rows
 from lmjax.results.runs import distinct, labels
-from tests.results.handmade import make_run
-
-CONFIG = Config(DataConfig("digits", augment=("crop(1)",)), ModelConfig("resnet14", "lm"), train=TrainConfig(epochs=3))
+from lmjax.results.statistics import Difference, difference, spread
+from tests.results.handmade import CONFIG, make_run
+from tests.tiny import changed
 
 
 def seeded(seed, **model):
-    model = dataclasses.replace(CONFIG.model, **model)
-    return dataclasses.replace(CONFIG, model=model, seed=seed)
+    return changed(CONFIG, model=model, seed=seed)
 
 
 def test_seeds_are_one_row(tmp_path):
@@ -30,6 +30,10 @@ def test_seeds_are_one_row(tmp_path):
     assert rows[0].error == (pytest.approx(7.0), pytest.approx(2.0))  # of 9, 5, 7: over n - 1
     assert rows[1].error == (pytest.approx(8.0), None)
     assert rows[0].best_run().config.seed == 9
+    # The same seed again is no new draw.
+    first, again = (make_run(tmp_path / name, seeded(0), error=4.0) for name in ("a", "b"))
+    assert [len(row.runs) for row in read_rows([first, again])] == [1, 1]
+    assert [len(row.runs) for row in read_rows([first, first, tmp_path / "." / "a"])] == [1]
 
 
 @pytest.mark.versions
@@ -58,20 +62,17 @@ def test_tables(tmp_path):
 
 def test_the_same_seed_again_is_no_new_draw(tmp_path):
     first, again = (make_run(tmp_path / name, seeded(0), error=4.0) for name in ("a", "b"))
+    (tmp_path / "link").symlink_to(first)
     assert [len(row.runs) for row in read_rows([first, again])] == [1, 1]
-    assert [len(row.runs) for row in read_rows([first, first, tmp_path / "." / "a"])] == [1]
+    assert [len(row.runs) for row in read_rows([first, first, tmp_path / "." / "a", tmp_path / "link"])] == [1]
 
 
-def test_folders_of_images_are_told_apart_by_their_place(tmp_path):
-    places = {}
-    for seed, place in enumerate(("here", "there")):
-        config = dataclasses.replace(CONFIG, data=DataConfig("folder", dir=place), seed=seed)
-        places[place] = make_run(tmp_path / place, config)
-    assert len(results.summaries(places.values()).run.unique()) == 2
-    # CIFAR is the same wherever it lies.
-    moved = [dataclasses.replace(CONFIG, data=DataConfig("cifar10", dir=str(i)), seed=i) for i in range(2)]
-    found = results.summaries([make_run(tmp_path / f"cifar{i}", config) for i, config in enumerate(moved)])
-    assert found.run.unique().tolist() == ["cifar"]
+@pytest.mark.parametrize(("name", "count"), [("folder", 2), ("cifar10", 1)])
+def test_folders_of_images_are_told_apart_by_their_place(tmp_path, name, count):
+    """CIFAR is the same wherever it lies."""
+    configs = [changed(CONFIG, data=DataConfig(name, dir=place), seed=i) for i, place in enumerate(("here", "there"))]
+    found = results.summaries([make_run(tmp_path / f"run{config.seed}", config) for config in configs])
+    assert len(found.run.unique()) == count
 
 
 @pytest.mark.parametrize(
@@ -102,35 +103,23 @@ def test_unfinished_runs_are_read(tmp_path):
     assert results.summaries([tmp_path / "b"])[["images_per_second", "wall_seconds"]].isna().all(axis=None)
 
 
-def broken_config(run):
-    (run / "config.json").write_text("{")
-
-
-def broken_metrics(run):
-    (run / "metrics.jsonl").write_text('{"step": 1, "epoch": 1}\n')
-
-
-def broken_coefficients(run):
-    row = json.loads((run / "metrics.jsonl").read_text().splitlines()[0]) | {"coefficients": {"stage1": ["x"]}}
-    (run / "metrics.jsonl").write_text(json.dumps(row) + "\n")
-
-
-def broken_summary(run):
-    (run / "summary.json").write_text(json.dumps({"test_accuracy": 0.5, "versions": "1"}))
-
-
 @pytest.mark.parametrize(
-    ("harm", "match"),
+    ("file", "text", "match"),
     [
-        (broken_config, r"config\.json: is not a config"),
-        (broken_metrics, r"metrics\.jsonl: line 1 has no train_loss"),
-        (broken_coefficients, r"metrics\.jsonl: line 1: coefficients are not numbers"),
-        (broken_summary, r"summary\.json: versions is not what it should be"),
+        ("config.json", "{", r"config\.json: is not a config"),
+        ("metrics.jsonl", '{"step": 1, "epoch": 1}\n', r"metrics\.jsonl: line 1: train_loss is not what"),
+        ("metrics.jsonl", None, r"metrics\.jsonl: line 1: coefficients is not what"),
+        (
+            "summary.json",
+            '{"test_accuracy": 0.5, "versions": "1"}',
+            r"summary\.json: versions is not what",
+        ),
     ],
 )
-def test_what_cannot_be_read_is_named(harm, match, tmp_path):
-    run = make_run(tmp_path / "run", CONFIG)
-    harm(run)
+def test_what_cannot_be_read_is_named(file, text, match, tmp_path):
+    run = make_run(tmp_path / "run", CONFIG, coefficients={"stage1": ["x"]} if text is None else None)
+    if text is not None:
+        (run / file).write_text(text)
     with pytest.raises(InputError, match=match) as error:
         results.read([run])
     assert str(run) in str(error.value)
@@ -138,10 +127,9 @@ def test_what_cannot_be_read_is_named(harm, match, tmp_path):
 
 
 def test_folders_that_are_no_runs_are_named(tmp_path):
-    with pytest.raises(InputError, match="nowhere: there is no such folder"):
-        results.read([tmp_path / "nowhere"])
-    with pytest.raises(InputError, match=f"{tmp_path}: holds no run"):
-        results.read([tmp_path])
+    for folder, said in ((tmp_path / "nowhere", "there is no such folder"), (tmp_path, "holds no run")):
+        with pytest.raises(InputError, match=f"{folder}: {said}"):
+            results.read([folder])
 
 
 def test_as_many_parts_of_the_paths_as_are_needed(tmp_path, monkeypatch):
@@ -153,8 +141,25 @@ def test_as_many_parts_of_the_paths_as_are_needed(tmp_path, monkeypatch):
     assert distinct([Path("."), Path("..")]) == [tmp_path.name, tmp_path.parent.name]
 
 
-def test_only_what_is_called_the_same_gets_its_folder():
-    names = ["resnet20, lm", "resnet20, lm", "resnet20, euler", "resnet20, lm", "resnet20, lm"]
-    folders = [Path("e1/a"), Path("e1/a"), Path("e1/b"), Path("e2/a"), Path("e2/a")]
-    first, second = "resnet20, lm (e1/a)", "resnet20, lm (e2/a)"
-    assert labels(names, folders) == [first, first, "resnet20, euler", second, second]
+def test_only_what_is_called_the_same_gets_its_name():
+    titles = ["resnet20, lm", "resnet20, lm", "resnet20, euler", "resnet20, lm"]
+    runs = [SimpleNamespace(name=name) for name in ("e1/a", "e1/a", "e1/b", "e2/a")]
+    first = "resnet20, lm (e1/a)"
+    assert labels(runs, titles) == [first, first, "resnet20, euler", "resnet20, lm (e2/a)"]
+
+
+def test_spread():
+    assert spread([9, 5, 7]) == (7.0, 2.0)
+    assert f"{spread([9, 5, 7]):.1f}" == "7.0 ± 2.0"
+    assert f"{spread([0.5]):.1%}" == "50.0%"
+
+
+def test_paired_difference_is_that_of_scipy():
+    ours, theirs = {0: 7.0, 1: 8.5, 2: 6.0, 5: 1.0}, {0: 7.5, 1: 8.0, 2: 8.0, 4: 100.0}
+    found = difference(ours, theirs)
+    low, high = stats.ttest_rel([7.0, 8.5, 6.0], [7.5, 8.0, 8.0]).confidence_interval(0.95)
+    assert found.count == 3
+    np.testing.assert_allclose([found.mean - found.half_width, found.mean + found.half_width], [low, high])
+    assert difference({1: 2.0}, {1: 3.0, 2: 0.0}) == Difference(1, -1.0, None)
+    assert difference({1: 2.0}, {2: 3.0}) is None
+    assert found.mean == pytest.approx(-2 / 3)

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import json
 import re
+import signal
 from pathlib import Path
 
 import chex
@@ -12,8 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmjax import InputError, data, steppers, training
+from lmjax import InputError, data, results, steppers, training
 from lmjax.config import CheckpointConfig
+from lmjax.results import report
 from lmjax.steppers import Stepper, combine
 from lmjax.training import Checkpoints, NonFiniteLoss, Trainer, data_mesh, require_finite, train_epoch
 from tests import tiny
@@ -74,7 +76,7 @@ def test_skip_leaves_out_what_cannot_be_used(config, digits):
     trainer = create_trainer(config, digits, ONE)
     step = trainer.compiled.train(1)
     skipped = 0
-    for now, arrays in enumerate(trainer.feed.train_arrays(0, [1] * 5)):
+    for now, arrays in enumerate(trainer.feed.arrays(0, [1] * 5)):
         before = jax.device_get(trainer.state)
         trainer.state, metrics = step(trainer.state, np.uint32(0), arrays)
         after = jax.device_get(trainer.state)
@@ -97,10 +99,22 @@ def test_parameters_that_are_not_finite_though_the_loss_is(config, mode):
     assert not Path(config.workdir, "summary.json").exists()
 
 
-def test_epoch_without_a_step_that_counts(config, digits):
+def test_skipping_has_a_limit_over_epochs_and_processes(config, digits, monkeypatch, capsys):
+    """With fewer steps an epoch than the limit, and resumed within one; no loss is made up for an epoch without any."""
+    monkeypatch.setattr(type(config.data), "load", lambda self: digits)
     config = changed(config, train={"on_nan": "skip", "batch_size": 64}, model={"stepper": "faulty(1.0)"})
-    with pytest.raises(NonFiniteLoss, match="every step of the epoch was left out at step 5"):
-        train_epoch(Trainer(config, digits, ONE))
+    with monkeypatch.context() as patch:
+        patch.setattr("lmjax.training.loop.say_epoch", lambda *_: signal.raise_signal(signal.SIGINT))
+        with pytest.raises(training.Stopped, match="stopped at step 6"):
+            training.train(config)
+    with pytest.raises(InputError, match="the training loss is nan at step 11"):
+        training.train(config, resume="required")
+    assert "epoch 2/3  no update  test loss" in capsys.readouterr().out
+    assert [[row[f"train_{key}"] for key in ("loss", "accuracy")] for row in rows(config)] == [[None, None]] * 2
+    table = results.read([config.workdir])
+    assert table[["train_loss", "train_accuracy"]].isna().all(None)
+    assert table.test_error.notna().all()
+    assert report.write([config.workdir], Path(config.workdir, "report.html")).exists()
 
 
 @pytest.mark.slow

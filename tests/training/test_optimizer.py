@@ -1,8 +1,5 @@
 """The rules and courses by name, and that the trainer follows them."""
 
-import dataclasses
-import re
-
 import chex
 import jax
 import jax.numpy as jnp
@@ -13,7 +10,6 @@ import pytest
 from lmjax import InputError, optimizers, schedules
 from lmjax.config import Config, OptimizerConfig
 from lmjax.training import (
-    Checkpoints,
     NonFiniteLoss,
     Trainer,
     create_optimizer,
@@ -44,22 +40,8 @@ def cosine(steps):
 
 def test_steps_fall_at_their_milestones():
     np.testing.assert_allclose(rates(), [1.0] * 20 + [0.1] * 10 + [0.01] * 10, rtol=1e-6)
-    np.testing.assert_allclose(rates(schedule="steps(0.25, drop=0.5)"), [1.0] * 10 + [0.5] * 30, rtol=1e-6)
-    np.testing.assert_allclose(rates(schedule="constant"), np.ones(40), rtol=0)
-
-
-def test_drops_that_meet_in_a_short_run():
-    np.testing.assert_allclose(rates(1, 2, schedule="steps(0.5, 0.6)"), [1.0, 0.01], rtol=1e-6)
+    np.testing.assert_allclose(rates(1, 2, schedule="steps(0.5, 0.6)"), [1.0, 0.01], rtol=1e-6)  # they meet
     np.testing.assert_allclose(rates(1, 1), [1.0], rtol=0)
-
-
-def test_cosine_falls_to_zero_over_the_run():
-    found = rates(schedule="cosine")
-    np.testing.assert_allclose(found, cosine(40), atol=1e-6)
-    assert found[0] == 1
-    assert found[20] == pytest.approx(0.5, abs=1e-6)
-    assert 0 < found[-1] < 2e-3
-    assert float(schedule(schedule="cosine")(40)) == pytest.approx(0, abs=1e-7)
 
 
 @pytest.mark.parametrize(
@@ -67,6 +49,7 @@ def test_cosine_falls_to_zero_over_the_run():
     [
         ("constant", [2, 2, 2, 2, 2]),
         ("steps(0.25, 0.75, drop=0.5)", [2, 1, 1, 0.5, 0.5]),
+        ("cosine", [2, 1 + 0.5**0.5, 1, 1 - 0.5**0.5, 0]),
         ("cosine(final=0.5)", [2, 1.5 + 0.5**1.5, 1.5, 1.5 - 0.5**1.5, 1]),
         ("linear", [2, 1.5, 1, 0.5, 0]),
         ("linear(0.5)", [2, 1.75, 1.5, 1.25, 1]),
@@ -82,16 +65,11 @@ def test_courses_at_the_quarters_of_a_run(call, expected):
 
 def test_warmup_is_a_ramp_that_multiplies_the_schedule():
     ramp = np.minimum(1, np.arange(1, 41) / 5)
-    found = rates(warmup_epochs=0.5)
-    np.testing.assert_allclose(found[:6], [0.2, 0.4, 0.6, 0.8, 1.0, 1.0], rtol=1e-6)
-    np.testing.assert_allclose(found, ramp * rates(), rtol=1e-6)
+    np.testing.assert_allclose(rates(warmup_epochs=0.5), ramp * rates(), rtol=1e-6)
     np.testing.assert_allclose(rates(warmup_epochs=0.5, schedule="cosine"), ramp * cosine(40), atol=1e-6)
     # A milestone within it takes effect, too.
     early = rates(warmup_epochs=2.0, schedule="steps(0.25)")
     np.testing.assert_allclose(early[[0, 9, 10, 19, 20]], [0.05, 0.5, 0.055, 0.1, 0.1], rtol=1e-5)
-
-
-def test_warmup_as_long_as_the_run_and_longer():
     np.testing.assert_allclose(rates(5, 2, warmup_epochs=2.0, schedule="constant"), np.arange(1, 11) / 10, rtol=1e-6)
     with pytest.raises(InputError, match=r"optimizer.warmup_epochs: 2.5 is more than the run has \(train.epochs 2\)"):
         schedule(5, 2, warmup_epochs=2.5)
@@ -299,44 +277,6 @@ def test_rates_of_accumulated_updates():
     )
     with pytest.raises(InputError, match="accumulate_steps: must be at most the 40 steps of the run, got 41"):
         rates(accumulate_steps=41)
-
-
-RULES = ["sgd", "rmsprop(momentum=0.5)", "adam", "adamw", "lamb", "lion", "muon"]
-RUNS = [
-    pytest.param(rule, marks=[] if rule == "muon" else pytest.mark.slow) for rule in RULES
-]  # which has most to keep
-
-
-def test_every_rule_is_tested():
-    ours = [
-        name for name in optimizers.registry.names() if optimizers.registry.maker(name).__module__ == "lmjax.optimizers"
-    ]
-    assert {re.match(r"\w+", rule)[0] for rule in RULES} == {*ours}
-
-
-@pytest.mark.parametrize("call", RUNS)
-def test_a_run_of_every_rule_goes_on_from_its_checkpoint(call, tmp_path, config, digits):
-    """Stopped in the middle of an accumulation, thrown away, and brought back from a file: the same bits."""
-    options = {"name": call, "learning_rate": 0.003, "accumulate_steps": 2, "clip_norm": 1.0}
-    whole = Trainer(changed(config, optimizer=options), digits, ONE)
-    part = whole.reseeded(config.seed)
-    before = jax.device_get(whole.state.params)
-    expected = train_epoch(whole)
-    assert any(
-        (a != b).any() for a, b in zip(*map(jax.tree.leaves, (before, jax.device_get(whole.state.params))), strict=True)
-    )
-    train_epoch(part, pause=lambda step: step == 3)
-    sums = dataclasses.asdict(part.sums[0])
-    with Checkpoints(tmp_path) as checkpoints:
-        checkpoints.save(part.state, {"sums": sums})
-    part.restart()
-    with Checkpoints(tmp_path) as checkpoints:
-        part.state, about = checkpoints.restore(part.state)
-    part.sums = [type(part.sums[0])(**about["sums"])]
-    assert train_epoch(part)["train_loss"] == expected["train_loss"]
-    chex.assert_trees_all_equal(part.state, whole.state)
-    # Step 4, the last of the epoch, belongs to the third update.
-    assert expected["learning_rate"] == float(whole.learning_rate(4)) == float(whole.learning_rate(5))
 
 
 @pytest.mark.parametrize("call", ["adamw", "lamb", "muon"])

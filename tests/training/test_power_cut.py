@@ -154,7 +154,7 @@ def vars_of(found: TrainState) -> list:
 
 
 @pytest.mark.versions
-@pytest.mark.parametrize("every", [4, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [10, pytest.param(1, marks=pytest.mark.slow)])
 def test_power_cut_at_any_moment(tmp_path, every):
     root = tmp_path / "disk"
     root.mkdir()

@@ -143,7 +143,7 @@ def test_a_trace_that_fails_is_reported_and_the_run_goes_on(trainer, tmp_path, m
 def test_the_names_of_the_stages_are_in_no_operation(trainer, monkeypatch):
     def program():
         step = jax.jit(functools.partial(trainer.compiled.functions.train, steps=1))
-        lowered = step.lower(trainer.state, np.uint32(0), trainer.feed.train_example)
+        lowered = step.lower(trainer.state, np.uint32(0), trainer.feed.example)
         return lowered.as_text(), lowered.as_text(debug_info=True)
 
     named, details = program()

@@ -1,17 +1,20 @@
 """A run that is stopped after any step, and goes on from its checkpoint, is the run that was never stopped."""
 
 import dataclasses
+import re
 import shutil
 
 import chex
 import jax
 import pytest
 
+from lmjax import optimizers
 from lmjax.config import CheckpointConfig, Config, DataConfig, ModelConfig
 from lmjax.data import load
 from lmjax.errors import InputError
 from lmjax.training import Checkpoints, Due, EpochSums, RunRecord, Trainer, data_mesh, evaluate, train, train_epoch
 from tests.data.photos import write_folder
+from tests.parameters import few
 from tests.tiny import changed
 
 ONE = data_mesh(jax.devices()[:1])
@@ -20,36 +23,62 @@ ONE = data_mesh(jax.devices()[:1])
 def require_same(config, dataset, folder):
     """Runs twice: in one go, and stopped after every step, thrown away, and brought back from a file."""
     with Trainer(config, dataset, ONE) as whole, whole.reseeded(config.seed) as part:
+        before = jax.device_get(whole.state.params)
         expected = train_epoch(whole)
+        assert any((a != b).any() for a, b in zip(*map(jax.tree.leaves, (before, whole.state.params)), strict=True))
         for step in range(1, whole.steps_per_epoch + 1):
             found = train_epoch(part, pause=lambda now, step=step: now == step)
             assert part.step == step
             assert (found is None) == (step < whole.steps_per_epoch)
             with Checkpoints(folder) as checkpoints:
                 checkpoints.save(part.state, {"sums": dataclasses.asdict(part.sums[0])})
+                if step == 1:
+                    train_epoch(part)  # goes on at once: the arrays that are being saved are donated
             part.close()
             part.restart()
             assert (part.step, part.sums[0]) == (0, EpochSums())
             with Checkpoints(folder) as checkpoints:
+                assert checkpoints.latest() == step
                 part.state, about = checkpoints.restore(part.state)
             part.sums = [EpochSums(**about["sums"])]
         chex.assert_trees_all_equal(part.state, whole.state)
         assert evaluate(part) == evaluate(whole)
     found.pop("images_per_second"), expected.pop("images_per_second")
     assert found == expected
+    return expected
+
+
+AUGMENT = ("crop(1)", "cutout(2)", "erase(0.25)", "mixup(0.2)", "cutmix(1.0)")
+RULES = ["sgd", "rmsprop(momentum=0.5)", "adam", "adamw", "lamb", "lion", "muon"]
+
+
+def test_every_rule_is_tested():
+    names, maker = optimizers.registry.names(), optimizers.registry.maker
+    ours = {name for name in names if maker(name).__module__ == "lmjax.optimizers"}
+    assert {re.match(r"\w+", rule)[0] for rule in RULES} == ours
 
 
 @pytest.mark.versions
-@pytest.mark.parametrize(
-    "model",
-    [
-        ModelConfig("tiny", "stochastic_depth(noise(lm, 0.01), 0.5)"),
-        pytest.param(ModelConfig("fractalnet2x2", width=0.25), marks=pytest.mark.slow),  # with dropout and drop-path
-    ],
-    ids=lambda model: model.name,
-)
-def test_data_on_the_device(tmp_path, config, digits, model):
-    require_same(changed(dataclasses.replace(config, model=model), train={"average": 0.9}), digits, tmp_path)
+@pytest.mark.parametrize("rule", few(RULES, ["muon"]))  # which has most to keep
+def test_random_steps_mixtures_an_average_and_an_accumulation_of_every_rule(tmp_path, config, digits, rule):
+    """Also in the middle of the accumulation."""
+    config = changed(
+        config,
+        data={"augment": AUGMENT},
+        model={"stepper": "stochastic_depth(noise(lm, 0.01), 0.5)"},
+        optimizer={"name": rule, "learning_rate": 0.003, "accumulate_steps": 2, "clip_norm": 1.0},
+        train={"average": 0.9},
+    )
+    row = require_same(config, digits, tmp_path)
+    # Step 4, the last of the epoch, belongs to the third update.
+    rate = Trainer(config, digits, ONE).learning_rate
+    assert row["learning_rate"] == float(rate(4)) == float(rate(5))
+
+
+@pytest.mark.slow
+def test_dropout_and_drop_path(tmp_path, config, digits):
+    config = dataclasses.replace(config, model=ModelConfig("fractalnet2x2", width=0.25))
+    require_same(config, digits, tmp_path)
 
 
 def test_settings_that_change_the_numbers_are_those_of_the_run(tmp_path, runs):
@@ -66,14 +95,6 @@ def test_settings_that_change_the_numbers_are_those_of_the_run(tmp_path, runs):
         finally:
             jax.config.update(name, before)
     assert train(config, resume="required")["epochs"] == 2
-
-
-@pytest.mark.versions
-def test_augmentation_is_repeated(tmp_path, config, digits):
-    """Mixtures, too; and the loss of a mixture is the mixture of the losses."""
-    augment = ("crop(1)", "cutout(2)", "erase(0.25)", "mixup(0.2)", "cutmix(1.0)")
-    config = changed(config, model={"stepper": "euler"}, data={"augment": augment})
-    require_same(config, digits, tmp_path)
 
 
 @pytest.mark.versions
@@ -97,7 +118,7 @@ def test_photographs_go_on_after_a_pause_without_being_read_again(tmp_path, conf
         train=dataclasses.replace(config.train, epochs=1, batch_size=16, eval_batch_size=16),
     )  # fmt: skip
     with Trainer(config, photographs, ONE) as trainer:
-        channel = trainer.feed._train
+        channel = trainer.feed._channel
         reads = []
         read = channel._read
         monkeypatch.setattr(channel, "_read", lambda start: reads.append(start) or read(start))

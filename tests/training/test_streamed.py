@@ -41,13 +41,13 @@ def config():
 def test_what_reaches_the_network(config, photographs):
     with Trainer(config, photographs, data_mesh()) as trainer:
         assert trainer.steps_per_epoch == 3
-        batches = list(trainer.feed.train_arrays(0, [1, 1, 1]))
+        batches = list(trainer.feed.arrays(0, [1, 1, 1]))
         images, labels = batches[0]
         assert images.shape == (16, 16, 16, 3)
         assert images.dtype == np.uint8
         assert [shard.data.shape for shard in images.addressable_shards] == [(2, 16, 16, 3)] * 8
         assert labels.dtype == np.int32
-        tested = np.concatenate([np.asarray(labels) for _, labels in trainer.feed.test_arrays()])
+        tested = np.concatenate([np.asarray(labels) for _, labels in trainer.test_feed.arrays()])
         np.testing.assert_array_equal(tested[tested >= 0], photographs.test.labels)
         assert len(tested) == 32
 
@@ -59,15 +59,6 @@ def test_a_run_that_goes_on_from_any_step_is_the_run_itself(config, photographs)
         second, again = (train_epoch(t) | evaluate(t) for t in (whole, part))
         chex.assert_trees_all_equal(whole.state, part.state)
         assert first["test_loss"] != second["test_loss"] == again["test_loss"]
-
-
-def test_workers_change_nothing(config, photographs):
-    states = []
-    for workers in (0, 2):
-        with Trainer(config, dataclasses.replace(photographs, workers=workers), ONE) as trainer:
-            rows = [train_epoch(trainer) | evaluate(trainer) for _ in range(2)]
-            states.append((jax.device_get(trainer.state), [row["test_loss"] for row in rows]))
-    chex.assert_trees_all_equal(*states)
 
 
 @pytest.mark.slow  # for images in memory test_trainer.py has it, and what reaches eight devices is above
@@ -100,8 +91,8 @@ def test_skipped_images_are_reported_and_do_not_count(config, photographs, tmp_p
         train_epoch(trainer)
         metrics = evaluate(trainer)
         assert (metrics["test_accuracy"] * 8) % 1 == pytest.approx(0, abs=1e-6)
-        assert {"n1/4.JPEG", "n0/3.JPEG"} == {"/".join(p.split("/")[-2:]) for p in trainer.feed.take_broken()}
-        assert trainer.feed.take_broken() == []
+        assert {"n1/4.JPEG", "n0/3.JPEG"} == {"/".join(p.split("/")[-2:]) for p in trainer.take_broken()}
+        assert trainer.take_broken() == []
 
 
 def test_close_ends_the_reading_and_the_trainer_stays_usable(config, photographs):
@@ -121,7 +112,7 @@ def test_top5_is_reported_from_a_hundred_classes_on(config, photographs):
         logits, labels = [], []
         model = trainer.model
         model.eval()
-        for images, targets in trainer.feed.test_arrays():
+        for images, targets in trainer.test_feed.arrays():
             x = (np.asarray(images, np.float32) - dataset.mean) / dataset.std
             logits.append(np.asarray(model(x)))
             labels.append(np.asarray(targets))

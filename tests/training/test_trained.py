@@ -1,6 +1,5 @@
 """A run that is opened again: its network, its data, and what cannot be opened."""
 
-import dataclasses
 import json
 import shutil
 
@@ -8,8 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from lmjax import InputError
-from lmjax.training import evaluate, open_run
+from lmjax import InputError, networks
+from lmjax.analysis.robustness import attacked
+from lmjax.training import RunRecord, data_mesh, open_run
+from tests.tiny import changed
 
 
 @pytest.mark.versions
@@ -22,7 +23,35 @@ def test_network_of_a_run(runs):
         model = trained.model()
         right = sum(int((trained.logits(model, x).argmax(-1) == y).sum()) for x, y in trained.test_batches())
         assert right / len(trained.dataset.test) == pytest.approx(summary["test_accuracy"])
-        assert evaluate(trained.trainer)["test_loss"] == pytest.approx(summary["test_loss"], rel=1e-5)
+        assert trained.evaluate()["test_loss"] == pytest.approx(summary["test_loss"], rel=1e-5)
+
+
+@pytest.mark.parametrize("split", [False, True])
+def test_on_any_number_of_devices(runs, monkeypatch, split):
+    """Only training divides its batches, of 64 images here, and only there are they compared with the data."""
+    summary = json.loads((runs["euler"] / "summary.json").read_text())
+    monkeypatch.setattr("lmjax.training.trained_network.data_mesh", lambda: data_mesh(jax.devices()[:3]))
+    config = changed(RunRecord(runs["euler"]).config(), train={"shard_parameters": split, "batch_size": 2000})
+    with open_run(runs["euler"], config=config) as trained:
+        assert trained.mesh.size == 3
+        assert trained.evaluate()["test_accuracy"] == summary["test_accuracy"]
+        images, labels = trained.test_sample(100)
+        found = attacked(trained, images, labels, radii=(), sigmas=(16,), seed=0)
+        logits = trained.logits(trained.model(), images)
+    np.testing.assert_array_equal(found["clean"]["correct"], logits.argmax(-1) == labels)
+
+
+def test_the_network_without_its_data(runs, monkeypatch):
+    def gone(*_, **__):
+        raise InputError("the data is gone")
+
+    monkeypatch.setattr("lmjax.data.datasets.load", gone)
+    with open_run(runs["lm"] / "seed1", at="best") as trained:
+        assert trained.classes == tuple("0123456789")
+        assert trained.logits(trained.model(), np.zeros((3, 8, 8, 1), np.uint8)).shape == (3, 10)
+        for ask in (lambda: trained.dataset, trained.evaluate, lambda: trained.test_sample(1)):
+            with pytest.raises(InputError, match="the data is gone"):
+                ask()
 
 
 def test_images_are_those_of_the_test_split(runs):
@@ -64,6 +93,12 @@ def test_what_cannot_be_opened(runs, tmp_path):
     with pytest.raises(InputError, match="holds no checkpoint"), open_run(tmp_path / "run"):
         pass
     with open_run(runs["euler"]) as trained:
-        other = dataclasses.replace(trained.config, model=dataclasses.replace(trained.config.model, stepper="lm"))
+        other = changed(trained.config, model={"stepper": "lm"})
     with pytest.raises(InputError, match=r"model\.stepper"), open_run(runs["euler"], config=other):
         pass
+
+
+def test_a_network_of_a_config_that_is_not_there(runs, monkeypatch):
+    monkeypatch.delitem(networks.registry._makers, "tiny")
+    with pytest.raises(InputError, match=r"unknown network 'tiny'.*registers it, give that by --config FILE"):
+        open_run(runs["euler"])

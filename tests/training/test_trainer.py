@@ -258,14 +258,14 @@ def test_loss_of_a_mixture_and_the_accuracy_by_its_larger_share(config, digits, 
 
 
 def _first_order(trainer):
-    order, _, _ = next(iter(trainer.feed.train_arrays(0, [1])))
+    order, _, _ = next(iter(trainer.feed.arrays(0, [1])))
     return np.asarray(order[0])
 
 
 def _first_batch(trainer):
-    arrays = next(iter(trainer.feed.train_arrays(0, [1])))
+    arrays = next(iter(trainer.feed.arrays(0, [1])))
     key = jax.random.fold_in(jax.random.key(trainer.config.seed), 0)
-    return trainer.feed.train_batch(key, jnp.int32(0), arrays)
+    return trainer.feed.batch(key, jnp.int32(0), arrays)
 
 
 def test_the_average_is_evaluated_saved_and_gone_on_with(config, digits, tmp_path):
@@ -275,7 +275,7 @@ def test_the_average_is_evaluated_saved_and_gone_on_with(config, digits, tmp_pat
     expected = jax.device_get({"params": trainer.state.params, "statistics": trainer.state.statistics})
     program = jax.jit(plain.compiled.functions.train, static_argnames="steps")
     state = plain.state
-    for n, arrays in enumerate(plain.feed.train_arrays(0, [1] * 5)):
+    for n, arrays in enumerate(plain.feed.arrays(0, [1] * 5)):
         state, _ = program(state, np.uint32(0), arrays, steps=1)
         decay = min(0.3, (1 + n) / (10 + n))
         new = {"params": state.params, "statistics": state.statistics}

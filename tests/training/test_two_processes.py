@@ -32,7 +32,7 @@ with Trainer(config, dataset) as trainer:
     assert trainer.mesh.size == 8 and jax.local_device_count() == 4
     row = train_epoch(trainer) | evaluate(trainer) | {"k": trainer.coefficients()}
     if config.data.origin.streamed:
-        train, test = trainer.feed.train_arrays(0, [1]), trainer.feed.test_arrays()
+        train, test = trainer.feed.arrays(0, [1]), trainer.test_feed.arrays()
         seen = [[shard.data.tolist() for _, labels in batches for shard in labels.addressable_shards]
                 for batches in (train, test)]
         row |= {"seen": [sum(shards, []) for shards in seen]}
@@ -102,7 +102,7 @@ def test_two_processes_read_disjoint_shares_whose_union_is_the_data_set(config, 
         assert sorted(mine + other) == list(range(40))
     assert first == second
     with Trainer(config, data.load("photographs(16)", directory=root), data_mesh()) as trainer:
-        images, labels = next(iter(trainer.feed.train_arrays(0, [1])))
+        images, labels = next(iter(trainer.feed.arrays(0, [1])))
         assert sorted(np.asarray(labels).tolist()) == list(range(40))
         assert images.shape == (40, 16, 16, 3)
         require_close(first, trainer)

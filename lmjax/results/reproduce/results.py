@@ -2,16 +2,16 @@
 
 import dataclasses
 import json
-import re
 from pathlib import Path
 from typing import Any
 
 from lmjax import files
 from lmjax.config import to_dict
-from lmjax.errors import InputError, reason
+from lmjax.errors import InputError
 from lmjax.results.reproduce.runs import folder_of, place
 from lmjax.results.reproduce.tables import Table
-from lmjax.training import RunRecord
+from lmjax.results.runs import read_run
+from lmjax.training import RunRecord, seeds
 
 _ABOUT = "about.json"  # beside the rows: what was said of the data
 
@@ -24,7 +24,7 @@ def note(out: Path) -> str | None:
     """
     path = out / _ABOUT
     try:
-        said = json.loads(path.read_text())["data"]
+        said = json.loads(files.read(path))["data"]
         if not isinstance(said, str):
             raise ValueError("data is no text")
         return said
@@ -32,7 +32,7 @@ def note(out: Path) -> str | None:
         return None
     except NotADirectoryError as error:
         raise InputError(f"{out}: is a file, or below one: choose another --out") from error
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, RecursionError, KeyError, TypeError) as error:
         raise InputError(
             f"{path}: says nothing of the data ({error}): delete it, and give --data-note again"
         ) from error
@@ -44,11 +44,9 @@ def write_note(out: Path, data: str) -> None:
     Raises:
         InputError: if it cannot be written.
     """
-    try:
+    with files.writing(out):
         files.make_folder(out)
         files.write(out / _ABOUT, json.dumps({"data": data}, indent=2) + "\n")
-    except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-        raise InputError(f"{out}: cannot be written ({reason(error)})") from error
 
 
 def collect(table: Table, out: Path) -> dict[str, dict[int, dict[str, Any]]]:
@@ -60,38 +58,25 @@ def collect(table: Table, out: Path) -> dict[str, dict[int, dict[str, Any]]]:
     found: dict[str, dict[int, dict[str, Any]]] = {}
     images: dict[Path, Any] = {}
     for row, config in table.rows.items():
-        summaries = {}
-        for folder in (out / folder_of(row)).glob("seed*"):
-            record = RunRecord(folder)
-            if (summary := record.summary()) is None:
+        found[row] = {}
+        for folder in seeds.folders(out / folder_of(row)):
+            run = read_run(folder)
+            if run.summary is None:
                 continue
-            seed, held = _seed(folder), record.config()
-            data = {"dir": held.data.dir}
-            if held.data.name in table.images.stored:
-                data["name"] = held.data.name
-            record.require_same(place(config, row, seed, out, data), ("seed", "data", "model", "optimizer", "train"))
-            _require_complete(summary, record.summary_path)
-            images[folder] = held.data.name, summary.get("data")  # an earlier version has not noted it
-            summaries[seed] = summary
-        found[row] = dict(sorted(summaries.items()))
+            seed, held = int(folder.name.removeprefix("seed")), run.config.data
+            data = {"dir": held.dir} | ({"name": held.name} if held.name in table.images.stored else {})
+            run.record.require_same(
+                place(config, row, seed, out, data), ("seed", "data", "model", "optimizer", "train")
+            )
+            if missing := {"device", "versions", "wall_seconds"} - run.summary.keys():
+                said = " and no ".join(sorted(missing))
+                raise InputError(
+                    f"{run.record.summary_path}: has no {said}: move its folder away, and make the run again"
+                )
+            images[folder] = held.name, run.summary.get("data")  # an earlier version has not noted it
+            found[row][seed] = run.summary
     _require_one(images)
     return found
-
-
-def _seed(folder: Path) -> int:
-    if not re.fullmatch(r"seed(0|[1-9]\d*)", folder.name, re.ASCII):
-        raise InputError(f"{folder}: is not what the folder of a seed is called: move it away")
-    return int(folder.name.removeprefix("seed"))
-
-
-def _require_complete(summary: dict[str, Any], path: Path) -> None:
-    versions = summary.get("versions")
-    kinds = {"device": str, "wall_seconds": float}
-    bad = [key for key, kind in kinds.items() if not isinstance(summary.get(key), kind)]
-    if not isinstance(versions, dict) or not {"jax", "python"} <= versions.keys():
-        bad.append("versions")
-    if bad:
-        raise InputError(f"{path}: has no {' and no '.join(bad)}: move its folder away, and make the run again")
 
 
 def _require_one(images: dict[Path, Any]) -> None:
@@ -143,16 +128,13 @@ def export(table: Table, out: Path, to: Path) -> int:
             target = RunRecord(files.inside(to, folder_of(row), f"seed{seed}"))
             if (target.directory / "checkpoints").exists():
                 raise InputError(f"--export {target.directory}: is a run itself: choose another folder")
-            source.read_rows()
             config = dataclasses.replace(source.config(), workdir=None)
             config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=None))
-            try:
+            with files.writing(to, "--export"):
                 files.make_folder(target.directory)
-                files.write(target.metrics_path, source.metrics_path.read_bytes())
-                files.write(target.summary_path, source.summary_path.read_bytes())
+                files.write(target.metrics_path, files.read(source.metrics_path))
+                files.write(target.summary_path, files.read(source.summary_path))
                 files.write(target.config_path, json.dumps(to_dict(config), indent=2) + "\n")
-            except OSError as error:
-                raise InputError(f"--export {to}: cannot be written ({reason(error)})") from error
     if (said := note(out)) is not None:
         write_note(to, said)
     return sum(map(len, collect(table, to).values()))

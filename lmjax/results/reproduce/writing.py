@@ -123,7 +123,8 @@ def _pair(row: str, baseline: str, found: dict[str, dict[int, dict[str, Any]]]) 
 
 def _made(summaries: list[dict[str, Any]]) -> str:
     devices = sorted({summary["device"] for summary in summaries})
-    versions = sorted({f"jax {s['versions']['jax']}, Python {s['versions']['python']}" for s in summaries})
+    versions = [summary["versions"] for summary in summaries]
+    versions = sorted({f"jax {each.get('jax', '?')}, Python {each.get('python', '?')}" for each in versions})
     hours = sum(summary["wall_seconds"] for summary in summaries) / 3600
     count = f"{len(summaries)} run" + "s" * (len(summaries) > 1)
     return f"{count} on {', '.join(devices)} ({'; '.join(versions)}), whose times add up to {hours:.1f} hours."
@@ -147,19 +148,15 @@ def update(page: Path, place: str, text: str) -> None:
     raw = _read(page)
     before, after = _parts(raw, page, place)
     newline = "\r\n" if "\r\n" in raw else "\n"
-    try:
+    with files.writing(page, "--page"):
         files.write(page, f"{before}\n{text}\n\n{after}".replace("\n", newline))
-    except OSError as error:
-        raise InputError(f"--page {page}: cannot be written ({reason(error)})") from error
 
 
 def _read(page: Path) -> str:
     try:
-        return page.read_bytes().decode()
-    except OSError as error:
+        return files.read(page)
+    except (OSError, ValueError) as error:
         raise InputError(f"--page {page}: cannot be read ({reason(error)})") from error
-    except ValueError as error:
-        raise InputError(f"--page {page}: is no text in UTF-8, or no name of a file ({error})") from error
 
 
 def _parts(raw: str, page: Path, place: str) -> tuple[str, str]:

@@ -1,0 +1,320 @@
+"""The tables of claims: comparable rows, their runs, the pages, and everything that can go wrong in between."""
+
+import dataclasses
+import functools
+import json
+import re
+import shutil
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from flax import nnx
+from scipy import stats
+
+from lmjax import InputError, cli, command_line, data, networks
+from lmjax.config import OptimizerConfig
+from lmjax.results import published
+from lmjax.results.reproduce import cost, results, runs, writing
+from lmjax.results.reproduce.tables import TABLES, Images, Table, table
+from tests import tiny
+from tests.parameters import slow
+from tests.tiny import ROOT, changed
+
+DATA = {"name": "digits"}
+DIGITS = Images("Digits", (8, 8, 1), 10, 1437)
+
+
+def test_tables_fit_together():
+    """Pairs are rows, every row has its seeds, and tables that share a folder share their rows."""
+    places = {}
+    for found in map(table, TABLES):
+        assert found.seeds.keys() == found.rows.keys() >= {row for pair in found.pairs for row in pair}
+        assert min(found.seeds.values()) >= 3
+        for row, config in found.rows.items():
+            assert places.setdefault((found.folder, runs.folder_of(row)), (row, config)) == (row, config)
+    with pytest.raises(InputError, match="did you mean 'depth'"):
+        table("dept")
+
+
+def parameters(model):
+    state = nnx.to_pure_dict(nnx.state(model, nnx.Param))
+    return {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(state)}
+
+
+@pytest.mark.parametrize("name", [slow("schemes"), "small"])
+def test_schemes_are_compared_at_equal_cost(name):
+    rows = {row: config for row, config in table(name).rows.items() if not row.endswith("9")}
+    made = {row: config.model.outline(classes=10, cin=3) for row, config in rows.items()}
+    macs = {row: networks.forward_macs(model, (32, 32, 3)) for row, model in made.items()}
+    counts = {row: networks.parameter_count(model) for row, model in made.items()}
+    learned = {row: sum(x.size for path, x in parameters(made[row]).items() if "coefficients" in path) for row in rows}
+    for row in rows:
+        assert macs[row] == pytest.approx(macs["euler"], rel=1e-3)  # RevNet's shortcuts are two small ones
+        if row != "reversible":
+            assert counts[row] - learned[row] == counts["euler"]
+            assert networks.branch_evaluations(made[row]) == 15
+    assert counts["reversible"] == pytest.approx(counts["euler"], rel=0.02)
+    assert len({(config.optimizer, config.train, config.data) for config in rows.values()}) == 1
+
+
+def test_published_rows_are_the_published_ones():
+    for name in ("depth", "deep", "stochastic-depth"):
+        for row, config in table(name).rows.items():
+            same, comma, epochs = row.partition(", ")
+            assert config.model == published.CIFAR10[same].config.model
+            assert (config == published.CIFAR10[same].config) == (not comma)
+            assert not comma or epochs == f"{config.train.epochs} epochs"
+
+
+@pytest.mark.slow
+def test_the_same_seed_draws_the_same_branches():
+    rows = table("small").rows
+
+    @functools.cache
+    def drawn(row):
+        model = rows[row].model
+        return jax.jit(lambda: parameters(model.build(classes=10, cin=3, rngs=nnx.Rngs(5))))()
+
+    def assert_same(row, paths):
+        assert len(paths) > 10
+        for path in paths:
+            np.testing.assert_array_equal(drawn("euler")[path], drawn(row)[path])
+
+    for row in ("lm", "leapfrog"):  # of one shape throughout
+        assert_same(row, drawn("euler"))
+    # Of the others: stem, the plain steps at the beginnings of the stages, head.
+    for row in ("midpoint", "poly(2)", "rk4", "reversible"):
+        assert_same(row, [path for path in drawn("euler") if "steps" not in path])
+
+
+def test_the_images_are_those_that_are_trained_on():
+    assert table("digits").rows["lm"] == command_line.load(ROOT / "configs" / "digits.py")
+    wanted, digits = table("digits").images, data.load("digits")
+    assert (wanted.shape, wanted.classes, wanted.train) == (digits.shape, len(digits.classes), len(digits.train.labels))
+    for name in ("depth", "deep", "stochastic-depth", "schemes"):
+        assert (table(name).images.shape, table(name).images.classes) == published.SHAPES["cifar10"]
+    small = table("small")
+    assert {config.data.name for config in small.rows.values()} == {f"folder({small.images.shape[0]})"}
+
+
+def test_cost_is_bound_by_what_it_says():
+    images = table("depth").images
+    stored = published.CIFAR10["resnet20"].config
+    assert cost.steps(stored, images) == 160 * 390
+
+    def seconds(config, **bounds):
+        chip = cost.Accelerator("", **{"multiplications": 1e30, "bandwidth": 1e30, "launch": 0.0} | bounds)
+        return cost.hours(config, images, chip) * 3600 / (160 * 390)
+
+    again = changed(stored, model={"memory": "remat"})
+    # 19 convolutions of 3 x 3 and 2 in shortcuts, each of 7 kernels, and of 3 more that are done again, a second apart.
+    assert seconds(stored, launch=1.0) == pytest.approx(21 * 7)
+    assert seconds(again, launch=1.0) == pytest.approx(21 * 10)
+    # 40.8 million multiplications, three times; half of what the chip can do.
+    assert seconds(stored, multiplications=128 * 40.8e6 * 2) == pytest.approx(3, rel=0.01)
+    assert seconds(again, multiplications=128 * 40.8e6 * 2) == pytest.approx(4, rel=0.01)
+    # 31 passes over the maps of 9 branches of 86,016 numbers in all, but for the stem and the shortcuts.
+    assert seconds(stored, bandwidth=128 * 4 * 86_016 * 2) == pytest.approx(31, rel=0.2)
+
+
+@pytest.fixture(scope="module")
+def small():
+    rows = {scheme: changed(tiny.config, model={"stepper": scheme}) for scheme in ("euler", "lm")}
+    return Table("claim", "protocol", rows, {"euler": 2, "lm": 3}, (("lm", "euler"),), "small", DIGITS)
+
+
+@pytest.fixture(scope="module")
+def made(small, tmp_path_factory):
+    out = tmp_path_factory.mktemp("table")
+    with tiny.cheap():
+        assert runs.make(small, out, data=DATA) == []
+    return out
+
+
+@pytest.fixture
+def out(made, tmp_path):
+    """A copy of the runs, to be changed."""
+    return Path(shutil.copytree(made, tmp_path / "runs"))
+
+
+def change(path, how):
+    held = json.loads(path.read_text())
+    how(held)
+    path.write_text(json.dumps(held))
+
+
+@pytest.mark.versions
+def test_runs_and_their_table(small, made, capsys):
+    pairs = [("euler", 0), ("lm", 0), ("euler", 1), ("lm", 1)]  # seed by seed
+    assert list(runs.order(small, None)) == [*pairs, ("lm", 2)]
+    assert list(runs.order(small, 2)) == pairs
+    found = results.collect(small, made)
+    assert {row: list(seeds) for row, seeds in found.items()} == {"euler": [0, 1], "lm": [0, 1, 2]}
+    before = {path: path.stat().st_mtime_ns for path in made.rglob("summary.json")}
+    runs.make(small, made, data=DATA)
+    assert "5 of 5 runs are finished" in capsys.readouterr().out
+    assert before == {path: path.stat().st_mtime_ns for path in made.rglob("summary.json")}  # nothing is done twice
+
+    text = writing.markdown(small, made)
+    lm = np.array([100 * (1 - found["lm"][seed]["test_accuracy"]) for seed in range(3)])
+    euler = np.array([100 * (1 - found["euler"][seed]["test_accuracy"]) for seed in range(2)])
+    assert f"| 3 | {lm.mean():.2f} ± {lm.std(ddof=1):.2f} |" in text
+    low, high = stats.ttest_rel(lm[:2], euler).confidence_interval(0.95)
+    assert f"| `lm` minus `euler` | 2 | {(lm[:2] - euler).mean():+.2f} | {low:+.2f} to {high:+.2f} |" in text
+    assert "Digits; protocol. 5 runs on" in text
+
+
+@pytest.mark.slow
+def test_a_run_that_diverges_ends_no_other(small, tmp_path, capsys):
+    wild = dataclasses.replace(small.rows["lm"], optimizer=OptimizerConfig(learning_rate=1e30))
+    wanted = dataclasses.replace(small, rows=small.rows | {"lm": wild})
+    for _ in range(2):  # the same command again says the same
+        assert runs.make(wanted, tmp_path, count=1, data=DATA) == ["lm, seed 0"]
+        assert "lm, seed 0: the training loss is" in capsys.readouterr().err
+    assert {row: list(seeds) for row, seeds in results.collect(wanted, tmp_path).items()} == {"euler": [0], "lm": []}
+
+
+def test_export_is_read_as_the_runs_are(small, out, tmp_path):
+    kept, whole = tmp_path / "kept", writing.markdown(small, out)
+    assert results.export(small, out, kept) == 5
+    assert writing.markdown(small, kept) == whole
+    assert not list(kept.rglob("checkpoints"))
+    assert not any(str(out) in path.read_text() for path in kept.rglob("*.json"))
+    shutil.rmtree(out / "lm" / "seed2")
+    assert results.export(small, out, kept) == 5  # again, over itself, what is there stays
+
+
+def test_export_goes_over_nothing_else(small, made, out, tmp_path):
+    def refused(to, match):
+        before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+        with pytest.raises(InputError, match=match):
+            results.export(small, made, to)
+        assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+
+    for to in (made, made / "below"):
+        refused(to, "holds the runs themselves")
+    (tmp_path / "file").write_text("")
+    refused(tmp_path / "file", "is a file")
+    refused(tmp_path / "file" / "below", "cannot be written")
+    refused(out, "is a run itself")
+    kept = tmp_path / "kept"
+    results.export(small, made, kept)
+    results.write_note(kept, "As JPEG")
+    refused(kept, "says 'As JPEG' of its data")
+    (kept / "about.json").unlink()
+    change(kept / "lm" / "seed1" / "config.json", lambda held: held["train"].update(epochs=3))
+    refused(kept, r"train\.epochs")
+
+
+@pytest.mark.parametrize(
+    ("file", "how", "message"),
+    [
+        ("config.json", lambda held: held.update(seed=7), "seed 7"),
+        ("config.json", lambda held: held["data"].update(augment=["flip"]), r"data\.augment"),
+        ("config.json", lambda held: held["data"].update(name="folder"), r"another run, with data\.name 'folder'"),
+        ("config.json", lambda held: held["train"].update(epochs=9), r"train\.epochs"),
+        ("summary.json", lambda held: held["data"].update(training_images=7), "trained on different images"),
+        ("summary.json", lambda held: held.update(test_accuracy=float("nan")), "no test_accuracy"),
+        ("summary.json", lambda held: held.pop("device"), "has no device"),
+        ("summary.json", lambda held: held.pop("versions"), "has no versions"),
+    ],
+)
+def test_what_is_not_the_run_of_its_place_is_refused(small, out, file, how, message):
+    first, other = out / "euler" / "seed0" / "summary.json", out / "lm" / "seed1" / file
+    change(first, lambda held: held.pop("data"))  # an earlier version has not noted the images
+    assert results.collect(small, out)["euler"].keys() == {0, 1}
+    change(other, how)
+    with pytest.raises(InputError, match=message):
+        results.collect(small, out)
+
+
+def test_a_copy_is_no_seed(small, out):
+    found = results.collect(small, out)
+    shutil.copytree(out / "lm" / "seed1", out / "lm" / "seed1 (copy)")
+    assert results.collect(small, out) == found
+    shutil.copytree(out / "lm" / "seed1", out / "lm" / "seed3")
+    with pytest.raises(InputError, match="seed 1 "):
+        results.collect(small, out)
+
+
+def test_images_that_are_stored_otherwise(small, made, out):
+    for path in out.rglob("checkpoints"):
+        shutil.rmtree(path)
+    stored = dataclasses.replace(small, images=dataclasses.replace(small.images, stored=("digits", "folder")))
+    for path in out.rglob("config.json"):
+        change(path, lambda held: held["data"].update(name="folder", dir="here"))
+    assert results.collect(stored, out) == results.collect(small, made)
+    change(out / "lm" / "seed1" / "config.json", lambda held: held["data"].update(name="digits", dir=None))
+    with pytest.raises(InputError, match="were trained on different images"):
+        results.collect(stored, out)
+
+
+def test_rows_without_runs(small, out, tmp_path):
+    shutil.rmtree(out / "lm")
+    text = writing.markdown(small, out)
+    assert "| `lm` minus `euler` | 0 |" in text
+    assert "2 runs on" in text
+    results.write_note(out, "Digits as JPEG")
+    assert "Digits as JPEG; protocol. 2 runs" in writing.markdown(small, out)
+    (out / "about.json").write_text("{}")
+    with pytest.raises(InputError, match=r"about\.json: says nothing of the data .*: delete it"):
+        writing.markdown(small, out)
+    with pytest.raises(InputError, match="holds no finished run of this table"):
+        writing.markdown(small, tmp_path / "none")
+
+
+def test_no_run_is_made_among_others(small, out):
+    """Of another recipe, on other images, or unknown."""
+    shutil.rmtree(out / "lm" / "seed2")
+
+    def refused(message, table=small):
+        with pytest.raises(InputError, match=message):
+            runs.make(table, out, data=DATA)
+
+    rows = {row: changed(config, train={"epochs": 9}) for row, config in small.rows.items()}
+    refused(r"train\.epochs", dataclasses.replace(small, rows=rows))
+    for path in out.rglob("summary.json"):
+        change(path, lambda held: held["data"].update(training_images=7))
+    refused("its runs were trained on other images")
+    (out / "lm" / "seed1" / "config.json").unlink()
+    refused(r"lm/seed1: holds a run without a config\.json: move it away")
+
+
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_place_in_a_page(tmp_path, newline):
+    page = tmp_path / "page.md"
+
+    def write(text):
+        page.write_text(text.replace("\n", newline), newline="")
+
+    def read():
+        return page.read_bytes().decode().replace(newline, "\n")
+
+    rest = "after\n<!-- table b -->\nkept\n<!-- end -->\n"
+    write(f"before `<!-- table a -->`\n<!-- table a -->\nold\n<!-- end -->\n{rest}")
+    for _ in range(2):
+        writing.update(page, "table a", "new \\1")
+        assert read() == f"before `<!-- table a -->`\n<!-- table a -->\n\nnew \\1\n\n<!-- end -->\n{rest}"
+    with pytest.raises(InputError, match="the lines <!-- table c -->"):
+        writing.update(page, "table c", "")
+    unended = "<!-- table a -->\nkept\n<!-- table b -->\n<!-- end -->\n"
+    write(unended)
+    with pytest.raises(InputError, match="the lines <!-- table a --> and <!-- end -->"):
+        writing.update(page, "table a", "new")
+    assert read() == unended
+
+
+@pytest.mark.parametrize(
+    ("page", "kind", "places"),
+    [("README.md", "table", 1), ("docs/results.md", "table", 2), slow("docs/results.md", "tables", 1)],
+)
+def test_the_pages_have_what_the_command_writes(page, kind, places, tmp_path):
+    copy = Path(shutil.copy(ROOT / page, tmp_path / "page.md"))
+    found = re.findall(rf"^<!-- {kind}(?: (.+))? -->$", copy.read_text(), re.MULTILINE)
+    assert len(found) == places
+    for name in found:
+        recorded = [name, "--out", str(ROOT / "results" / name), "--only-report"] if kind == "table" else []
+        assert cli.main(["reproduce", *recorded, "--page", str(copy)]) == 0
+    assert copy.read_text() == (ROOT / page).read_text()
