@@ -41,10 +41,10 @@ def padding(batch: int, platform: str) -> str:
     )
 
 
-def say_epoch(row: dict, config: Config, name: str) -> None:
-    """Print the line of an epoch, with the name of its run."""
+def say_epoch(row: dict, config: Config, name: str, steps: int) -> None:
+    """Print the line of an epoch of so many steps, with the name of its run, and how long the others will take."""
     epochs, trained = config.train.epochs, "no update"
-    left = row["wall_seconds"] / row["epoch"] * (epochs - row["epoch"])
+    left = (epochs - row["epoch"]) * steps * config.train.batch_size / row["images_per_second"]
     if row["train_loss"] is not None:
         trained = f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.2%}"
     say(
