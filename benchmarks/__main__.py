@@ -72,7 +72,7 @@ def run(options: Options, words: list[str]) -> int:
 
     from benchmarks import ours  # only now that the environment says what jax computes on
 
-    ours.prepare()
+    ours.keep_memory()
     plan = Plan(options.tiny, options.rounds or (1 if options.tiny else 5))
     began = time.monotonic()
     if options.budget is not None:

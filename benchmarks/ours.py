@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import os
 import re
 from typing import Any
 
@@ -20,21 +19,10 @@ from lmjax.devices import spread, stack
 from lmjax.training import Trainer, data_mesh, seed_mesh
 
 
-def prepare() -> None:
-    """What train.py does with its process before jax starts, but for the compilation cache: compiling is timed here."""
-    runtime.set_flags()
-    keep_memory()
-
-
 def keep_memory() -> None:
-    """That part of it which a process does not get from its parent's environment."""
+    """What train.py does with its process, but for the compilation cache: compiling is timed here."""
     if runtime.cpu_only():
         runtime.keep_memory()
-
-
-def flags_of_the_user() -> str:
-    """XLA_FLAGS without those that `prepare` has added."""
-    return " ".join(flag for flag in os.environ.get("XLA_FLAGS", "").split() if flag not in runtime.XLA_FLAGS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,6 +123,11 @@ def _jitted(programs, steps):
     return jax.jit(lambda state, given: programs.train(state, *given, steps=steps), donate_argnums=0)
 
 
+def compiled(lowered: jax.stages.Lowered) -> jax.stages.Compiled:
+    """With the options of train.py."""
+    return lowered.compile(runtime.compiler_options(jax.default_backend()))
+
+
 SEED = np.uint32(0)  # of what is random in a step
 
 
@@ -147,7 +140,7 @@ def real_program(case: Case) -> jax.stages.Lowered:
 def real_step(case: Case) -> Steps:
     """The steps of train.py, one a call."""
     made = trainer(case)
-    return Steps(real_program(case).compile(), made.state, (SEED, made.feed.example), 1)
+    return Steps(compiled(real_program(case)), made.state, (SEED, next(iter(made.feed.arrays(0, [1])))), 1)
 
 
 def _bare(case):
@@ -166,7 +159,7 @@ def bare_step(case: Case, steps: int = 1) -> Steps:
     on k). On top of that ours counts the correct answers and looks the learning rate up.
     """
     programs, state, given = _bare(case)
-    return Steps(_jitted(programs, steps).lower(state, given).compile(), state, given, steps)
+    return Steps(compiled(_jitted(programs, steps).lower(state, given)), state, given, steps)
 
 
 def copies(case: Case, steps: int, count: int) -> list[Steps]:
@@ -180,7 +173,7 @@ def vmapped_step(case: Case, steps: int, seeds: int) -> Steps:
     programs, state, given = _bare(case)
     stacked = jax.tree.map(lambda x: jnp.stack([x] * seeds), state)
     program = jax.jit(jax.vmap(_jitted(programs, steps), in_axes=(0, None)), donate_argnums=0)
-    return Steps(program.lower(stacked, given).compile(), stacked, given, steps)
+    return Steps(compiled(program.lower(stacked, given)), stacked, given, steps)
 
 
 def spread_step(case: Case, steps: int, seeds: int) -> Steps:
@@ -190,7 +183,7 @@ def spread_step(case: Case, steps: int, seeds: int) -> Steps:
     stacked = jax.device_put(stack([state] * seeds), NamedSharding(mesh, P("seed")))
     given = jax.device_put(jax.tree.map(np.asarray, given), NamedSharding(mesh, P()))
     program = jax.jit(spread(_jitted(programs, steps), mesh, (P("seed"), P())), donate_argnums=0)
-    return Steps(program.lower(stacked, given).compile(), stacked, given, steps)
+    return Steps(compiled(program.lower(stacked, given)), stacked, given, steps)
 
 
 def parameters(case: Case) -> int:

@@ -26,10 +26,16 @@ def data_mesh(devices: list[jax.Device] | None = None) -> Mesh:
     return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
 
 
-def seed_mesh(seeds: int) -> Mesh:
+def seed_mesh(seeds: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
     """The first devices along one axis, "seed": one for each of so many seeds."""
     # Not make_mesh, which wants the chips of a TPU to fill a box; seeds never communicate.
-    return Mesh(np.array(jax.devices()[:seeds]), ("seed",), axis_types=(AxisType.Auto,))
+    devices = jax.devices() if devices is None else devices
+    return Mesh(np.array(devices[:seeds]), ("seed",), axis_types=(AxisType.Auto,))
+
+
+def described(mesh: Mesh) -> bool:
+    """True if the devices of a mesh are descriptions to compile for, which hold no arrays (see `lmjax.estimate`)."""
+    return all(device.local_hardware_id is None for device in mesh.devices.flat)
 
 
 def has_seeds(mesh: Mesh) -> bool:
@@ -100,6 +106,14 @@ def place(tree: Any, layout: Any) -> Any:
     """Arrays of this process, equal in all processes, brought to the devices."""
     # From NumPy: an array that lives on one process's device cannot become one that spans several processes.
     return jax.tree.map(lambda x, sharding: jax.device_put(np.asarray(x), sharding), tree, layout)
+
+
+def put(tree: Any, mesh: Mesh) -> Any:
+    """The whole arrays on every device of a mesh; their shapes, where the devices are only described."""
+    everywhere = replicated(mesh)
+    if described(mesh):
+        return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), tree)
+    return jax.device_put(tree, everywhere)
 
 
 def describe(count: int | None = None) -> str:

@@ -12,7 +12,6 @@ import importlib.util
 import logging
 import os
 import platform
-import re
 import stat
 import sys
 import threading
@@ -27,12 +26,12 @@ from lmjax import devices
 from lmjax.console import warn
 from lmjax.errors import InputError
 
-XLA_FLAGS: dict[str, list[tuple[int, int]]] = {}
-"""XLA's flags that were measured to help, each with the versions of jaxlib, (major, minor), it was measured with.
+COMPILER_OPTIONS: dict[str, dict[str, Any]] = {"gpu": {"xla_allow_excess_precision": False}}
+"""XLA's options that the compiled programs were seen to be better with, by platform.
 
-Other versions may not know it, and XLA ends a process that gives it an unknown flag. None yet: on a CPU nothing that
-`python -m benchmarks --suite cpu --only flags` tries is faster than the defaults, and a GPU is still to be measured
-(`--suite gpu --only flags`).
+Without excess precision a bfloat16 feature map is one between two kernels, too: otherwise XLA leaves out the rounding
+and writes float32, a sixth more bytes for LM-ResNet-20 (docs/speed.md). On a CPU nothing that `python -m benchmarks
+--suite cpu --only flags` tries is faster than the defaults.
 """
 
 DETERMINISTIC = ["--xla_gpu_deterministic_ops=true"]
@@ -60,9 +59,9 @@ LOST = 75  # exit code after the loss of another process: what sysexits.h calls 
 def start(*, deterministic: bool = False, seeds: int = 1) -> list[str]:
     """Prepare this process for a run. To be called once, before JAX is asked for its devices.
 
-    Sets the flags of `XLA_FLAGS` and, if wanted, of `DETERMINISTIC`, unless XLA_FLAGS in the environment sets them
-    already; keeps the memory of a CPU (`keep_memory`); joins the other processes, if there are several
-    (`join_processes`); keeps compiled programs in a folder (`cache_programs`); and quietens Orbax (`quieten_orbax`).
+    Sets, if wanted, the flags of `DETERMINISTIC`, unless XLA_FLAGS in the environment sets them already; keeps the
+    memory of a CPU (`keep_memory`); joins the other processes, if there are several (`join_processes`); keeps compiled
+    programs in a folder (`cache_programs`); and quietens Orbax (`quieten_orbax`).
 
     Args:
         deterministic: have a GPU add up in the same order each time, so that the same run gives the same bits.
@@ -113,21 +112,23 @@ def quieten_orbax() -> None:
     sys.unraisablehook = without_closed_loops
 
 
-def set_flags(*, deterministic: bool = False) -> list[str]:
-    """Add the flags of `XLA_FLAGS` for this version to the environment, and return those it has added.
-
-    Args:
-        deterministic: add those of `DETERMINISTIC`, too.
-    """
-    version = tuple(int(x) for x in re.findall(r"\d+", importlib.metadata.version("jaxlib"))[:2])
-    present = os.environ.get("XLA_FLAGS", "")
-    names = {word.partition("=")[0] for word in present.split()}
-    wanted = [flag for flag, versions in XLA_FLAGS.items() if version in versions]
-    wanted += DETERMINISTIC if deterministic else []
-    added = [flag for flag in wanted if flag.partition("=")[0] not in names]
+def set_flags(*, deterministic: bool) -> list[str]:
+    """Add the flags of `DETERMINISTIC` to the environment if wanted, and return those it has added."""
+    names = _flags_of_the_user()
+    added = [flag for flag in DETERMINISTIC if deterministic and flag.partition("=")[0] not in names]
     if added:
-        os.environ["XLA_FLAGS"] = " ".join([present, *added]).strip()
+        os.environ["XLA_FLAGS"] = " ".join([os.environ.get("XLA_FLAGS", ""), *added]).strip()
     return added
+
+
+def compiler_options(platform: str) -> dict[str, Any]:
+    """`COMPILER_OPTIONS` of a platform ("cpu", "gpu", "tpu"), without those that XLA_FLAGS in the environment sets."""
+    names = _flags_of_the_user()
+    return {key: value for key, value in COMPILER_OPTIONS.get(platform, {}).items() if f"--{key}" not in names}
+
+
+def _flags_of_the_user() -> set[str]:
+    return {word.partition("=")[0] for word in os.environ.get("XLA_FLAGS", "").split()}
 
 
 def cpu_only() -> bool:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import jax
 import pytest
 
 from lmjax import InputError, runtime
@@ -40,25 +41,23 @@ def started(**variables):
     return json.loads(result.stdout.splitlines()[-1])
 
 
-@pytest.mark.versions
-def test_flags_are_known_to_this_xla(tmp_path):
-    found = started(XDG_CACHE_HOME=str(tmp_path))
-    for flag in found["flags"].split():
-        assert flag in runtime.XLA_FLAGS
-        assert f"XLA_FLAGS: {found['flags']}" in found["notes"]
-
-
-def test_flags_are_for_the_versions_they_were_measured_with(monkeypatch):
-    monkeypatch.setattr(runtime, "XLA_FLAGS", {"--a=1": [(0, 99)], "--b=2": [(0, 98), (1, 0)]})
-    monkeypatch.setattr(runtime.importlib.metadata, "version", lambda package: "0.99.3")
-    monkeypatch.setenv("XLA_FLAGS", "--c=3")
-    assert runtime.set_flags() == ["--a=1"]
-    assert os.environ["XLA_FLAGS"] == "--c=3 --a=1"
+def test_options_and_flags_of_xla_and_those_of_the_user(monkeypatch):
+    monkeypatch.setattr(runtime, "COMPILER_OPTIONS", {"gpu": {"xla_a": 1, "xla_b": 2}})
     monkeypatch.setattr(runtime, "DETERMINISTIC", ["--d=4"])
+    monkeypatch.setenv("XLA_FLAGS", "--xla_a=3")
+    assert runtime.compiler_options("gpu") == {"xla_b": 2}
+    assert runtime.compiler_options("cpu") == {}
+    assert runtime.set_flags(deterministic=False) == []
     assert runtime.set_flags(deterministic=True) == ["--d=4"]
-    monkeypatch.setenv("XLA_FLAGS", "--a=0")
-    assert runtime.set_flags() == []
-    assert os.environ["XLA_FLAGS"] == "--a=0"
+    assert os.environ["XLA_FLAGS"] == "--xla_a=3 --d=4"
+    assert runtime.set_flags(deterministic=True) == []
+
+
+@pytest.mark.versions
+@pytest.mark.parametrize("platform", runtime.COMPILER_OPTIONS)
+def test_options_are_known_to_this_xla(platform):
+    """Those of an accelerator, too, though here they do nothing."""
+    jax.jit(lambda x: x + 1).lower(1.0).compile(runtime.COMPILER_OPTIONS[platform])
 
 
 @pytest.mark.versions
@@ -159,7 +158,7 @@ def test_launchers_are_recognized(monkeypatch, variables, several):
     joined = []
     monkeypatch.setattr(runtime.jax.distributed, "initialize", lambda **arguments: joined.append(arguments))
     runtime.join_processes({"TPU_SKIP_MDS_QUERY": "1", **variables})
-    assert joined == [{"heartbeat_timeout_seconds": runtime.HEARTBEAT_SECONDS}] * several
+    assert [each["heartbeat_timeout_seconds"] for each in joined] == [runtime.HEARTBEAT_SECONDS] * several
 
 
 CPUS = f"{UNOPTIMIZED} --xla_force_host_platform_device_count"

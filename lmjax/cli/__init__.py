@@ -21,6 +21,7 @@ from lmjax.errors import unknown
 COMMANDS = {
     "train": ("Train a network, from one seed or from several.", "lmjax.cli.train:Train"),
     "evaluate": ("Print the test loss and accuracy of a checkpoint of a run.", "lmjax.cli.train:Evaluate"),
+    "estimate": ("Compile a run for accelerators that need not be there.", "lmjax.cli.estimate:EstimateRun"),
     "list": ("List steppers, networks, optimizers and all else that has a name.", "lmjax.cli.show:List"),
     "report": ("Write one page about runs.", "lmjax.cli.report:Report"),
     "analyze": ("Look at schemes, and at trained networks.", "lmjax.cli.analyze:COMMANDS"),

@@ -11,13 +11,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from lmjax.data import prepared
+from lmjax.data import cifar, prepared
 from lmjax.data.cifar import load_cifar
 from lmjax.data.dataset import Dataset
 from lmjax.data.digits import load_digits
 from lmjax.data.folder import open_folder, require_directory
 from lmjax.data.memory import into_memory
-from lmjax.data.photographs import Photographs, load_photographs
+from lmjax.data.photographs import Photographs, imagenet_outline, load_photographs
 from lmjax.errors import InputError
 from lmjax.registry import Registry
 
@@ -33,10 +33,13 @@ class Origin:
             names: `directory` (data.dir; without a default, it must be given, and says which images they are),
             `on_error` ("stop", "skip"), `workers` and `threads`. The others are refused in a config.
         streamed: the images are read from disk while training, and not kept in memory.
+        outline: the same without the images, for what depends on their shapes and numbers alone; None where only
+            loading tells them.
     """
 
     load: Callable[..., Dataset | Photographs]
     streamed: bool = False
+    outline: Callable[[], Dataset | Photographs] | None = None
 
     @functools.cached_property
     def takes(self) -> dict[str, bool]:
@@ -132,13 +135,13 @@ def cifar10() -> Origin:
     downloads into, the user's cache folder. Channel means and standard deviations are those of the authors of
     LM-ResNet.
     """
-    return Origin(functools.partial(load_cifar, "cifar10"))
+    return Origin(functools.partial(load_cifar, "cifar10"), outline=functools.partial(cifar.outline, "cifar10"))
 
 
 @register
 def cifar100() -> Origin:
     """CIFAR-100: as `cifar10`, in 100 classes."""
-    return Origin(functools.partial(load_cifar, "cifar100"))
+    return Origin(functools.partial(load_cifar, "cifar100"), outline=functools.partial(cifar.outline, "cifar100"))
 
 
 @register
@@ -224,7 +227,8 @@ def photographs(
             workers=workers, threads=threads,
         )  # fmt: skip
 
-    return Origin(load if tfds is None else functools.partial(load, directory=None), streamed=True)
+    load = load if tfds is None else functools.partial(load, directory=None)
+    return Origin(load, streamed=True, outline=functools.partial(imagenet_outline, size))
 
 
 def _check(name: str, size: int | None, val_split: float | None) -> None:

@@ -12,7 +12,7 @@ from lmjax import files
 from lmjax.data import prepared
 from lmjax.data.dataset import utf8
 from lmjax.data.folder import open_folder
-from lmjax.data.source import Source
+from lmjax.data.source import Absent, Source
 from lmjax.errors import InputError
 
 # ImageNet's channel means and standard deviations as most recipes have them.
@@ -101,6 +101,11 @@ def load_photographs(
     data = prepared.load(found, name=name, val_split=val_split)
     path = str(found.resolve())
     return Photographs(data.name, data.train, data.test, data.classes, size, directory=path, **options)
+
+
+def imagenet_outline(size: int) -> Photographs:
+    """As many photographs as ImageNet has (Russakovsky et al. 2015), none of which can be read."""
+    return Photographs("imagenet2012", Absent(1_281_167), Absent(50_000), tuple(map(str, range(1000))), size)
 
 
 def _hint(root: Path) -> str:

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 
 from lmjax.config import Config
 from lmjax.data import Dataset, Pipeline, epoch_order
-from lmjax.devices import has_seeds, replicated, seed_array
+from lmjax.devices import has_seeds, put, seed_array
 
 
 class ResidentTraining:
@@ -28,7 +28,7 @@ class ResidentTraining:
             config.data.augment, shape=dataset.shape, classes=len(dataset.classes), mean=dataset.mean
         )
         self.steps_per_epoch = len(dataset.train) // config.train.batch_size
-        self._images = jax.device_put((dataset.train.images, dataset.train.labels), replicated(mesh))
+        self._images = put((dataset.train.images, dataset.train.labels), mesh)
 
         def order(seed, epoch):
             # Its own stream of random numbers: those of the steps are folded from the seed itself.
@@ -39,7 +39,8 @@ class ResidentTraining:
         layout = NamedSharding(mesh, P("seed") if several else P(None, "data"))
         self._order = jax.jit(jax.vmap(order, (0, None)) if several else order, out_shardings=layout)
         self._seeds = seed_array(seeds, mesh)
-        self.example = (self._order(self._seeds, np.int32(0)), *self._images)
+        first = jax.eval_shape(self._order, self._seeds, np.int32(0))
+        self.example = (jax.ShapeDtypeStruct(first.shape, first.dtype, sharding=layout), *self._images)
 
     def arrays(self, step: int, dispatches: Sequence[int]) -> Iterable[Any]:
         order = self._order(self._seeds, np.int32(step // self.steps_per_epoch))
@@ -73,7 +74,7 @@ class ResidentEvaluation:
         padding = -size % batch
         images = np.concatenate([dataset.test.images, np.repeat(dataset.test.images[:1], padding, axis=0)])
         labels = np.concatenate([dataset.test.labels, np.full(padding, -1, np.int32)])
-        self._images = jax.device_put((images, labels), replicated(mesh))
+        self._images = put((images, labels), mesh)
         # Every process has met the same ones.
         self._broken = list(dataset.broken) if jax.process_index() == 0 else []
         self.example = (*self._images, np.int32(0))

@@ -22,6 +22,22 @@ class Source(Protocol):
         ...
 
 
+class Absent:
+    """So many images of which nothing else is known."""
+
+    def __init__(self, count: int):
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __getitem__(self, i: int) -> tuple[bytes, int]:
+        raise IndexError(i)
+
+    def place(self, i: int) -> str:
+        return f"image {i}"
+
+
 class Subset:
     """Some images of a source, in their order there.
 

@@ -3,7 +3,7 @@
 from lmjax.networks import convnext, fractalnet, resnet, resnext, revnet, vit
 from lmjax.networks.block import Block, Coefficient
 from lmjax.networks.branches import Activation, PoolAndPad, Projection, Symmetric, basic, bottleneck
-from lmjax.networks.cost import branch_evaluations, convolutions, forward_macs
+from lmjax.networks.cost import branch_evaluations, convolutions, forward_macs, plain_traffic
 from lmjax.networks.fractalnet import FractalNet
 from lmjax.networks.named import create, get, normalize
 from lmjax.networks.network import Architecture, Network, coefficients, parameter_count, scheme, zero_stability
@@ -46,6 +46,7 @@ __all__ = [
     "normalizations",
     "normalize",
     "parameter_count",
+    "plain_traffic",
     "register",
     "registry",
     "resnet",

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lmjax.networks.stage import Stage
+from lmjax.steppers import StepInfo
 
 _CONVOLUTION = "conv_general_dilated"
 
@@ -46,6 +47,62 @@ def convolutions(network: nnx.Module, shape: tuple[int, int, int]) -> tuple[int,
     found = [(x, times) for x, times in _forward(network, shape) if x.primitive.name == _CONVOLUTION]
     written = sum(times * math.prod(equation.outvars[0].aval.shape) for equation, times in found)
     return sum(times for _, times in found), written
+
+
+def plain_traffic(network: Any, shape: tuple[int, int, int]) -> int | None:
+    """The numbers that a step of training reads and writes, of one image, in the plain form of its blocks.
+
+    In that form every convolution, its two gradients, the statistics of its output, and normalization with activation
+    before it are a kernel each. Of I numbers in and O out, a convolution then moves I + O forward and 2 (I + O)
+    backward, the statistics O, the normalization 2 I forward, and 2 I + 3 I for its two sums and its gradient: 10 I +
+    4 O together. The sum with the shortcut moves 3 numbers more for each of the state, and every remembered state 2,
+    or 3 where its coefficient is learned. Stems, heads, shortcuts and parameters are left out.
+
+    Args:
+        network: may be abstract, from `nnx.eval_shape`; its steps as a loop.
+        shape: height, width and channels of the image.
+
+    Returns:
+        None for a network that is not made of steps.
+    """
+    if not all(isinstance(stage, Stage) and stage.steps.depth for stage in getattr(network, "stages", ((),))):
+        return None
+    network = nnx.clone(network)
+    network.eval()
+    states = []
+
+    def visit(stage, u, history, info):
+        u, history = stage(u, history, info)
+        states.append(jax.ShapeDtypeStruct(u.shape, u.dtype))
+        return u, history
+
+    graph, variables = nnx.split(network)
+
+    def features(variables, images):
+        merged: Any = nnx.merge(graph, variables)
+        return merged.features(images, visit=visit)
+
+    jax.eval_shape(features, nnx.to_pure_dict(variables), jax.ShapeDtypeStruct((1, *shape), jnp.float32))
+    return sum(_of_stage(stage, u) for stage, u in zip(network.stages, states, strict=True))
+
+
+def _of_stage(stage: Stage, u: jax.ShapeDtypeStruct) -> int:
+    graph, variables = nnx.split(stage.steps.item)
+    one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), nnx.to_pure_dict(variables))
+
+    def block(variables, u):
+        state = tuple(jnp.split(u, stage.stepper.parts, -1)) if stage.stepper.parts > 1 else u
+        info = StepInfo(None, 0, stage.depth) if stage.stepper.informed else None
+        return nnx.merge(graph, variables)(state, stage.stepper.init(state), info)
+
+    moved = 3 * u.size
+    for equation, times in _operations(jax.make_jaxpr(block)(one, u).jaxpr, 1):
+        if equation.primitive.name == _CONVOLUTION:
+            read, written = (math.prod(x.aval.shape) for x in (equation.invars[0], equation.outvars[0]))
+            moved += times * (10 * read + 4 * written)
+    history = jax.tree.leaves(jax.eval_shape(stage.stepper.init, u)) if stage.stepper.parts == 1 else []
+    remembered = (2 if stage.stepper.coef is None else 3) * sum(x.size for x in history)
+    return stage.depth * moved + stage.steps.depth * remembered
 
 
 def _forward(network: nnx.Module, shape: tuple[int, int, int]) -> Iterator[tuple[Any, int]]:

@@ -1,5 +1,7 @@
 """Normalizations and activations by name."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
@@ -8,6 +10,7 @@ from jax.typing import DTypeLike
 
 from lmjax.errors import InputError
 from lmjax.networks.options import Activation, Normalization, Options, activations, normalizations, plain
+from lmjax.networks.sums import two_broadcasts, two_sums
 from lmjax.promotion import at_least_float32, lenient
 
 
@@ -71,32 +74,58 @@ class BatchNorm(nnx.BatchNorm):
         Raises:
             InputError: if N is no multiple of the group.
         """
-        shift, dtype, shape = lax.stop_gradient(self.mean[...]), x.dtype, x.shape
-        x = x.astype(at_least_float32(dtype))
+        shift, shape = lax.stop_gradient(self.mean[...]), x.shape
+        scale = jnp.ones_like(shift) if self.scale is None else self.scale[...]
+        bias = jnp.zeros_like(shift) if self.bias is None else self.bias[...]
+        dtype = self.dtype or jnp.result_type(x.dtype, scale, bias)
+        x = x.astype(at_least_float32(x.dtype))
         if self.use_running_average:
-            return self._scaled(x - shift, self.var[...], dtype)
+            return ((x - shift) * (lax.rsqrt(self.var[...] + self.epsilon) * scale) + bias).astype(dtype)
         if self.group is not None:
             if shape[0] % self.group:
                 raise InputError(f"batch normalization: {shape[0]} images do not divide into groups of {self.group}")
             x = x.reshape(-1, self.group, *shape[1:])
-        d = x - shift
-        squares = jnp.square(d)  # before the first sum, so that XLA makes both in one loop
-        axes = tuple(range(self.group is not None, x.ndim - 1))
-        offset, square = (jnp.mean(y, axes, keepdims=True) for y in (d, squares))
-        # No variance is less than its rounding error.
-        least = jnp.finfo(x.dtype).eps * lax.stop_gradient(square)
-        mean, var = shift + offset, jnp.maximum(square - jnp.square(offset), least)
+        y, mean, var = _normalized(x, shift, scale, bias, self.epsilon, self.group is not None)
         for statistic, new in ((self.mean, mean), (self.var, var)):
             new = lax.stop_gradient(new.reshape(-1, shape[-1]).mean(0))  # over the groups
             new = self.momentum * statistic[...] + (1 - self.momentum) * new
             statistic[...] = new.astype(statistic[...].dtype)
-        return self._scaled(x - mean, var, dtype).reshape(shape)
+        return y.astype(dtype).reshape(shape)
 
-    def _scaled(self, centered, var, dtype):
-        scale = 1.0 if self.scale is None else self.scale[...]
-        bias = 0.0 if self.bias is None else self.bias[...]
-        dtype = self.dtype or jnp.result_type(dtype, scale, bias)
-        return (centered * (lax.rsqrt(var + self.epsilon) * scale) + bias).astype(dtype)
+
+@functools.partial(jax.custom_jvp, nondiff_argnums=(4, 5))
+def _normalized(x, shift, scale, bias, epsilon, grouped):
+    """(x - mean) / sqrt(var + epsilon) scale + bias, the mean and the variance of each channel, or group and channel.
+
+    Its derivative is written out, so that going backward takes two sums over x, as going forward does. It is one in
+    JAX itself, which can be differentiated again in any mode.
+    """
+    mean, var = _moments(x, shift, grouped)
+    return (x - mean) * (lax.rsqrt(var + epsilon) * scale) + bias, mean, var
+
+
+@_normalized.defjvp
+def _derivative(epsilon, grouped, primals, tangents):
+    x, shift, scale, bias = primals
+    dx, _, dscale, dbias = tangents
+    mean, var = _moments(x, shift, grouped)
+    rate = lax.rsqrt(var + epsilon)
+    normal, axes = (x - mean) * rate, tuple(range(grouped, x.ndim - 1))
+    count = x.size // mean.size
+    # What is summed meets arrays of the size of x only in the end: transposed, that is two sums at once.
+    shift, slope = two_sums(dx, normal * dx, axes)
+    shift, slope = (dbias - scale * rate * shift / count, dscale - scale * rate * slope / count)
+    shift, slope = two_broadcasts(shift, slope, x.shape)
+    dy = scale * rate * dx + shift + normal * slope
+    return (normal * scale + bias, mean, var), (dy, jnp.zeros_like(mean), jnp.zeros_like(var))
+
+
+def _moments(x, shift, grouped):
+    d = x - shift
+    offset, square = two_sums(d, jnp.square(d), tuple(range(grouped, x.ndim - 1)))
+    offset, square = offset * offset.size / x.size, square * offset.size / x.size
+    # No variance is less than its rounding error.
+    return shift + offset, jnp.maximum(square - jnp.square(offset), jnp.finfo(x.dtype).eps * square)
 
 
 def group_batch_norm(network: nnx.Module, group: int | None) -> None:

@@ -11,6 +11,7 @@ from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
 from lmjax.devices import has_seeds, replicated, spread
+from lmjax.runtime import compiler_options
 from lmjax.training.state import TrainState
 from lmjax.training.step import StepFunctions
 
@@ -33,7 +34,7 @@ class Compiled:
         self, functions: StepFunctions, mesh: Mesh, state: TrainState, seeds: Any, layout: Any, limit: int | None
     ):
         self.functions, self._mesh, self._limit = functions, mesh, limit
-        self._state, self._seeds = jax.tree.map(_shape, (state, seeds))
+        self.state, self._seeds = jax.tree.map(_shape, (state, seeds))
         self._layout, self._replicated = layout, replicated(mesh)
         self._programs, self.seconds = {}, 0.0
 
@@ -57,13 +58,13 @@ class Compiled:
         """The compiled program that makes so many steps."""
         program = functools.partial(self.functions.train, steps=steps)
         specs = P("seed"), P("seed"), self.functions.feed.specs
-        arguments = self._state, self._seeds, self.functions.feed.example
+        arguments = self.state, self._seeds, self.functions.feed.example
         return self._compile(f"train {steps}", program, specs, arguments, (self._layout, self._replicated), donate=True)
 
     def evaluate(self):
         """The compiled program of a batch of evaluation."""
         specs = P("seed"), P("seed"), self.functions.test_feed.specs
-        arguments = *self._state.evaluated(), self.functions.test_feed.example
+        arguments = *self.state.evaluated(), self.functions.test_feed.example
         return self._compile("evaluate", self.functions.evaluate, specs, arguments, self._replicated)
 
     def finite(self):
@@ -72,7 +73,7 @@ class Compiled:
         def finite(params):
             return jnp.isfinite(optax.tree.norm(params))
 
-        return self._compile("finite", finite, (P("seed"),), (self._state.params,), self._replicated)
+        return self._compile("finite", finite, (P("seed"),), (self.state.params,), self._replicated)
 
     def _compile(self, name, program, specs, arguments, layout, *, donate=False):
         """The compiled program of this name, made when it is first asked for."""
@@ -82,7 +83,8 @@ class Compiled:
                 jitted = jax.jit(spread(program, self._mesh, specs), donate_argnums=0 if donate else ())
             else:
                 jitted = jax.jit(program, donate_argnums=0 if donate else (), out_shardings=layout)
-            self._programs[name] = jitted.lower(*arguments).compile()
+            options = compiler_options(self._mesh.devices.flat[0].platform)
+            self._programs[name] = jitted.lower(*arguments).compile(options)
             self.seconds += time.perf_counter() - start
         return self._programs[name]
 

@@ -10,6 +10,7 @@ from tqdm import tqdm
 from lmjax import devices
 from lmjax.config import Config
 from lmjax.console import duration, note, say
+from lmjax.runtime import compiler_options
 from lmjax.training.trainer import Trainer
 
 _LANES = 128  # of a TPU's vector registers, which the images of a batch fill
@@ -26,7 +27,8 @@ def introduce(trainer: Trainer) -> None:
     if text := padding(batch, trainer.mesh.devices.flat[0].platform):
         note(text)
     if not trainer.compiled.seconds:  # else the programs are those of other seeds
-        say("compiling ...")
+        options = compiler_options(trainer.mesh.devices.flat[0].platform)
+        say(" ".join(["compiling ...", *(f"{key}={value}" for key, value in options.items())]))
         trainer.compiled.all()
         say(f"compiled in {trainer.compiled.seconds:.1f} s")
 
@@ -42,9 +44,9 @@ def padding(batch: int, platform: str) -> str:
 
 
 def say_epoch(row: dict, config: Config, name: str, steps: int) -> None:
-    """Print the line of an epoch of so many steps, with the name of its run, and how long the others will take."""
-    epochs, trained = config.train.epochs, "no update"
-    left = (epochs - row["epoch"]) * steps * config.train.batch_size / row["images_per_second"]
+    """Print the line of an epoch of so many steps, with the name of its run."""
+    epochs, rate, trained = config.train.epochs, row["images_per_second"], "no update"
+    left = (epochs - row["epoch"]) * steps * config.train.batch_size / rate if rate > 0 else 0
     if row["train_loss"] is not None:
         trained = f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.2%}"
     say(

@@ -44,20 +44,28 @@ class TrainState(NamedTuple):
 
 
 def initialize(
-    config: Config, classes: int, channels: int, seed: int, optimizer: optax.GradientTransformationExtraArgs | None
+    config: Config,
+    classes: int,
+    channels: int,
+    seed: int | None,
+    optimizer: optax.GradientTransformationExtraArgs | None,
 ) -> tuple[nnx.Module, TrainState]:
     """The network and the state at the beginning of a run, in the memory of this process.
 
     Args:
         config: the run.
         classes, channels: of the images.
-        seed: draws the parameters.
+        seed: draws the parameters; None: their shapes alone, and nothing is allocated.
         optimizer: None for a state that is evaluated only.
 
     Raises:
         InputError: if the network has variables that a run does not keep.
     """
-    model = config.model.build(classes=classes, cin=channels, rngs=nnx.Rngs(seed))
+
+    def build():
+        return config.model.build(classes=classes, cin=channels, rngs=nnx.Rngs(seed or 0))
+
+    model = nnx.eval_shape(build) if seed is None else build()
     if optimizer is not None:
         networks.group_batch_norm(model, config.train.batch_norm_group)
     try:
@@ -70,5 +78,9 @@ def initialize(
         ) from error
     params, statistics = nnx.to_pure_dict(params), nnx.to_pure_dict(statistics)
     average = None if config.train.average is None else {"params": params, "statistics": statistics}
-    inner = None if optimizer is None else optimizer.init(params)
-    return model, TrainState(jnp.zeros((), jnp.int32), params, statistics, inner, average)
+
+    def begin(params):
+        return jnp.zeros((), jnp.int32), None if optimizer is None else optimizer.init(params)
+
+    step, inner = jax.eval_shape(begin, params) if seed is None else begin(params)
+    return model, TrainState(step, params, statistics, inner, average)

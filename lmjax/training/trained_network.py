@@ -228,7 +228,7 @@ def open_run(
         trained_on, mesh = _trained_on(about, step, record), data_mesh()
         classes, channels = len(trained_on["classes"]), trained_on["shape"][-1]
         try:
-            model, state = initialize(config, classes, channels, config.seed, None)
+            model, state = initialize(config, classes, channels, None, None)
         except InputError as error:
             raise InputError(f"{record.directory}: {error}{cure(error)}") from error
         layout = shardings(state, mesh, split=config.train.shard_parameters)

@@ -8,7 +8,6 @@ import numpy as np
 
 from lmjax.results import plots
 from tests.analysis import main
-from tests.analysis.handmade import OWN_SCHEME, own_run
 
 
 def rows(directory):
@@ -52,22 +51,3 @@ def test_runs_called_the_same_are_told_apart_and_none_counts_twice(runs, tmp_pat
     assert [re.split(r"  +", line)[:2] for line in lines] == [
         ["tiny, euler (e1/a)", "1"], ["tiny, euler (e2/a)", "1"], ["tiny, lm", "2"],
     ]  # fmt: skip
-
-
-def test_a_scheme_of_ones_own(runs, tmp_path, capsys):
-    (tmp_path / "own.py").write_text(OWN_SCHEME)
-    run = str(own_run(runs["euler"], tmp_path / "run"))
-    assert main(["curves", run]) == 2
-    assert "own_euler" in capsys.readouterr().err
-    assert main(["curves", run, "--config", str(tmp_path / "own.py")]) == 0
-    assert "tiny, own_euler" in capsys.readouterr().out
-
-
-def test_mistakes(tmp_path, runs, capsys):
-    assert main(["curves", str(tmp_path)]) == 2
-    assert "holds no run" in capsys.readouterr().err
-    (tmp_path / "config.json").write_text((runs["euler"] / "config.json").read_text())
-    assert main(["curves", str(tmp_path)]) == 2
-    assert "has no epoch yet" in capsys.readouterr().err
-    assert main(["curves", str(runs["euler"]), "--out", str(tmp_path / "x.docx")]) == 2
-    assert "is no picture" in capsys.readouterr().err

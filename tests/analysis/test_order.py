@@ -40,23 +40,16 @@ def test_errors_of_euler_are_those_of_its_formula():
         pytest.param("euler", None, 1, marks=pytest.mark.versions),
         pytest.param("rk4", None, 4, marks=pytest.mark.versions),
         pytest.param("lm", -0.3, 1, marks=pytest.mark.versions),
-        pytest.param("lm", 1.0, 2),
-        pytest.param("lm", -1.0, 2),  # for q'' = G(q)
-        pytest.param("lm(per_channel=True)", np.array([0.4]), 1),
-        pytest.param("leapfrog", None, 2),
-        pytest.param("verlet", None, 2, marks=pytest.mark.versions),
-        pytest.param("adams_bashforth(3)", None, 3),
-        pytest.param("midpoint", None, 2),
-        pytest.param("poly", None, 1),
-        pytest.param("way", None, 1),
-        pytest.param("backward_euler(60, 1e-13)", None, 1),
-        pytest.param("fractal(2, False)", None, 0),
-        pytest.param("momentum(0.4)", None, 1),
+        ("lm", 1.0, 2),
+        ("lm", -1.0, 2),  # for q'' = G(q)
+        ("lm(per_channel=True)", np.array([0.4]), 1),
+        ("adams_bashforth(3)", None, 3),
+        ("backward_euler(60, 1e-13)", None, 1),
+        ("fractal(2, False)", None, 0),
+        ("momentum(0.4)", None, 1),
         pytest.param("reversible", None, 1, marks=pytest.mark.versions),
-        pytest.param("hamiltonian", None, 1),
-        pytest.param("shake_shake(hamiltonian)", None, 1),
-        pytest.param("noise(heun)", None, 2),
-        pytest.param("noise(verlet)", None, 2),
+        ("shake_shake(hamiltonian)", None, 1),
+        ("noise(verlet)", None, 2),
     ],
 )
 def test_observed_order(call, coef, order):
@@ -77,11 +70,6 @@ def _oscillation(f, u):
     return jnp.array([[jnp.cos(h), jnp.sin(h)], [-jnp.sin(h), jnp.cos(h)]]) @ u
 
 
-def test_coefficients_must_be_given():
-    with pytest.raises(InputError, match="lm has coefficients to choose"):
-        analysis.observed_order(steppers.lm())
-
-
 def test_mean_of_the_initial_coefficients():
     (lm, at, channel, several) = analysis.schemes(
         ["lm", "lm(-0.3, -0.3)", "lm(0.2, 0.2, per_channel=True)", "learned-multistep(2)"]
@@ -95,25 +83,6 @@ def test_mean_of_the_initial_coefficients():
     np.testing.assert_array_equal(dense.coef, [-0.05] * 3)
     (given, plain) = analysis.schemes(["lm", "rk4"], k=0.7)
     assert (given.coef, plain.coef) == (0.7, None)
-
-
-@pytest.mark.parametrize(
-    ("names", "k", "match"),
-    [
-        (["eulr"], None, "unknown stepper 'eulr': did you mean 'euler'"),
-        (["rk4", "euler"], 0.1, "--k 0.1: rk4 and euler has no coefficient"),
-        (["learned_multistep"], 0.1, "--k 0.1: learned_multistep3 has 6 coefficients a step, not one"),
-    ],
-)
-def test_bad_schemes(names, k, match):
-    with pytest.raises(InputError, match=match):
-        analysis.schemes(names, k)
-
-
-def test_a_mean_that_is_not_known_is_an_error():
-    stepper = Stepper("drawn", lambda fs, u, h, c: (u, h), coef=lambda key, channels: jax.random.normal(key))
-    with pytest.raises(InputError, match=r"drawn: the mean of its coefficients is not known: let coef\(None"):
-        mean_coefficients(stepper)
 
 
 def test_picture_has_a_line_for_each_scheme():
@@ -154,37 +123,22 @@ steppers.register(ralston)
 """
 
 
-@pytest.mark.parametrize(("suffix", "start"), [(".png", b"\x89PNG"), (".svg", b"<?xml"), (".pdf", b"%PDF")])
-def test_command_on_a_scheme_of_ones_own(suffix, start, tmp_path, capsys, monkeypatch):
+def test_command_on_a_scheme_of_ones_own(tmp_path, capsys, monkeypatch):
     monkeypatch.setattr("lmjax.analysis.order.STEPS", STEPS)
     (tmp_path / "own.py").write_text(OWN)
-    out = tmp_path / f"order{suffix}"
+    out = tmp_path / "order.pdf"
     assert main(["order", "ralston", "--config", str(tmp_path / "own.py"), "--out", str(out)]) == 0
     assert re.search(r"^ralston +2 +2\.0\d +(1\.9|2\.0)\d$", capsys.readouterr().out, re.MULTILINE)
-    assert out.read_bytes().startswith(start)
+    assert out.read_bytes().startswith(b"%PDF")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
-        (["order", "eulr"], "unknown stepper 'eulr'"),
-        (["order", "dense"], "dense: over how many states is not decided"),
-        (["order", "rk4", "--out", "order.xyz"], "--out order.xyz: is no picture: end it in one of"),
-        (["order", "rk4", "--out", "no/such/folder/order.png"], "there is no folder no/such/folder: make it first"),
-        (["order", "rk4", "--out", "taken.png"], "--out taken.png: is a folder: name a file in it"),
-        (["order", "rk4", "--config", "none.py"], "--config: there is no file none.py"),
-    ],
-)
-def test_mistakes_are_one_line(arguments, message, capsys, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
-    (tmp_path / "taken.png").mkdir()
-    assert main(arguments) == 2
-    error = capsys.readouterr().err
-    assert error.startswith(f"error: {message}" if message.startswith("--") else "error: ")
-    assert message in error
-    assert error.count("\n") == 1
+def test_a_mean_that_is_not_known_is_an_error():
+    stepper = Stepper("drawn", lambda fs, u, h, c: (u, h), coef=lambda key, channels: jax.random.normal(key))
+    with pytest.raises(InputError, match=r"drawn: the mean of its coefficients is not known: let coef\(None"):
+        mean_coefficients(stepper)
 
 
-def test_a_scheme_that_diverges_is_said_to(capsys):
+def test_a_scheme_that_diverges_is_said_to(capsys, monkeypatch):
+    monkeypatch.setattr("lmjax.analysis.order.STEPS", STEPS)
     assert main(["order", "lm(2, 2)"]) == 0
     assert "diverges" in capsys.readouterr().out

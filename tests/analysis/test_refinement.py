@@ -17,6 +17,7 @@ from lmjax.networks.block import PureBranch
 from lmjax.training import open_run
 from tests.analysis import main
 from tests.analysis.small import IMAGES, KINDS, network
+from tests.parameters import few
 
 
 def evaluated(model, function, images=IMAGES):
@@ -34,13 +35,8 @@ def blocks(stage):
     return [nnx.merge(graph, jax.tree.map(lambda x, n=n: x[n], variables)) for n in range(stage.steps.depth)]
 
 
-def default(kinds, *chosen):
-    """Some of the kinds by default, the others with -m slow."""
-    return [kind if kind in chosen else pytest.param(kind, marks=pytest.mark.slow) for kind in kinds]
-
-
 @pytest.mark.versions
-@pytest.mark.parametrize("kind", default((k for k in KINDS if k != "lm, rolled"), "lm", "reversible"))
+@pytest.mark.parametrize("kind", few((k for k in KINDS if k != "lm, rolled"), ["lm", "reversible"]))
 def test_one_step_for_one_is_the_network_itself(kind):
     stepper, options = KINDS[kind]
     model = network(stepper, **options)
@@ -70,35 +66,26 @@ def test_refined_and_coarsened_euler_by_hand():
         assert np.abs(u - moved(model, 1)[0]).max() > 0.01
 
 
-def test_coupled_steps_by_hand():
-    model = network("reversible", depths=(2,), boundary="step")
-    x, y = jnp.split(model.stem(IMAGES), 2, axis=-1)
-    for block in blocks(model.stages[0]):
-        f, g = block.branches
-        for _ in range(2):
-            x = x + f(y) / 2
-            y = y + g(x) / 2
-    np.testing.assert_allclose(moved(model, 2)[0], jnp.concatenate([x, y], -1), rtol=1e-4, atol=1e-5)
-
-
 def in_the_limit(model, images, damping):
-    """damping u' = F, with F piecewise constant in time, from the state after the first step on; by rk4."""
-    walks, _ = walk(model, images)
-    u = walks[0].states[1]
+    """damping u' = F, or u'' = F for verlet, with F piecewise constant in time, from the state after the first step."""
+    (first, u, *_), _ = walk(model, images)[0][0]
+    v = u - first
     for block in blocks(model.stages[0]):
-        f = PureBranch(block.branches[0])
-        c = damping(block.values())
-        u = odeint(steppers.rk4(), lambda u, f=f, c=c: f(u) / c, u, t1=1.0, steps=64)
+        f, c = PureBranch(block.branches[0]), damping(block.values())
+        if model.stepper is steppers.verlet():
+            u, v = odeint(steppers.rk4(), lambda s, f=f: (s[1], f(s[0])), (u, v), t1=1.0, steps=64)
+        else:
+            u = odeint(steppers.rk4(), lambda u, f=f, c=c: f(u) / c, u, t1=1.0, steps=64)
     return u
 
 
 MULTISTEP = (
     "lm(-0.6, 0.4)", "lm(-0.6, 0.4, per_channel=True)", "leapfrog", "momentum(0.5)", "adams_bashforth(2)",
-    "linear_multistep((0.3, 0.5, 0.2), (1.2, 0.4))",
+    "linear_multistep((0.3, 0.5, 0.2), (1.2, 0.4))", "verlet",
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("stepper", default(MULTISTEP, "lm(-0.6, 0.4)", MULTISTEP[-1]))
+@pytest.mark.parametrize("stepper", few(MULTISTEP, ["lm(-0.6, 0.4)", "verlet"]))
 def test_multistep_networks_converge_to_their_ode(stepper, x64):
     """To first order, whatever the order of the scheme: the field jumps from step to step, and the start is at rest."""
     images = jnp.asarray(IMAGES, jnp.float64)
@@ -106,26 +93,6 @@ def test_multistep_networks_converge_to_their_ode(stepper, x64):
     graph, state = nnx.split(model)
     model = nnx.merge(graph, jax.tree.map(lambda x: x.astype(jnp.float64), state))
     limit = evaluated(model, lambda model, x: in_the_limit(model, x, model.stepper.known.damping), images)
-    errors = [float(jnp.linalg.norm(moved(model, m, images)[0] - limit)) for m in (16, 64)]
-    assert errors[1] < 0.02 * float(jnp.linalg.norm(limit))
-    assert 3 < errors[0] / errors[1] < 6
-
-
-def test_verlet_converges_to_its_second_order_ode(x64):
-    images = jnp.asarray(IMAGES, jnp.float64)
-    model = network("verlet", depths=(3,), dtype=jnp.float64)
-    graph, state = nnx.split(model)
-    model = nnx.merge(graph, jax.tree.map(lambda x: x.astype(jnp.float64), state))
-
-    def limit(model, x):
-        states = walk(model, x)[0][0].states
-        u, v = states[1], states[1] - states[0]  # the first step gives the velocity
-        for block in blocks(model.stages[0]):
-            f = PureBranch(block.branches[0])
-            u, v = odeint(steppers.rk4(), lambda s, f=f: (s[1], f(s[0])), (u, v), t1=1.0, steps=64)
-        return u
-
-    limit = evaluated(model, limit, images)
     errors = [float(jnp.linalg.norm(moved(model, m, images)[0] - limit)) for m in (16, 64)]
     assert errors[1] < 0.02 * float(jnp.linalg.norm(limit))
     assert 3 < errors[0] / errors[1] < 6
@@ -141,9 +108,9 @@ def test_what_is_remembered_moves_with_the_size_of_the_steps():
         np.testing.assert_allclose(increments[0], increment)
 
 
-@pytest.mark.parametrize("factor", [1, 3, Fraction(1, 2), Fraction(1, 7)])
+@pytest.mark.parametrize("factor", [3, Fraction(1, 2)])
 def test_verlet_without_forces_goes_on_straight_whatever_the_sizes_of_its_steps(factor):
-    """u'' = 0: with the velocity of the first step five times as far, be it in 15 steps, in 2, 2 and 1, or in one."""
+    """u'' = 0: with the velocity of the first step five times as far, be it in 15 steps or in 2, 2 and 1."""
     model = network("verlet", depths=(6,), zero_init=True)
     model.stages[0].entry.branches[0].conv2.kernel[...] += 0.3  # the first step alone goes anywhere
     before, after = walk(model, IMAGES)[0][0].states[:2]
@@ -151,7 +118,7 @@ def test_verlet_without_forces_goes_on_straight_whatever_the_sizes_of_its_steps(
     np.testing.assert_allclose(moved(model, factor)[0], after + 5 * (after - before), rtol=1e-4, atol=1e-4)
 
 
-def test_what_cannot_be_refined(runs, capsys):
+def test_what_cannot_be_refined():
     fractal = networks.create("fractalnet2x2", width=0.05, rngs=nnx.Rngs(0))
     with pytest.raises(InputError, match="FractalNet is not made of the steps"):
         refined(fractal, IMAGES, 2)
@@ -160,9 +127,6 @@ def test_what_cannot_be_refined(runs, capsys):
     for factor in (Fraction(3, 2), 0, -1):
         with pytest.raises(InputError, match="give a whole number"):
             refined(network("euler"), IMAGES, factor)
-    for factor in ("1.5", "0", "-1", "2/3", "1/0", "1025", "1/1025", "1e12", "1e999999999", "nan", "two"):
-        assert main(["refinement", str(runs["euler"]), "--factors", "2", factor]) == 2
-        assert f"{factor!r}: give a whole number up to 1024" in capsys.readouterr().err
 
 
 def test_command(runs, tmp_path, capsys):

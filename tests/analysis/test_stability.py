@@ -26,11 +26,9 @@ def polynomial(*c):
     ("call", "function"),
     [
         ("euler", polynomial(1, 1)),
-        ("midpoint", polynomial(*TAYLOR[:3])),
         ("heun", polynomial(*TAYLOR[:3])),
         ("rk4", polynomial(*TAYLOR)),
         ("poly(3)", polynomial(1, 1, 1, 1)),
-        ("backward_euler(2)", polynomial(1, 1, 1)),
         ("backward_euler(300, 1e-14)", lambda z: 1 / (1 - z)),
         ("fractal", polynomial(1, 1, 1 / 8)),  # Chebyshev's T_2(1 + z / 4): the first-order scheme that reaches to -8
         ("way(3)", polynomial(1, 1)),
@@ -53,34 +51,26 @@ def same_roots(found, polynomials):
         np.testing.assert_allclose(np.poly(found[index]), [c[index] for c in coefficients], atol=1e-12)
 
 
-@pytest.mark.parametrize("k", [-1.3, -0.5, 0.0, 0.4, 1.0])
-def test_roots_of_lm(k):
-    lm = steppers.lm()
-    same_roots(analysis.roots(lm, Z, k), (1, -(1 - k) - (1 + k) * Z, -k))
-    same_roots(analysis.roots(lm, Z, k, damped=False), (1, -(1 - k) - Z, -k))
-    same_roots(analysis.roots(steppers.get("noise(lm)"), Z, k), (1, -(1 - k) - (1 + k) * Z, -k))
-    same_roots(analysis.roots(steppers.lm(per_channel=True), Z, np.array([k])), (1, -(1 - k) - (1 + k) * Z, -k))
+K = np.array([-0.02, -0.05, -0.03])
 
 
 @pytest.mark.parametrize(
-    ("call", "polynomials"),
+    ("call", "k", "options", "polynomials"),
     [
-        ("leapfrog", (1, -2 * Z, -1)),
-        ("adams_bashforth(2)", (1, -1 - 1.5 * Z, 0.5 * Z)),
-        ("verlet", (1, -2 - Z**2, 1)),  # u'' = lambda^2 u
-        ("reversible", (1, -2 - Z**2, 1)),  # x' = lambda y, y' = lambda x
-        ("hamiltonian", (1, -2 - Z**2, 1)),
-        ("shake_shake(hamiltonian)", (1, -2 - Z**2, 1)),
+        *(("lm", k, {}, (1, -(1 - k) - (1 + k) * Z, -k)) for k in (-1.3, -0.5, 0.0, 1.0)),
+        ("noise(lm)", -0.5, {}, (1, -1.5 - 0.5 * Z, 0.5)),
+        ("lm(per_channel=True)", np.array([-0.5]), {}, (1, -1.5 - 0.5 * Z, 0.5)),
+        ("lm", 0.4, {"damped": False}, (1, -0.6 - Z, -0.4)),
+        ("dense(3)", K, {"damped": False}, (1, -K[0] / K.sum() - Z, -K[1] / K.sum(), -K[2] / K.sum())),
+        ("leapfrog", None, {}, (1, -2 * Z, -1)),
+        ("adams_bashforth(2)", None, {}, (1, -1 - 1.5 * Z, 0.5 * Z)),
+        ("verlet", None, {}, (1, -2 - Z**2, 1)),  # u'' = lambda^2 u
+        ("reversible", None, {}, (1, -2 - Z**2, 1)),  # x' = lambda y, y' = lambda x
+        ("shake_shake(hamiltonian)", None, {}, (1, -2 - Z**2, 1)),
     ],
 )
-def test_roots(call, polynomials):
-    same_roots(analysis.roots(steppers.get(call), Z), polynomials)
-
-
-def test_a_history_that_counts_is_whole():
-    k = np.array([-0.02, -0.05, -0.03])
-    a = k / k.sum()
-    same_roots(analysis.roots(steppers.dense(3), Z, k, damped=False), (1, -a[0] - Z, -a[1], -a[2]))
+def test_roots(call, k, options, polynomials):
+    same_roots(analysis.roots(steppers.get(call), Z, k, **options), polynomials)
 
 
 def test_a_step_may_depend_on_its_place():
@@ -100,16 +90,13 @@ def test_more_points_than_are_done_at_once():
     ("call", "real", "imaginary"),
     [
         ("euler", 2, 0),
-        ("midpoint", 2, 0),
         ("heun", 2, 0),
         ("rk4", 2.7852935634, 2 * np.sqrt(2)),
         ("leapfrog", 0, 1),
         ("adams_bashforth(2)", 1, 0),
-        ("adams_bashforth(3)", 6 / 11, 0.7236271),
         ("adams_bashforth(4)", 3 / 10, 0.4299870),
         ("verlet", 0, 2),
         ("reversible", 0, 2),
-        ("hamiltonian", 0, 2),
         ("fractal", 8, 0),
         ("momentum(0.5)", 6, 0),
         ("linear_multistep((-4, 5), (4, 2))", 0, 0),
@@ -137,7 +124,7 @@ def test_an_iteration_that_overflows_is_unstable():
     assert len(analysis.draw_regions(analysis.schemes(["backward_euler(300)", "fractal"])).axes) == 2
 
 
-@pytest.mark.parametrize("k", [-0.8, -0.3, 0.0, 0.5, 0.9])
+@pytest.mark.parametrize("k", [-0.8, 0.0, 0.5])
 def test_region_of_lm_is_an_ellipse(k):
     """|zeta| = 1 where z = a (cos t - 1) + i sin t with a = (1 - k) / (1 + k)."""
     a, t = (1 - k) / (1 + k), np.linspace(0, 2 * np.pi, 60, endpoint=False) + 0.01
@@ -161,13 +148,10 @@ def test_roots_on_the_circle_must_be_simple():
 @pytest.mark.parametrize(
     ("call", "coef", "parasitic", "stable"),
     [
-        ("rk4", None, 0, True),
         ("lm", -0.7, 0.7, True),
         ("lm", 1.0, 1, True),
-        ("lm", -1.2, 1.2, False),
         ("lm", 1.2, 1.2, False),
         ("verlet", None, 0, True),
-        ("hamiltonian", None, 0, True),
         ("adams_bashforth(4)", None, 0, True),
         ("linear_multistep((-4, 5), (4, 2))", None, 5, False),
         ("linear_multistep((1, -1, 1), (1,))", None, 1, True),  # roots 1, i, -i
@@ -179,23 +163,6 @@ def test_zero_stability(call, coef, parasitic, stable):
     stepper = steppers.get(call)
     assert analysis.is_zero_stable(stepper, coef) == stable
     assert np.abs(analysis.parasitic_roots(stepper, coef)).max(initial=0) == pytest.approx(parasitic, abs=1e-6)
-
-
-def test_margin_is_that_of_the_characteristic_polynomial():
-    for k in (-1.4, -0.3, 0.2, 1.1):
-        margin = 1 - np.abs(analysis.parasitic_roots(steppers.lm(), k)).max()
-        assert margin == pytest.approx(steppers.zero_stability(steppers.lm(), k), abs=1e-6)
-
-
-@pytest.mark.versions
-def test_float64_stays_within():
-    for _ in range(2):
-        analysis.linear_stability(steppers.euler())
-        with pytest.raises(InputError):
-            analysis.roots(Stepper("absolute", lambda fs, u, m, c: (jnp.abs(u) + fs[0](u), m)), 0.1)
-        assert not jax.config.jax_enable_x64
-        assert jnp.ones(1).dtype == jnp.float32
-        assert jnp.asarray(1.0j).dtype == jnp.complex64
 
 
 @pytest.mark.parametrize(
@@ -211,21 +178,13 @@ def test_float64_stays_within():
 def test_what_is_no_matrix_is_an_error(stepper, coef, match):
     with pytest.raises(InputError, match=match):
         analysis.amplification_matrix(stepper, 0.1, coef)
+    assert not jax.config.jax_enable_x64  # what it computes with stays within
+    assert jnp.ones(1).dtype == jnp.float32
 
 
 def test_spectral_radius():
     found = analysis.spectral_radius(steppers.rk4(), [[0.0, -1.0]])
     np.testing.assert_allclose(found, [[1, TAYLOR @ [1, -1, 1, -1, 1]]])
-
-
-def test_window_shows_every_region():
-    left, right, top = stability.window(analysis.schemes(["rk4", "fractal"]))
-    assert -12 < left < -8
-    assert 0.2 < right < 3
-    assert 2.9 < top < 5
-    left, right, top = stability.window(analysis.schemes(["lm(-1.5, -1.5)"]))  # nothing is stable
-    assert left < 0 < right
-    assert top > 0
 
 
 def test_picture_of_regions():
@@ -238,6 +197,7 @@ def test_picture_of_regions():
         assert (len(vertices) == 0) == empty
     x, y = edges[0].T
     np.testing.assert_allclose(np.hypot(x + 1, y), 1, atol=0.01)  # Euler's circle, and its fill
+    np.testing.assert_allclose([x.min(), x.max()], [-2, 0], atol=0.01)  # all of it
     reach = [axes.get_lines()[-1].get_ydata()[1] for axes in shown]
     np.testing.assert_allclose(reach, [0, 2 * np.sqrt(2), 1, 0, 0], atol=1e-6)
 
@@ -268,12 +228,6 @@ def test_command_prints_what_it_finds(capsys):
     assert re.search(r"^rk4 +-2\.78529 +±2\.82843 +1 +0 +yes$", printed, re.MULTILINE)
     assert re.search(r"^lm, k = -0\.5 +-3 +±0 +1 +0\.5 +yes$", printed, re.MULTILINE)
     assert stability.linear_stability(steppers.lm(), -0.5, damped=False).real == pytest.approx(3, abs=1e-7)
-
-
-def test_command_needs_schemes_or_a_run(capsys, tmp_path):
-    for given in ([], ["rk4", "--run", str(tmp_path)]):
-        assert main(["stability", *given]) == 2
-        assert "error: give schemes, such as rk4, or the folder of a run" in capsys.readouterr().err
 
 
 def test_a_principal_root_other_than_1_is_said():

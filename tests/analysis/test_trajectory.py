@@ -14,6 +14,7 @@ from lmjax.analysis.walk import walk
 from lmjax.training import open_run
 from tests.analysis import main
 from tests.analysis.small import IMAGES, KINDS, network
+from tests.parameters import few
 
 
 def walked(model):
@@ -28,12 +29,7 @@ def walked(model):
     return program(nnx.to_pure_dict(state))
 
 
-DEFAULT = ("lm, across the boundaries", "rk4, shared", "reversible")
-
-
-@pytest.mark.parametrize(
-    "kind", [kind if kind in DEFAULT else pytest.param(kind, marks=pytest.mark.slow) for kind in KINDS]
-)
+@pytest.mark.parametrize("kind", few(KINDS, ["lm, across the boundaries", "rk4, shared", "reversible"]))
 def test_walk_is_what_the_network_computes(kind):
     stepper, options = KINDS[kind]
     model = network(stepper, **options)
@@ -45,6 +41,8 @@ def test_walk_is_what_the_network_computes(kind):
     for w in walks:
         steps = np.abs(np.diff(np.asarray(w.states, np.float32), axis=0)).reshape(len(w.branches), -1)
         assert np.all(steps.max(-1) > 0)
+        if kind in ("rk4, shared", "reversible"):  # of a one-step scheme the branches are the whole step
+            np.testing.assert_allclose(w.branches, np.diff(w.states, axis=0), atol=1e-5)
         assert np.all(np.abs(np.asarray(w.branches, np.float32)).reshape(len(w.branches), -1).max(-1) > 0)
 
 
@@ -57,13 +55,6 @@ def test_branches_are_the_increments_of_lm():
         np.testing.assert_allclose(u[1], u[0] + f[0], atol=1e-5)  # the first step is one of Euler
         for n in range(1, len(f)):
             np.testing.assert_allclose(u[n + 1], (1 - k[n - 1]) * u[n] + k[n - 1] * u[n - 1] + f[n], atol=1e-5)
-
-
-@pytest.mark.parametrize("kind", ["rk4, shared", "reversible"])
-def test_of_a_one_step_scheme_the_branches_are_the_whole_step(kind):
-    stepper, options = KINDS[kind]
-    for u, f in walked(network(stepper, **options))[0]:
-        np.testing.assert_allclose(f, np.diff(u, axis=0), atol=1e-5)
 
 
 def test_rectified_states_and_what_the_branches_add_before_that():
@@ -184,15 +175,7 @@ def references(axes):
     return [lines.get_segments()[0][0][1] for lines in found]
 
 
-def test_what_cannot_be_walked(runs, tmp_path, capsys):
+def test_what_cannot_be_walked():
     fractal = networks.create("fractalnet2x2", width=0.05, rngs=nnx.Rngs(0))
     with pytest.raises(InputError, match="FractalNet is not made of the steps"):
         walk(fractal, IMAGES)
-    assert main(["trajectory", str(tmp_path)]) == 2
-    assert "holds no run" in capsys.readouterr().err
-    assert main(["trajectory", str(runs["euler"]), "--at", "7"]) == 2
-    assert "no checkpoint of step 7" in capsys.readouterr().err
-    assert main(["trajectory", str(runs["euler"]), "--out", str(tmp_path / "missing" / "f.png")]) == 2
-    assert "missing" in capsys.readouterr().err
-    assert main(["trajectory", str(runs["euler"]), "--classes", "3"]) == 2
-    assert "--classes" in capsys.readouterr().err

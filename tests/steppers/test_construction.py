@@ -19,63 +19,78 @@ def test_the_same_call_gives_the_same_object(name):
     assert steppers.get(name) is steppers.get(name.replace("_", "-"))
     assert steppers.get(name) is steppers.get(f"{name}()")
     assert steppers.get(name).name.startswith(name)  # with its number, as adams_bashforth2
+    assert copy.deepcopy(steppers.get(name)) is steppers.get(name)
+    for wrapper in WRAPPERS:
+        assert steppers.get(f"{wrapper}({name})") is steppers.registry.maker(wrapper)(steppers.get(name))
 
 
-def test_arguments_make_different_ones():
-    assert steppers.lm() is steppers.lm()
-    assert steppers.lm(low=-0.2) is not steppers.lm()
-    assert repr(steppers.lm()) == "Stepper(lm)"
+def kutta(order):
+    """Kutta's method, which is of the third order."""
+    return Tableau("kutta3", ((), (1 / 2,), (-1, 2)), (1 / 6, 2 / 3, 1 / 6), (0, 1 / 2, 1), order)
 
 
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: steppers.get("lmm"), "unknown stepper 'lmm': did you mean 'lm'"),
-        (lambda: steppers.get("zzz"), "unknown stepper 'zzz': known: adams_bashforth, backward_euler"),
-        (lambda: steppers.get("poly2"), "unknown stepper 'poly2': did you mean 'poly'"),
+        ("zzz", "unknown stepper 'zzz': known: adams_bashforth, backward_euler"),
         (lambda: steppers.poly(0), "poly: degree must be a whole number, at least 1, got 0"),
         (lambda: steppers.poly(2, drop=1.0), "poly: drop must be at least 0 and less than 1, got 1.0"),
         (lambda: steppers.way(0), "way: count must be a whole number, at least 1, got 0"),
-        (lambda: steppers.way(2, drop=-0.1), "way: drop must be at least 0 and less than 1, got -0.1"),
         (lambda: steppers.fractal(0), "columns must be a whole number from 1 to 16, got 0"),
-        (lambda: steppers.fractal(2.5), "fractal: columns must be a whole number, got 2.5"),
         (lambda: steppers.momentum(0.0), "gamma must be between 0 and 1, got 0.0"),
-        (lambda: steppers.momentum(1.0), "gamma must be between 0 and 1, got 1.0"),
         (lambda: steppers.dense(0), "dense: steps must be a whole number, at least 1, got 0"),
         (lambda: steppers.learned_multistep(0), "steps must be a whole number from 1 to 1000, got 0"),
         (lambda: steppers.backward_euler(0), "iterations must be a whole number, at least 1, got 0"),
         (lambda: steppers.backward_euler(3, -1.0), "tolerance must be positive"),
-        (lambda: steppers.lm(0.1, 0.0), "low must not exceed high"),
         (lambda: steppers.dense(2.5), "dense: steps must be a whole number or None, got 2.5"),
-        (lambda: steppers.backward_euler(2.5), "backward_euler: iterations must be a whole number, got 2.5"),
         (lambda: steppers.scaled(steppers.lm(), "a"), "scaled: first must be a finite number, got 'a'"),
-        (lambda: steppers.get("linear_multistep(('a',), (1,))"), "linear_multistep: could not convert string to float"),
-        (lambda: steppers.get("lm({[1]: 2})"), "give a name such as lm, or a call"),
-        (lambda: steppers.get("lm(low=1, low=2)"), "give each argument once"),
-        (lambda: steppers.get("lm(-1e400, 0)"), "lm: low must be a finite number, got -inf"),
-        (lambda: steppers.get("lm(per_channel='no')"), "lm: per_channel must be True or False, got 'no'"),
+        ("linear_multistep(('a',), (1,))", "linear_multistep: could not convert string to float"),
+        ("lm({[1]: 2})", "give a name such as lm, or a call"),
+        ("lm(low=1, low=2)", "give each argument once"),
+        ("lm(-1e400, 0)", "lm: low must be a finite number, got -inf"),
+        ("lm(per_channel='no')", "lm: per_channel must be True or False, got 'no'"),
         (lambda: steppers.linear_multistep((), (1,)), "at least one weight"),
         (lambda: steppers.linear_multistep((1,), (1, -1)), "sum to zero"),
         (lambda: steppers.adams_bashforth(7), "unknown order of Adams-Bashforth '7'"),
+        ("__import__('os')", "unknown stepper '__import__'"),
+        ("lm(low=x)", "unknown stepper 'x'"),
+        ("noise(lmm)", "unknown stepper 'lmm': did you mean 'lm'"),
+        ("lm(lo=3)", "stepper 'lm(lo=3)': got an unexpected keyword argument 'lo'; lm takes (low=-0.1, high=0.0, *, "),
+        ("lm(1, 2, 3)", "stepper 'lm(1, 2, 3)': too many positional arguments; lm takes (low"),
+        ("lm(**{})", "stepper 'lm(**{})': give each argument once, by its name"),
+        ("euler(1)", "stepper 'euler(1)': too many positional arguments; euler takes ()"),
+        ("noise(noise)", "stepper 'noise(noise)': missing a required argument: 'stepper'; noise takes (stepper, sigma"),
+        ("lm([1])", "lm: low must be a finite number, got [1]"),
+        ("lm(0.1)", "lm: low must not exceed high, got 0.1 and 0.0"),
+        ("stochastic_depth(lm, 0)", "survival must be above 0 and at most 1 (a drop rate in [0, 1)), got 0"),
+        ("stochastic_depth(lm, 1.5)", "survival must be above 0 and at most 1 (a drop rate in [0, 1)), got 1.5"),
+        ("stochastic_depth(lm, 'often')", "stochastic_depth: survival must be a finite number, got 'often'"),
+        ("stochastic_depth(lm, rescale=both)", "depth: rescale must be 'training' or 'evaluation', got 'both'"),
+        ("stochastic_depth(lm, rule=linear)", "depth: rule must be 'first_kept' or 'first_dropped', got 'linear'"),
+        ("shake_shake(lm, forward=keep)", "shake_shake: forward must be 'shake' or 'even', got 'keep'"),
+        ("shake_shake(lm, backward=odd)", "shake_shake: backward must be 'shake' or 'keep' or 'even', got 'odd'"),
+        ("noise(lm, -0.1)", "noise: sigma must be 0 or more, got -0.1"),
+        ("noise(lm, distribution=cauchy)", "distribution must be 'normal' or 'uniform', got 'cauchy'"),
+        ("way(2, drop=1.5)", "way: drop must be at least 0 and less than 1, got 1.5"),
+        ("noise(1)", "noise: stepper must be a stepper such as lm(-0.5, -0.5), got 1"),
+        (lambda: steppers.noise(steppers.lm(), float("nan")), "noise: sigma must be a finite number, got nan"),
+        (lambda: steppers.stochastic_depth(steppers.lm(), float("nan")), "got nan"),
+        (lambda: steppers.stochastic_depth("lm"), "must be a stepper such as lm(-0.5, -0.5), got 'lm'"),
+        (lambda: steppers.scaled(steppers.lm), "scaled: stepper must be a stepper such as"),
+        (lambda: steppers.shake_shake(0.5), "shake_shake: stepper must be a stepper such as lm(-0.5, -0.5), got 0.5"),
         (lambda: Tableau("t", ((), (0.5, 0.5)), (0, 1), (0, 1), 1), "has 1 coefficients in row 1"),
         (lambda: Tableau("t", ((), (0.5,)), (0, 1), (0, 1), 1), "row 1 of a sums to 0.5, but its node c[1] is 1"),
         (lambda: Tableau("t", ((), (1,)), (0, 1), (0, 1), 2), "claims order 2, but sum b c = 1 instead of 0.5"),
+        (lambda: kutta(4), "claims order 4"),
         (lambda: Tableau("t", ((),), (0.9,), (0,), 1), "sum b = 0.9 instead of 1"),
         (lambda: Tableau("t", ((),), (1, 0), (0,), 1), "one entry an evaluation, got 1, 2 and 1"),
         (lambda: Tableau("t", ((),), (1,), (0,), 5), "order must be 1, 2, 3 or 4"),
     ],
 )
 def test_what_is_wrong_is_named(make, message):
-    with pytest.raises(InputError, match=re.escape(message)):
-        make()
-
-
-def test_order_conditions_are_those_of_the_tableau():
-    # Kutta's third-order method passes as order 3 and not as order 4.
-    a, b, c = ((), (1 / 2,), (-1, 2)), (1 / 6, 2 / 3, 1 / 6), (0, 1 / 2, 1)
-    assert steppers.runge_kutta(Tableau("kutta3", a, b, c, 3)).known.order == 3
-    with pytest.raises(InputError, match="claims order 4"):
-        Tableau("kutta3", a, b, c, 4)
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        steppers.get(make) if isinstance(make, str) else make()
+    assert "\n" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -95,6 +110,7 @@ def test_order_of_linear_multistep_schemes(a, b, order):
 
 
 def test_sequences_of_any_kind():
+    assert steppers.runge_kutta(kutta(3)).known.order == 3
     assert steppers.linear_multistep([1], [1.5, -0.5]) is steppers.linear_multistep((1,), (1.5, -0.5))
     assert Tableau("t", [[], [0.5]], [0, 1], [0, 0.5], 2) == Tableau("t", ((), (0.5,)), (0, 1), (0, 0.5), 2)
 
@@ -123,10 +139,6 @@ def test_dense_must_know_over_how_many_states():
     assert (steppers.dense().known.steps_back, steppers.dense(4).known.steps_back) == (None, 3)
     with pytest.raises(InputError, match="use dense"):
         odeint(steppers.dense(), jnp.sin, u, t1=1.0, steps=4)
-
-
-def test_copies_are_the_same_scheme():
-    assert copy.deepcopy(steppers.lm()) is steppers.lm()
 
 
 def test_register_adds_a_name():
@@ -164,13 +176,9 @@ def test_registered_names_may_take_arguments():
         (" lm( low = -1e-3, high = 1e-3 ) ", steppers.lm(low=-0.001, high=0.001)),
         ("lm(per_channel=True)", steppers.lm(per_channel=True)),
         ("backward_euler(60, None)", steppers.backward_euler(60, None)),
-        ("backward-euler(tolerance=1e-3)", steppers.backward_euler(tolerance=1e-3)),
-        ("adams-bashforth(3)", steppers.adams_bashforth(3)),
         ("fractal(3, False)", steppers.fractal(3, False)),
-        ("dense(4)", steppers.dense(4)),
         ("poly(3, drop=0.25)", steppers.poly(3, drop=0.25)),
         ("linear-multistep((1.3, -0.3), (1,))", steppers.linear_multistep((1.3, -0.3), (1,))),
-        ("scaled(lm)", steppers.scaled(steppers.lm())),
         ("noise(lm(-0.5, -0.5), 0.01)", steppers.noise(steppers.lm(-0.5, -0.5), 0.01)),
         ("stochastic-depth(lm, survival=0.8)", steppers.stochastic_depth(steppers.lm(), survival=0.8)),
         ("stochastic_depth(lm, rule=first-dropped)", steppers.stochastic_depth(steppers.lm(), rule="first_dropped")),
@@ -194,48 +202,3 @@ def test_neither_a_name_nor_a_call(text):
     message = f"stepper {text!r}: give a name such as lm, or a call such as lm(-0.5, -0.5)"
     with pytest.raises(InputError, match=f"^{re.escape(message)}$"):
         steppers.get(text)
-
-
-@pytest.mark.parametrize(
-    ("call", "message"),
-    [
-        ("__import__('os')", "unknown stepper '__import__'"),
-        ("eval('1')", "unknown stepper 'eval'"),
-        ("lm(low=x)", "unknown stepper 'x'"),
-        ("noise(lmm)", "unknown stepper 'lmm': did you mean 'lm'"),
-        ("lm(lo=3)", "stepper 'lm(lo=3)': got an unexpected keyword argument 'lo'; lm takes (low=-0.1, high=0.0, *, "),
-        ("lm(1, 2, 3)", "stepper 'lm(1, 2, 3)': too many positional arguments; lm takes (low"),
-        ("lm(**{})", "stepper 'lm(**{})': give each argument once, by its name"),
-        ("euler(1)", "stepper 'euler(1)': too many positional arguments; euler takes ()"),
-        ("noise", "stepper 'noise': missing a required argument: 'stepper'; noise takes (stepper, sigma"),
-        ("noise(noise)", "stepper 'noise(noise)': missing a required argument: 'stepper'"),
-        ("noise(1)", "noise: stepper must be a stepper such as lm(-0.5, -0.5), got 1"),
-        ("linear_multistep", "missing a required argument: 'a'"),
-        ("poly('many')", "poly: degree must be a whole number, got 'many'"),
-        ("stochastic_depth(lm, 'often')", "stochastic_depth: survival must be a finite number, got 'often'"),
-        ("lm([1])", "lm: low must be a finite number, got [1]"),
-        ("lm(0.1)", "lm: low must not exceed high, got 0.1 and 0.0"),
-    ],
-)
-def test_wrong_calls_are_named(call, message):
-    with pytest.raises(InputError, match=re.escape(message)):
-        steppers.get(call)
-
-
-def test_names_and_wrappers_are_those_that_get_knows():
-    assert set(WRAPPERS) == {"scaled", "stochastic_depth", "shake_shake", "noise"}
-    assert not set(WRAPPERS) & set(steppers.names())
-    for wrapper in WRAPPERS:
-        wrapped = steppers.get(f"{wrapper}(lm)")
-        assert wrapped.name == f"{wrapper}(lm)"
-        assert wrapped.informed
-        assert wrapped.random == (wrapper != "scaled")
-
-
-def test_history_at_the_start():
-    u = jnp.ones(2)
-    states, increments = steppers.linear_multistep((1, 0, 0), (1, 0)).init(u)
-    assert len(states) == 2
-    assert all((x == u).all() for x in states)
-    assert len(increments) == 1
-    assert (increments[0] == 0).all()

@@ -34,17 +34,27 @@ def test_any_pytree(scheme):
 
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(
-    "dtype", few(["bfloat16", "float16", "float32", "float64", "complex64"], ["bfloat16", "float64", "complex64"])
+    "dtype", few(["bfloat16", "float16", "float32", "float64", "complex64"], ["bfloat16", "complex64"])
 )
 @pytest.mark.parametrize("scheme", SCHEMES, ids=ids)
-def test_dtype_is_kept(scheme, dtype):
-    u = jnp.asarray(START, dtype)
+def test_dtype_is_kept_and_one_trace_is_enough(scheme, dtype):
+    """Of the state and of its gradient, near those of twice the precision."""
     coef = None if scheme.coef is None else jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), scheme.coef)
-    result = odeint(scheme.stepper, decay, u, t1=0.5, steps=4, coef=coef)
-    assert result.dtype == u.dtype
-    exact = odeint(scheme.stepper, decay, u.astype("complex128"), t1=0.5, steps=4, coef=scheme.coef)
+    chex.clear_trace_counter()
+
+    @jax.jit
+    @chex.assert_max_traces(n=2)  # once in each precision
+    def end_and_gradient(u, t1):
+        end, back = jax.vjp(lambda u: odeint(scheme.stepper, decay, u, t1=t1, steps=4, coef=coef), u)
+        return end, *back(jnp.ones_like(end))
+
     tolerance = {"bfloat16": 0.05, "float16": 0.01}.get(dtype, 1e-5)
-    np.testing.assert_allclose(np.asarray(result, "complex128"), exact, atol=tolerance)
+    for t1 in (0.5, 0.25):
+        found = end_and_gradient(jnp.asarray(START, dtype), t1)
+        expected = end_and_gradient(jnp.asarray(START, "complex128"), t1)
+        for x, y in zip(found, expected, strict=True):
+            assert x.dtype == dtype
+            np.testing.assert_allclose(np.asarray(x, "complex128"), y, atol=tolerance, rtol=tolerance)
 
 
 def test_sums_are_formed_in_float32_and_rounded_once():
@@ -55,23 +65,16 @@ def test_sums_are_formed_in_float32_and_rounded_once():
     assert float(total) == 1.0078125
 
 
-def test_states_of_different_shapes_are_refused():
-    with pytest.raises(ValueError, match=r"must have one shape, .* got states of \(\), \(3,\)"):
-        steppers.combine((1, jnp.ones(())), (1, jnp.ones(3)))
-
-
-@pytest.mark.parametrize("dtype", few(["bfloat16", "float16"], ["bfloat16"]))
-@pytest.mark.parametrize("scheme", SCHEMES, ids=ids)
-def test_gradients_in_half_precision(scheme, dtype):
-    coef = None if scheme.coef is None else jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), scheme.coef)
-
-    def end(u):
-        return odeint(scheme.stepper, decay, u, t1=0.5, steps=4, coef=coef).astype(jnp.float32).sum()
-
-    half = jax.grad(end)(jnp.asarray(START, dtype))
-    assert half.dtype == dtype
-    single = jax.grad(end)(jnp.asarray(START, jnp.float32))
-    np.testing.assert_allclose(np.asarray(half, np.float32), single, rtol=0.05)
+def test_states_of_a_sum_must_fit():
+    for terms, message in (
+        (((1, jnp.ones(())), (1, jnp.ones(3))), r"must have one shape, .* got states of \(\), \(3,\)"),
+        (((1, jnp.ones(3)), (1, jnp.ones(1))), "one shape"),
+        (((1, jnp.ones(3)), (1, 1j * jnp.ones(3))), "complex"),
+        (((1, jnp.ones(3)), (1j, jnp.ones(3))), "complex"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            steppers.combine(*terms)
+    assert steppers.combine((1, 1j * jnp.ones(3)), (1j, jnp.ones(3)))[0] == 2j
 
 
 def test_integer_states_are_refused():
@@ -101,41 +104,16 @@ def test_implicit_gradient_is_that_of_the_solution_however_the_iteration_went():
     np.testing.assert_allclose(implicit, unrolled, rtol=1e-10)
     few = jax.grad(end)(rate, steppers.backward_euler(3))
     assert abs(few - unrolled) > 1e-3
-
-
-@pytest.mark.usefixtures("x64")
-def test_implicit_gradient_inside_compiled_loops_and_under_vmap():
-    stepper = steppers.backward_euler(60, 1e-12)
-
-    def end(rate):
-        return odeint(stepper, lambda u: rate * pendulum(u), jnp.asarray(START), t1=1.0, steps=5).sum()
-
-    rates = jnp.array([0.5, 1.0])
-    batched = jax.jit(jax.vmap(jax.grad(end)))(rates)
-    np.testing.assert_allclose(batched, [jax.grad(end)(r) for r in rates], rtol=1e-8)
-
-
-@pytest.mark.parametrize("scheme", SCHEMES, ids=ids)
-def test_one_trace_for_many_calls(scheme):
-    chex.clear_trace_counter()
-
-    @jax.jit
-    @chex.assert_max_traces(n=1)
-    def end(u, t1):
-        return odeint(scheme.stepper, pendulum, u, t1=t1, steps=3, coef=scheme.coef)
-
-    values = [end(jnp.asarray(START, jnp.float32) * i, 0.1 * i) for i in range(3)]
-    assert not np.allclose(values[1], values[2])
+    batched = jax.jit(jax.vmap(jax.grad(lambda rate: end(rate, steppers.backward_euler(200, 1e-13)))))
+    np.testing.assert_allclose(batched(jnp.array([0.3, rate]))[1], implicit, rtol=1e-8)
 
 
 INVERTIBLE = ("leapfrog", "verlet", "momentum(0.8)", "reversible", "hamiltonian")
 AROUND = (
     "{}",
     "scaled({}, 1.0, 0.5)",
-    "stochastic_depth({}, 0.6)",
     "stochastic_depth({}, 0.6, per_sample=True)",
     "shake_shake({})",
-    "noise({}, 0.1)",
     "noise(stochastic_depth(shake_shake({}, per_sample=False), 0.6), 0.1, distribution='uniform')",
 )
 
@@ -149,7 +127,7 @@ def test_inverse_undoes_step(name, around):
     fs = tuple(lambda u, i=i: 0.3 * jnp.cos(u + i) for i in range(stepper.evaluations))
     u = tuple(jnp.asarray(START) * i for i in (1, 2)) if stepper.parts == 2 else jnp.asarray(START)
 
-    infos = [StepInfo(jax.random.fold_in(jax.random.key(7), n), n, 20) for n in range(20)]
+    infos = [StepInfo(jax.random.fold_in(jax.random.key(7), n), n, 8) for n in range(8)]
     first = state = (u, stepper.init(u))
     for info in infos:
         state = stepper.step(fs, *state, None, info)
@@ -157,18 +135,7 @@ def test_inverse_undoes_step(name, around):
     for info in reversed(infos):
         state = stepper.inverse(fs, *state, None, info)
     chex.assert_trees_all_close(state, first, atol=1e-12)
-
-
-def test_every_inverse_is_tested():
-    assert {name for name in steppers.names() if steppers.get(name).inverse} == {s.split("(")[0] for s in INVERTIBLE}
-
-
-def test_an_inverse_takes_the_keys_of_its_steps():
-    stepper, u = steppers.get("noise(leapfrog, 0.1)"), jnp.ones(3)
-    here, other = (StepInfo(jax.random.key(i), 0, 1) for i in (0, 1))
-    after = stepper.step((jnp.sin,), u, u, None, here)
-    np.testing.assert_allclose(stepper.inverse((jnp.sin,), *after, None, here)[1], u, atol=1e-6)
-    assert not np.allclose(stepper.inverse((jnp.sin,), *after, None, other)[1], u, atol=1e-2)
+    assert {x for x in steppers.names() if steppers.get(x).inverse} == {x.split("(")[0] for x in INVERTIBLE}
 
 
 def test_verlet_is_exactly_reversible():
@@ -188,31 +155,16 @@ def test_verlet_is_exactly_reversible():
 @pytest.mark.usefixtures("x64")
 @pytest.mark.parametrize(("steps", "growth"), [(18, 7), (110, 1e5)])
 def test_undoing_momentum_multiplies_the_error_of_the_velocity(steps, growth):
-    momentum, u = steppers.momentum(0.9), jnp.asarray(START)
+    momentum, u, error = steppers.momentum(0.9), jnp.asarray(START), 1e-6
 
-    def back(u, v):
+    @jax.jit
+    def back(v):
         step = lambda s, _: (momentum.inverse((jnp.ones_like,), *s, None), None)  # noqa: E731
-        return lax.scan(step, (u, v), length=steps)[0]
+        return lax.scan(step, (u, v), length=steps)[0][1]
 
-    error = 1e-6
-    found = (back(u, jnp.full(2, 0.1 + error))[1] - back(u, jnp.full(2, 0.1))[1]) / error
+    found = (back(jnp.full(2, 0.1 + error)) - back(jnp.full(2, 0.1))) / error
     np.testing.assert_allclose(found, 0.9**-steps, rtol=1e-3)
     np.testing.assert_allclose(found, growth, rtol=0.1)
-
-
-@pytest.mark.parametrize("gamma", [0.5, 0.9])
-def test_the_round_trip_of_momentum_loses_digits_by_that(gamma):
-    momentum, u = steppers.momentum(gamma), jnp.linspace(0.1, 2, 1000)
-    f = (lambda u: jnp.cos(3 * u),)
-
-    def lost(steps):
-        last = lax.scan(lambda s, _: (momentum.step(f, *s, None), None), (u, momentum.init(u)), length=steps)[0]
-        v = lax.scan(lambda s, _: (momentum.inverse(f, *s, None), None), last, length=steps)[0][1]
-        return float(jnp.abs(v).mean())  # it was zero at the start
-
-    few, more = (round(x / -np.log(gamma)) for x in (1, 5))
-    assert lost(few) < 1e-6
-    assert 0.1 < lost(more) / lost(few) / np.exp(4) < 10
 
 
 def test_lm_has_no_inverse():
@@ -239,17 +191,6 @@ def test_each_evaluation_has_its_own_branch():
     (value, _) = steppers.fractal(2).step((f, g, g), u, (), None)
     half = 3 + 0.5 * 4
     assert value == 0.5 * (3 + 6) + 0.5 * (half + 0.5 * (half + 1))
-
-
-def test_fractal_counts_its_branches():
-    calls = []
-
-    def branch(i):
-        return lambda u: calls.append(i) or u
-
-    stepper = steppers.fractal(4)
-    stepper.step(tuple(map(branch, range(stepper.evaluations))), jnp.ones(()), (), None)
-    assert calls == list(range(15))
 
 
 def test_coefficients_start_as_published():

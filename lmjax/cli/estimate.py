@@ -1,0 +1,90 @@
+"""`lmjax estimate`."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+
+import jax
+
+from lmjax import command_line
+from lmjax.command_line import load, override, read
+from lmjax.config import Config
+from lmjax.console import say
+from lmjax.errors import InputError
+from lmjax.estimate import Estimate, estimate, known, target
+
+
+class EstimateRun(command_line.Command):
+    """The programs of a run on accelerators that need not be there: memory, kernels, traffic, the compiler's cycles.
+
+    Both programs of the run, training and evaluation, are compiled and read; nothing is run or timed. Keys of the
+    config change what the file says, as for lmjax train. Targets: h100, h200, a100, h100:8, v5e, v5e:4x4, v6e:2x2, ...
+    """
+
+    config: str
+    """The run, as lmjax train takes it."""
+    target: tuple[str, ...]
+    """The accelerators, one after another."""
+    seeds: int | None = None
+    """So many seeds side by side, one on each device."""
+    json: bool = False
+    """Print the figures as JSON."""
+
+    @classmethod
+    def start(cls, words: Sequence[str], prog: str) -> int:
+        options, overrides = read(cls, words, prog=prog, return_unknown_args=True)
+        if options.seeds is not None and options.seeds < 1:
+            raise InputError(f"--seeds: must be at least 1, got {options.seeds}")
+        config = override(load(options.config), overrides, prog=f"{prog} --config {options.config}")
+        options.compile(config)
+        return 0
+
+    def compile(self, config: Config) -> None:
+        """Print the figures of each target."""
+        jax.config.update("jax_platforms", "cpu")  # what is described must not be looked for
+        seeds = None if self.seeds is None else range(self.seeds)
+        found = []
+        for name in self.target:
+            for each in estimate(config, target(name), seeds=seeds):
+                found.append(dataclasses.asdict(each))
+                if not self.json:
+                    say(text(each))
+        if self.json:
+            say(json.dumps(found, indent=2))
+
+
+def text(found: Estimate) -> str:
+    """The figures of a program, to be read."""
+    x, memory = found.summary, found.summary.memory
+    what = "a step" if found.program == "train" else "a batch"
+    kinds = ", ".join(f"{count:g} {dtype}" for dtype, count in x.convolutions.items())
+    lines = [
+        f"{found.program} on {found.target}: {found.devices} x {known()[found.target.partition(':')[0]]['about']}; "
+        f"{found.batch} images a device; compiled in {found.seconds:.0f} s, not run",
+        f"  memory of a device: {_size(memory['arguments'])} arguments, {_size(memory['between'])} in between, "
+        f"{_size(memory['results'] - memory['donated'])} new results, of {_size(found.memory)}: "
+        f"{'fits' if found.fits else 'does not fit'}",
+        f"  {what}: {x.kernels:,.0f} kernels, {_size(x.traffic)} moved"
+        + (f", {x.traffic / found.plain_traffic:.2f} of the plain form" if found.plain_traffic else ""),
+        f"  convolutions: {kinds or 'none'}; float32 feature maps in bfloat16: {x.wide_maps:g}; "
+        f"feature maps copied or transposed: {x.moved_maps:g}",
+    ]
+    if x.collectives:
+        kinds = ", ".join(f"{count:g} {kind} ({_size(size)})" for kind, (count, size) in x.collectives.items())
+        lines.append(f"  collectives: {kinds}")
+    if total := sum(x.cycles.values()):
+        shares = ", ".join(f"{kind} {cycles / total:.0%}" for kind, cycles in x.cycles.items())
+        lines.append(f"  cycles, XLA's estimate: {total:,.0f}, {total / found.batch:,.0f} an image: {shares}")
+    if found.padding > 1:
+        lines.append(
+            f"  the chip computes {found.padding:.1f} images for each that there is: give it 128 or more "
+            "(--train.batch-size, fewer devices, or --seeds)"
+        )
+    return "\n".join(lines)
+
+
+def _size(count: float) -> str:
+    for unit, size in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if abs(count) >= size:
+            return f"{count / size:,.3g} {unit}"
+    return f"{count:.0f} B"

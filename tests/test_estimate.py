@@ -1,0 +1,126 @@
+"""Programs compiled for accelerators that are not there, and read."""
+
+import json
+import re
+
+import jax
+import pytest
+
+from lmjax import InputError, cli, estimate
+from lmjax.devices import data_mesh, seed_mesh
+from lmjax.estimate import targets
+from lmjax.estimate.hlo import Module
+from lmjax.estimate.program import outline, prepare
+from lmjax.training import Trainer
+from tests.tiny import changed, config
+
+TEXT = """HloModule jit_train, is_scheduled=true
+
+%fused_gather (p0: u8[1000,8,8,3], p1: s32[4]) -> u8[4,8,8,3] {
+  %p0 = u8[1000,8,8,3]{3,2,1,0} parameter(0)
+  %p1 = s32[4]{0} parameter(1)
+  ROOT %gather = u8[4,8,8,3]{3,2,1,0} gather(%p0, %p1), offset_dims={1,2,3}
+}
+
+%body (arg: (s32[], f32[4,8,8,16])) -> (s32[], f32[4,8,8,16]) {
+  %arg = (s32[], f32[4,8,8,16]{3,2,1,0}) parameter(0)
+  %i = s32[] get-tuple-element(%arg), index=0
+  %u = f32[4,8,8,16]{3,2,1,0:T(8,128)S(1)} get-tuple-element(%arg), index=1
+  %conv = (f32[4,8,8,16]{3,2,1,0}, u8[0]{0}) custom-call(%u, %u), custom_call_target="__cudnn$convForward"
+  %v = f32[4,8,8,16]{3,2,1,0} get-tuple-element(%conv), index=0
+  ROOT %out = (s32[], f32[4,8,8,16]{3,2,1,0}) tuple(%i, %v)
+}
+
+%condition (arg.1: (s32[], f32[4,8,8,16])) -> pred[] {
+  %limit = s32[] constant(7)
+  %arg.1 = (s32[], f32[4,8,8,16]{3,2,1,0}) parameter(0)
+  %j = s32[] get-tuple-element(%arg.1), index=0
+  ROOT %less = pred[] compare(%j, %limit), direction=LT
+}
+
+ENTRY %main (images: u8[1000,8,8,3], index: s32[4], state: (s32[], f32[4,8,8,16])) -> (s32[], f32[4,8,8,16]) {
+  %images = u8[1000,8,8,3]{3,2,1,0} parameter(0)
+  %index = s32[4]{0} parameter(1)
+  %state = (s32[], f32[4,8,8,16]{3,2,1,0}) parameter(2)
+  %batch = u8[4,8,8,3]{3,2,1,0} fusion(%images, %index), kind=kLoop, calls=%fused_gather
+  ROOT %loop = (s32[], f32[4,8,8,16]{3,2,1,0}) while(%state), condition=%condition, body=%body
+}
+"""
+
+
+def test_text_of_a_program():
+    """A gather reads what it picks; a loop counts as often as its body is executed."""
+    module = Module(TEXT)
+    found = [(x.name, times, module.traffic(x, inside)) for x, inside, times in module.executed() if "(" not in x.name]
+    found = {name: (times, traffic) for name, times, traffic in found}
+    picked, state = 4 * 8 * 8 * 3, 4 * 4 * 8 * 8 * 16
+    assert found["batch"] == (1, 2 * picked + 4 * 4)
+    assert found["conv"] == (7, 3 * state)
+    (conv,) = (x for x, _, _ in module.executed() if x.name == "conv")
+    assert module.convolutions(conv) == 1
+
+
+@pytest.mark.parametrize("seeds", [None, 2])
+def test_the_program_is_that_of_the_trainer(seeds):
+    """The same text, from shapes and from a trainer: what is estimated is what is run."""
+    small = changed(config, train={"batch_size": 16})
+    data, numbers = small.data.load(), None if seeds is None else tuple(range(seeds))
+    mesh = data_mesh() if seeds is None else seed_mesh(seeds)
+    outlined = prepare(small, data, mesh, numbers or (0,))
+    with Trainer(small, data, mesh, numbers) as trainer:
+        for name in ("train", "evaluate"):
+            ours, theirs = (x.train(1) if name == "train" else x.evaluate() for x in (outlined, trainer.compiled))
+            assert _operations(ours) == _operations(theirs)
+
+
+def _operations(compiled):
+    """The text without the lines of the sources."""
+    text = compiled.as_text()
+    return re.sub(r", metadata=\{[^}]*\}", "", text[re.search(r"^%|^ENTRY", text, re.MULTILINE).start() :])
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("h1000", "unknown target 'h1000': did you mean"),
+        ("v5e:2", "takes a number of devices, as in v5e:2x2"),
+        ("v5e:3x5", "its compiler does not know such devices"),
+        ("h100:2x2", "takes a number of devices, as in h100:8"),
+    ],
+)
+def test_targets_that_are_none(name, message):
+    if "compiler" in message:
+        pytest.importorskip("libtpu")
+    elif name in estimate.known() or ":" in name:
+        pytest.MonkeyPatch().setattr(targets, "_installed", lambda module: True)
+    with pytest.raises(InputError, match=message):
+        estimate.target(name)
+
+
+@pytest.mark.parametrize(("name", "extra"), [("v5e", "lmjax[tpu]"), ("h100", "lmjax[cuda12]")])
+def test_missing_compiler(monkeypatch, capsys, name, extra):
+    monkeypatch.setattr(targets, "_installed", lambda module: False)
+    assert cli.main(["estimate", "--config", "digits", "--target", name]) == 2
+    assert f"target {name}: its compiler is not installed: pip install '{extra}'" in capsys.readouterr().err
+
+
+def test_tpu(capsys):
+    """A small network in bfloat16 on four chips: nothing is there, and nothing is run."""
+    pytest.importorskip("libtpu")
+    words = ["--config", "tests/tiny.py", "--target", "v5e:2x2", "--json", "--model.dtype", "bfloat16"]
+    assert cli.main(["estimate", *words]) == 0
+    train, evaluation = json.loads(capsys.readouterr().out)
+    assert (train["program"], evaluation["program"], train["devices"]) == ("train", "evaluate", 4)
+    assert train["fits"]
+    assert train["padding"] == 128 / train["batch"]
+    summary = train["summary"]
+    assert summary["wide_maps"] == 0
+    assert set(summary["collectives"]) == {"all-reduce"}
+    assert sum(summary["cycles"].values()) > sum(evaluation["summary"]["cycles"].values())
+    assert jax.default_backend() == "cpu"
+
+
+def test_photographs_of_no_folder():
+    """ImageNet's number of images is known; the data need not be there."""
+    dataset = outline(changed(config, data={"name": "photographs(32)", "augment": ("flip",)}))
+    assert (len(dataset.train), len(dataset.classes), dataset.shape) == (1_281_167, 1000, (32, 32, 3))
