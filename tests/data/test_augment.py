@@ -101,13 +101,6 @@ def test_what_comes_later_changes_no_draw():
         assert (a == b).all() or (a == b[:, ::-1]).all()
 
 
-def test_what_comes_later_changes_no_draw():
-    short, long = augmented(["erase(1)", "cutout(1)"])[0], augmented(["erase(1)", "cutout(1)", "flip"])[0]
-    assert not (short == long).all()
-    for a, b in zip(short, long, strict=True):
-        assert (a == b).all() or (a == b[:, ::-1]).all()
-
-
 @pytest.mark.parametrize("texts", [[], ["flip", "trivial", "flip", "erase(1)"], ["flip", "mixup(1)", "cutmix(1)"]])
 def test_streamed_batch_becomes_what_a_resident_one_becomes(texts):
     index = jnp.array([5, 0, 7, 7])
