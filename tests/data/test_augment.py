@@ -87,15 +87,11 @@ def test_crop_and_flip_are_one_gather():
 ALL = ["crop(2)", "flip", "trivial", "cutout(3)", "erase(0.5)", "mixup(0.2)", "cutmix(1.0)"]
 
 
-def test_draws_follow_from_the_key_and_what_comes_later_changes_none():
-    for texts in (ALL[:2], [*ALL[:5], "mixup(0.2)", "cutmix(1.0)"], ALL[2:3]):
-        first, again, other = (augmented(texts, labels=LABELS, seed=seed)[0] for seed in (0, 0, 1))
-        np.testing.assert_array_equal(first, again)
-        assert not (first == other).all()
-    short, long = augmented(["erase(1)", "cutout(1)"])[0], augmented(["erase(1)", "cutout(1)", "flip"])[0]
-    assert not (short == long).all()
-    for a, b in zip(short, long, strict=True):
-        assert (a == b).all() or (a == b[:, ::-1]).all()
+@pytest.mark.parametrize("text", ALL)
+def test_draws_follow_from_the_key(text):
+    first, again, other = (augmented([text], labels=LABELS, seed=seed)[0] for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not (first == other).all()
 
 
 def test_what_comes_later_changes_no_draw():

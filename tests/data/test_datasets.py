@@ -300,7 +300,7 @@ def test_one_of_ones_own(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(datasets.registry, "_makers", dict(datasets.registry._makers))
     (code,) = blocks(text("docs/api/datasets.md"))
     (tmp_path / "mine.py").write_text(code)
-    arguments = ["--config", str(tmp_path / "mine.py"), "--workdir", str(tmp_path / "run"), "--model.name", "tiny"]
+    arguments = ["--config", str(tmp_path / "mine.py"), "--workdir", str(tmp_path / "run")]
     assert train.main(arguments) == 0
     assert "stripes: 700 training and 100 test images" in capsys.readouterr().out
     assert read(tmp_path / "run" / "summary.json")["test_accuracy"] > 0.9
