@@ -81,7 +81,7 @@ def test_decisions_are_uniform_and_independent():
 def test_crop_and_flip_are_one_gather():
     pipeline = Pipeline(["crop(2)", "flip", "cutout(2)"], shape=(7, 9, 3), classes=4, mean=MEAN)
     program = jax.jit(pipeline).lower(jax.random.key(0), IMAGES.reshape(len(IMAGES), -1), LABELS, jnp.arange(8))
-    assert program.as_text().count("stablehlo.gather") == 2, "of the images, and of the labels"
+    assert program.compile().as_text().count(" gather(") == 2, "of the images, and of the labels"
 
 
 ALL = ["crop(2)", "flip", "trivial", "cutout(3)", "erase(0.5)", "mixup(0.2)", "cutmix(1.0)"]
