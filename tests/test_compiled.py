@@ -50,7 +50,7 @@ def test_bfloat16_convolutions_and_no_transposed_feature_map_on_accelerators(ima
         assert "f32" not in types[0], line
         assert types[0].count("bf16") == 3
     assert "f64" not in program
-    assert not re.findall(rf"stablehlo.transpose.*-> tensor<{BATCH}x\d+x\d+x(?!1x)\d+x", program)  # of one channel: images
+    assert not re.findall(rf"stablehlo.transpose.*-> tensor<{BATCH}x\d+x\d+x(?!1x)\d+x", program)
 
 
 def test_a_loop_over_the_blocks_is_the_same_program_at_any_depth(images):
