@@ -235,6 +235,8 @@ class OptimizerConfig(_Checked):
     """Parameters that decay: all but the coefficients of the scheme, or the kernels alone."""
     decay_coefficients: bool = False
     """Decay the trainable coefficients of the scheme (k of LM), too."""
+    coefficient_target: float = 0.0
+    """The value towards which they decay: 1 for the decay of the authors' code of LM-ResNet, whose k is 1 - k here."""
     coefficient_rate: float = 1.0
     """Multiplies the learning rate of the coefficients. 0 keeps them at their initial values: --model.stepper "lm(-0.5,
     -0.5)" then fixes k at -0.5."""
@@ -250,6 +252,7 @@ class OptimizerConfig(_Checked):
         """The options set that only matter where the scheme has trainable coefficients."""
         options = {
             "decay_coefficients": self.decay_coefficients,
+            "coefficient_target": self.coefficient_target != 0,
             "coefficient_rate": self.coefficient_rate != 1,
             "coefficient_bounds": self.coefficient_bounds is not None,
         }
@@ -272,6 +275,10 @@ class OptimizerConfig(_Checked):
         _require(
             self.coefficient_rate > 0 or not (self.decay_coefficients or bounds), "optimizer.coefficient_rate",
             "positive where the coefficients are decayed or bounded", self.coefficient_rate,
+        )  # fmt: skip
+        _require(
+            self.decay_coefficients or self.coefficient_target == 0, "optimizer.coefficient_target",
+            "0 unless decay_coefficients is set", self.coefficient_target,
         )  # fmt: skip
         _require(clip is None or clip > 0, "optimizer.clip_norm", "positive", clip)
         _require(self.accumulate_steps >= 1, "optimizer.accumulate_steps", "at least 1", self.accumulate_steps)

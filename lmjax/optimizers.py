@@ -6,7 +6,7 @@ result u, the parameters become w - rate u. docs/api/optimizers.md has an exampl
 """
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import jax
 import optax
@@ -129,15 +129,34 @@ def muon(beta: float = 0.95, *, rms: float = 0.2, b1: float = 0.9, b2: float = 0
     return Rule(optax.partition({True: matrices, False: _adam("muon", b1, b2, eps)}, kernels))
 
 
+def decay_mask(params: Any, *, decay: Literal["all", "kernels"] = "kernels", of_coefficients: bool = False) -> Any:
+    """True for what weight decay is for, in an optax chain of your own: `optax.adamw(0.001, mask=decay_mask)`.
+
+    The usual `x.ndim > 1` does not tell: the variables of a stage are stacked, so that every scale and bias in it has a
+    second axis, the step.
+
+    Args:
+        params: nested dicts of arrays, or an `nnx.State`, named as the network names them.
+        decay: kernels alone, or all parameters of the network.
+        of_coefficients: those of the scheme, too, such as k of `lm`.
+    """
+
+    def decays(coefficient, kernel):
+        return of_coefficients if coefficient else kernel or decay == "all"
+
+    return jax.tree.map(decays, coefficients(params), kernels(params))
+
+
 def kernels(params: Any) -> Any:
     """True for what multiplies features: what is called "kernel", and is a matrix or more.
 
     Args:
-        params: nested dicts of arrays, named as the network names them.
+        params: see `decay_mask`.
     """
 
     def is_kernel(path, x):
-        return getattr(path[-1], "key", None) == "kernel" and x.ndim - _stacked(path) >= 2
+        names = [entry.key for entry in path if hasattr(entry, "key")]  # a State has another one below, of the value
+        return names[-1:] == ["kernel"] and x.ndim - _stacked(path) >= 2
 
     return jax.tree_util.tree_map_with_path(is_kernel, params)
 

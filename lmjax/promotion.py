@@ -9,7 +9,7 @@ from jax.typing import DTypeLike
 
 
 @contextlib.contextmanager
-def lenient() -> Generator[None]:
+def lenient() -> Generator[None, None, None]:
     """JAX's standard rules: for sums that mix dtypes or ranks on purpose. Decorates a function, too.
 
     Under jax_numpy_dtype_promotion="strict" and jax_numpy_rank_promotion="raise" they give the same numbers as without.

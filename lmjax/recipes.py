@@ -21,6 +21,16 @@ def lm(data: str, model: ModelConfig) -> Config:
     return Config(DataConfig(data), model, _sgd(), TrainConfig(epochs=160 if data == "cifar10" else 300))
 
 
+def lm_released(data: str, model: ModelConfig) -> Config:
+    """As `lm`, with what differs in the authors' code: crops after padding by 2 reflected pixels, and a decay of k.
+
+    Their k is 1 - k here, and all parameters decay towards 0: so k does towards 1. The code has no recipe of its own.
+    """
+    sgd = _sgd(decay_coefficients=True, coefficient_target=1.0)
+    augment = DataConfig(data, augment=("crop(2, padding=reflect)", "flip"))
+    return Config(augment, model, sgd, TrainConfig(epochs=160 if data == "cifar10" else 300))
+
+
 def stochastic_depth(data: str, model: ModelConfig, *, nesterov: bool = False) -> Config:
     """As `lm`, for 500 epochs, divided after 250 and 375 (Lu et al. 2018; Huang et al. 2016 with Nesterov)."""
     return Config(DataConfig(data), model, _sgd(nesterov=nesterov), TrainConfig(epochs=500))

@@ -6,6 +6,7 @@ text is evaluated; arguments are checked against the annotations of the function
 
 import ast
 import functools
+import importlib
 import inspect
 import re
 import sys
@@ -49,13 +50,18 @@ class Registry(Generic[T]):
         example: a call, for messages.
         plural: of the kind; None adds an s.
         hint: what to add where a name is unknown.
+        note: is given each part, and a function without arguments that makes it again, which can be pickled.
     """
 
-    def __init__(self, kind: str, makes: Any = object, *, example: str, plural: str | None = None, hint: str = ""):
-        self.kind, self.example, self._hint = kind, example, hint
-        self._words = _WORDS | {makes: f"a {kind} such as {example}"}
+    def __init__(
+        self, kind: str, makes: Any = object, *, example: str, plural: str | None = None, hint: str = "",
+        note: Callable[[Any, Callable[[], Any]], None] = lambda part, recipe: None,
+    ):  # fmt: skip
+        self.kind, self.plural, self.example = kind, plural or f"{kind}s", example
+        self._hint, self.note = hint, note
+        self.words = _WORDS | {makes: f"a {kind} such as {example}"}
         self._makers: dict[str, Callable[..., T]] = {}
-        KINDS[plural or f"{kind}s"] = self
+        KINDS[self.plural] = self
 
     @overload
     def register(self, make: F, *, name: str | None = None) -> F: ...
@@ -81,7 +87,7 @@ class Registry(Generic[T]):
             raise InputError(f"{self.kind} {key!r}: is no name: use letters, digits and _, as in register(name=...)")
         if key in self._makers and _ours(self._makers[key]) and not _ours(make):
             raise InputError(f"lmjax has a {self.kind} named {key!r}: choose another name")
-        self._makers[key] = checked = _checked(make, key, self._words)
+        self._makers[key] = checked = _checked(make, key, self)
         return checked
 
     def names(self) -> tuple[str, ...]:
@@ -205,9 +211,9 @@ def _each(bound: inspect.BoundArguments) -> Iterator[tuple[str, Any]]:
             yield key, value
 
 
-def _checked(make: Callable[..., T], name: str, words: Mapping[Any, str]) -> Callable[..., T]:
+def _checked(make: Callable[..., T], name: str, registry: Registry[T]) -> Callable[..., T]:
     """A function that checks its arguments by their annotations, and remembers what it has made."""
-    signature, made = inspect.signature(make), functools.lru_cache(None, typed=True)(make)
+    signature, cached = inspect.signature(make), functools.lru_cache(None, typed=True)(make)
 
     @functools.wraps(make)
     def checked(*arguments, **options):
@@ -215,15 +221,24 @@ def _checked(make: Callable[..., T], name: str, words: Mapping[Any, str]) -> Cal
         bound.apply_defaults()
         for key, value in _each(bound):
             if key in hints and not _fits(value, hints[key]):
-                raise InputError(f"{name}: {key} must be {_must(hints[key], words)}, got {value!r}")
+                raise InputError(f"{name}: {key} must be {_must(hints[key], registry.words)}, got {value!r}")
         given, named = _frozen(bound.args), {key: _frozen(value) for key, value in bound.kwargs.items()}
         try:
             hash((given, *named.values()))
         except TypeError:  # the cache cannot tell it from others
-            return make(*given, **named)
-        return made(*given, **named)
+            made = make(*given, **named)
+        else:
+            made = cached(*given, **named)
+        registry.note(made, functools.partial(_remake, registry.plural, name, make.__module__, given, named))
+        return made
 
     return checked
+
+
+def _remake(plural: str, name: str, module: str, given: tuple[Any, ...], named: dict[str, Any]) -> Any:
+    """The part that a registered function makes of arguments, where that function is in a module."""
+    importlib.import_module(module)  # registers it
+    return KINDS[plural].maker(name)(*given, **named)
 
 
 def _frozen(value: Any) -> Any:

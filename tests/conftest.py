@@ -22,6 +22,19 @@ from tests import tiny
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def pytest_addoption(parser):
+    parser.addoption("--part", help="of the files with tests those of one part, as in 3/12, the fourth of twelve")
+
+
+@pytest.hookimpl(trylast=True)  # after the marks
+def pytest_collection_modifyitems(config, items):
+    if config.getoption("part"):
+        part, count = map(int, config.getoption("part").split("/"))
+        files = sorted({str(item.path) for item in items})
+        config.hook.pytest_deselected(items=[item for item in items if files.index(str(item.path)) % count != part])
+        items[:] = [item for item in items if files.index(str(item.path)) % count == part]
+
+
 def shared(tmp_path_factory):
     """A folder that all workers of this run of the tests have in common."""
     base = tmp_path_factory.getbasetemp()

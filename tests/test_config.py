@@ -86,7 +86,10 @@ def changed(config, key, value):
 
 
 changes = st.sampled_from(KEYS).flatmap(lambda key: st.tuples(st.just(key), fitting(TYPES[key])))
-ONES = [from_dict({"data": {"name": name}}) for name in ("cifar10", "folder", "photographs(9)")]
+ONES = [
+    from_dict({"data": {"name": name}, "optimizer": {"decay_coefficients": True}})
+    for name in ("cifar10", "folder", "photographs(9)")
+]
 
 
 @st.composite
@@ -293,6 +296,7 @@ WRONG = {
         ({"reference_batch_size": 0}, "optimizer.reference_batch_size: must be at least 1, got 0"),
         ({"coefficient_bounds": [1, -1]}, "coefficient_bounds: must be two increasing numbers"),
         ({"coefficient_bounds": ["a"]}, "coefficient_bounds: must be of type float, got 'a'"),
+        ({"coefficient_target": 1}, "coefficient_target: must be 0 unless decay_coefficients is set, got 1"),
         ({"coefficient_rate": 0, "decay_coefficients": True}, "coefficient_rate: must be positive where the coeffic"),
         ({"nesterov": True}, 'is now part of optimizer.name, as in "sgd(momentum=0.9, nesterov=True)"'),
     ],

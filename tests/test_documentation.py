@@ -70,6 +70,8 @@ def test_commands_of_train_are_understood(command, monkeypatch, tmp_path):
             parts = [b for b in blocks(text(page)) if re.search(r"def (paced|mixer)|register\(|^config = ", b, re.M)]
             (tmp_path / "configs" / f"{name}.py").write_text("\n".join(parts))
             monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(RunRecord, "started", True)
+    monkeypatch.setattr(RunRecord, "config", lambda record: Config())
     config, _ = Train.parse(shlex.split(command))
     steppers.get(config.model.stepper or "euler")
 
@@ -81,6 +83,7 @@ def test_other_commands_are_understood(command, monkeypatch):
     found = cli.found(cli.COMMANDS[words[0]])
     for one in found.values() if isinstance(found, dict) else [found]:
         monkeypatch.setattr(one, "run", lambda *_: None)
+    monkeypatch.setattr(RunRecord, "config", lambda record: Config())
     assert cli.main(words) == 0
 
 

@@ -10,6 +10,7 @@ from lmjax import InputError, cli, estimate
 from lmjax.devices import data_mesh, seed_mesh
 from lmjax.estimate import targets
 from lmjax.estimate.hlo import Module
+from lmjax.estimate.program import outline, prepare
 from lmjax.training import Trainer
 from tests.tiny import changed, config
 
@@ -65,7 +66,7 @@ def test_the_program_is_that_of_the_trainer(seeds):
     small = changed(config, train={"batch_size": 16})
     data, numbers = small.data.load(), None if seeds is None else tuple(range(seeds))
     mesh = data_mesh() if seeds is None else seed_mesh(seeds)
-    outlined = estimate.prepare(small, data, mesh, numbers or (0,))
+    outlined = prepare(small, data, mesh, numbers or (0,))
     with Trainer(small, data, mesh, numbers) as trainer:
         for name in ("train", "evaluate"):
             ours, theirs = (x.train(1) if name == "train" else x.evaluate() for x in (outlined, trainer.compiled))
@@ -121,5 +122,5 @@ def test_tpu(capsys):
 
 def test_photographs_of_no_folder():
     """ImageNet's number of images is known; the data need not be there."""
-    dataset = estimate.outline(changed(config, data={"name": "photographs(32)", "augment": ("flip",)}))
+    dataset = outline(changed(config, data={"name": "photographs(32)", "augment": ("flip",)}))
     assert (len(dataset.train), len(dataset.classes), dataset.shape) == (1_281_167, 1000, (32, 32, 3))

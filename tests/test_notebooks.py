@@ -1,10 +1,13 @@
 """The notebooks run from top to bottom, here on a CPU and at a small size, and are kept without what that leaves."""
 
+import importlib.util
 import json
 import re
 import shutil
 import subprocess
+import sys
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -60,8 +63,14 @@ def test_kept_without_outputs_and_settings_are_documented(path):
         assert "  # " in line, "what it is"
 
 
-def test_quickstart(tmp_path, execute):
-    outputs = execute("quickstart", ROOT / "notebooks", LMJAX_OPTIONS=SMALL, LMJAX_RUNS=tmp_path / "runs")
+def test_quickstart(tmp_path, execute, repository):
+    """Uploaded alone, beside a zip of the code."""
+    (tmp_path / "content").mkdir()
+    shutil.make_archive(str(tmp_path / "content" / "upload"), "zip", repository.parent, repository.name)
+    settings = {"LMJAX_OPTIONS": SMALL, "LMJAX_RUNS": tmp_path / "runs"}
+    outputs = execute("quickstart", tmp_path / "content", **settings)
+    assert "lmjax is that of lmjax-code/repository" in printed(outputs, "code")
+    assert "nothing, all is here" in printed(outputs, "install")
     assert pictures(outputs) == 6
     rows = printed(outputs, "table").splitlines()
     assert [row.split()[0] for row in rows] == ["scheme", "euler", "lm", "damped"]
@@ -92,6 +101,7 @@ def test_colab(tmp_path, execute, repository, again):
         "LMJAX_OPTIONS": f"--data.name digits --data.augment crop(1) {SMALL}", "LMJAX_ANY_BACKEND": 1,
     }  # fmt: skip
     outputs = execute("colab_tpu", content / "sample_data", **settings)
+    assert printed(outputs, "code").splitlines()[-1] == f"lmjax is that of {content / 'lmjax'}"
     assert "nothing, all is here" in printed(outputs, "install")
     assert pictures(outputs) == 3
     assert (tmp_path / "drive" / "report.html").stat().st_size > 10_000
@@ -107,11 +117,73 @@ def test_colab_says_what_to_do_without_an_accelerator(monkeypatch):
         exec(cells("colab_tpu")["backend"], {"ANY_BACKEND": False})
 
 
-def test_colab_installs_what_is_missing_beside_jax_and_flax():
-    code = cells("colab_tpu")["install"]
+@pytest.fixture
+def cell(monkeypatch, tmp_path):
+    """Runs the cell that looks for the code, in an empty folder and without an lmjax that is installed."""
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    (tmp_path / "content").mkdir()
+    monkeypatch.chdir(tmp_path / "content")
+
+    def run(**settings):
+        found = {"CODE": "lmjax-code", "REPOSITORY": "", **settings}
+        exec(cells("quickstart")["code"], found)
+        assert (Path.cwd() / "train.py").exists()
+        assert sys.path[0] == str(Path.cwd())
+        return Path.cwd()
+
+    return run
+
+
+def test_the_code_is_looked_for_alike():
+    assert cells("quickstart")["code"] == cells("colab_tpu")["code"]
+
+
+def test_the_code_is_that_of_the_folder_above(cell, monkeypatch):
+    monkeypatch.chdir(ROOT / "notebooks")
+    assert cell() == ROOT
+
+
+def test_the_code_is_asked_for(cell, monkeypatch, repository):
+    """With the address of a repository, or a zip uploaded meanwhile; a zip of something else is left alone."""
+    asked = []
+
+    def answer(question):
+        asked.append(question)
+        return f"{repository.as_uri()} "
+
+    Path("broken.zip").write_bytes(b"PK")
+    shutil.make_archive("other", "zip", repository, "configs")
+    monkeypatch.setattr("builtins.input", answer)
+    here = Path.cwd()
+    assert cell() == here / "lmjax-code"
+    assert "lmjax is not here. Upload a zip of it to" in asked[0]
+    monkeypatch.chdir(here)
+    assert cell() == here / "lmjax-code", "and not asked again"
+    monkeypatch.chdir(here)
+    shutil.rmtree("lmjax-code")
+
+    def upload(question):
+        shutil.make_archive("upload", "zip", repository)
+        return ""
+
+    monkeypatch.setattr("builtins.input", upload)
+    assert cell() == here / "lmjax-code"
+    assert len(asked) == 1
+
+
+def test_without_the_code_the_notebook_says_so(cell, monkeypatch):
+    monkeypatch.setattr("builtins.input", lambda question: "")
+    with pytest.raises(AssertionError, match="there is no lmjax in lmjax-code, and no zip of it in"):
+        cell()
+
+
+@pytest.mark.parametrize(("notebook", "more"), [("colab_tpu", "pooch"), ("quickstart", "scikit-learn")])
+def test_what_is_missing_is_installed_beside_jax_and_flax(notebook, more):
+    code = cells(notebook)["install"]
     needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    needed = {re.match(r"[\w-]+", requirement)[0] for requirement in needed} | {"pooch", "matplotlib"}
+    needed = {re.match(r"[\w-]+", requirement)[0] for requirement in needed} | {more, "matplotlib"}
     modules = eval(re.search(r"modules = (\{.*?\})", code, re.DOTALL)[1])
-    assert set(modules.values()) == needed - {"jax", "flax", "numpy"}
+    assert set(modules.values()) == needed
     kept = re.search(r"for package in \((.*?)\)", code)[1]
     assert {"jax", "jaxlib", "flax", "numpy"} == set(re.findall(r"\w+", kept))

@@ -6,10 +6,13 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from unittest.mock import Mock
 
 import jax
 import pytest
 
+import train
 from lmjax import InputError, runtime
 from tests import UNOPTIMIZED, tiny
 from tests.tiny import ROOT
@@ -77,37 +80,46 @@ print(float(jax.jit(lambda x: (x @ x).sum())(jax.numpy.ones((8, 8)))), sum("cach
     assert list(folder.iterdir())
 
 
-def test_the_cache_can_be_elsewhere_off_or_impossible(tmp_path):
+@pytest.fixture
+def cache(tmp_path, monkeypatch):
+    """Asks for the folder of compiled programs, as a new process does; nothing else is changed."""
+    monkeypatch.setattr(runtime.jax.config, "update", lambda *_: None)
+    monkeypatch.setattr(
+        runtime, "_SETTINGS", SimpleNamespace(jax_compilation_cache_dir=None, jax_enable_compilation_cache=True)
+    )
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    return runtime.cache_programs
+
+
+def test_the_cache_can_be_elsewhere_off_or_impossible(cache, tmp_path, monkeypatch):
     assert started(JAX_COMPILATION_CACHE_DIR=str(tmp_path / "mine"))["cache"] == str(tmp_path / "mine")
     assert started(JAX_ENABLE_COMPILATION_CACHE="false", XDG_CACHE_HOME=str(tmp_path))["cache"] is None
     (tmp_path / "file").touch()
-    assert started(XDG_CACHE_HOME=str(tmp_path / "file"))["cache"] is None
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+    assert cache() is None
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setattr(Path, "home", Mock(side_effect=RuntimeError))  # a container's user that no file knows
+    assert cache() is None
 
 
-def test_the_cache_is_private(tmp_path):
+def test_the_cache_is_private(cache, capsys):
     """What is compiled is run as it is found: nobody else may have put it there."""
-    program = f"import os; os.umask(0)\n{REPORT}"
-    folder = Path(json.loads(python(program, XDG_CACHE_HOME=str(tmp_path)).stdout.splitlines()[-1])["cache"])
+    before = os.umask(0)
+    folder = cache()
+    os.umask(before)
     chain = [folder, *folder.parents[:2]]
     assert [path.stat().st_mode & 0o777 for path in chain] == [0o700] * 3
     for path in chain:
         path.chmod(0o720)
-        result = python(REPORT, XDG_CACHE_HOME=str(tmp_path))
-        assert json.loads(result.stdout.splitlines()[-1])["cache"] is None
-        assert result.stderr == (
+        assert cache() is None
+        assert capsys.readouterr().err == (
             f"note: {path}: others can write to it: delete it, and a new one is made: compiled programs are not kept\n"
         )
         path.chmod(0o700)
     if os.getuid() == 0:
         os.chown(folder, 12345, -1)
-        assert f"{folder}: belongs to another user" in python(REPORT, XDG_CACHE_HOME=str(tmp_path)).stderr
-
-
-def test_the_cache_needs_a_home(tmp_path):
-    """A container's user that no file knows, without HOME."""
-    program = f"import pathlib\ndef home(): raise RuntimeError\npathlib.Path.home = home\n{REPORT}"
-    result = python(program)
-    assert json.loads(result.stdout.splitlines()[-1])["cache"] is None, result.stderr
+        assert cache() is None
+        assert f"{folder}: belongs to another user" in capsys.readouterr().err
 
 
 def test_memory_is_kept_on_a_cpu(tmp_path):
@@ -177,7 +189,7 @@ CPUS = f"{UNOPTIMIZED} --xla_force_host_platform_device_count"
 TRAIN = [sys.executable, "train.py", "--config", "tests/tiny.py", "--train.batch-size", "1024", "--train.epochs", "1"]
 
 
-def test_two_processes_of_train_py(tmp_path):
+def test_two_processes_of_train_py(tmp_path, monkeypatch):
     """Started as docs/devices.md says: one folder, one set of files, and the numbers of one process."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -208,8 +220,8 @@ def test_two_processes_of_train_py(tmp_path):
     assert "epoch 1/1" in first
     assert "epoch 1/1" not in second, "only the first process reports"
 
-    alone = [*TRAIN, "--workdir", str(tmp_path / "one")]
-    subprocess.run(alone, cwd=ROOT, env=tiny.environment(XLA_FLAGS=f"{CPUS}=8"), check=True, capture_output=True)
+    monkeypatch.chdir(ROOT)
+    assert train.main([*TRAIN[2:], "--workdir", str(tmp_path / "one")]) == 0  # on eight devices, too
     rows = [json.loads((tmp_path / name / "metrics.jsonl").read_text()) for name in ("two", "one")]
     for key in ("train_loss", "train_accuracy", "test_loss", "test_accuracy"):
         assert rows[0][key] == pytest.approx(rows[1][key], rel=1e-3)

@@ -51,6 +51,7 @@ def test_each_seed_is_a_run_and_the_summary_is_over_them(finished, tmp_path):
         assert summary[key]["std"] == pytest.approx(np.std(values, ddof=1))
     # The second has found nothing of the first: it is the run that it would have been alone.
     assert run("--workdir", tmp_path / "alone", "--seeds", 1) == 0
+    assert read(tmp_path / "alone" / "summary.json")["test_loss"]["std"] is None, "of one seed"
     alone, among = (read(path / "seed1" / "metrics.jsonl") for path in (tmp_path / "alone", finished))
     for key in ("train_loss", "test_loss", "coefficients"):
         assert alone[key] == among[key]
@@ -64,11 +65,8 @@ def test_resume_goes_on_with_some_and_starts_the_others(finished, capsys):
     assert "test accuracy of 3 seeds" in said
     assert len(read(finished / "summary.json")["test_loss"]["values"]) == 3
     assert read(finished / "seed3" / "summary.json")["test_loss"] == before["test_loss"]
-
-
-def test_one_seed_has_no_deviation(tmp_path):
-    assert run("--workdir", tmp_path / "one", "--seeds", 0) == 0
-    assert read(tmp_path / "one" / "summary.json")["test_loss"]["std"] is None
+    assert run("--workdir", finished, "--resume", "--seeds", 1) == 0
+    assert {*read(finished / "summary.json")["seeds"]} == {3, 1, 2}, "those that are there already count"
 
 
 @pytest.mark.parametrize(
@@ -101,12 +99,6 @@ def test_what_a_folder_holds_already(finished, tmp_path, capsys):
     assert read(finished / "seed3" / "summary.json") == summary
 
 
-def test_seeds_that_are_there_already_count(finished):
-    seeds = set(read(finished / "summary.json")["seeds"])
-    assert run("--workdir", finished, "--resume", "--seeds", 1) == 0
-    assert set(read(finished / "summary.json")["seeds"]) == seeds
-
-
 def test_all_seeds_are_made_longer_and_without_a_config(tmp_path, capsys):
     assert run("--workdir", tmp_path / "run", "--seeds", 0, 1) == 0
     rest = ["--workdir", str(tmp_path / "run"), "--resume", "--train.epochs", "2"]
@@ -117,16 +109,11 @@ def test_all_seeds_are_made_longer_and_without_a_config(tmp_path, capsys):
 
 
 def test_a_cpu_becomes_a_device_for_each_of_two_seeds(tmp_path):
-    """Which are the runs that they are alone."""
-
     result = program("--workdir", tmp_path / "both", "--seeds", 0, 1)
     assert result.returncode == 0, result.stderr
     count = min(2, devices.cores())
     assert f"{count} times on {count} x cpu" in result.stdout or count == 1
-    assert program("--workdir", tmp_path / "alone", "--seeds", 1).returncode == 0
-    alone, among = (read(tmp_path / path / "seed1" / "metrics.jsonl") for path in ("alone", "both"))
-    for key in ("train_loss", "test_loss", "coefficients"):
-        assert alone[key] == among[key]
+    assert read(tmp_path / "both" / "summary.json")["seeds"] == [0, 1]
 
 
 @pytest.mark.slow

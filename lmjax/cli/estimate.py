@@ -36,10 +36,10 @@ class EstimateRun(command_line.Command):
         if options.seeds is not None and options.seeds < 1:
             raise InputError(f"--seeds: must be at least 1, got {options.seeds}")
         config = override(load(options.config), overrides, prog=f"{prog} --config {options.config}")
-        options.compile(config)
+        options.run(config)
         return 0
 
-    def compile(self, config: Config) -> None:
+    def run(self, config: Config) -> None:
         """Print the figures of each target."""
         jax.config.update("jax_platforms", "cpu")  # what is described must not be looked for
         seeds = None if self.seeds is None else range(self.seeds)

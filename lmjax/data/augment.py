@@ -319,7 +319,7 @@ class Pipeline:
                     f"{shape[0]} x {shape[1]}: choose a smaller number"
                 )
         self.min_area = next((part.min_area for _, part in parts if isinstance(part, Area)), None)
-        self._classes, self._mean = classes, np.asarray(mean, np.float32)
+        self._shape, self._classes, self._mean = shape, classes, np.asarray(mean, np.float32)
         one_by_one = [(n, part) for n, part in parts if isinstance(part, Geometry | Pixels)]
         self._leading = list(itertools.takewhile(_is_geometry, one_by_one))
         self._rest = one_by_one[len(self._leading) :]
@@ -338,7 +338,7 @@ class Pipeline:
 
         Args:
             key: of the step.
-            images: uint8 [N, H, W, C].
+            images: uint8 [N, H, W, C]; [N, H W C] with an index.
             labels: int32 [N].
             index: int [B], which to take; None takes all.
             placed: is given the batch as soon as it is one, to say on which devices it is to be.
@@ -346,9 +346,20 @@ class Pipeline:
         Returns:
             uint8 [B, H, W, C] and int32 [B]; with a mixture float32 [B, H, W, C] and float32 [B, classes].
         """
+        move = functools.partial(_move, self._leading, key)
         if index is not None:
             labels = labels[index]
-        images = placed(_move(self._leading, key, images, index))
+
+            def rows_first(images, index):
+                return move(images[index].reshape(-1, *self._shape))
+
+            def at_once(images, index):
+                return move(images.reshape(-1, *self._shape), index)
+
+            images = lax.platform_dependent(images, index, tpu=rows_first, default=at_once)
+        else:
+            images = move(images)
+        images = placed(images)
         for geometry, group in itertools.groupby(self._rest, _is_geometry):
             if geometry:
                 images = _move(list(group), key, images)
@@ -380,10 +391,26 @@ def _move(parts, key, images, index=None):
         seen_rows, seen_columns = seen_rows & _inside(rows, height), seen_columns & _inside(columns, width)
     rows, columns = jnp.clip(rows, 0, height - 1), jnp.clip(columns, 0, width - 1)
     if index is None:  # image by image, so that each device needs its own alone
-        picked = jax.vmap(lambda image, r, c: image[r[:, None], c[None]])(images, rows, columns)
+        picked = lax.platform_dependent(images, rows, columns, tpu=_by_products, default=_by_gather)
     else:
         picked = images[index[:, None, None], rows[:, :, None], columns[:, None, :]]
     return jnp.where(seen_rows[:, :, None, None] & seen_columns[:, None, :, None], picked, jnp.zeros((), picked.dtype))
+
+
+def _by_gather(images, rows, columns):
+    return jax.vmap(lambda image, r, c: image[r[:, None], c[None]])(images, rows, columns)
+
+
+def _by_products(images, rows, columns):
+    """The same by two matrix products, for a TPU, which reads single pixels one after another.
+
+    Each number is one pixel times 1, which bfloat16 holds exactly, and zeros.
+    """
+    height, width = images.shape[1:3]
+    row, column = jax.nn.one_hot(rows, height, dtype=jnp.bfloat16), jax.nn.one_hot(columns, width, dtype=jnp.bfloat16)
+    picked = jnp.einsum("bij,bjwc->biwc", row, images.astype(jnp.bfloat16), preferred_element_type=jnp.bfloat16)
+    picked = jnp.einsum("bkw,biwc->bikc", column, picked, preferred_element_type=jnp.bfloat16)
+    return picked.astype(images.dtype)
 
 
 def epoch_order(key: jax.Array, epoch: jax.Array | int, size: int, batch: int) -> jax.Array:

@@ -28,7 +28,8 @@ class ResidentTraining:
             config.data.augment, shape=dataset.shape, classes=len(dataset.classes), mean=dataset.mean
         )
         self.steps_per_epoch = len(dataset.train) // config.train.batch_size
-        self._images = put((dataset.train.images, dataset.train.labels), mesh)
+        images = dataset.train.images.reshape(len(dataset.train), -1)  # which a TPU can read image by image
+        self._images = put((images, dataset.train.labels), mesh)
 
         def order(seed, epoch):
             # Its own stream of random numbers: those of the steps are folded from the seed itself.

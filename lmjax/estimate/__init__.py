@@ -12,11 +12,11 @@ import jax.numpy as jnp
 
 from lmjax import networks
 from lmjax.config import Config
-from lmjax.estimate.program import Program, mesh_of, outline, prepare, programs
+from lmjax.estimate.program import mesh_of, outline, prepare, programs
 from lmjax.estimate.summary import Summary, summarize
 from lmjax.estimate.targets import Target, known, target
 
-__all__ = ["Estimate", "Program", "Summary", "Target", "estimate", "known", "outline", "prepare", "programs", "target"]
+__all__ = ["Estimate", "Summary", "Target", "estimate", "known", "target"]
 
 LANES = 128
 """Images that fill the lanes of a TPU, over which XLA lays the batch: fewer are padded."""

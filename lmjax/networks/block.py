@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lmjax.networks.options import Options, chosen
-from lmjax.networks.stack import List, changed, changing
+from lmjax.networks.stack import List, changed, changing, inner
 from lmjax.steppers import StepInfo, Stepper
 
 
@@ -55,10 +55,12 @@ class Block(nnx.Module):
             nnx.update(branch, update)
         return jax.tree.map(self.after, u), history
 
+    @inner
     def evaluated(self) -> list[nnx.Module]:
         """The branch of each evaluation."""
         return [self.branches[i % len(self.branches)] for i in range(self.stepper.evaluations)]
 
+    @inner
     def merged(self, updates: list[dict]) -> list[tuple[nnx.Module, dict]]:
         """Each branch, and its variables after the evaluations that have left these."""
         if len(updates) > len(
@@ -67,6 +69,7 @@ class Block(nnx.Module):
             updates = [jax.tree.map(_mean, *updates)]
         return list(zip(self.branches, updates, strict=True))
 
+    @inner
     def values(self) -> Any:
         """The coefficients, as the scheme takes them."""
         return jax.tree.unflatten(self.coefficient_tree, [variable[...] for variable in self.coefficients])

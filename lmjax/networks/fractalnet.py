@@ -16,8 +16,8 @@ row, the columns whose units end there are joined, and all of them go on from th
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -28,7 +28,7 @@ from lmjax.errors import InputError
 from lmjax.networks.convolution import convolve
 from lmjax.networks.normalization import BatchNorm
 from lmjax.networks.options import Options, family
-from lmjax.networks.stack import List
+from lmjax.networks.stack import List, inner
 from lmjax.promotion import at_least_float32
 from lmjax.steppers import combine
 
@@ -50,7 +50,11 @@ def local_weights(key: jax.Array, inputs: int, drop: float) -> jax.Array:
     return keep / jnp.sum(keep)
 
 
-class DropPath(NamedTuple):
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["key", "whole", "column"], meta_fields=["drop", "columns"]
+)
+@dataclasses.dataclass(frozen=True)
+class DropPath:
     """The draws of drop-path for one step of training.
 
     It only weighs the inputs of joins: every column is computed whatever has been drawn, so that one compiled program
@@ -72,7 +76,7 @@ class DropPath(NamedTuple):
 
     def within(self, block: int) -> "DropPath":
         """The same for one block, whose joins draw for themselves."""
-        return self._replace(key=jax.random.fold_in(self.key, block))
+        return dataclasses.replace(self, key=jax.random.fold_in(self.key, block))
 
     def weights(self, row: int, inputs: int) -> jax.Array:
         """The weights [inputs], of sum 1, of the join after that row: of the `inputs` deepest columns."""
@@ -130,6 +134,7 @@ class Block(nnx.Module):
                 features[c] = joined
         return joined
 
+    @inner
     def alone(self, x: jax.Array, column: int, key: jax.Array | None = None) -> jax.Array:
         """One column, a chain of 2^column units: what global drop-path leaves of the block."""
         for i in range(1, 2**column + 1):
@@ -239,7 +244,8 @@ class FractalNet(nnx.Module):
         for i, block in enumerate(self.blocks):
             key = None if units is None else jax.random.fold_in(units, i)
             if column is None:
-                x = block(x, None if paths is None else paths.within(i), key)
+                # By name, as nnx.tabulate can show them.
+                x = block(x, paths=None if paths is None else paths.within(i), key=key)
             else:
                 x = block.alone(x, column % self.columns, key)
         return self.head(jnp.mean(x.astype(at_least_float32(x.dtype)), axis=(1, 2)))

@@ -13,7 +13,7 @@ from lmjax.errors import InputError
 from lmjax.networks.branches import Activation, Projection, Stem, basic
 from lmjax.networks.normalization import LayerNorm, norm
 from lmjax.networks.options import PUBLISHED, Boundary, Kind, Options, chosen
-from lmjax.networks.stack import List
+from lmjax.networks.stack import List, inner
 from lmjax.networks.stage import Stage
 from lmjax.promotion import at_least_float32
 from lmjax.steppers import StepInfo, Stepper, euler
@@ -117,6 +117,10 @@ class Architecture:
         )  # fmt: skip
 
 
+def _call(stage: Stage, u: jax.Array, history: Any, info: StepInfo) -> tuple[jax.Array, Any]:
+    return stage(u, history, info=info)  # by name, as nnx.tabulate can show it
+
+
 class Network(nnx.Module):
     """Stem, stages, and the head.
 
@@ -178,9 +182,10 @@ class Network(nnx.Module):
         with jax.named_scope("head"):
             return self.classify(features)
 
+    @inner
     def features(
         self, images: jax.Array, key: jax.Array | None = None,
-        visit: Callable[[Stage, jax.Array, Any, StepInfo], tuple[jax.Array, Any]] = Stage.__call__,
+        visit: Callable[[Stage, jax.Array, Any, StepInfo], tuple[jax.Array, Any]] = _call,
     ) -> jax.Array:  # fmt: skip
         """Images [N, H, W, cin], normalized -> the features after the last stage.
 
@@ -200,6 +205,7 @@ class Network(nnx.Module):
             index += stage.depth
         return u
 
+    @inner
     def classify(self, u: jax.Array) -> jax.Array:
         """The head: features after the last stage -> logits [N, classes], float32."""
         u = u if self.activation is None else self.activation(u)

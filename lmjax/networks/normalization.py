@@ -192,25 +192,45 @@ def norm(channels: int, options: Options, rngs: nnx.Rngs, own: Normalization = B
     return (options.normalization or own)(channels, dtype=options.dtype, rngs=rngs)
 
 
-# Python functions, which copies of a network share: of jax's objects, each would have one of its own.
+# Python functions, which copies of a network share, pickled ones too: of jax's objects, each would have one of its own.
+
+
+def _relu(x):
+    return jax.nn.relu(x)
+
+
+def _silu(x):
+    return jax.nn.silu(x)
+
+
+def _tanh(x):
+    return jnp.tanh(x)
+
+
+def _gelu(x):
+    return jax.nn.gelu(x, approximate=False)
+
+
+def _tanh_gelu(x):
+    return jax.nn.gelu(x, approximate=True)
 
 
 @activations.register
 def relu() -> Activation:
     """max(x, 0), the rectified linear unit (Nair and Hinton 2010)."""
-    return lambda x: jax.nn.relu(x)
+    return _relu
 
 
 @activations.register
 def silu() -> Activation:
     """x / (1 + exp(-x)), the sigmoid linear unit or swish (Elfwing et al. 2018)."""
-    return lambda x: jax.nn.silu(x)
+    return _silu
 
 
 @activations.register
 def tanh() -> Activation:
     """The hyperbolic tangent."""
-    return lambda x: jnp.tanh(x)
+    return _tanh
 
 
 @activations.register
@@ -220,4 +240,4 @@ def gelu(*, approximate: bool = False) -> Activation:
     Args:
         approximate: by a tanh.
     """
-    return lambda x: jax.nn.gelu(x, approximate=approximate)
+    return _tanh_gelu if approximate else _gelu

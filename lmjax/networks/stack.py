@@ -1,7 +1,9 @@
 """Many modules of one kind as a single module whose variables have a leading axis."""
 
+import functools
+import types
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 from flax import nnx
@@ -9,6 +11,29 @@ from jax import lax
 
 # Flax before 0.12 has no nnx.List: there a plain list of modules is part of the graph.
 List = getattr(nnx, "List", list)
+
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def inner(method: F) -> F:
+    """A method that is no row of `nnx.tabulate`: that calls each method under `jax.jit`, which takes arrays alone."""
+    plain: Any = _Inner(method)
+    return plain
+
+
+class _Inner:
+    """What a class has instead of a function, which is what Flax looks for."""
+
+    def __init__(self, function: Callable[..., Any]):
+        self.function = function
+        functools.update_wrapper(self, function)
+
+    def __get__(self, instance: Any, owner: type) -> Any:
+        return self if instance is None else types.MethodType(self, instance)
+
+    def __call__(self, *arguments: Any, **options: Any) -> Any:
+        return self.function(*arguments, **options)
 
 
 class Stack(nnx.Module):
@@ -35,6 +60,7 @@ class Stack(nnx.Module):
             graph = nnx.graphdef(nnx.eval_shape(lambda: make(nnx.Rngs(0))))
             self.item = nnx.merge(graph, variables)
 
+    @inner
     def scan(
         self, body: Callable[[nnx.Module, Any, Any], Any], carry: Any, inputs: Any = None, *, remat: bool = False
     ) -> Any:

@@ -11,7 +11,7 @@ from flax import nnx
 from lmjax.errors import InputError
 from lmjax.networks.block import Block, PureBranch, draw_coefficients
 from lmjax.networks.options import Kind, Options, chosen
-from lmjax.networks.stack import List, Stack
+from lmjax.networks.stack import List, Stack, inner
 from lmjax.reversible import reversible_scan
 from lmjax.steppers import StepInfo, Stepper, over_stage
 
@@ -162,10 +162,11 @@ class Stage(nnx.Module):
             u, history = self._scan_reversibly(state, steps, info_of)
         else:
             u, history = self.steps.scan(
-                lambda block, state, step: block(*state, info_of(step)), state, steps, remat=self.memory == "remat"
+                lambda block, state, step: block(*state, info=info_of(step)), state, steps, remat=self.memory == "remat"
             )
         return self.join(u), history
 
+    @inner
     def begin(self, u: jax.Array, history: Any, info: StepInfo) -> tuple[tuple[Any, Any], Any]:
         """The first step, if it is an `Entry`: the arguments are those of a call.
 
@@ -177,12 +178,13 @@ class Stage(nnx.Module):
             start = self._split(u)
             return (start, self.stepper.init(start)), start
         old = self._split(u) if self.crosses else u
-        new, history, v = self.entry(old, history, info.of(0) if self.stepper.informed else None)
+        new, history, v = self.entry(old, history, info=info.of(0) if self.stepper.informed else None)
         if not self.crosses:
             new, v = self._split(new), self._split(v)
             history = self.stepper.init(v)
         return (new, history), v
 
+    @inner
     def step_inputs(self, info: StepInfo) -> tuple[Any, Callable[[Any], StepInfo | None]]:
         """The input of each step of the stack besides the state, with a leading axis, and its way to a `StepInfo`."""
         steps = {}  # the number of each and its own key, if the scheme asks for them
@@ -220,6 +222,7 @@ class Stage(nnx.Module):
     def _split(self, u):
         return u if self.stepper.parts == 1 else tuple(jnp.split(u, self.stepper.parts, axis=-1))
 
+    @inner
     def join(self, u: Any) -> jax.Array:
         """The parts of a state as one array."""
         return u if self.stepper.parts == 1 else jnp.concatenate(u, axis=-1)

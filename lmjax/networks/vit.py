@@ -121,6 +121,10 @@ class Tokens(nnx.Module):
         return jnp.concatenate([token, x], axis=1) + self.positions[...].astype(x.dtype)
 
 
+def _class_token(u: jax.Array) -> jax.Array:
+    return u[:, 0]
+
+
 @family("vit_tiny", "vit_small")
 def vit(
     *, width: int = 192, depth: int = 12, heads: int = 3, patch: int = 16, image: int = 224,
@@ -137,7 +141,7 @@ def vit(
         raise InputError(f"network vit: sizes must be at least 1, and patch divide image, got {patch} and {image}")
     return Architecture(
         (depth,), (width,), None, transformer(heads, splitting), first=functools.partial(Tokens, image, patch),
-        activation=None, pool=lambda u: u[:, 0], head=NormalizedLinear, takes=(Transformer,),
+        activation=None, pool=_class_token, head=NormalizedLinear, takes=(Transformer,),
     )  # fmt: skip
 
 

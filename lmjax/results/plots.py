@@ -17,7 +17,7 @@ import numpy as np
 from lmjax import files
 from lmjax.console import printable
 from lmjax.errors import InputError, optional_import, reason
-from lmjax.results.coefficients import Coefficients, last_weights
+from lmjax.results.coefficients import LARGEST, Coefficients, last_weights
 
 # The one of Okabe and Ito (2008), which color-blind readers can tell apart, without its yellow, too pale for a line.
 # Its black is nearly black, as a page replaces the black of the text by its own.
@@ -167,6 +167,7 @@ def learning_curves(
     found = []
     for (name, table), style in zip(runs.items(), styles or looks(list(runs)), strict=True):
         every = np.asarray(table[column], float)
+        every = np.where(np.abs(every) <= LARGEST, every, np.nan)
         epochs, which = np.unique(np.asarray(table["epoch"]), return_inverse=True)
         values = [every[which == i] for i in range(len(epochs))]
         mean, low, high = ([f(each) for each in values] for f in (np.mean, np.min, np.max))
@@ -192,13 +193,12 @@ def run_curves(rows: Sequence[Mapping[str, Any]], title: str) -> Any:
     drops = [epoch for epoch, change in changes if steady and change < 0]
     panels = drawn.subplots(1, 2)
     for axes, label in zip(panels, ("loss", "error, %"), strict=True):
-        of = (lambda row, split: row[f"{split}_loss"]) if label == "loss" else _error
-        lines = {split: {"epoch": epochs, label: [of(row, split) for row in rows]} for split in ("train", "test")}
-        learning_curves(axes, lines, label, label)
+        found = {split: _measure(rows, split, label) for split in ("train", "test")}
+        learning_curves(axes, {split: {"epoch": epochs, label: x} for split, x in found.items()}, label, label)
         for epoch in drops:
             name = "drop of the learning rate" if epoch == drops[0] else None
             axes.axvline(epoch, color="0.4", linewidth=0.9, linestyle=":", zorder=0, label=name)
-    last = _error(rows[-1], "test")
+    last = found["test"][-1]
     place = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "color": COLORS[1]}
     panels[1].annotate(f"{last:.2f}%", (epochs[-1], last), **place)
     drawn.legend(*panels[1].get_legend_handles_labels(), frameon=False, ncols=3, loc="outside lower center")
@@ -215,8 +215,10 @@ def run_coefficients(found: Coefficients, title: str) -> Any:
     return drawn
 
 
-def _error(row: Mapping[str, Any], split: str) -> float:
-    return 100 * (1 - row[f"{split}_accuracy"])
+def _measure(rows: Sequence[Mapping[str, Any]], split: str, label: str) -> np.ndarray:
+    key = f"{split}_loss" if label == "loss" else f"{split}_accuracy"
+    values = np.array([row[key] for row in rows], float)  # None, of an epoch without an update, is NaN
+    return values if label == "loss" else 100 * (1 - values)
 
 
 def by_depth(axes: Any, stages: Mapping[str, Any], *, label: str | None = None, **style: Any) -> None:

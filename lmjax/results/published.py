@@ -10,6 +10,17 @@ from lmjax.config import Config, DataConfig, ModelConfig
 _LM, _HE16, _HE16B = "Lu et al. 2018", "He et al. 2016a", "He et al. 2016b"
 _HUANG, _GOMEZ = "Huang et al. 2016", "Gomez et al. 2017"
 _XIE, _LARSSON = "Xie et al. 2017", "Larsson et al. 2017"
+REPRODUCTION = (
+    "reproduced: the last epoch of one seed, University of Buenos Aires 2023 (github.com/CrossNox/beyond), crops of 2 "
+    "reflected pixels"
+)
+_REPRODUCED = {20: 8.00, 32: 7.96, 44: 7.21, 56: 6.85, 110: 6.43, 164: 5.61}
+_RELEASED = "the authors' code instead of their text: k decays, towards 1, and crops are of 2 reflected pixels"
+_REVNET = (
+    "the released code pads by 2 pixels, subtracts the mean image, decays kernels alone, and normalizes with momentum "
+    "0.99 and epsilon 1e-3; its first unit has no activation"
+)
+_HELD_OUT = "trained on all 50,000 images; Huang et al. train on 45,000, and choose the epoch by the others"
 _DROPS = "with drop-path and dropout, images augmented"
 
 
@@ -25,6 +36,7 @@ class Row:
         source: where.
         top5: published top-5 error, in percent.
         note: in what the run or the number differs from the publication.
+        reproduced: test error of the last epoch of one seed, by others; see `REPRODUCTION`.
     """
 
     config: Config
@@ -33,6 +45,7 @@ class Row:
     source: str
     top5: float | None = None
     note: str = ""
+    reproduced: float | None = None
 
     def describe(self) -> str:
         """One line."""
@@ -40,7 +53,8 @@ class Row:
         scheme = f", {model.stepper}" if model.stepper else ""
         error = "no published error" if self.error is None else f"published error {self.error:g}%"
         note = f"; {self.note}" if self.note else ""
-        return f"{model.name}{scheme}: {self.parameters:,} parameters, {error} ({self.source}{note})"
+        again = "" if self.reproduced is None else f", reproduced {self.reproduced:g}%"
+        return f"{model.name}{scheme}: {self.parameters:,} parameters, {error}{again} ({self.source}{note})"
 
 
 def _resnets(data: str, errors: dict[int, float | None], counts: dict[int, int], stepper: str, source: str):
@@ -49,6 +63,7 @@ def _resnets(data: str, errors: dict[int, float | None], counts: dict[int, int],
         f"{prefix}resnet{depth}": Row(
             recipes.lm(data, ModelConfig(f"resnet{depth}", stepper)), counts[depth], error, source,
             note="pre-activated, the baseline of LM-ResNet" if error is None else "",
+            reproduced=_REPRODUCED[depth] if (data, stepper) == ("cifar10", "lm") else None,
         )
         for depth, error in errors.items()
     }  # fmt: skip
@@ -58,7 +73,7 @@ def _post(data: str, depth: int, parameters: int, error: float, *, stepper: str 
     """As first published: post-activated, shortcuts without parameters."""
     model = ModelConfig(f"resnet{depth}", stepper, placement="post", shortcut="pad")
     if source == _HUANG:
-        return Row(recipes.stochastic_depth(data, model, nesterov=True), parameters, error, source)
+        return Row(recipes.stochastic_depth(data, model, nesterov=True), parameters, error, source, note=_HELD_OUT)
     return Row(recipes.lm(data, model), parameters, error, source, note="its shortcuts subsample, these average")
 
 
@@ -74,7 +89,17 @@ def _dropped(network: str, stepper: str, survival: float) -> Config:
 
 
 def _revnet(data: str, depth: int, parameters: int, error: float) -> Row:
-    return Row(recipes.revnet(data, ModelConfig(f"revnet{depth}")), parameters, error, _GOMEZ)
+    return Row(recipes.revnet(data, ModelConfig(f"revnet{depth}")), parameters, error, _GOMEZ, note=_REVNET)
+
+
+def _released(data: str, counts: dict[int, int]) -> dict[str, Row]:
+    """LM-ResNets by what is known of the code of their authors."""
+    return {
+        f"lm_resnet{depth}_released": Row(
+            recipes.lm_released(data, ModelConfig(f"resnet{depth}", "lm")), parameters, None, _LM, note=_RELEASED
+        )
+        for depth, parameters in counts.items()
+    }
 
 
 def _fractalnet(data: str, depth: int, parameters: int, error: float, note: str) -> Row:
@@ -113,11 +138,12 @@ CIFAR10 = {
     **_resnets(
         "cifar10", {20: 8.33, 32: 7.18, 44: 6.66, 56: 6.31, 110: 6.16, 164: 5.27}, _LM_10, "lm", _LM
     ),
+    **_released("cifar10", _LM_10),
     "resnet56_sd": Row(_dropped("resnet56", "euler", 0.8), 855_674, 5.55, _LM),
     "resnet110_sd": _first_dropped("cifar10", 110, 1_727_962, 5.25),
     "resnet1202_sd": _first_dropped("cifar10", 1202, 19_421_274, 4.91),
-    "lm_resnet56_sd": Row(_dropped("resnet56", "lm", 0.8), 855_698, 5.14, _LM),
-    "lm_resnet110_sd": Row(_dropped("resnet110", "lm", 0.5), 1_730_669, 4.80, _LM),
+    "lm_resnet56_sd": Row(_dropped("resnet56", "lm", 0.8), 855_698, 5.14, _LM, reproduced=5.60),
+    "lm_resnet110_sd": Row(_dropped("resnet110", "lm", 0.5), 1_730_669, 4.80, _LM, reproduced=4.88),
     "revnet38": _revnet("cifar10", 38, 464_922, 7.24),
     "revnet110": _revnet("cifar10", 110, 1_729_226, 5.76),
     "revnet164": _revnet("cifar10", 164, 1_748_810, 5.17),
@@ -129,6 +155,7 @@ CIFAR10 = {
 CIFAR100 = {
     **_resnets("cifar100", {110: None, 164: 24.33, 1001: 22.71}, _EULER_100, "euler", _HE16B),
     **_resnets("cifar100", {110: 25.87, 164: 22.90}, _LM_100, "lm", _LM),
+    **_released("cifar100", _LM_100),
     "resnet110_sd": _first_dropped("cifar100", 110, 1_733_812, 24.58),
     "resnet110_post": _post("cifar100", 110, 1_733_812, 27.76, source=_HUANG),  # Lu et al. quote it as pre-activated
     "revnet38": _revnet("cifar100", 38, 475_092, 28.96),
@@ -160,13 +187,15 @@ SHAPES = {"cifar10": ((32, 32, 3), 10), "cifar100": ((32, 32, 3), 100), "imagene
 def find(config: Config) -> tuple[str, Row] | None:
     """The row, with its name, of the network of a run on the same data, whatever the recipe; None if there is none.
 
-    Two networks are the same if their `ModelConfig`s are, but for how they are computed: dtype, memory, unroll.
+    Two networks are the same if their `ModelConfig`s are, but for how they are computed: dtype, memory, unroll. Of
+    several rows with the network, it is the one of the same augmentation and optimizer, or else the first.
     """
     wanted = _network(config.model)
-    for key, row in TABLES.get(table_of(config.data), {}).items():
-        if _network(row.config.model) == wanted:
-            return key, row
-    return None
+    rows = TABLES.get(table_of(config.data), {}).items()
+    found = [(key, row) for key, row in rows if _network(row.config.model) == wanted]
+    recipe = config.data.augment, config.optimizer
+    alike = [each for each in found if (each[1].config.data.augment, each[1].config.optimizer) == recipe]
+    return next(iter(alike + found), None)
 
 
 def table_of(data: DataConfig) -> str:
@@ -200,18 +229,22 @@ def cost(table: str, row: Row) -> dict[str, int | None]:
 def describe(table: str) -> Iterator[str]:
     """The rows of a table, and their cost, as lines of text."""
     yield f"\n{table}: lmjax train --config {table}:ROW\n"
-    yield f"{'row':22}{'depth':>6}{'parameters':>13}{'MACs, 1e6':>11}{'evaluations':>13}{'published':>11}  source"
+    head = f"{'row':22}{'depth':>6}{'parameters':>13}{'MACs, 1e6':>11}{'evaluations':>13}"
+    yield f"{head}{'published':>11}{'reproduced':>12}  source"
     notes: list[str] = []
     for key, row in TABLES[table].items():
         found = cost(table, row)
         depth = re.search(r"\d+", row.config.model.name)[0]
         error = "-" if row.error is None else f"{row.error:.2f}%"
+        again = "" if row.reproduced is None else f"{row.reproduced:.2f}%"
         evaluations = found["branch_evaluations"] or "-"
         if row.note and row.note not in notes:
             notes.append(row.note)
         mark = f" [{notes.index(row.note) + 1}]" if row.note else ""
         yield (
             f"{key:22}{depth:>6}{found['parameters']:>13,}{found['forward_macs'] / 1e6:>11,.1f}"
-            f"{evaluations:>13}{error:>11}  {row.source}{mark}"
+            f"{evaluations:>13}{error:>11}{again:>12}  {row.source}{mark}"
         )
     yield "".join(f"\n[{i}] {note}" for i, note in enumerate(notes, start=1))
+    if any(row.reproduced is not None for row in TABLES[table].values()):
+        yield REPRODUCTION

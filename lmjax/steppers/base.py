@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,9 @@ Branch = Callable[[State], State]
 Step = Callable[..., tuple[State, Any]]  # of (fs, u, history, coef), and of the `StepInfo` where it is informed
 
 
-class StepInfo(NamedTuple):
+@functools.partial(jax.tree_util.register_dataclass, data_fields=["key", "index"], meta_fields=["count"])
+@dataclasses.dataclass(frozen=True)
+class StepInfo:
     """The place of a step in a network, and the key of its random numbers.
 
     Attributes:
@@ -51,7 +53,7 @@ class StepInfo(NamedTuple):
         if self.key is None:
             return None, self
         own, rest = jax.random.split(self.key)
-        return own, self._replace(key=rest)
+        return own, dataclasses.replace(self, key=rest)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -112,6 +114,7 @@ class Stepper:
         random: what they do with it is to draw random numbers, so that training needs a key.
         over: `over(depth) -> (first, others)`, the schemes of a network's stage of so many steps: see `over_stage`.
         known: what is known about it.
+        recipe: makes it again, where it is unpickled; None for one that was made by hand.
     """
 
     name: str
@@ -127,6 +130,7 @@ class Stepper:
     random: bool = False
     over: "Callable[[int], tuple[Stepper, Stepper]] | None" = None
     known: Properties = Properties()
+    recipe: Callable[[], "Stepper"] | None = dataclasses.field(default=None, init=False, repr=False)
 
     def __post_init__(self):
         object.__setattr__(self, "step", self._with_its_branches(self.step))
@@ -152,8 +156,30 @@ class Stepper:
     def __repr__(self) -> str:
         return f"Stepper({self.name})"
 
-    def __deepcopy__(self, memo: dict) -> "Stepper":
+    def __copy__(self) -> "Stepper":
         return self  # static, and compared by identity: a copied network is the same program
+
+    def __deepcopy__(self, memo: dict) -> "Stepper":
+        return self
+
+    def made_by(self, recipe: Callable[[], "Stepper"]) -> "Stepper":
+        """The stepper, which from now on is pickled as this recipe, unless it has one."""
+        if self.recipe is None:
+            object.__setattr__(self, "recipe", recipe)
+        return self
+
+    def __reduce__(self) -> tuple[Callable[[], "Stepper"], tuple[()]]:
+        if self.recipe is None:
+            raise InputError(
+                f"stepper {self.name}: cannot be pickled, since it was made by hand: let a function make it, and "
+                "register that, as in @steppers.register"
+            )
+        return self.recipe, ()
+
+
+def _note(made: Any, recipe: Callable[[], Any]) -> None:
+    if isinstance(made, Stepper):
+        made.made_by(recipe)
 
 
 def uniform(key: jax.Array | None, shape: tuple[int, ...], low: float, high: float) -> jax.Array:
@@ -162,7 +188,7 @@ def uniform(key: jax.Array | None, shape: tuple[int, ...], low: float, high: flo
     return mean if key is None else jax.random.uniform(key, shape, jnp.float32, low, high)
 
 
-registry: Registry[Stepper] = Registry("stepper", Stepper, example="lm(-0.5, -0.5)")
+registry: Registry[Stepper] = Registry("stepper", Stepper, example="lm(-0.5, -0.5)", note=_note)
 """All steppers by name."""
 register = registry.register
 """Add a stepper: the decorator of the function that makes it; see `lmjax.registry.Registry.register`."""

@@ -33,7 +33,17 @@ def over_stage(stepper: Stepper, depth: int) -> tuple[Stepper, Stepper]:
 
     They are `euler` and the scheme itself, or the one over so many steps (`dense`); a wrapper wraps both.
     """
-    return (euler(), stepper) if stepper.over is None else stepper.over(depth)
+    if stepper.over is None:
+        return euler(), stepper
+    schemes = stepper.over(depth)
+    for n, scheme in enumerate(schemes):
+        if scheme is not stepper:
+            scheme.made_by(functools.partial(_scheme_of_stage, stepper, depth, n))
+    return schemes
+
+
+def _scheme_of_stage(stepper: Stepper, depth: int, n: int) -> Stepper:
+    return over_stage(stepper, depth)[n]
 
 
 @register

@@ -92,6 +92,7 @@ def _equal(x: float | Fraction, y: float | Fraction) -> bool:
 
 
 @functools.cache
+@functools.cache
 def runge_kutta(tableau: Tableau) -> Stepper:
     """The explicit Runge-Kutta method of a tableau, one branch an evaluation.
 
@@ -112,7 +113,8 @@ def runge_kutta(tableau: Tableau) -> Stepper:
             slopes.append(f(advanced(row)))
         return advanced(b), history
 
-    return Stepper(tableau.name, step, evaluations=len(b), known=Properties(order=tableau.order))
+    made = Stepper(tableau.name, step, evaluations=len(b), known=Properties(order=tableau.order))
+    return made.made_by(functools.partial(runge_kutta, tableau))
 
 
 @register

@@ -1,5 +1,6 @@
 """The optimizer of a run, as an optax transformation."""
 
+import functools
 from typing import Any
 
 import jax
@@ -74,7 +75,13 @@ def create_optimizer(config: OptimizerConfig, rate: optax.Schedule) -> optax.Gra
     parts = [
         optax.identity() if config.clip_norm is None else optax.clip_by_global_norm(config.clip_norm),
         rule.before,
-        optax.add_decayed_weights(config.weight_decay, mask=lambda params: _decayed(config, params)),
+        optax.add_decayed_weights(
+            config.weight_decay,
+            mask=functools.partial(
+                optimizers.decay_mask, decay=config.decay, of_coefficients=config.decay_coefficients
+            ),
+        ),
+        *([] if config.coefficient_target == 0 else [optax.masked(_pull(config), optimizers.coefficients)]),
         rule.after,
         _scale_by_rate(rate),
     ]
@@ -90,6 +97,12 @@ def create_optimizer(config: OptimizerConfig, rate: optax.Schedule) -> optax.Gra
     return optimizer
 
 
+def _pull(config: OptimizerConfig) -> optax.GradientTransformation:
+    """Move the decay from decay w to decay (w - target)."""
+    size = config.weight_decay * config.coefficient_target
+    return optax.stateless(lambda updates, _: jax.tree.map(lambda u: u - size, updates))
+
+
 def _scale_by_rate(rate: optax.Schedule) -> optax.GradientTransformationExtraArgs:
     """Multiply updates by minus the rate of the step that `update` is given."""
 
@@ -99,15 +112,6 @@ def _scale_by_rate(rate: optax.Schedule) -> optax.GradientTransformationExtraArg
         return jax.tree.map(lambda u: jnp.asarray(size, u.dtype) * u, updates), state
 
     return optax.GradientTransformationExtraArgs(optax.init_empty_state, update)
-
-
-def _decayed(config: OptimizerConfig, params: Any) -> Any:
-    """True for the parameters that decay."""
-
-    def decays(coefficient, kernel):
-        return config.decay_coefficients if coefficient else kernel or config.decay == "all"
-
-    return jax.tree.map(decays, optimizers.coefficients(params), optimizers.kernels(params))
 
 
 def _keep_between(low: float, high: float) -> optax.GradientTransformation:

@@ -43,10 +43,10 @@ def padding(batch: int, platform: str) -> str:
     )
 
 
-def say_epoch(row: dict, config: Config, name: str, steps_per_epoch: int) -> None:
-    """Print the line of an epoch, with the name of its run."""
-    epochs, trained = config.train.epochs, "no update"
-    left = (epochs - row["epoch"]) * steps_per_epoch * config.train.batch_size / row["images_per_second"]
+def say_epoch(row: dict, config: Config, name: str, steps: int) -> None:
+    """Print the line of an epoch of so many steps, with the name of its run."""
+    epochs, rate, trained = config.train.epochs, row["images_per_second"], "no update"
+    left = (epochs - row["epoch"]) * steps * config.train.batch_size / rate if rate > 0 else 0
     if row["train_loss"] is not None:
         trained = f"train loss {row['train_loss']:.4f} accuracy {row['train_accuracy']:.2%}"
     say(

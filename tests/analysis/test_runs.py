@@ -54,7 +54,7 @@ def test_a_scheme_of_ones_own(arguments, says, runs, tmp_path, capsys):
         ("order dense", "dense: over how many states is not decided"),
         ("order rk4 --out order.xyz", "error: --out order.xyz: is no picture: end it in one of"),
         ("order rk4 --out no/such/folder/order.png", "there is no folder no/such/folder: make it first"),
-        ("order rk4 --out taken.png", "error: --out taken.png: cannot be written: choose another place"),
+        ("order rk4 --out taken.png", "error: --out taken.png: is a folder: name a file in it"),
         ("order rk4 --config none.py", "--config: there is no file none.py"),
         ("stability", "error: give schemes, such as rk4, or the folder of a run"),
         ("stability rk4 --run empty", "error: give schemes, such as rk4, or the folder of a run"),

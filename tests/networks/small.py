@@ -7,7 +7,6 @@ from flax import nnx
 from lmjax import networks
 
 IMAGES = jax.random.normal(jax.random.key(1), (4, 8, 8, 3))
-LABELS = jnp.arange(4)
 
 
 def small(stepper=None, name="resnet14", **options):
@@ -53,7 +52,7 @@ def backward(model):
     def loss(params, statistics, key, images):
         model = nnx.merge(graph, params, statistics)
         logits = model(images, key)
-        picked = jnp.take_along_axis(logits, LABELS[: len(logits), None], axis=-1)[:, 0]
+        picked = jnp.take_along_axis(logits, jnp.arange(len(logits))[:, None] % 4, axis=-1)[:, 0]
         return jnp.mean(jax.nn.logsumexp(logits, -1) - picked), (logits, statistics_of(model))
 
     gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))

@@ -148,9 +148,9 @@ def test_local_drop_path_of_one_join(inputs, drop):
 def test_how_often_a_step_uses_one_column(whole):
     trials, columns = 8_000, 3
     keys = jax.random.split(jax.random.key(4), trials)
-    is_whole, column = jax.vmap(lambda key: DropPath.draw(key, columns=columns, drop=0.15, whole=whole)[-2:])(keys)
-    assert abs(np.mean(is_whole) - whole) <= 4.5 * np.sqrt(whole * (1 - whole) / trials)
-    shares = np.bincount(np.asarray(column), minlength=columns) / trials
+    drawn = jax.vmap(lambda key: DropPath.draw(key, columns=columns, drop=0.15, whole=whole))(keys)
+    assert abs(np.mean(drawn.whole) - whole) <= 4.5 * np.sqrt(whole * (1 - whole) / trials)
+    shares = np.bincount(np.asarray(drawn.column), minlength=columns) / trials
     np.testing.assert_allclose(shares, 1 / columns, atol=4.5 * np.sqrt(2 / 9 / trials))
 
 

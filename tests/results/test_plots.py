@@ -36,6 +36,7 @@ def axes_of(figure=None):
 def test_only_drops_of_the_learning_rate_are_marked(rates, marked):
     names = ("train_loss", "test_loss", "train_accuracy", "test_accuracy")
     rows = [{"epoch": n, "learning_rate": rate} | dict.fromkeys(names, 0.5) for n, rate in enumerate(rates, start=1)]
+    rows[0] |= {"train_loss": None, "train_accuracy": None}  # no update in this epoch
     figure = plots.run_curves(rows, "title")
     said = [text.get_text() for text in figure.legends[0].get_texts()]
     assert said == ["train", "test", *["drop of the learning rate"] * bool(marked)]

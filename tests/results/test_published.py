@@ -1,5 +1,6 @@
 """Every published row builds, as large as it says, by the recipe of its paper."""
 
+import dataclasses
 import re
 
 import pytest
@@ -72,6 +73,17 @@ def test_recipes(table, key, epochs, batch, milestones, decay):
         assert (config.data.name, config.data.augment) == (table, ("crop(4)", "flip"))
 
 
+def test_what_is_known_of_the_code_of_lm_resnet():
+    config, as_published = (CIFAR10[f"lm_resnet56{code}"].config for code in ("_released", ""))
+    assert config.data.augment == ("crop(2, padding=reflect)", "flip")
+    assert config.optimizer == dataclasses.replace(
+        as_published.optimizer, decay_coefficients=True, coefficient_target=1.0
+    )
+    assert (config.model, config.train) == (as_published.model, as_published.train)
+    again = {20: 8.00, 32: 7.96, 44: 7.21, 56: 6.85, 110: 6.43, 164: 5.61}
+    assert {depth: CIFAR10[f"lm_resnet{depth}"].reproduced for depth in again} == again
+
+
 @pytest.mark.parametrize(
     ("table", "key", "millions", "evaluations"),
     [
@@ -92,9 +104,10 @@ def test_the_table_is_printed(capsys, monkeypatch):
     monkeypatch.setitem(TABLES, "cifar10", {k: CIFAR10[k] for k in ("lm_resnet20", "fractalnet20")})
     assert cli.main(["published", "cifar10"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert re.fullmatch(r"lm_resnet20 +20 +272,384 +40\.8 +9 +8\.33%  Lu et al\. 2018", lines[-4])
-    assert re.match(r"fractalnet20 .* Larsson et al\. 2017 \[1\]", lines[-3])
-    assert lines[-1].startswith("[1] with drop-path and dropout")
+    assert re.fullmatch(r"lm_resnet20 +20 +272,384 +40\.8 +9 +8\.33% +8\.00%  Lu et al\. 2018", lines[-5])
+    assert re.match(r"fractalnet20 .* Larsson et al\. 2017 \[1\]", lines[-4])
+    assert lines[-2].startswith("[1] with drop-path and dropout")
+    assert lines[-1].startswith("reproduced: the last epoch of one seed")
     assert cli.main(["published", "cifar11"]) == 2
     assert "unknown table 'cifar11': did you mean 'cifar10'" in capsys.readouterr().err
 
@@ -102,7 +115,7 @@ def test_the_table_is_printed(capsys, monkeypatch):
 def test_rows_are_listed_for_those_who_ask_for_none_or_for_another(tmp_path):
     with pytest.raises(InputError, match=r"cifar10\.py: has several rows; give one of\n") as error:
         command_line.load(CONFIGS / "cifar10.py")
-    listed = "cifar10.py:lm_resnet20           resnet20, lm: 272,384 parameters, published error 8.33%"
+    listed = "cifar10.py:lm_resnet20           resnet20, lm: 272,384 parameters, published error 8.33%, reproduced 8%"
     assert listed in str(error.value)
     with pytest.raises(InputError, match="has no row 'lm_resnet2': did you mean 'lm_resnet"):
         command_line.load(f"{CONFIGS}/cifar10.py:lm_resnet2")

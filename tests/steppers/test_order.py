@@ -15,11 +15,11 @@ pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.versions]
 ids = [scheme.id for scheme in SCHEMES]
 
 
-def observed_order(stepper, field, exact, steps, *, start=START, **options):
+def observed_order(stepper, field, exact, steps, *, u0=START, **options):
     """Of each field, one number: the slope of the error between so many steps and twice as many."""
     errors = []
     for n in (steps, 2 * steps):
-        found = odeint(stepper, field, start, t1=1.0, steps=n, **options)
+        found = odeint(stepper, field, u0, t1=1.0, steps=n, **options)
         errors.append(
             [np.linalg.norm(x - y) for x, y in zip(jax.tree.leaves(found), jax.tree.leaves(exact), strict=True)]
         )
@@ -38,7 +38,7 @@ def test_observed_order_is_the_claimed_one(scheme):
         return tuple(field(x) for field, x in zip(FIELDS, u, strict=True))
 
     exact = tuple(solution(field, 1.0) for field in FIELDS)
-    found = observed_order(scheme.stepper, both, exact, scheme.steps, start=(START, START), coef=scheme.coef)
+    found = observed_order(scheme.stepper, both, exact, scheme.steps, u0=(START, START), coef=scheme.coef)
     np.testing.assert_allclose(found, scheme.order, atol=0.1)
 
 
@@ -51,7 +51,7 @@ def undamped(u):
 def test_coupled_scheme_integrates_the_pair(stepper, sign):
     fields = (lambda p: p, lambda q: -sign * jnp.sin(q))  # `hamiltonian` subtracts the second one
     start = tuple(map(jnp.float64, START))
-    observed = observed_order(stepper, fields, tuple(solution(undamped, 1.0)), 400, start=start)
+    observed = observed_order(stepper, fields, tuple(solution(undamped, 1.0)), 400, u0=start)
     np.testing.assert_allclose(observed, 1, atol=0.1)
 
 

@@ -4,14 +4,14 @@ import json
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from lmjax import InputError
 from lmjax.config import Config, to_dict
 from lmjax.training import RunRecord
+from tests.data.test_mutated_files import changes
 
 pytestmark = pytest.mark.versions
-check = settings(derandomize=True, deadline=None, max_examples=150)
+check = settings(derandomize=True, deadline=None, max_examples=60)
 
 CONFIG = json.dumps(to_dict(Config())).encode()
 ROWS = b"".join(json.dumps({"step": step, "test_loss": step / 7}).encode() + b"\n" for step in (10, 20, 30))
@@ -30,20 +30,6 @@ DAMAGED = {
     "other values": b"3\n[]\n{}\nnull\n",
     "steps that are none": b'{"step": "x"}\n{"step": null}\n{"step": []}\n{"step": -1}\n{"step": true}\n',
 }
-
-
-def changes(data):
-    place = st.integers(0, len(data))
-    return st.one_of(
-        place.map(lambda i: data[:i]),
-        st.tuples(place, place).map(sorted).map(lambda p: data[: p[0]] + data[p[1] :]),
-        st.tuples(place, st.binary(min_size=1, max_size=4)).map(
-            lambda p: data[: p[0]] + p[1] + data[p[0] + len(p[1]) :]
-        ),
-        st.tuples(place, st.text('0123456789.eE-[]{}",:\n\\', max_size=4)).map(
-            lambda p: data[: p[0]] + p[1].encode() + data[p[0] :]
-        ),
-    )
 
 
 def read(record):

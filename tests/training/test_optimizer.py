@@ -212,6 +212,19 @@ def test_what_decays():
     assert decayed(decay="kernels", decay_coefficients=True) == (False, True)
 
 
+def test_the_decay_of_the_authors_code():
+    """Their k is 1 - ours: what theirs becomes by a decay towards 0, ours becomes by one towards 1."""
+
+    def each(change, tree):
+        return jax.tree.map(lambda chosen, x: change(x) if chosen else x, optimizers.coefficients(tree), tree)
+
+    rule = optax.chain(optax.add_decayed_weights(0.01), optax.sgd(0.1, 0.9))
+    gradients = [each(lambda g: -g, gradient) for gradient in GRADIENTS]
+    expected = each(lambda k: 1 - k, updated(rule, each(lambda k: 1 - k, PARAMS), gradients))
+    found = ours(name="sgd", weight_decay=0.01, decay_coefficients=True, coefficient_target=1.0)
+    chex.assert_trees_all_close(found, expected, rtol=1e-5, atol=1e-6)
+
+
 def test_every_parameter_of_a_network_is_what_it_is_called(config, digits):
     params = create_trainer(config, digits, ONE).state.params
     flat = jax.tree_util.tree_flatten_with_path(params)[0]

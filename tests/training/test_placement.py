@@ -10,26 +10,22 @@ import pytest
 
 from lmjax import InputError
 from lmjax.training import Checkpoints, Trainer, data_mesh, evaluate, train_epoch
+from tests.tiny import changed
 
 ONE = data_mesh(jax.devices()[:1])
-
-
-def changed(config, **train):
-    return dataclasses.replace(config, train=dataclasses.replace(config.train, **train))
 
 
 @pytest.fixture
 def wide(config):
     """Wide enough that some of its arrays are divided; one step an epoch."""
-    model = dataclasses.replace(config.model, name="resnet14", width=1.0)
-    return changed(dataclasses.replace(config, model=model), batch_size=320)
+    return changed(config, model={"name": "resnet14", "width": 1.0}, train={"batch_size": 320})
 
 
 @pytest.mark.versions
 @pytest.mark.slow
 def test_divided_parameters_are_the_same_numbers_in_less_memory(wide, digits, tmp_path):
     whole = Trainer(wide, digits, data_mesh())
-    divided = Trainer(changed(wide, shard_parameters=True), digits, data_mesh())
+    divided = Trainer(changed(wide, train={"shard_parameters": True}), digits, data_mesh())
     bytes_of = [sum(x.addressable_shards[0].data.nbytes for x in jax.tree.leaves(t.state)) for t in (whole, divided)]
     assert bytes_of[1] < 0.25 * bytes_of[0]
     assert divided.compiled.train(1).memory_analysis().alias_size_in_bytes >= bytes_of[1], "and it is donated"
@@ -52,10 +48,10 @@ def test_divided_parameters_are_the_same_numbers_in_less_memory(wide, digits, tm
 
 @pytest.mark.slow  # of groups within a device, the compiled program is looked at
 def test_groups_of_images_are_the_same_on_any_number_of_devices(config, digits):
-    config = changed(config, batch_size=320, batch_norm_group=5)
+    config = changed(config, train={"batch_size": 320, "batch_norm_group": 5})
     one, eight, whole = (
         Trainer(c, digits, mesh)
-        for c, mesh in ((config, ONE), (config, data_mesh()), (changed(config, batch_norm_group=None), ONE))
+        for c, mesh in ((config, ONE), (config, data_mesh()), (changed(config, train={"batch_norm_group": None}), ONE))
     )
     a, b, c = (train_epoch(trainer)["train_loss"] for trainer in (one, eight, whole))
     assert a == pytest.approx(b, rel=1e-5)
@@ -63,51 +59,40 @@ def test_groups_of_images_are_the_same_on_any_number_of_devices(config, digits):
     chex.assert_trees_all_close(jax.device_get(one.state), jax.device_get(eight.state), rtol=1e-2, atol=5e-4)
 
 
-def messages(trainer):
-    """How many sums over devices a compiled step makes one after another, and the bytes they take."""
-    program = trainer.compiled.train(1).as_text()
-    return len(re.findall(r" all-reduce(?:-start)?\(", program))
-
-
 @pytest.mark.slow
 def test_groups_within_a_device_wait_for_no_other(config, digits):
     """What is left are the gradients and the running statistics, which nothing in the step waits for."""
-    config = changed(config, batch_size=320)
-    depth = {14: None, 20: None}
-    for n in depth:
-        model = dataclasses.replace(config.model, name=f"resnet{n}")
-        batch, group = (
-            messages(
-                Trainer(changed(dataclasses.replace(config, model=model), batch_norm_group=g), digits, data_mesh())
-            )
-            for g in (None, 40)
-        )
-        depth[n] = batch, group
+
+    def messages(depth, group):
+        """How many sums over devices a compiled step makes one after another."""
+        train = {"batch_size": 320, "batch_norm_group": group}
+        trainer = Trainer(changed(config, model={"name": f"resnet{depth}"}, train=train), digits, data_mesh())
+        return len(re.findall(r" all-reduce(?:-start)?\(", trainer.compiled.train(1).as_text()))
+
     normalizations = 2 * 3  # of one more block in each of three stages
-    assert depth[20][0] - depth[14][0] >= 2 * normalizations, "forward and backward"
-    assert depth[20][0] - depth[20][1] >= 2 * normalizations
+    assert messages(20, None) - messages(14, None) >= 2 * normalizations, "forward and backward"
+    assert messages(20, None) - messages(20, 40) >= 2 * normalizations
 
 
 def test_a_group_must_divide_the_batch(config):
     with pytest.raises(
         InputError, match=r"train.batch_norm_group: must be a divisor of train.batch_size \(64\), got 48"
     ):
-        changed(config, batch_norm_group=48)
+        changed(config, train={"batch_norm_group": 48})
 
 
 def test_another_seed_shares_programs_and_data_and_is_the_run_it_would_be_alone(config, digits):
     first = Trainer(config, digits, ONE)
     train_epoch(first)
     second = first.reseeded(1)
-    rows = [train_epoch(second) | evaluate(second) for _ in range(2)]
+    row = train_epoch(second) | evaluate(second)
     assert second.compiled.seconds > 0, "the evaluation, which the first has not needed"
     third = second.reseeded(5)
     train_epoch(third), evaluate(third)
     assert third.compiled.seconds == 0
     alone = Trainer(dataclasses.replace(config, seed=1), digits, ONE)
-    for row in rows:
-        expected = train_epoch(alone) | evaluate(alone)
-        row.pop("images_per_second"), expected.pop("images_per_second")
-        assert row == expected
+    expected = train_epoch(alone) | evaluate(alone)
+    row.pop("images_per_second"), expected.pop("images_per_second")
+    assert row == expected
     chex.assert_trees_all_equal(second.state, alone.state)
     assert first.step == 5, "the first is where it was"

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from lmjax.config import CheckpointConfig, Config, DataConfig
+from lmjax.config import Config, DataConfig
 from lmjax.errors import InputError
 from lmjax.training import (
     Checkpoints,
@@ -28,6 +28,7 @@ from lmjax.training import (
 from lmjax.training.epoch import _diverge
 from lmjax.training.progress import padding
 from lmjax.training.run_record_writer import RunRecordWriter
+from tests import tiny
 from tests.tiny import changed, create_trainer
 from tests.training.test_non_finite import faulty  # noqa: F401  registers it
 
@@ -82,12 +83,29 @@ def test_a_seed_that_diverges_ends_no_other(config, digits):
     chex.assert_trees_all_equal(sound.state_of(1), broken.state_of(1))
 
 
+CONFIG = tiny.changed(
+    tiny.config,
+    optimizer={"learning_rate": 0.05},
+    train={"epochs": 3, "eval_batch_size": 32},
+    checkpoint={"steps": 2},
+)
+
+
 @pytest.fixture
-def run(config, digits, tmp_path, monkeypatch) -> Config:
+def run(digits, tmp_path, monkeypatch) -> Config:
     """A config whose data set is the small one."""
     monkeypatch.setattr(DataConfig, "load", lambda self: digits)
-    keep = CheckpointConfig(steps=2)
-    return dataclasses.replace(config, checkpoint=keep, workdir=str(tmp_path / "runs"))
+    return dataclasses.replace(CONFIG, workdir=str(tmp_path / "runs"))
+
+
+@pytest.fixture(scope="module")
+def undisturbed(digits, tmp_path_factory):
+    """The rows of seeds 0 and 1."""
+    config = dataclasses.replace(CONFIG, workdir=str(tmp_path_factory.mktemp("runs")))
+    with tiny.cheap(), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(DataConfig, "load", lambda self: digits)
+        train_seeds(config, [0, 1])
+    return {seed: rows(config, seed) for seed in (0, 1)}
 
 
 def rows(config, seed):
@@ -111,36 +129,32 @@ class Stopping(Interruption):
         return self.signal is not None
 
 
-def test_stopped_and_resumed_together(run, monkeypatch, capsys):
+def test_stopped_and_resumed_together(run, undisturbed, monkeypatch, capsys):
     """Within an epoch, at its end and in an evaluation; and after a kill between the saves of the two."""
-    whole = dataclasses.replace(run, workdir=run.workdir + "-whole")
-    train_seeds(whole, [4, 9])
     with monkeypatch.context() as patch:
         for n in (3, 5, 9):
             patch.setattr("lmjax.training.runs.Interruption", lambda n=n: Stopping(n))
             with pytest.raises(loop.Stopped):
-                train_seeds(run, [4, 9], resume="auto")
-    with Checkpoints(Path(run.workdir, "seed9", "checkpoints")) as checkpoints:
+                train_seeds(run, [0, 1], resume="auto")
+    with Checkpoints(Path(run.workdir, "seed1", "checkpoints")) as checkpoints:
         checkpoints._manager.delete(checkpoints.latest())  # as if only the other had been saved
-    train_seeds(run, [4, 9], resume="auto")
-    for seed in (4, 9):
-        assert rows(run, seed) == rows(whole, seed)
+    train_seeds(run, [0, 1], resume="auto")
+    assert {seed: rows(run, seed) for seed in (0, 1)} == undisturbed
     assert "test accuracy of 2 seeds" in capsys.readouterr().out
 
 
 def test_some_begun_and_some_not(run):
     """A kill before the first checkpoint, or seeds that are added: each is begun or gone on with, as it needs."""
+    run = changed(run, train={"epochs": 1})
     begun = seeds.of_seed(run, 1)
     RunRecordWriter(begun.workdir).start(begun)
     train_seeds(run, [0, 1], resume="auto")
     train_seeds(run, [0, 1, 2], resume="auto")
-    assert [len(rows(run, seed)) for seed in (0, 1, 2)] == [3, 3, 3]
+    assert [len(rows(run, seed)) for seed in (0, 1, 2)] == [1, 1, 1]
 
 
-def test_damaged_checkpoints_of_different_steps(run, monkeypatch, capsys):
+def test_damaged_checkpoints_of_different_steps(run, undisturbed, monkeypatch, capsys):
     """Then the seeds go on one by one."""
-    whole = dataclasses.replace(run, workdir=run.workdir + "-whole")
-    train_seeds(whole, [0, 1])
     with monkeypatch.context() as patch:
         patch.setattr("lmjax.training.runs.Interruption", lambda: Stopping(9))
         with pytest.raises(loop.Stopped):
@@ -153,15 +167,11 @@ def test_damaged_checkpoints_of_different_steps(run, monkeypatch, capsys):
             (kept / str(step) / "about" / "metadata").write_bytes(b"x")
     train_seeds(run, [0, 1], resume="auto")
     assert "is left out" in capsys.readouterr().err
-    for seed in (0, 1):
-        assert rows(run, seed) == rows(whole, seed)
+    assert {seed: rows(run, seed) for seed in (0, 1)} == undisturbed
 
 
-def test_rolled_back_together(run, monkeypatch, capsys):
+def test_rolled_back_together(run, undisturbed, monkeypatch, capsys):
     """The seed that diverges gets other draws, and the other one the same ones again."""
-    run = changed(run, train={"on_nan": "rollback", "nan_limit": 50})
-    whole = dataclasses.replace(run, workdir=run.workdir + "-whole")
-    train_seeds(whole, [0, 1])
     trained = loop.train_epoch
 
     def once(trainer, *arguments):
@@ -170,15 +180,16 @@ def test_rolled_back_together(run, monkeypatch, capsys):
         return trained(trainer, *arguments)
 
     monkeypatch.setattr(loop, "train_epoch", once)
-    train_seeds(run, [0, 1])
+    train_seeds(changed(run, train={"on_nan": "rollback", "nan_limit": 50}), [0, 1])
     assert "seed 0: the training loss is nan at step 7: back to step 7, and on with" in capsys.readouterr().err
-    assert rows(run, 1) == rows(whole, 1), "it has made the same steps once more"
-    assert rows(run, 0)[0] == rows(whole, 0)[0]
-    assert rows(run, 0)[1] != rows(whole, 0)[1], "other draws"
+    assert rows(run, 1) == undisturbed[1], "it has made the same steps once more"
+    assert rows(run, 0)[0] == undisturbed[0][0]
+    assert rows(run, 0)[1] != undisturbed[0][1], "other draws"
 
 
 @pytest.mark.parametrize("side_by_side", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_one_that_gives_up_is_named_and_the_other_is_finished(run, side_by_side, monkeypatch, capsys):
+    run = changed(run, train={"epochs": 1})
     monkeypatch.setattr(seeds, "side_by_side", lambda config: side_by_side)
     begin = Trainer._begin
 
@@ -191,19 +202,19 @@ def test_one_that_gives_up_is_named_and_the_other_is_finished(run, side_by_side,
     with pytest.raises(InputError, match="seed 1 diverged, and is not counted"):
         train_seeds(run, [1, 0])
     assert "seed 1: the training loss is nan at step 1: try a smaller" in capsys.readouterr().err
-    assert len(rows(run, 0)) == 3
+    assert len(rows(run, 0)) == 1
     assert Path(run.workdir, "seed0", "summary.json").exists()
     assert not Path(run.workdir, "seed1", "summary.json").exists()
 
 
-@pytest.mark.parametrize(
-    ("count", "at_once", "sizes"), [(8, 8, [8]), (9, 8, [5, 4]), (3, 2, [2, 1]), (4, 1, [1, 1, 1, 1]), (1, 8, [1])]
-)
-def test_groups_are_of_one_size_as_far_as_possible(run, count, at_once, sizes):
-    configs = [seeds.of_seed(run, seed) for seed in range(count)]
-    groups = list(seeds.groups(configs, at_once))
-    assert [len(group) for group in groups] == sizes
-    assert [config for group in groups for config in group] == configs
+def test_groups_are_of_one_size_as_far_as_possible(run):
+    for count, at_once, sizes in (
+        (8, 8, [8]), (9, 8, [5, 4]), (3, 2, [2, 1]), (4, 1, [1, 1, 1, 1]), (1, 8, [1]),
+    ):  # fmt: skip
+        configs = [seeds.of_seed(run, seed) for seed in range(count)]
+        groups = list(seeds.groups(configs, at_once))
+        assert [len(group) for group in groups] == sizes
+        assert [config for group in groups for config in group] == configs
 
 
 def test_groups_go_on_from_one_step(run):

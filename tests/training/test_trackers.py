@@ -4,7 +4,6 @@ import dataclasses
 import errno
 import functools
 import importlib.util
-import inspect
 import json
 import os
 import subprocess
@@ -20,7 +19,7 @@ import train
 from lmjax import InputError, training
 from lmjax.config import to_dict
 from lmjax.training import NonFiniteLoss, RunRecord, data_mesh, evaluate, loop, trackers
-from lmjax.training.trackers import TensorBoard, Trackers, WeightsAndBiases
+from lmjax.training.trackers import Trackers
 from tests import tiny
 
 ROOT = Path(__file__).parent.parent.parent
@@ -93,8 +92,8 @@ def test_event_files(tmp_path, config, monkeypatch):
     for module in ("tensorflow", "torch"):  # neither is needed, nor imported where it is there
         monkeypatch.setitem(sys.modules, module, None)
     with Trackers(["tensorboard"], tmp_path, config) as told:
-        told.begin([])
-        told.log(row(1)), told.log(row(2, loss=3.0))
+        told.begin([row(1)])  # it is first looked at when it goes on
+        told.log(row(2, loss=3.0))
     found = read(tmp_path / "tensorboard")
     assert found["loss/train"] == {10: 1.0, 20: 3.0}
     assert found["zero_stability/smallest"] == {10: -0.5, 20: -0.5}
@@ -102,15 +101,6 @@ def test_event_files(tmp_path, config, monkeypatch):
     assert (left[0], right[-1], count.sum()) == (-0.2, 0.1, 2)
     assert json.loads(found["config"][0].decode()) == json.loads(json.dumps(to_dict(config)))
     assert "_hparams_/session_start_info" in found
-
-
-@TENSORBOARD
-def test_event_files_of_a_run_that_is_first_looked_at_when_it_goes_on(tmp_path, config):
-    with Trackers(["tensorboard"], tmp_path, config) as told:
-        told.begin([row(1), row(2)])
-        told.log(row(3))
-    found = read(tmp_path / "tensorboard")
-    assert list(found["loss/train"]) == [10, 20, 30]
     assert list(found["config"]) == [0]
 
 
@@ -306,14 +296,11 @@ def test_event_files_on_a_full_disk(tmp_path, config):
         told.begin([row(1), row(2)])
         told.log(row(3))
     assert list(read(tmp_path / "tensorboard")["loss/train"]) == [10, 30]
-
-
-def test_a_folder_that_cannot_be_made(tmp_path, config):
-    (tmp_path / "tensorboard").touch()
-    said = []
-    with Trackers(["tensorboard"], tmp_path, config, report=said.append) as told:
+    (tmp_path / "below").mkdir()
+    (tmp_path / "below" / "tensorboard").touch()
+    with Trackers(["tensorboard"], tmp_path / "below", config, report=said.append) as told:
         told.begin([])
-    assert len(said) == 1
+    assert len(said) == 2, "a folder that cannot be made"
 
 
 def test_only_the_process_that_writes_tells(tmp_path, config):
@@ -373,18 +360,6 @@ def _no_run():
     raise InputError("it is only looked at how it is called")
 
 
-def test_what_is_called_of_wandb_exists():
-    """In the version that is installed here, if any."""
-    wandb = pytest.importorskip("wandb")
-    init = inspect.signature(wandb.init).parameters
-    assert {"project", "name", "dir", "config", "id", "resume", "reinit", "settings"} <= set(init)
-    assert {"console", "login_timeout", "init_timeout", "finish_timeout"} <= set(wandb.Settings.model_fields)
-    assert "step" in inspect.signature(wandb.Run.log).parameters
-    assert "exit_code" in inspect.signature(wandb.Run.finish).parameters
-    assert isinstance(wandb.Run.id, property)
-    assert isinstance(wandb.Run.disabled, property)
-
-
 OFFLINE = """
 import sys
 from pathlib import Path
@@ -407,11 +382,3 @@ def test_wandb_offline(tmp_path):
     note = json.loads((tmp_path / "wandb.json").read_text())
     assert note["step"] == 30
     assert list((tmp_path / "wandb").glob(f"offline-run-*-{note['id']}/run-{note['id']}.wandb"))
-
-
-def test_they_are_what_a_tracker_is():
-    for name, method in inspect.getmembers(trackers.Tracker, inspect.isfunction):
-        for kind in (TensorBoard, WeightsAndBiases):
-            if not name.startswith("_"):
-                ours, theirs = (inspect.signature(f).parameters.keys() for f in (getattr(kind, name), method))
-                assert ours == theirs, (kind, name)

@@ -76,15 +76,6 @@ def require_close(row, trainer):
             assert value == pytest.approx(one[key], rel=1e-3), key
 
 
-@pytest.mark.slow  # tests/test_runtime.py has it through train.py
-def test_two_processes_compute_what_one_does(config):
-    # One step: after several, the rounding of the first has grown to whatever chaos makes of it.
-    config = dataclasses.replace(config, train=dataclasses.replace(config.train, batch_size=1024))
-    first, second = in_two_processes(config)
-    assert first == second
-    require_close(first, Trainer(config, data.load("digits"), data_mesh()))
-
-
 @pytest.mark.slow
 def test_two_processes_read_disjoint_shares_whose_union_is_the_data_set(config, tmp_path):
     pytest.importorskip("grain")
