@@ -297,3 +297,13 @@ def test_too_little_memory_is_a_mistake(error, capsys):
     assert command_line.exit_code(fails) == 2
     message = f"error: there is not enough memory ({error}): choose a smaller --train.batch-size"
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("code", [0, 2])
+def test_a_thread_that_does_not_end_keeps_no_program(code):
+    program = (
+        "import threading, time; from lmjax import cli; cli.PATIENCE = 0.5; "
+        f"threading.Thread(target=time.sleep, args=[300]).start(); print('last', flush=True); cli.end({code})"
+    )
+    result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, timeout=60, check=False)
+    assert (result.returncode, result.stdout) == (code, b"last\n")

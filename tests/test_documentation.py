@@ -51,7 +51,14 @@ def test_there_are_code_and_commands_on_the_pages():
     assert "pip install -r requirements.txt -r requirements-dev.txt && pytest\n" in README
 
 
+@pytest.fixture
+def recorded(monkeypatch):
+    """What is named as the folder of a run holds one."""
+    monkeypatch.setattr(RunRecord, "config", lambda self: Config())
+
+
 @pytest.mark.versions
+@pytest.mark.usefixtures("recorded")
 @pytest.mark.parametrize(
     "command", [*commands("train.py"), *(words.removeprefix("train ") for words in LMJAX if words.startswith("train "))]
 )
@@ -69,6 +76,7 @@ def test_commands_of_train_are_understood(command, monkeypatch, tmp_path):
     steppers.get(config.model.stepper or "euler")
 
 
+@pytest.mark.usefixtures("recorded")
 @pytest.mark.parametrize("command", [words for words in LMJAX if not words.startswith("train ")])
 def test_other_commands_are_understood(command, monkeypatch):
     words = shlex.split(command)

@@ -6,6 +6,7 @@ import operator
 import os
 import pkgutil
 import sys
+import threading
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, NoReturn
 
@@ -30,6 +31,7 @@ COMMANDS = {
     "prepare": ("Prepare data sets of photographs, once, for training.", "lmjax.cli.prepare:COMMANDS"),
     "completion": ("Print what makes a shell complete the words of lmjax.", "lmjax.cli.show:Completion"),
 }
+PATIENCE = 10  # seconds for the threads of a program that has come to its end
 _LMJAX = ("Residual networks as schemes for ODEs. lmjax --version says the version.", "lmjax.cli:COMMANDS")
 
 
@@ -56,6 +58,11 @@ def end(code: int) -> NoReturn:
         # What was open is closed. In an orderly exit Python would pull away what XLA's threads may still be compiling
         # with, and a process that has failed would wait for the others to end.
         os._exit(code)
+    if not jax.distributed.is_initialized():  # whose processes wait for each other
+        # Threads of a save that has failed may wait for minutes for what does not come, and Python for them.
+        late = threading.Timer(PATIENCE, os._exit, [code])
+        late.daemon = True
+        late.start()
     sys.exit(code)
 
 
