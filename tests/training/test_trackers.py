@@ -4,6 +4,7 @@ import dataclasses
 import errno
 import functools
 import importlib.util
+import inspect
 import json
 import os
 import subprocess
@@ -19,7 +20,7 @@ import train
 from lmjax import InputError, training
 from lmjax.config import to_dict
 from lmjax.training import NonFiniteLoss, RunRecord, data_mesh, evaluate, loop, trackers
-from lmjax.training.trackers import Trackers
+from lmjax.training.trackers import TensorBoard, Trackers, WeightsAndBiases
 from tests import tiny
 
 ROOT = Path(__file__).parent.parent.parent
@@ -364,7 +365,7 @@ OFFLINE = """
 import sys
 from pathlib import Path
 from lmjax.config import Config
-from lmjax.training.trackers import Trackers
+from lmjax.training.trackers import TensorBoard, Trackers, WeightsAndBiases
 from tests.training.test_trackers import row
 with Trackers(["wandb"], Path(sys.argv[1]), Config()) as told:
     told.begin([row(n + 1) for n in range(int(sys.argv[2]))])
@@ -382,3 +383,11 @@ def test_wandb_offline(tmp_path):
     note = json.loads((tmp_path / "wandb.json").read_text())
     assert note["step"] == 30
     assert list((tmp_path / "wandb").glob(f"offline-run-*-{note['id']}/run-{note['id']}.wandb"))
+
+
+def test_they_are_what_a_tracker_is():
+    for name, method in inspect.getmembers(trackers.Tracker, inspect.isfunction):
+        for kind in (TensorBoard, WeightsAndBiases):
+            if not name.startswith("_"):
+                ours, theirs = (inspect.signature(f).parameters.keys() for f in (getattr(kind, name), method))
+                assert ours == theirs, (kind, name)
