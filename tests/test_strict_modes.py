@@ -139,14 +139,14 @@ def program(functions, trainer):
         state, metrics = functions.train(state, seeds, train, steps=1)
         return state, metrics, functions.evaluate(*state.evaluated(), test)
 
-    return made, (trainer.state, trainer.random_seeds, trainer.feed.train_example, trainer.feed.test_example)
+    return made, (trainer.state, trainer.random_seeds, trainer.feed.example, trainer.test_feed.example)
 
 
 def test_a_step_of_training_and_an_evaluation_give_the_same_numbers():
     """Compiled, with and without the strict modes."""
     trainer = Trainer(tiny.config, data.load("digits"))
     made, shapes = program(trainer.compiled.functions, trainer)
-    (train, *_), (test, *_) = trainer.feed.train_arrays(0, [1]), trainer.feed.test_arrays()
+    (train, *_), (test, *_) = trainer.feed.arrays(0, [1]), trainer.test_feed.arrays()
     found = jax.tree.leaves(jax.jit(made)(*shapes[:2], train, test))
     with lenient():
         expected = jax.tree.leaves(jax.jit(made)(*shapes[:2], train, test))

@@ -94,6 +94,7 @@ class BatchNorm(nnx.BatchNorm):
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4, 5))
+@lenient()
 def _normalized(x, shift, scale, bias, epsilon, grouped):
     """(x - mean) / sqrt(var + epsilon) scale + bias, the mean and the variance of each channel, or group and channel.
 
@@ -105,6 +106,7 @@ def _normalized(x, shift, scale, bias, epsilon, grouped):
 
 
 @_normalized.defjvp
+@lenient()
 def _derivative(epsilon, grouped, primals, tangents):
     x, shift, scale, bias = primals
     dx, _, dscale, dbias = tangents

@@ -10,7 +10,6 @@ import pytest
 from lmjax import InputError, optimizers, schedules
 from lmjax.config import Config, OptimizerConfig
 from lmjax.training import (
-    NonFiniteLoss,
     Trainer,
     create_optimizer,
     data_mesh,
@@ -302,8 +301,7 @@ def test_an_update_left_out_leaves_no_trace(config, digits):
     params = state.params | {"head": jax.tree.map(lambda x: x * np.inf, state.params["head"])}
     trainer.place([jax.device_get(state._replace(params=params))])
     before = jax.device_get(trainer.state)
-    with pytest.raises(NonFiniteLoss, match="every step of the epoch was left out at step 5"):
-        train_epoch(trainer)
+    train_epoch(trainer)
     assert trainer.sums[0].skipped == 5
     chex.assert_trees_all_equal(jax.device_get(trainer.state), before._replace(step=np.int32(5)))
 

@@ -128,7 +128,7 @@ def check(folder: Path, promised: dict) -> None:
     """What a run that goes on finds there."""
     record = RunRecordWriter(folder)
     if promised.get("config"):
-        assert record.config() == Config(workdir="w")
+        assert record.config() == Config(workdir=os.path.abspath("w"))
     if promised.get("rows"):
         assert [each["epoch"] for each in record.read_rows()][: promised["rows"]] == [*range(1, promised["rows"] + 1)]
     if promised.get("summary") or record.summary_path.exists():

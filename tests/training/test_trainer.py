@@ -190,9 +190,9 @@ def test_batch_that_does_not_fit(config, digits, train, message):
 def test_loss_of_softened_or_mixed_targets_and_the_accuracy_by_the_larger_share(config, digits, text, smoothing):
     config = changed(config, data={"augment": (text,)}, train={"batch_size": 320, "label_smoothing": smoothing})
     trainer = create_trainer(config, digits, ONE)
-    arrays = next(iter(trainer.feed.train_arrays(0, [1])))
+    arrays = next(iter(trainer.feed.arrays(0, [1])))
     key = jax.random.fold_in(jax.random.key(config.seed), 0)
-    images, targets = map(np.asarray, trainer.feed.train_batch(key, jnp.int32(0), arrays))
+    images, targets = map(np.asarray, trainer.feed.batch(key, jnp.int32(0), arrays))
     own = np.asarray(digits.train.labels)[np.asarray(arrays[0][0])]
     share, other = 1.0, np.roll(own, 1)
     if text != "flip":
