@@ -211,10 +211,14 @@ class Reader(Iterator[dict[str, np.ndarray]]):
         return batch
 
     def _start(self) -> queue.SimpleQueue:
-        """Lets Grain start its workers, as it does when asked for the first batch, so that no signal reaches them.
+        """Start Grain's workers in a thread that blocks signals; the queue gets the first batch, or an error.
 
-        They import for seconds before `_follow` is called. But what a thread starts, further threads included, has its
-        mask of signals: so one in which they are blocked starts them, and this one can be interrupted all the time.
+        Grain starts workers when it is asked for the first batch, and they import for seconds before `_follow` makes
+        them ignore signals. Until then they ignore them because the signal mask of a thread is inherited by what it
+        starts. The calling thread can be interrupted all the time.
+
+        Returns:
+            The queue, with one pair: (batch, None) or (None, error).
         """
         resource_tracker.ensure_running()  # started in that thread, it would end the blocking
         first: queue.SimpleQueue = queue.SimpleQueue()
