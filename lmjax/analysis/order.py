@@ -16,7 +16,7 @@ from lmjax.results import plots
 from lmjax.steppers import StepInfo, Stepper
 
 STEPS = (10, 20, 40, 80, 160, 320, 640)
-_ROUNDING = 1e-12  # smaller errors than that say nothing
+_ROUNDING = 1e-12  # errors below this are rounding
 _FITTED = 3  # how many of the finest errors a slope goes through
 
 

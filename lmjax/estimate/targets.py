@@ -13,7 +13,7 @@ from jax.experimental import topologies
 
 from lmjax.errors import InputError, unknown
 
-# Without these libtpu looks for the chips of this machine, and a second process of it fails.
+# Without these, libtpu looks for TPU chips in this machine, and a second process that uses it fails.
 _TPU = {
     "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_ACCELERATOR_TYPE": "v5litepod-1", "TPU_LOG_DIR": "disabled",

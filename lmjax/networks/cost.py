@@ -62,11 +62,11 @@ def plain_traffic(network: Any, shape: tuple[int, int, int]) -> int | None:
     remembered state 2, or 3 if its coefficient is learned. Stems, heads, shortcuts and parameters are left out.
 
     Args:
-        network: may be abstract, from `nnx.eval_shape`; its stages as loops (`jax.lax.scan`).
+        network: may be abstract, from `nnx.eval_shape`.
         shape: height, width and channels of the image.
 
     Returns:
-        The count; None for a network that is not made of steps.
+        The count; None for a network that is not made of steps, or has a stage of a single step that changes the shape.
     """
     if not all(isinstance(stage, Stage) and stage.steps.depth for stage in getattr(network, "stages", ((),))):
         return None
