@@ -344,8 +344,8 @@ class Pipeline:
             placed: applied to the batch once it is picked, for a sharding constraint.
 
         Returns:
-            Images and targets: uint8 [B, H, W, C] and int32 [B]; with a `Mixing` float32 [B, H, W, C] and float32
-            [B, classes].
+            The images, uint8 [B, H, W, C], and their labels, int32 [B]; with a `Mixing` float32 [B, H, W, C] and
+            float32 [B, classes].
         """
         move = functools.partial(_move, self._leading, key)
         if index is not None:

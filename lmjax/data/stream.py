@@ -218,7 +218,7 @@ class Reader(Iterator[dict[str, np.ndarray]]):
         starts. The calling thread can be interrupted all the time.
 
         Returns:
-            The queue, with one pair: (batch, None) or (None, error).
+            The queue; it gets one pair, (batch, None) or (None, error).
         """
         resource_tracker.ensure_running()  # before the thread: starting it there would unblock the signals
         first: queue.SimpleQueue = queue.SimpleQueue()

@@ -159,7 +159,8 @@ class TrainedNetwork(contextlib.AbstractContextManager):
             size: the rows of a batch, at most the length of the arrays; rounded up to a multiple of the devices.
 
         Yields:
-            (count, *batches): the first `count` rows are those of the arrays; copies of row 0 fill up the last batch.
+            A count, and a batch of each array. Its first `count` rows are those of the array; in the last batch, copies
+            of its first row follow.
         """
         size = -(-min(size, len(arrays[0])) // self.mesh.size) * self.mesh.size
         for start in range(0, len(arrays[0]), size):
