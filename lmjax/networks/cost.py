@@ -66,7 +66,7 @@ def plain_traffic(network: Any, shape: tuple[int, int, int]) -> int | None:
         shape: height, width and channels of the image.
 
     Returns:
-        The count; None for a network that is not made of steps, or has a stage of a single step that changes the shape.
+        The count; None for a network that is not made of steps, or has a stage that is nothing but its `Entry`.
     """
     if not all(isinstance(stage, Stage) and stage.steps.depth for stage in getattr(network, "stages", ((),))):
         return None

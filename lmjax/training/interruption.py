@@ -42,7 +42,7 @@ class Interruption:
     def _agreed(self):
         if not self._distributed:
             return self._received is not None
-        # The processes agree on the next number with which none has called yet, so no number may be left out.
+        # All stop at one more than the highest number that any process has called with: no number may be left out.
         self._asked += 1
         return multihost_utils.reached_preemption_sync_point(self._asked)
 
