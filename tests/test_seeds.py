@@ -91,7 +91,8 @@ def test_what_a_folder_holds_already(finished, tmp_path, capsys):
         (("--workdir", finished / "seed3", "--seeds", 8, "--resume"), "holds a single run, not one of several seeds"),
         (("--workdir", tmp_path / "misspelt", "--seeds", 8, "--resume"), "holds no run of several seeds to go on with"),
         (("--workdir", finished, "--seeds", 8, 1, "--resume", "--train.epochs", 3), "train.epochs 1 (now 3)"),
-        (("--workdir", finished, "--resume"), "add --seeds, or name one (seed1"),
+        (("--workdir", finished, "--resume"), "name one (seed1"),
+        (("--evaluate", finished), "or train all with --seeds"),
     ):
         assert run(*options) == 2
         assert message in capsys.readouterr().err

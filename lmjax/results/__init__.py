@@ -11,11 +11,11 @@ from typing import Any
 __all__ = ["read", "summaries"]
 
 
-def read(runs: Iterable[str | Path]) -> Any:
+def read(runs: str | Path | Iterable[str | Path]) -> Any:
     """The metrics of runs as a pandas table: a row for each run and epoch.
 
     Args:
-        runs: folders, each of one run or of several seeds.
+        runs: a folder, or several, each of one run or of several seeds.
 
     Returns:
         The columns are "run", which is the same for runs that differ only in the seed; "seed", "folder"; the keys of
@@ -29,11 +29,11 @@ def read(runs: Iterable[str | Path]) -> Any:
     return metrics(find(runs))
 
 
-def summaries(runs: Iterable[str | Path]) -> Any:
+def summaries(runs: str | Path | Iterable[str | Path]) -> Any:
     """The results of runs as a pandas table: a row for each run, finished or not.
 
     Args:
-        runs: folders, each of one run or of several seeds.
+        runs: a folder, or several, each of one run or of several seeds.
 
     Returns:
         The first columns are those of `read`. "finished" and "epochs" say how far the run is; "test_error" is the one

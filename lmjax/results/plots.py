@@ -47,9 +47,9 @@ def _matplotlib(module: str = "", purpose: str = "drawing") -> Any:
         raise InputError(f"{purpose}: matplotlib does not start ({reason(error)}): unset MPLBACKEND") from error
 
 
-def save(figure: Any, path: Path) -> None:
+def save(figure: Any, path: str | Path) -> None:
     """Write a picture in the format of its ending; a link of its name is replaced, not followed."""
-    content = io.BytesIO()
+    path, content = Path(path), io.BytesIO()
     with _without_warnings():
         figure.savefig(content, format=path.suffix[1:], dpi=150)
     files.write(path, content.getvalue())

@@ -98,20 +98,22 @@ def summaries(runs: Iterable[Run]) -> Any:
     return pandas.DataFrame([run.about() | run.result() for run in runs])
 
 
-def find(directories: Iterable[str | Path]) -> list[Run]:
+def find(directories: str | Path | Iterable[str | Path]) -> list[Run]:
     """The runs in folders, as `groups` has them."""
     return [run for group in groups(directories) for run in group]
 
 
-def groups(directories: Iterable[str | Path]) -> list[list[Run]]:
+def groups(directories: str | Path | Iterable[str | Path]) -> list[list[Run]]:
     """The runs in folders, in the order given, each once; those that differ only in the seed together, by the seed.
 
     Args:
-        directories: each of one run, or of several seeds (`seed0/`, `seed1/`, ...).
+        directories: each of one run, or of several seeds (`seed0/`, `seed1/`, ...); one alone need not be in a list.
 
     Raises:
         InputError: naming the folder that holds no run, or the file that cannot be read.
     """
+    if isinstance(directories, (str, os.PathLike)):
+        directories = [directories]
     found: list[list[Run]] = []
     seen = set()
     for directory in map(Path, directories):

@@ -26,6 +26,8 @@ class Spread(NamedTuple):
 def spread(values: Iterable[float]) -> Spread:
     """The mean and the sample standard deviation of at least one value."""
     values = [float(value) for value in values]
+    if not all(map(math.isfinite, values)):  # which `statistics.stdev` cannot take
+        return Spread(sum(values) / len(values), math.nan if len(values) > 1 else None)
     return Spread(statistics.mean(values), statistics.stdev(values) if len(values) > 1 else None)
 
 

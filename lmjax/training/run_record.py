@@ -48,8 +48,10 @@ class RunRecord:
         except (FileNotFoundError, NotADirectoryError) as error:
             places = self.directory.glob(f"seed*/{self.config_path.name}") if os.path.isdir(self.directory) else ()
             seeds = sorted(path.parent.name for path in places)
-            several = f", but those of several seeds: add --seeds, or name one ({', '.join(seeds)})" if seeds else ""
-            raise InputError(f"{self.directory} holds no run (no {self.config_path.name}){several}") from error
+            several = ", but those of several seeds: name one ({}), or train all with --seeds" if seeds else ""
+            raise InputError(
+                f"{self.directory} holds no run (no {self.config_path.name}){several.format(', '.join(seeds))}"
+            ) from error
         except OSError as error:
             raise InputError(f"{self.config_path}: cannot be read ({reason(error)})") from error
         except (ValueError, RecursionError) as error:  # no text, no JSON, or JSON that is no config

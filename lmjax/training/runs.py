@@ -90,7 +90,8 @@ def train_seeds(
         profile, left = None, [one for one in left if one not in group]
     results = _together(record, summaries) if summaries else {}
     if diverged := [one.seed for one in missing if one.seed not in summaries]:
-        raise Diverged(f"seed {', '.join(map(str, diverged))} diverged, and is not counted: see above")
+        verb = "is" if len(diverged) == 1 else "are"
+        raise Diverged(f"seed {', seed '.join(map(str, diverged))} diverged, and {verb} not counted: see above")
     return results
 
 

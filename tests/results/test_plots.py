@@ -148,6 +148,11 @@ def test_several_coefficients_a_step(scheme, values, count, tmp_path):
     assert ("over the channels" in caption) == (max(count.values()) > 1)
 
 
+def test_a_picture_is_saved_by_a_name_too(tmp_path):
+    plots.save(plots.figure(2, 2), str(tmp_path / "a.svg"))
+    assert (tmp_path / "a.svg").read_text().startswith("<?xml")
+
+
 def test_too_many_coefficients_are_one_line():
     axes = axes_of()
     plots.coefficients(axes, {str(i): {"stage1": np.full((1, 4), i)} for i in range(9)})

@@ -148,6 +148,21 @@ def test_only_what_is_called_the_same_gets_its_name():
     assert labels(runs, titles) == [first, first, "resnet20, euler", "resnet20, lm (e2/a)"]
 
 
+def test_a_folder_alone_need_not_be_in_a_list(tmp_path):
+    make_run(tmp_path / "seed0", seeded(0))
+    for folder in (tmp_path, str(tmp_path)):
+        assert len(results.read(folder)) == 3
+        assert len(results.summaries(folder)) == 1
+
+
+@pytest.mark.parametrize("worst", [float("nan"), float("inf")])
+def test_spread_of_what_is_not_finite(worst):
+    found = spread([1.0, worst])
+    assert not np.isfinite(found.mean)
+    assert np.isnan(found.std)
+    assert spread([worst]).std is None
+
+
 def test_spread():
     assert spread([9, 5, 7]) == (7.0, 2.0)
     assert f"{spread([9, 5, 7]):.1f}" == "7.0 ± 2.0"

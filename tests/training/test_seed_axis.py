@@ -14,6 +14,7 @@ from lmjax.config import Config, DataConfig
 from lmjax.errors import InputError
 from lmjax.training import (
     Checkpoints,
+    Diverged,
     Interruption,
     NonFiniteLoss,
     Trainer,
@@ -205,6 +206,15 @@ def test_one_that_gives_up_is_named_and_the_other_is_finished(run, side_by_side,
     assert len(rows(run, 0)) == 1
     assert Path(run.workdir, "seed0", "summary.json").exists()
     assert not Path(run.workdir, "seed1", "summary.json").exists()
+
+
+def test_all_that_give_up_are_named(run, monkeypatch):
+    def diverged(*arguments, **options):
+        raise Diverged("all seeds have diverged: see above")
+
+    monkeypatch.setattr(loop, "run", diverged)
+    with pytest.raises(InputError, match="seed 1, seed 0 diverged, and are not counted: see above"):
+        train_seeds(run, [1, 0])
 
 
 def test_groups_are_of_one_size_as_far_as_possible(run):
