@@ -55,21 +55,20 @@ class RunRecordWriter(RunRecord, contextlib.AbstractContextManager):
         """
         if not self.writes:
             return
-        try:
+        with files.writing(self.directory):
             files.make_folder(self.directory)
             if os.path.islink(self._lock.lock_file):
                 raise OSError(errno.ELOOP, ".lock is a link")
-            self._lock.acquire(timeout=0)
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout:
+                raise InputError(
+                    f"{self.directory}: another run is writing there just now: wait for it, stop it, or choose another "
+                    "folder"
+                ) from None
+            except NotImplementedError:
+                warn(f"{self.directory} is on a file system without locks: see to it that one run alone writes it")
             self._place = _identity(self.directory)
-        except Timeout:
-            raise InputError(
-                f"{self.directory}: another run is writing there just now: wait for it, stop it, or choose another "
-                "folder"
-            ) from None
-        except NotImplementedError:
-            warn(f"{self.directory} is on a file system without locks: see to it that one run alone writes it")
-        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-            raise InputError(f"{self.directory}: cannot be written ({reason(error)})") from error
 
     def require_there(self) -> None:
         """Raise InputError if the folder is not the one that is held any more, or has lost its config."""

@@ -129,3 +129,15 @@ def test_only_the_process_that_writes_minds_what_the_others_find(tmp_path, confi
     RunRecordWriter(tmp_path / "run", writes=False).start(config)  # it came late
     with pytest.raises(InputError, match="already holds a run"):
         RunRecordWriter(tmp_path / "run").start(config)
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys):
+    record = RunRecordWriter(tmp_path / "run")
+
+    def acquire(**_):
+        raise NotImplementedError
+
+    monkeypatch.setattr(record._lock, "acquire", acquire)
+    record.start(Config())
+    assert "is on a file system without locks" in capsys.readouterr().err
+    record.require_there()
