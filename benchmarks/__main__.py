@@ -3,6 +3,7 @@
     python -m benchmarks --suite cpu --out results.json
     python -m benchmarks --suite gpu --budget 560   # what does not fit into so many seconds is left for another command
     python -m benchmarks --suite gpu --only G1 flags
+    python -m benchmarks --suite compiled           # for accelerators that need not be there
     python -m benchmarks --suite gpu --tiny         # everything shrunk: that the rows run, on a CPU, too
 
 Both sides of a ratio are timed in turns, in the same rounds; medians are given, and the least and the greatest. What
@@ -21,6 +22,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+import jax
+
 from benchmarks.report import circumstances, line
 from benchmarks.row import Plan, Row, lacks
 from benchmarks.rows import SUITES
@@ -28,7 +31,7 @@ from lmjax import files
 from lmjax.command_line import exit_code, read
 from lmjax.errors import InputError, unknown
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "torch", "torchvision", "diffrax")
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy", "libtpu", "torch", "torchvision", "diffrax")
 WIDTH = 66
 
 
@@ -36,7 +39,7 @@ WIDTH = 66
 class Options:
     """What to measure, and where to write it."""
 
-    suite: Literal["cpu", "gpu"]
+    suite: Literal["cpu", "gpu", "compiled"]
     """Which rows, and on what jax computes."""
     only: tuple[str, ...] = ()
     """Measure these rows, in this order."""
@@ -66,8 +69,9 @@ def run(options: Options, words: list[str]) -> int:
         raise InputError(f"--rounds: must be at least 1, got {options.rounds}")
     # Before jax starts: other processes, and PyTorch in this one, need memory of the GPU as well.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
-    if options.suite == "cpu":
-        os.environ["JAX_PLATFORMS"] = "cpu"
+    if options.suite != "gpu":
+        os.environ["JAX_PLATFORMS"] = "cpu"  # for other processes
+        jax.config.update("jax_platforms", "cpu")
         os.environ["CUDA_VISIBLE_DEVICES"] = ""  # for PyTorch
 
     from benchmarks import ours  # only now that the environment says what jax computes on
@@ -99,8 +103,6 @@ def run(options: Options, words: list[str]) -> int:
 
 def devices() -> dict[str, object]:
     """What jax computes on."""
-    import jax
-
     first = jax.devices()[0]
     return {"platform": first.platform, "kind": first.device_kind, "count": jax.device_count()}
 

@@ -9,7 +9,14 @@ from typing import Any, NamedTuple
 
 from benchmarks.report import spread
 
-PIP = {"torch": "pip install torch", "torchvision": "pip install torch torchvision", "diffrax": "pip install diffrax"}
+PIP = {
+    "libtpu": "pip install 'lmjax[tpu]'",
+    "jax_cuda12_plugin": "pip install 'lmjax[cuda12]'",
+    "grain": "pip install grain",
+    "torch": "pip install torch",
+    "torchvision": "pip install torch torchvision",
+    "diffrax": "pip install diffrax",
+}
 
 
 class Target(NamedTuple):

@@ -1,4 +1,4 @@
-"""The rows of the two suites: what they compare, their targets, and how long they take.
+"""The rows of the suites: what they compare, their targets, and how long they take.
 
 The estimates of the GPU rows are for one H100, and mostly what compilers take. The rows before "flags" are to fit a
 command of ten minutes together; the others, which compile large networks once more, another one.
@@ -118,4 +118,46 @@ GPU = (
     ),
 )  # fmt: skip
 
-SUITES = {"cpu": CPU, "gpu": GPU}
+COMPILED = (
+    Row(
+        "E1", "the step of LM-ResNet-20 for an H100, beside Euler's and in float32", "benchmarks.programs:on_gpu",
+        {
+            "lm: kernels": at_most(260),
+            "lm: bytes moved / the plain form": at_most(1.15),
+            "lm: float32 feature maps": exactly(0),
+        },
+        seconds=120, needs=("jax_cuda12_plugin",),
+    ),
+    Row(
+        "E2", "the step of LM-ResNet-110 for an H100, unrolled and rolled", "benchmarks.programs:deep_on_gpu",
+        {
+            "unrolled: kernels": at_most(1150),
+            "unrolled: bytes moved / the plain form": at_most(1.15),
+            "unrolled: float32 feature maps": exactly(0),
+        },
+        seconds=240, needs=("jax_cuda12_plugin",),
+    ),
+    Row(
+        "E3", "the step of ResNet-50 for an H100, LM beside Euler", "benchmarks.programs:photographs_on_gpu",
+        {"lm: float32 feature maps": exactly(0)}, seconds=240, needs=("jax_cuda12_plugin", "grain"),
+    ),
+    Row(
+        "E4", "the step of LM-ResNet-20 for a TPU v5e, beside Euler's and in float32", "benchmarks.programs:on_tpu",
+        {
+            "lm: estimated cycles an image": at_most(12_500),
+            "lm / euler: cycles, or bytes": at_most(1.02),
+            "lm: compilation": at_most(25),
+        },
+        seconds=300, needs=("libtpu",),
+    ),
+    Row(
+        "E5", "cycles an image of LM-ResNet-20 on a v5e against the batch", "benchmarks.programs:batches_on_tpu", {},
+        seconds=400, needs=("libtpu",),
+    ),
+    Row(
+        "E6", "LM-ResNet-20 on 4, 16 and 256 chips, 128 images each", "benchmarks.programs:chips",
+        {"4x4: all-reduce": at_most(25)}, seconds=300, needs=("libtpu",),
+    ),
+)  # fmt: skip
+
+SUITES = {"cpu": CPU, "gpu": GPU, "compiled": COMPILED}

@@ -137,7 +137,7 @@ def override(config: Config, arguments: Sequence[str], *, prog: str = "lmjax tra
     """The config with keys replaced, e.g. by ["--model.stepper", "euler", "--train.epochs", "5"].
 
     Raises:
-        InputError: for a key that is unknown, or a value that will not do.
+        InputError: if a key is unknown, or a value is invalid.
         SystemExit: after --help.
     """
     if not arguments:

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 
 _QUIET = [False]
-# A file may be named as a terminal's commands are.
+# Escapes for control characters: the name of a file may contain commands to a terminal.
 _CONTROLS = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
 
 

@@ -124,9 +124,9 @@ def _increment(field: Field, h: Any) -> Field:
 
 
 def _require_derivative(u: State, du: State) -> None:
-    """Raise InputError where the value of a field is not of the structure, the shapes and the dtypes of the state.
+    """Raise InputError unless the value of a field has the tree structure, the shapes and the dtypes of the state.
 
-    A Python number, and what follows from one, has any floating-point dtype.
+    A weakly typed value, such as a Python number, matches any floating-point dtype.
     """
     if jax.tree.structure(u) != jax.tree.structure(du):
         raise InputError(f"odeint: the field of a state {jax.tree.structure(u)} gives {jax.tree.structure(du)}")

@@ -15,8 +15,8 @@ def lm(data: str, model: ModelConfig) -> Config:
     """LM-ResNet on CIFAR (Lu et al. 2018), and the ResNets beside it (He et al. 2016).
 
     Batch 128, SGD with momentum 0.9, learning rate 0.1, weight decay 1e-4, random crops after padding by 4 black
-    pixels, random flips. CIFAR-10: 160 epochs, learning rate divided by 10 after 80 and 120. CIFAR-100: 300, 150 and
-    225.
+    pixels, random flips. CIFAR-10: 160 epochs, learning rate divided by 10 after 80 and 120. CIFAR-100: 300 epochs,
+    divided by 10 after 150 and 225.
     """
     return Config(DataConfig(data), model, _sgd(), TrainConfig(epochs=160 if data == "cifar10" else 300))
 

@@ -225,7 +225,7 @@ def _checked(make: Callable[..., T], name: str, registry: Registry[T]) -> Callab
         given, named = _frozen(bound.args), {key: _frozen(value) for key, value in bound.kwargs.items()}
         try:
             hash((given, *named.values()))
-        except TypeError:  # the cache cannot tell it from others
+        except TypeError:  # an unhashable argument: no key for the cache
             made = make(*given, **named)
         else:
             made = cached(*given, **named)

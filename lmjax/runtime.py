@@ -152,7 +152,7 @@ def keep_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
     except (AttributeError, OSError, TypeError):
         return
-    # One arena: those of other threads cannot grow beyond 64 MiB, and fall back to fresh pages.
+    # One arena for all threads: further ones cannot grow beyond 64 MiB, and then use fresh pages.
     for option, value in ((arena_max, 1), (mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 64 * 2**20)):
         mallopt(option, value)
 
@@ -235,7 +235,7 @@ def join_processes(environment: Mapping[str, str] = os.environ) -> bool:
         if given:
             raise InputError(f"{_ADDRESS} given without {_PROCESSES}, {_PROCESS}: give all three or none")
         return False
-    # JAX's own end of the waiting is an abort.
+    # When JAX's own timeout is reached, it aborts the process.
     waiting = threading.Timer(JOIN_SECONDS, _end_alone)
     waiting.daemon = True
     waiting.start()
@@ -272,7 +272,7 @@ def is_loss_of_another_process(error: BaseException) -> bool:
 
 def _several(environment: Mapping[str, str]) -> bool:
     """True if a launcher that JAX knows by itself has started more than one process."""
-    # Of a step of srun, not of the whole allocation, whose shell is no task of it.
+    # SLURM's variable for an srun step; those of the allocation are also set in its batch shell, which is no task.
     counts = (environment.get(name, "1") for name in ("SLURM_STEP_NUM_TASKS", "OMPI_COMM_WORLD_SIZE"))
     if any(count.isdigit() and int(count) > 1 for count in counts):
         return True
@@ -292,5 +292,5 @@ def _hosts_of_tpu(environment: Mapping[str, str]) -> int:
     try:
         with urllib.request.urlopen(request, timeout=2) as answer:
             return answer.read().decode().count(",") + 1
-    except OSError:  # no machine of Google's
+    except OSError:  # not a machine of Google Cloud
         return 1

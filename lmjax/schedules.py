@@ -1,7 +1,7 @@
 """Schedules of the learning rate by name: "steps(0.5, 0.75, drop=0.1)", "cosine", "linear", "wsd(decay=0.2)", ...
 
-A registered function takes the arguments of the schedule, fractions of the run for all times, and gives a
-`MakeSchedule`. The warm-up is a key of its own, `optimizer.warmup_epochs`, and multiplies any of them.
+A registered function takes the arguments of the schedule, all times as fractions of the run, and returns a
+`MakeSchedule`. The warm-up, `optimizer.warmup_epochs`, is separate: its factor multiplies any schedule.
 docs/api/schedules.md has an example.
 """
 
@@ -24,7 +24,7 @@ def get(call: str) -> MakeSchedule:
     """The schedule of a name or a call.
 
     Raises:
-        InputError: if there is none, or its function gives no function.
+        InputError: if there is no such schedule, or the registered function does not return a function.
     """
     schedule = registry.get(call)
     if not callable(schedule):
@@ -55,7 +55,7 @@ def steps(*milestones: float, drop: float = 0.1) -> MakeSchedule:
         drops = {}
         for fraction in milestones:
             n = max(1, round(fraction * updates))  # never before the first update
-            drops[n] = drops.get(n, 1.0) * drop  # in a very short run two may meet
+            drops[n] = drops.get(n, 1.0) * drop  # in a very short run two may fall on one update
         return optax.piecewise_constant_schedule(rate, drops)
 
     return schedule

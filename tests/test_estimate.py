@@ -16,10 +16,11 @@ from tests.tiny import changed, config
 
 TEXT = """HloModule jit_train, is_scheduled=true
 
-%fused_gather (p0: u8[1000,8,8,3], p1: s32[4]) -> u8[4,8,8,3] {
-  %p0 = u8[1000,8,8,3]{3,2,1,0} parameter(0)
+%fused_gather (p0: u8[1000,192], p1: s32[4]) -> u8[4,8,8,3] {
+  %p0 = u8[1000,192]{1,0} parameter(0)
   %p1 = s32[4]{0} parameter(1)
-  ROOT %gather = u8[4,8,8,3]{3,2,1,0} gather(%p0, %p1), offset_dims={1,2,3}
+  %whole = u8[1000,8,8,3]{3,2,1,0} bitcast(%p0)
+  ROOT %gather = u8[4,8,8,3]{3,2,1,0} gather(%whole, %p1), offset_dims={1,2,3}
 }
 
 %body (arg: (s32[], f32[4,8,8,16])) -> (s32[], f32[4,8,8,16]) {
@@ -38,8 +39,8 @@ TEXT = """HloModule jit_train, is_scheduled=true
   ROOT %less = pred[] compare(%j, %limit), direction=LT
 }
 
-ENTRY %main (images: u8[1000,8,8,3], index: s32[4], state: (s32[], f32[4,8,8,16])) -> (s32[], f32[4,8,8,16]) {
-  %images = u8[1000,8,8,3]{3,2,1,0} parameter(0)
+ENTRY %main (images: u8[1000,192], index: s32[4], state: (s32[], f32[4,8,8,16])) -> (s32[], f32[4,8,8,16]) {
+  %images = u8[1000,192]{1,0} parameter(0)
   %index = s32[4]{0} parameter(1)
   %state = (s32[], f32[4,8,8,16]{3,2,1,0}) parameter(2)
   %batch = u8[4,8,8,3]{3,2,1,0} fusion(%images, %index), kind=kLoop, calls=%fused_gather

@@ -82,10 +82,10 @@ def read_one(directory: str | Path) -> Learned:
 
 
 def require_alike(runs: Sequence[Learned]) -> None:
-    """Check that runs are of one scheme, with as many learned steps in every stage.
+    """Check that all runs have the same scheme and the same number of learned steps in each stage.
 
     Raises:
-        InputError: naming two that are not.
+        InputError: naming two runs that differ.
     """
     for run in runs:
         ours, theirs = ({key: x.shape[1:] for key, x in each.values.items()} for each in (runs[0], run))

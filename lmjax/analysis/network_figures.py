@@ -13,10 +13,10 @@ _DOTTED = {"linestyle": (0, (1, 1)), "linewidth": 1.6}
 
 
 def trajectories(groups: dict[str, list[dict[str, dict[str, np.ndarray]]]]) -> Any:
-    """Distance, turn, norm and tortuosity, step by step, through the stages.
+    """Draw distance, turn, norm and tortuosity, step by step, through the stages; a matplotlib figure.
 
-    Networks of different depth go through the same width of a stage in fewer or more steps, as methods do that
-    integrate over the same time.
+    Every stage is equally wide, whatever its number of steps: a deeper network takes smaller steps over the same
+    interval, as a numerical method would.
 
     Args:
         groups: by label, the `trajectories` of each seed. Lines are means over images and seeds, bands the standard

@@ -16,7 +16,7 @@ from lmjax.results import plots
 from lmjax.steppers import StepInfo, Stepper
 
 STEPS = (10, 20, 40, 80, 160, 320, 640)
-_ROUNDING = 1e-12  # smaller errors than that say nothing
+_ROUNDING = 1e-12  # errors below this are rounding
 _FITTED = 3  # how many of the finest errors a slope goes through
 
 
@@ -61,8 +61,8 @@ class ObservedOrder:
     Attributes:
         h: the step sizes, float64 [n], falling.
         errors: the Euclidean norms of the errors at the end, float64 [n].
-        order: the slope of log(error) against log(h) over the finest three that rounding leaves; NaN if there are
-            fewer than two.
+        order: the slope of log(error) against log(h), fitted to the three smallest h whose error is above rounding;
+            NaN if there are fewer than two of them.
     """
 
     h: np.ndarray

@@ -31,9 +31,9 @@ SIGMAS = (4, 8, 16, 32, 64)
 HEADLINE = 8  # the radius of the table
 _BATCH = 128
 _STEPS = 10
-_ZERO_GRADIENTS = 0.01  # of the images may have none, as those of which a network is certain beyond float32 have
-_LEFT = 0.01  # of the accuracy may be left where every image can be made the same
-_EVERYTHING = 64  # gray levels, from which on next to nothing should be left
+_ZERO_GRADIENTS = 0.01  # fraction of images whose gradient may vanish, as where the softmax is 1 in float32
+_LEFT = 0.01  # accuracy that may be left where every image can be made the same
+_EVERYTHING = 64  # gray levels; from this radius on, next to no accuracy should be left
 
 Outcomes = dict[str, dict[str, np.ndarray]]
 

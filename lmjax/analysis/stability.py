@@ -20,7 +20,7 @@ from lmjax.results import plots
 from lmjax.steppers import Stepper
 
 _TOLERANCE = 1e-11  # by which rounding may move a root off the unit circle
-_DOUBLE = 1e-6  # roots that are closer than that are one, of which rounding has made several
+_DOUBLE = 1e-6  # roots closer than this count as one multiple root, which rounding has split
 _RESOLUTION = 0.01
 _INSIDE, _EDGE, _AXIS = "#b9d3e8", *plots.COLORS[:2]
 Window = tuple[float, float, float]
@@ -70,7 +70,7 @@ def is_zero_stable(stepper: Stepper, coef: Any = None) -> bool:
 
     For a scheme for u'' = F, whose principal root is double there, the parasitic ones are only not to be outside.
     """
-    if np.abs(parasitic_roots(stepper, coef)).max(initial=0) > 1 + 1e-7:  # double ones are known no better than that
+    if np.abs(parasitic_roots(stepper, coef)).max(initial=0) > 1 + 1e-7:  # the rounding error of a double root
         return False
     matrix = amplification_matrix(stepper, 0.0, coef)
     return is_of_second_order(stepper, coef) or not _is_defective(matrix, np.linalg.eigvals(matrix))

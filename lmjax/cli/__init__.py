@@ -55,11 +55,11 @@ def run() -> NoReturn:
 def end(code: int) -> NoReturn:
     """End the process with what `main` has returned."""
     if code > 2 or (code and jax.distributed.is_initialized()):
-        # What was open is closed. In an orderly exit Python would pull away what XLA's threads may still be compiling
-        # with, and a process that has failed would wait for the others to end.
+        # All files are closed. An orderly exit of Python would free what XLA's threads may still use to compile, and a
+        # process that has failed would wait for the others.
         os._exit(code)
-    if not jax.distributed.is_initialized():  # whose processes wait for each other
-        # Threads of a save that has failed may wait for minutes for what does not come, and Python for them.
+    if not jax.distributed.is_initialized():  # several processes wait for each other, which takes its time
+        # Threads of a failed save may block for minutes, and Python would wait for them.
         late = threading.Timer(PATIENCE, os._exit, [code])
         late.daemon = True
         late.start()

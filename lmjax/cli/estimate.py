@@ -41,7 +41,7 @@ class EstimateRun(command_line.Command):
 
     def run(self, config: Config) -> None:
         """Print the figures of each target."""
-        jax.config.update("jax_platforms", "cpu")  # what is described must not be looked for
+        jax.config.update("jax_platforms", "cpu")  # JAX must not look for the devices that are only described
         seeds = None if self.seeds is None else range(self.seeds)
         found = []
         for name in self.target:

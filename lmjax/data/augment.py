@@ -23,15 +23,15 @@ from lmjax.errors import InputError
 from lmjax.promotion import lenient
 from lmjax.registry import Registry
 
-_CHOICE = 2**30  # folded into the key, it draws which of several mixtures a batch gets; the network's has 2**31
+_CHOICE = 2**30  # folded into the key that draws which of several `Mixing` a batch gets; the network's key has 2**31
 
 
 @dataclasses.dataclass(frozen=True)
 class Augmentation:
-    """A part of the way from the data set to the network: `Geometry`, `Pixels`, `Mixing` or `Area`.
+    """One augmentation of a list: `Geometry`, `Pixels`, `Mixing` or `Area`.
 
     Attributes:
-        smallest: how many pixels a side of an image must have at least.
+        smallest: the least height and width, in pixels, of the images that it takes.
     """
 
     smallest: int = dataclasses.field(default=1, kw_only=True)
@@ -39,11 +39,11 @@ class Augmentation:
 
 @dataclasses.dataclass(frozen=True)
 class Geometry(Augmentation):
-    """Rows and columns that change places. Neighbors in a list become one gather, with what picks the batch.
+    """An augmentation that moves rows and columns. Consecutive ones become one gather, with the choice of the batch.
 
     Attributes:
-        source: `source(key, rows, columns, (H, W)) -> rows, columns`, the rows int32 [B, H] and columns int32 [B, W]
-            of an image that are seen at the given ones of its successor. What is outside of the image is black.
+        source: `source(key, rows, columns, (H, W)) -> rows, columns` maps rows, int32 [B, H], and columns, int32
+            [B, W], of the augmented image to those of the original. Positions outside of the original are black.
     """
 
     source: Callable[[jax.Array, jax.Array, jax.Array, tuple[int, int]], tuple[jax.Array, jax.Array]]
@@ -51,11 +51,11 @@ class Geometry(Augmentation):
 
 @dataclasses.dataclass(frozen=True)
 class Pixels(Augmentation):
-    """Images that change, each by itself.
+    """An augmentation that changes the pixels of each image by itself.
 
     Attributes:
         apply: `apply(key, images, mean) -> images`, uint8 [B, H, W, C]; `mean`, float32 [C], is the mean pixel of the
-            training images, which normalization brings to 0.
+            training images, which normalization maps to 0.
     """
 
     apply: Callable[[jax.Array, jax.Array, jax.Array], jax.Array]
@@ -63,11 +63,11 @@ class Pixels(Augmentation):
 
 @dataclasses.dataclass(frozen=True)
 class Mixing(Augmentation):
-    """Images and targets that are mixed with those of others. These come last in a list; a batch gets one of them.
+    """An augmentation that mixes each image and its target with another. Last in a list; a batch gets one of several.
 
     Attributes:
         apply: `apply(key, images, targets) -> images, targets`: float32 [B, H, W, C] from 0 to 255, and float32
-            [B, classes], a distribution an image.
+            [B, classes], each row a distribution over the classes.
     """
 
     apply: Callable[[jax.Array, jax.Array, jax.Array], tuple[jax.Array, jax.Array]]
@@ -334,17 +334,18 @@ class Pipeline:
         index: jax.Array | None = None,
         placed: Callable[[jax.Array], jax.Array] = lambda images: images,
     ) -> tuple[jax.Array, jax.Array]:
-        """The augmented batch.
+        """Augment a batch.
 
         Args:
-            key: of the step.
-            images: uint8 [N, H, W, C]; [N, H W C] with an index.
+            key: the random key of the step.
+            images: uint8 [N, H, W, C]; flattened to [N, H W C] if there is an index.
             labels: int32 [N].
-            index: int [B], which to take; None takes all.
-            placed: is given the batch as soon as it is one, to say on which devices it is to be.
+            index: int [B], the images of the batch; None takes all, B = N.
+            placed: applied to the batch once it is picked, for a sharding constraint.
 
         Returns:
-            uint8 [B, H, W, C] and int32 [B]; with a mixture float32 [B, H, W, C] and float32 [B, classes].
+            The images, uint8 [B, H, W, C], and their labels, int32 [B]; with a `Mixing` float32 [B, H, W, C] and
+            float32 [B, classes].
         """
         move = functools.partial(_move, self._leading, key)
         if index is not None:
@@ -386,11 +387,11 @@ def _move(parts, key, images, index=None):
     batch = len(images) if index is None else len(index)
     rows, columns = (jnp.broadcast_to(jnp.arange(size)[None], (batch, size)) for size in (height, width))
     seen_rows, seen_columns = jnp.array(True), jnp.array(True)
-    for n, part in reversed(parts):  # from a place in the result back to one in the data set
+    for n, part in reversed(parts):  # from a pixel of the result back to one of the data set
         rows, columns = part.source(jax.random.fold_in(key, n), rows, columns, (height, width))
         seen_rows, seen_columns = seen_rows & _inside(rows, height), seen_columns & _inside(columns, width)
     rows, columns = jnp.clip(rows, 0, height - 1), jnp.clip(columns, 0, width - 1)
-    if index is None:  # image by image, so that each device needs its own alone
+    if index is None:  # image by image, so that a device needs only its own
         picked = lax.platform_dependent(images, rows, columns, tpu=_by_products, default=_by_gather)
     else:
         picked = images[index[:, None, None], rows[:, :, None], columns[:, None, :]]

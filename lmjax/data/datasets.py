@@ -26,15 +26,15 @@ _DEFAULTS = {"directory": None, "on_error": "stop", "workers": None, "threads": 
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """The origin of the images of a data set. Nothing is loaded before `load` is called.
+    """Where the images of a data set come from. Nothing is loaded before `load` is called.
 
     Attributes:
-        load: `load(...) -> Dataset`, or `-> Photographs` where `streamed`. It takes what it makes use of, by these
-            names: `directory` (data.dir; without a default, it must be given, and says which images they are),
-            `on_error` ("stop", "skip"), `workers` and `threads`. The others are refused in a config.
+        load: `load(...) -> Dataset`, or `-> Photographs` where `streamed`. Its parameters are those of the following
+            that it uses: `directory` (data.dir; required if it has no default, and then part of what the data set is),
+            `on_error` ("stop", "skip"), `workers` and `threads`. A config that sets another one is refused.
         streamed: the images are read from disk while training, and not kept in memory.
-        outline: the same without the images, for what depends on their shapes and numbers alone; None where only
-            loading tells them.
+        outline: `outline() -> Dataset | Photographs` without the images, where only their number and shape matter;
+            None if these are not known before loading.
     """
 
     load: Callable[..., Dataset | Photographs]
@@ -48,10 +48,10 @@ class Origin:
         return {parameter.name: parameter.default is parameter.empty for parameter in parameters}
 
     def options(self, call: str, **given: Any) -> dict[str, Any]:
-        """Those of the given values that `load` takes.
+        """The given values that `load` takes.
 
         Raises:
-            InputError: for another one that is not left at its default.
+            InputError: if one that it does not take differs from its default.
         """
         for name, value in given.items():
             if name not in self.takes and value != _DEFAULTS[name]:
@@ -74,7 +74,7 @@ def get(call: str) -> Origin:
     """The origin of a name or a call. Nothing is loaded.
 
     Raises:
-        InputError: if there is none, or its function gives something else.
+        InputError: if there is no such data set, or the registered function does not return a valid `Origin`.
     """
     made = registry.get(call)
     if not isinstance(made, Origin):

@@ -23,15 +23,16 @@ class Feed(Protocol):
     """The images of a split on their way to the devices.
 
     Attributes:
-        example: what a program will be given: arrays, or their shapes.
-        specs: for several seeds, which of these arrays each seed has of its own; see `devices.spread`.
+        example: the arrays that a program is given, or their shapes and dtypes.
+        specs: with several seeds, P("seed") for an array of which every seed has its own, P() for one that all share;
+            see `devices.spread`. None where seeds are not trained side by side.
     """
 
     example: Any
     specs: Any
 
     def take_broken(self) -> list[str]:
-        """The images of this process that could not be decoded, of an epoch: since the last call, or in memory all."""
+        """The images that this process could not decode since the last call; of a data set in memory always all."""
         ...
 
     def close(self) -> None:
@@ -51,7 +52,12 @@ class TrainingFeed(Feed, Protocol):
     longest: int | None
 
     def arrays(self, step: int, dispatches: Sequence[int]) -> Iterable[Any]:
-        """For programs that make so many steps each, beginning at `step`, within an epoch."""
+        """The arrays for each of some programs in turn, within an epoch.
+
+        Args:
+            step: the first step of the first program.
+            dispatches: how many steps each program makes.
+        """
         ...
 
     def batch(self, key: jax.Array, step: jax.Array, arrays: Any) -> tuple[jax.Array, jax.Array]:
@@ -70,7 +76,7 @@ class EvaluationFeed(Feed, Protocol):
     """The test images, on any number of devices."""
 
     def arrays(self) -> Iterable[Any]:
-        """For the programs of one evaluation."""
+        """The arrays for each program of one evaluation."""
         ...
 
     def batch(self, arrays: Any) -> tuple[jax.Array, jax.Array]:

@@ -28,11 +28,11 @@ class ResidentTraining:
             config.data.augment, shape=dataset.shape, classes=len(dataset.classes), mean=dataset.mean
         )
         self.steps_per_epoch = len(dataset.train) // config.train.batch_size
-        images = dataset.train.images.reshape(len(dataset.train), -1)  # which a TPU can read image by image
+        images = dataset.train.images.reshape(len(dataset.train), -1)  # flat: a TPU can gather image by image
         self._images = put((images, dataset.train.labels), mesh)
 
         def order(seed, epoch):
-            # Its own stream of random numbers: those of the steps are folded from the seed itself.
+            # A random stream of its own: the keys of the steps are folded from that of the seed itself.
             key = jax.random.fold_in(jax.random.key(seed), 2**31)
             return epoch_order(key, epoch, size=len(dataset.train), batch=config.train.batch_size)
 
@@ -58,7 +58,7 @@ class ResidentTraining:
         return other
 
     def take_broken(self) -> list[str]:
-        return []  # the other feed names all of the data set
+        return []  # `ResidentEvaluation` names those of the whole data set
 
     def close(self) -> None:
         pass
@@ -76,7 +76,7 @@ class ResidentEvaluation:
         images = np.concatenate([dataset.test.images, np.repeat(dataset.test.images[:1], padding, axis=0)])
         labels = np.concatenate([dataset.test.labels, np.full(padding, -1, np.int32)])
         self._images = put((images, labels), mesh)
-        # Every process has met the same ones.
+        # Every process has loaded the same images: only the first reports them.
         self._broken = list(dataset.broken) if jax.process_index() == 0 else []
         self.example = (*self._images, np.int32(0))
 
@@ -89,7 +89,7 @@ class ResidentEvaluation:
         return self._split(picked), lax.dynamic_slice_in_dim(labels, start, self._size)
 
     def take_broken(self) -> list[str]:
-        return self._broken  # in every epoch, as images that are read in every epoch are reported
+        return self._broken  # in every epoch, as with images that are read from disk in every epoch
 
     def close(self) -> None:
         pass

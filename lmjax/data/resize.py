@@ -245,7 +245,7 @@ def _write(
 
 def _name(source: Source, index: int) -> str:
     """The name of an image in its class of the copy, which no other one there has."""
-    if not isinstance(source, Files):  # what is prepared has no names that are sure to differ
+    if not isinstance(source, Files):  # the images of a prepared data set may have no unique names
         return f"{index:08d}.JPEG"
     name = os.path.basename(source.place(index))
     stem, suffix = os.path.splitext(name)
@@ -264,9 +264,9 @@ def _changed(file: str) -> float:
     """The time at which a file, or its place, last changed, in nanoseconds; a missing one is always new."""
     try:
         status = os.stat(file)
-    except OSError:  # what it is, is found when it is read
+    except OSError:  # the reason is reported when the image is read
         return math.inf
-    return max(status.st_mtime_ns, status.st_ctime_ns)  # one that is moved there keeps the first
+    return max(status.st_mtime_ns, status.st_ctime_ns)  # a file that is moved there keeps its mtime
 
 
 def _is_whole(path: Path, changed: float) -> bool:
@@ -307,6 +307,6 @@ def _smaller(data: bytes, shorter_side: int, quality: int) -> bytes:
     file = io.BytesIO()
     try:
         pixels.save(file, "JPEG", quality=quality)
-    except (OSError, ValueError) as error:  # a BytesIO has room: it is the image
+    except (OSError, ValueError) as error:  # not for lack of space, in a BytesIO: the image is to blame
         raise _NotEncoded(str(error)) from error
     return file.getvalue()

@@ -181,13 +181,13 @@ class Reader(Iterator[dict[str, np.ndarray]]):
             follow = functools.partial(_follow, os.getpid(), shared_memory.mark())
             dataset = dataset.mp_prefetch(options, worker_init_fn=follow)
         self._iterator = iter(dataset)
-        self._first: queue.SimpleQueue | None = None  # for the first batch, of workers that are being started
+        self._first: queue.SimpleQueue | None = None  # receives the first batch while the workers start
         self._started = not workers
-        self._unasked = workers  # for a batch
+        self._unasked = workers  # how many workers have not been asked for a batch yet
 
     def __next__(self) -> dict[str, np.ndarray]:
         try:
-            # From a worker it comes in shared memory, which must be given back before the program ends.
+            # A worker's batch is in shared memory; it is copied, so that the memory is free before the program ends.
             return {key: np.array(value) if self._shared else value for key, value in self._next().items()}
         except (RuntimeError, OSError) as error:
             if (why := _died(error)) is None:
@@ -203,7 +203,7 @@ class Reader(Iterator[dict[str, np.ndarray]]):
             return next(self._iterator)
         if self._first is None:
             self._first = self._start()
-        batch, error = self._first.get()  # where Ctrl-C may end it, whose traceback must not hold the batch
+        batch, error = self._first.get()  # Ctrl-C can end this wait; its traceback must not keep a batch alive
         self._first, self._started = None, True
         self._unasked -= 1
         if error is not None:
@@ -211,12 +211,16 @@ class Reader(Iterator[dict[str, np.ndarray]]):
         return batch
 
     def _start(self) -> queue.SimpleQueue:
-        """Lets Grain start its workers, as it does when asked for the first batch, so that no signal reaches them.
+        """Start Grain's workers in a thread that blocks signals; the queue gets the first batch, or an error.
 
-        They import for seconds before `_follow` is called. But what a thread starts, further threads included, has its
-        mask of signals: so one in which they are blocked starts them, and this one can be interrupted all the time.
+        Grain starts workers when it is asked for the first batch, and they import for seconds before `_follow` makes
+        them ignore signals. Until then they ignore them because the signal mask of a thread is inherited by what it
+        starts. The calling thread can be interrupted all the time.
+
+        Returns:
+            The queue; it gets one pair, (batch, None) or (None, error).
         """
-        resource_tracker.ensure_running()  # started in that thread, it would end the blocking
+        resource_tracker.ensure_running()  # before the thread: starting it there would unblock the signals
         first: queue.SimpleQueue = queue.SimpleQueue()
 
         def start(iterator):

@@ -56,14 +56,14 @@ def trivial(space: Literal["wide", "standard"] = "wide") -> Pixels:
 
 
 def operate(images: jax.Array, operation: jax.Array, strength: jax.Array, sign: jax.Array, space: Space) -> jax.Array:
-    """Images to which operations have been applied.
+    """Apply one operation to each image.
 
     Args:
         images: uint8 [B, H, W, C].
-        operation: int [B], numbers of `OPERATIONS`.
+        operation: int [B], indices into `OPERATIONS`.
         strength: float [B], from 0 to 1.
-        sign: int [B], 1 or -1, the direction of those that have two.
-        space: what a strength of 1 is.
+        sign: int [B], 1 or -1: the direction, for operations that have two.
+        space: the magnitude of each operation at strength 1.
 
     Returns:
         uint8 [B, H, W, C].

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 _BITS = {"pred": 8, "token": 0, "opaque": 0}  # others end in their number of bits
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 _LINE = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.+?) ([a-z][a-z\-0-9]*)\((.*)$")
+_PICKS = ("dynamic-slice", "gather", "dynamic-update-slice")  # of their first operand, a part is read
 _ARRAY = re.compile(r"([a-z]\w*)\[([\d,]*)\]")
 _CALLED = re.compile(
     r"(?:calls|to_apply|body|branch_computations|true_computation|false_computation)=\{?((?:%?[\w.\-]+(?:, )?)+)"
@@ -180,10 +181,16 @@ def _parameters(computation: dict[str, Instruction]) -> dict[int, str]:
 
 
 def _picked(computation: dict[str, Instruction], name: str | None, whole: int) -> int:
-    """The bytes that are read of a parameter of a fusion."""
+    """The bytes of one parameter that a fusion reads, under this name or reshaped."""
     users = [x for x in computation.values() if name in x.operands]
-    if not users or any(
-        x.opcode not in ("dynamic-slice", "gather", "dynamic-update-slice") or x.operands[0] != name for x in users
-    ):
+    if not users:
         return whole
-    return sum(sum(y.bytes for y in x.outputs) for x in users if x.opcode != "dynamic-update-slice")
+    read = 0
+    for user in users:
+        if user.opcode == "bitcast":
+            read += _picked(computation, user.name, whole)
+        elif user.opcode in _PICKS and user.operands[0] == name:
+            read += sum(x.bytes for x in user.outputs) if user.opcode != "dynamic-update-slice" else 0
+        else:
+            return whole
+    return read

@@ -1,4 +1,4 @@
-"""Accelerators to compile for: "h100", "h100:8", "v5e", "v5e:4x4", ...; what each is stands in targets.json."""
+"""Accelerators to compile for: "h100", "h100:8", "v5e", "v5e:4x4", ...; targets.json describes each kind."""
 
 import functools
 import importlib.util
@@ -13,7 +13,7 @@ from jax.experimental import topologies
 
 from lmjax.errors import InputError, reason, unknown
 
-# Without these libtpu looks for the chips of this machine, and a second process of it fails.
+# Without these, libtpu looks for TPU chips in this machine, and a second process that uses it fails.
 _TPU = {
     "TPU_SKIP_MDS_QUERY": "1", "ALLOW_MULTIPLE_LIBTPU_LOAD": "1", "TPU_WORKER_HOSTNAMES": "localhost",
     "TPU_ACCELERATOR_TYPE": "v5litepod-1", "TPU_LOG_DIR": "disabled",
@@ -53,7 +53,7 @@ def target(name: str) -> Target:
         name: a kind of `known`, and how many: "h100", "h100:8", "v5e" (one chip), "v5e:4x4".
 
     Raises:
-        InputError: for a name that is none, or if the compiler for it is not installed.
+        InputError: if the name is not one of a target, or the compiler for it is not installed or rejects it.
     """
     kind, _, shape = name.partition(":")
     if kind not in known():
@@ -68,7 +68,7 @@ def target(name: str) -> Target:
         raise InputError(f"target {name}: takes a number of devices, as in {form}")
     try:
         devices = _gpus(about, shape or "1") if platform == "cuda" else _tpus(kind, shape or about["one"])
-    except Exception as error:  # of the compiler, which has many kinds
+    except Exception as error:  # the compilers raise exceptions of many types
         raise InputError(f"target {name}: its compiler does not know such devices ({reason(error)})") from error
     return Target(name, platform, about["memory"], devices)
 

@@ -63,9 +63,7 @@ class Block(nnx.Module):
     @inner
     def merged(self, updates: list[dict]) -> list[tuple[nnx.Module, dict]]:
         """Each branch, and its variables after the evaluations that have left these."""
-        if len(updates) > len(
-            self.branches
-        ):  # one branch for all of them: the mean of statistics, counters as they are
+        if len(updates) > len(self.branches):  # one shared branch: mean of statistics, last of counters
             updates = [jax.tree.map(_mean, *updates)]
         return list(zip(self.branches, updates, strict=True))
 
@@ -84,7 +82,7 @@ class PureBranch:
 
     def __init__(self, module: nnx.Module):
         self.graph, variables = nnx.split(module)
-        self.variables = nnx.to_pure_dict(variables)  # arrays, from which every evaluation makes variables of its own
+        self.variables = nnx.to_pure_dict(variables)  # plain arrays: each evaluation makes its own variables of them
         self.changes = {}
 
     def __call__(self, u: Any) -> Any:

@@ -131,8 +131,8 @@ def keep_shape(kind: str, cin: int, cout: int, stride: int, options: Options) ->
 class Symmetric(nnx.Module):
     """u -> -K^T relu(BN(K u)), a 3x3 convolution and its transpose (Chang et al. 2018; Ruthotto and Haber 2020).
 
-    But for the normalization, the gradient of a scalar function of u: the force that `hamiltonian` and `verlet` are
-    made for. It keeps the shape; where that changes, the branch is `basic`.
+    Without the normalization it is minus the gradient of a potential, a scalar function of u: such forces are what
+    `hamiltonian` and `verlet` are made for. It keeps the shape; where a stage changes it, the branch is `basic`.
     """
 
     entry = staticmethod(basic())
@@ -216,7 +216,7 @@ class Stem(nnx.Module):
         options: Options = PUBLISHED, rngs: nnx.Rngs,
     ):  # fmt: skip
         self.conv = conv(cin, cout, size, stride=stride, dtype=options.dtype, rngs=rngs)
-        # Post-activated, the first branch has none of its own before its convolution.
+        # A post-activated branch has no activation before its first convolution, so the stem has one after its own.
         self.act = Activation(cout, options, rngs=rngs) if activation or options.post else None
         self.pool = pool
 

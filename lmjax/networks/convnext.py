@@ -1,7 +1,7 @@
 """ConvNeXt (Liu et al. 2022, "A ConvNet for the 2020s"): residual networks whose branches are mostly 1x1 convolutions.
 
-Images become patches, and patches of patches from stage to stage, by convolutions whose stride is their size. They
-change the shape before the first step of a stage, so that every step is one at one resolution.
+The stem, and a layer between two stages, is a convolution whose stride is its kernel size: it turns patches into single
+positions. It comes before the first step of a stage, so that all steps of the stage keep the shape.
 """
 
 import functools

@@ -22,8 +22,8 @@ from jax.sharding import AxisType
 
 _NHWC = ("NHWC", "HWIO", "NHWC")
 
-# It bears the name of JAX's own, and those of its parameters that are not fixed here: `networks.forward_macs`, for one,
-# then understands both.
+# This primitive and its parameters have the names of JAX's own, so that code that reads jaxprs, such as
+# `networks.forward_macs`, understands both.
 _convolution = jax.extend.core.Primitive("conv_general_dilated")
 _transposition = jax.extend.core.Primitive("transpose_apart")
 
@@ -49,7 +49,7 @@ def convolve(
         if isinstance(padding, str):
             padding = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
         reach = zip(x.shape[1:3], kernel.shape[:2], padding, strict=True)
-        if all(size + low + high >= width for size, width, (low, high) in reach):  # there is a place for the kernel
+        if all(size + low + high >= width for size, width, (low, high) in reach):  # the kernel fits the padded image
             return _convolution.bind(x, kernel, padding=tuple(map(tuple, padding)), **given)
     return lax.conv_general_dilated(x, kernel, padding=padding, **given, **options)
 
@@ -67,7 +67,7 @@ def _shape(x, kernel, **parameters):
 
 
 def _batched(arguments, axes, **parameters):
-    # JAX's own rule (groups of features where the kernels differ, as they do from seed to seed), and its own gradients.
+    # JAX's own batching rule (a grouped convolution if the kernels differ, as between seeds) and JAX's own gradients.
     return jax.vmap(functools.partial(lax.conv_general_dilated, **parameters), in_axes=axes)(*arguments), 0
 
 
@@ -78,7 +78,7 @@ def _axes(g, shape, sizes, parameters):
 
 
 def _input_gradient(g, x, kernel, **parameters):
-    shape = x.aval  # x itself is what is asked for
+    shape = x.aval  # x is the operand to transpose for, of which only the shape is known
 
     def cpu(g, kernel):
         turned = jnp.swapaxes(kernel[::-1, ::-1], 2, 3)
@@ -101,8 +101,8 @@ def _kernel_gradient(g, x, kernel, **parameters):
     shape = kernel.aval
 
     def cpu(g, x):
-        # sum_n x[n, i + h s, j + w s, c] g[n, h, w, d]: a convolution in which the images are the features to sum
-        # over, the channels of x the images, and g the kernel.
+        # sum_n x[n, i + h s, j + w s, c] g[n, h, w, d]: a convolution with kernel g, in which the channels of x are the
+        # batch, and the images are the features that are summed over.
         axes = _axes(g, x.shape, shape.shape[:2], parameters)
         padding = [(before, (new - 1) * stride + size - old - before) for before, stride, size, old, new in axes]
         gradient = lax.conv_general_dilated(
@@ -122,15 +122,15 @@ def _transpose(x, order):
 
 
 def _transpose_apart(x, order):
-    # Which way the branch goes must not be known to the compiler. The other way is only taken for what is not a number
-    # anyhow, and costs nothing.
+    # A condition that the compiler cannot decide, or it would remove the conditional. It is false only if the first
+    # element is NaN, when the gradient is lost anyway; the other side has the right shape and costs nothing.
     first = x[(0,) * x.ndim]
     return lax.cond(first == first, lambda x: x.transpose(order), lambda x: x.reshape([x.shape[i] for i in order]), x)
 
 
 def _lower_transposition(context, x, *, order):
-    # Not on several devices: how an array is divided does not propagate through a branch, and what they would then have
-    # to exchange costs more than the slow loops.
+    # Not on several devices: shardings do not propagate through a conditional, and the communication that follows would
+    # cost more than the slow loops.
     devices = getattr(context.module_context.axis_context, "num_devices", None)
     return mlir.lower_fun(_transpose_apart if devices == 1 else _transpose, multiple_results=False)(
         context, x, order=order
@@ -140,7 +140,7 @@ def _lower_transposition(context, x, *, order):
 def _transposed(x: jax.Array, order: tuple[int, ...]) -> jax.Array:
     """x.transpose(order) as a step of its own, several times faster than fused with what computes x.
 
-    A branch is all that XLA:CPU does not fuse across (an optimization barrier is gone by then).
+    XLA on a CPU fuses across everything but a conditional (an optimization barrier is removed before fusion).
     """
     return _transposition.bind(x, order=order)
 

@@ -27,7 +27,7 @@ def forward_macs(network: nnx.Module, shape: tuple[int, int, int]) -> int:
         if equation.primitive.name == _CONVOLUTION:
             kernel = equation.invars[1].aval.shape
             output = kernel[equation.params["dimension_numbers"].rhs_spec[0]]
-            total += size * (math.prod(kernel) // output)  # of one output number: size x size x channels of its group
+            total += size * (math.prod(kernel) // output)  # per output element: h x w x input channels of its group
         elif equation.primitive.name == "dot_general":
             (contracted, _), _ = equation.params["dimension_numbers"]
             total += size * math.prod(equation.invars[0].aval.shape[i] for i in contracted)
@@ -35,14 +35,17 @@ def forward_macs(network: nnx.Module, shape: tuple[int, int, int]) -> int:
 
 
 def convolutions(network: nnx.Module, shape: tuple[int, int, int]) -> tuple[int, int]:
-    """The number of convolutions of one image in evaluation, and of the numbers that these write.
+    """Count the convolutions in the evaluation of one image, and the elements of all their outputs.
 
-    What bounds a small network on an accelerator is not the multiplications, but starting programs, some for each
-    convolution, and moving feature maps.
+    On an accelerator a small network is limited not by multiplications, but by kernel launches, a few for each
+    convolution, and by memory traffic.
 
     Args:
         network: may be abstract, from `nnx.eval_shape`.
         shape: height, width and channels of the image.
+
+    Returns:
+        (convolutions, elements written).
     """
     found = [(x, times) for x, times in _forward(network, shape) if x.primitive.name == _CONVOLUTION]
     written = sum(times * math.prod(equation.outvars[0].aval.shape) for equation, times in found)
@@ -50,20 +53,20 @@ def convolutions(network: nnx.Module, shape: tuple[int, int, int]) -> tuple[int,
 
 
 def plain_traffic(network: Any, shape: tuple[int, int, int]) -> int | None:
-    """The numbers that a step of training reads and writes, of one image, in the plain form of its blocks.
+    """Count the array elements that a training step reads and writes for one image, in the plain form of its blocks.
 
-    In that form every convolution, its two gradients, the statistics of its output, and normalization with activation
-    before it are a kernel each. Of I numbers in and O out, a convolution then moves I + O forward and 2 (I + O)
-    backward, the statistics O, the normalization 2 I forward, and 2 I + 3 I for its two sums and its gradient: 10 I +
-    4 O together. The sum with the shortcut moves 3 numbers more for each of the state, and every remembered state 2,
-    or 3 where its coefficient is learned. Stems, heads, shortcuts and parameters are left out.
+    In the plain form each of these is one kernel: a convolution, each of its two gradients, the statistics of its
+    output, and the normalization with activation before it. With I elements in and O out, a convolution moves I + O
+    forward and 2 (I + O) backward, the statistics O, the normalization 2 I forward and 2 I + 3 I backward (two sums,
+    then the gradient): 10 I + 4 O in all. Adding the shortcut moves 3 more for each element of the state, and every
+    remembered state 2, or 3 if its coefficient is learned. Stems, heads, shortcuts and parameters are left out.
 
     Args:
-        network: may be abstract, from `nnx.eval_shape`; its steps as a loop.
+        network: may be abstract, from `nnx.eval_shape`.
         shape: height, width and channels of the image.
 
     Returns:
-        None for a network that is not made of steps.
+        The count; None for a network that is not made of steps, or has a stage that is nothing but its `Entry`.
     """
     if not all(isinstance(stage, Stage) and stage.steps.depth for stage in getattr(network, "stages", ((),))):
         return None

@@ -32,10 +32,10 @@ from lmjax.networks.stack import List, inner
 from lmjax.promotion import at_least_float32
 from lmjax.steppers import combine
 
-# Of each block; and the columns by the depth of five blocks.
+# The channels and the dropout rate of each of the five blocks, and the number of columns by the depth of the network.
 CHANNELS, DROPOUT = (64, 128, 256, 512, 512), (0.0, 0.1, 0.2, 0.3, 0.4)
 _COLUMNS = {20: 3, 40: 4}
-_xavier = jax.nn.initializers.variance_scaling(1.0, "fan_in", "uniform")  # what Caffe calls by that name
+_xavier = jax.nn.initializers.variance_scaling(1.0, "fan_in", "uniform")  # Caffe's "xavier"
 
 
 def local_weights(key: jax.Array, inputs: int, drop: float) -> jax.Array:
@@ -63,9 +63,9 @@ class DropPath:
 
     key: jax.Array  # what the joins draw from
     drop: float  # the probability with which a join drops an input (local drop-path)
-    columns: int  # how many there are
+    columns: int  # the number of columns
     whole: jax.Array  # bool []: whether instead one column is used throughout the network (global drop-path)
-    column: jax.Array  # int []: that column
+    column: jax.Array  # int []: the column that is used then
 
     @classmethod
     def draw(cls, key: jax.Array, *, columns: int, drop: float, whole: float) -> "DropPath":
@@ -82,7 +82,7 @@ class DropPath:
         """The weights [inputs], of sum 1, of the join after that row: of the `inputs` deepest columns."""
         local = local_weights(jax.random.fold_in(self.key, row), inputs, self.drop)
         chosen = jnp.arange(self.columns - inputs, self.columns) == self.column
-        # A join without the one column leads nowhere but to joins that give its result no weight: any weights do.
+        # With global drop-path, the result of a join without that column has weight 0 in later joins: any weights do.
         return jnp.where(self.whole, jnp.where(jnp.any(chosen), chosen.astype(local.dtype), 1 / inputs), local)
 
 
@@ -123,7 +123,7 @@ class Block(nnx.Module):
         """All columns. `paths` weighs what is joined (None: the mean); dropout follows from `key` (None: none)."""
         features, joined = [x] * len(self.columns), x
         for row in range(1, self.rows + 1):
-            # A unit that spans twice as many rows ends half as often: these are always the deepest columns.
+            # Column c has 2**c units, and c = 0 the fewest: those that end in a row are always the deepest columns.
             ending = [c for c in range(len(self.columns)) if row % (self.rows >> c) == 0]
             ends = [self._unit(c, row, features[c], key) for c in ending]
             if row == self.rows:
@@ -142,7 +142,7 @@ class Block(nnx.Module):
         return _pool(x)
 
     def _unit(self, c, row, x, key):
-        # A key of its own, the same whether its column is alone or not.
+        # Each unit has its own key, the same whether all columns are computed or its column alone.
         key = None if key is None else jax.random.fold_in(key, row * len(self.columns) + c)
         return self.columns[c][row // (self.rows >> c) - 1](x, key)
 
@@ -192,7 +192,7 @@ class FractalNet(nnx.Module):
         if not 0 <= global_paths <= 1:
             raise InputError(f"FractalNet: global_paths must be a probability, from 0 to 1, got {global_paths}")
         self.columns, self.dropout = columns, tuple(dropout)
-        # The probabilities of random draws must not be whole numbers, not even 0 or 1.
+        # float: jax.random.bernoulli takes no integer probabilities, not even 0 or 1.
         self.drop_path, self.global_paths = float(drop_path), float(global_paths)
         self.deterministic = False
         widths = (cin, *channels)

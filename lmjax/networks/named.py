@@ -64,7 +64,7 @@ def _initialized(make, rngs):
         graph, state = nnx.split(make(nnx.Rngs(key)))
         return nnx.to_pure_dict(state)
 
-    # On a CPU nearly all the time is LLVM's, spent on optimizing code that runs once.
+    # On a CPU nearly all of the compile time is LLVM's optimization, which is wasted on code that runs once.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else None
     state = jax.jit(variables, compiler_options=options)(key)
     return nnx.merge(graph, state)

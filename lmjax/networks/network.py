@@ -86,10 +86,10 @@ class Architecture:
         return Network(self, options, rngs=rngs)
 
     def complete(self, options: Options) -> Options:
-        """The options, with what is published where nothing else is chosen.
+        """The options, those that are not set filled in as published for this network.
 
         Raises:
-            InputError: for options that do not fit each other or the network.
+            InputError: if options contradict each other or the network.
         """
         o, stepper = options, options.stepper or self.stepper
         if stepper.parts < self.stepper.parts:

@@ -16,7 +16,7 @@ from lmjax.promotion import at_least_float32, lenient
 
 @plain(normalizations, "batch")
 class BatchNorm(nnx.BatchNorm):
-    """Batch normalization (Ioffe and Szegedy 2015), which can take its statistics over groups of so many images.
+    """Batch normalization (Ioffe and Szegedy 2015), if desired with statistics of groups of images.
 
     With mean and variance over all images and pixels of a channel, y = (x - mean) / sqrt(var + epsilon) scale + bias.
 
@@ -41,18 +41,18 @@ class BatchNorm(nnx.BatchNorm):
         first step, s = 0  7e-7    3e-5    3e-3    0.3     3       4
         once s follows     1e-6    1e-6    4e-6    3e-5    6e-4    0.03
 
-    in the end that of subtracting the mean first. (In the first row up to ten times as much where XLA sums one number
-    after another; from 1000 on, it is no normalization yet.)
+    The errors of the last row are those of subtracting the mean first. (Those of the first row are up to ten times
+    larger where XLA sums one number after another; from 1000 on, that is no normalization yet.)
 
     Attributes:
-        group: how many images; None for the whole batch.
+        group: the number of images in a group; None for the whole batch.
 
     Args:
         features: how many channels.
-        momentum: how much of the running statistics a step keeps.
+        momentum: the fraction of the running statistics that a step keeps.
         epsilon: added to the variance.
-        dtype: of the result; None for that of x and the parameters together. Parameters and running statistics are
-            float32, and so is what is in between, or float64 where x is.
+        dtype: of the result; None for the promoted dtype of x and the parameters. Parameters and running statistics
+            are float32; the computation is in float32, or in float64 if x is.
         use_scale, use_bias: whether there are these parameters.
         rngs: as any module of Flax takes them; nothing is drawn.
     """
@@ -87,7 +87,7 @@ class BatchNorm(nnx.BatchNorm):
             x = x.reshape(-1, self.group, *shape[1:])
         y, mean, var = _normalized(x, shift, scale, bias, self.epsilon, self.group is not None)
         for statistic, new in ((self.mean, mean), (self.var, var)):
-            new = lax.stop_gradient(new.reshape(-1, shape[-1]).mean(0))  # over the groups
+            new = lax.stop_gradient(new.reshape(-1, shape[-1]).mean(0))  # the mean over the groups
             new = self.momentum * statistic[...] + (1 - self.momentum) * new
             statistic[...] = new.astype(statistic[...].dtype)
         return y.astype(dtype).reshape(shape)
@@ -114,7 +114,7 @@ def _derivative(epsilon, grouped, primals, tangents):
     rate = lax.rsqrt(var + epsilon)
     normal, axes = (x - mean) * rate, tuple(range(grouped, x.ndim - 1))
     count = x.size // mean.size
-    # What is summed meets arrays of the size of x only in the end: transposed, that is two sums at once.
+    # The sums are broadcast to the size of x only at the end: transposed, the broadcasts are again two sums at once.
     shift, slope = two_sums(dx, normal * dx, axes)
     shift, slope = dbias - scale * rate * shift / count, dscale - scale * rate * slope / count
     shift, slope = two_broadcasts(shift, slope, x.shape)
@@ -126,7 +126,7 @@ def _moments(x, shift, grouped):
     d = x - shift
     offset, square = two_sums(d, jnp.square(d), tuple(range(grouped, x.ndim - 1)))
     offset, square = offset * offset.size / x.size, square * offset.size / x.size
-    # No variance is less than its rounding error.
+    # The variance is bounded from below by its own rounding error.
     return shift + offset, jnp.maximum(square - jnp.square(offset), jnp.finfo(x.dtype).eps * square)
 
 
@@ -194,7 +194,7 @@ def norm(channels: int, options: Options, rngs: nnx.Rngs, own: Normalization = B
     return (options.normalization or own)(channels, dtype=options.dtype, rngs=rngs)
 
 
-# Python functions, which copies of a network share, pickled ones too: of jax's objects, each would have one of its own.
+# Python functions: copies of a network, pickled ones too, share them, but would each have a jax object of its own.
 
 
 def _relu(x):

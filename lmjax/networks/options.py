@@ -146,10 +146,10 @@ _published: list[str] = []
 
 
 def chosen(part: T | None, name: str) -> T:
-    """A part of the options that a step cannot do without.
+    """Return a part of the options, after checking that it is set.
 
     Raises:
-        InputError: if it is left out, as it may be where a network has its own.
+        InputError: if it is None, which only networks with a part of their own allow.
     """
     if part is None:
         raise InputError(f"networks: a step needs {name}: give it in the options, as in Options({name}=...)")

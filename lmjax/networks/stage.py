@@ -66,7 +66,7 @@ class Entry(Block):
 
         self.shortcuts = List([projection() for _ in range(parts)] if changes else [])
         self.branches = List([branch(part) for part in self.reads])
-        # Drawn last, so that everything else starts from the same values with it and without.
+        # Drawn last, so that all other initial values are the same with and without it.
         self.history = List([projection() for _ in range(projected)])
         self.coefficients, self.coefficient_tree = draw_coefficients(self.stepper, cout * parts, rngs)
 

@@ -36,7 +36,7 @@ SPLITTINGS = {
     "parallel": (("attention", 1.0), ("mlp", 1.0)),
 }
 """The parts of a step in their order, and for which share of it each is followed."""
-_XAVIER = nnx.initializers.xavier_uniform()  # as Dosovitskiy et al.: it suits every width
+_XAVIER = nnx.initializers.xavier_uniform()  # as in Dosovitskiy et al.; scales with the width
 
 
 def split(splitting: Splitting, parts: Sequence[Branch], u: jax.Array) -> jax.Array:

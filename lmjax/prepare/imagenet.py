@@ -45,16 +45,16 @@ tfds.builder("imagenet2012", data_dir=directory).download_and_prepare(
 
 
 def prepare(archives: Path, data_dir: Path, *, check: bool = False) -> None:
-    """Prepare ImageNet, after saying what that needs and what of it is there.
+    """Prepare ImageNet, after reporting what that needs and what of it is there.
 
     Args:
         archives: the folder with the official archives of the training and the validation images.
         data_dir: where to put `imagenet2012/<version>`.
-        check: stop before anything is done.
+        check: only report, and write nothing.
 
     Raises:
-        InputError: for everything that is missing or will not do; and if tensorflow-datasets fails, of which nothing
-            remains then.
+        InputError: naming all that is missing or unsuitable; or if tensorflow-datasets fails, whose files are then
+            removed.
     """
     archives, data_dir = archives.expanduser().absolute(), data_dir.expanduser().absolute()
     done = prepared.find("imagenet2012", data_dir)

@@ -19,14 +19,14 @@ from lmjax.console import printable
 from lmjax.errors import InputError, optional_import, reason
 from lmjax.results.coefficients import LARGEST, Coefficients, last_weights
 
-# The one of Okabe and Ito (2008), which color-blind readers can tell apart, without its yellow, too pale for a line.
-# Its black is nearly black, as a page replaces the black of the text by its own.
+# The palette of Okabe and Ito (2008), for color-blind readers, too, without its yellow, which is too pale for a line.
+# Its black is not quite #000000, which a page replaces by the color of its own text.
 COLORS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00", "#070809")
 MARKERS = "osD^vP*"
 INK, FAINT = "#000000", "#cccccc"  # of the axes, and of what is behind the curves
 MEASURES = {"test error, %": "test_error", "training loss": "train_loss"}
 _DASHES: tuple[tuple[float, ...], ...] = ((), (5, 2), (1.5, 1.5), (6, 2, 1.5, 2))
-_LOGARITHMIC_FROM = 4  # where the greatest value is so many times the smallest, a linear axis hides the end
+_LOGARITHMIC_FROM = 4  # the ratio of the greatest to the smallest value from which a linear axis hides the end
 
 
 def figure(width: float, height: float, *, purpose: str = "drawing") -> Any:

@@ -31,7 +31,7 @@ from lmjax.training.checkpoint_folder import newest_about
 
 __all__ = ["write"]
 
-TEST_IMAGES = 10_000  # of which data set ever, at most so many are looked at
+TEST_IMAGES = 10_000  # at most so many are evaluated, of any data set
 _ROWS_WITH_IMAGES = 6  # by default: a network has to be evaluated for each
 _MATRIX_BELOW = 40  # classes; from there on, the most confused pairs
 _PAIRS, _KEEP, _SIDE = 20, 18, 64
@@ -43,7 +43,8 @@ _COLUMNS = {
 }  # fmt: skip
 _SEEDS = "Lines are means over the seeds that have come so far, bands their range."
 _RECIPE = ("data", "optimizer", "train", "model.dtype")
-# Of two points of a curve: what network it is (its scheme is the same anyhow), and what changes no number.
+# The keys in which two points of one curve may differ: those of the network (the scheme, which `stepper` names, is the
+# same in a curve), and those that change no number.
 _MAY_DIFFER = r"seed|workdir|checkpoint|data\.dir|model\.(name|width|stepper|memory)$|train\.on_nan"
 
 

@@ -151,8 +151,12 @@ def seeds_of(directory: Path) -> list[Path]:
 def read_run(directory: Path, given: Path | None = None) -> Run:
     """The run in a folder.
 
+    Args:
+        directory: the folder of one seed.
+        given: the folder that was asked for, if it is another; see `Run`.
+
     Raises:
-        InputError: naming the file, and the line of the metrics, that is not what a run writes.
+        InputError: if a file, or a line of metrics.jsonl, is not what a run writes; names it.
     """
     record = RunRecord(directory)
     config, summary = record.config(), record.summary()

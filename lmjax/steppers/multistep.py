@@ -258,7 +258,7 @@ def zero_stability(stepper: Stepper, coef: Any) -> np.ndarray:
 
     Returns:
         float64, with the leading axes of the coefficients; 1 where there is no other root, as for one-step schemes;
-        NaN for a multistep scheme that does not say its polynomial, and where a coefficient is NaN.
+        NaN for a multistep scheme whose polynomial is not known, and where a coefficient is NaN.
     """
     known = stepper.known
     if known.characteristic is None:

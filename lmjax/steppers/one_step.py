@@ -145,8 +145,8 @@ def backward_euler(iterations: int = 3, tolerance: float | None = None) -> Stepp
                 v = picard(v)
             return v, history
         root = _fixed_point(*jax.closure_convert(f, u), u, tolerance, iterations)
-        # One more evaluation, outside the solver: it leaves value and gradient where they are, and is the evaluation
-        # that a branch with running statistics sees.
+        # One more evaluation, outside the solver: at a fixed point it changes neither value nor gradient, and in it a
+        # branch updates its running statistics.
         return picard(root), history
 
     name = "backward_euler" if tolerance is None else "backward_euler_implicit"

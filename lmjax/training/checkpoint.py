@@ -48,7 +48,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         read_only: bool = False,
         report: Callable[[str], None] = warn,
     ):
-        # Absolute, which Orbax needs, and without links: of "link/.." it and TensorStore think differently.
+        # Absolute, since Orbax needs that, and without links, since it and TensorStore resolve "link/.." differently.
         self.directory = Path(os.path.realpath(directory))
         self.folder = CheckpointFolder(self.directory, writes=not read_only, report=report)
         self._kept = _Kept(self.folder, keep_last, keep_best)
@@ -110,13 +110,13 @@ class Checkpoints(contextlib.AbstractContextManager):
         step, first = int(state.step), not self.steps()
         metrics = {} if test_accuracy is None else {_METRIC: test_accuracy}
         if step == self.latest():
-            # The only one stays as it is: without it, a kill before the next is written would leave none.
+            # The only checkpoint is not replaced: a kill before the new one is written would leave none.
             if not metrics or _METRIC in self.about(step) or len(self.steps()) == 1:
                 return
             self._manager.delete(step)
         self._saving, self._kept.accuracies[step] = step, test_accuracy
         saved = True
-        # Of several processes, one that goes on alone would wait for ever for the others, who wait for it in Orbax.
+        # Several processes: raise, as one that went on alone would wait forever for the others, which wait in Orbax.
         with self._reported(step) if jax.process_count() == 1 else _raised(step, self.directory):
             saved = self._manager.save(step, args=_saved(state, about | metrics))
         if not saved:
@@ -156,7 +156,7 @@ class Checkpoints(contextlib.AbstractContextManager):
             found = _read(self._manager, self.folder, step, like, network_only)
         except Unreadable:
             found = None
-        # Of parameters that are divided over the devices, each process reads its own.
+        # With parameters that are divided over the devices, each process reads its own part, and all must succeed.
         if np.all(multihost_utils.process_allgather(np.bool_(found is not None))):
             return found
         if not self.folder.writes or jax.process_index() == 0:
@@ -202,11 +202,11 @@ class _Kept:
 
 class _Manager(ocp.CheckpointManager):
     def reached_preemption(self, step: int) -> bool:
-        # Orbax asks for its log alone, with numbers of its own, between which the next one of ours may be missed.
+        # Orbax asks only for its log. Its step numbers would count as asked, and `Interruption` might miss its own.
         return False
 
     def _load_checkpoint_infos(self, skip_metadata_read: bool = False) -> list[Any]:
-        # What it notes on a checkpoint is covered by no sum, and not needed to know that there is one.
+        # Orbax's own metadata have no checksum, and the list of checkpoints does not need them.
         return super()._load_checkpoint_infos(skip_metadata_read=True)
 
     def _finalize_checkpoint(self, step: int) -> None:
@@ -225,7 +225,7 @@ def _manager(path: Path, folder: CheckpointFolder, kept: _Kept, seal: Callable[[
         read_only=not folder.writes,
         create=folder.writes,
         cleanup_tmp_directories=folder.writes,
-        # Removing a folder takes a while, in which a kill would leave what looks like a damaged checkpoint.
+        # Renamed before it is removed: a kill in the middle would otherwise leave what looks like a damaged checkpoint.
         todelete_subdir=DISCARDED if folder.writes else None,
         async_options=ocp.options.AsyncOptions(post_finalization_callback=seal),
     )

@@ -48,7 +48,7 @@ class CheckpointFolder:
                 files.make_folder(path)
             except OSError as error:
                 raise InputError(f"{path}: cannot be made a folder ({reason(error)})") from error
-        if not writes or jax.process_index() == 0:  # of those that write, one decides for all
+        if not writes or jax.process_index() == 0:  # of several processes that write, the first decides for all
             for step in checkpoint_steps(path):
                 self._check(step)
         if writes:
@@ -61,11 +61,11 @@ class CheckpointFolder:
             wrong = integrity.damage(place, sums)
         else:
             wrong = None if _about(place).is_file() else "is no checkpoint"
-        if not place.exists():  # a run that is going on has removed it meanwhile
+        if not place.exists():  # removed meanwhile by the run that is still writing
             return
         if not wrong and not integrity.sound_notes(place):
             wrong = f"{integrity.NOTES} is not what was written"
-            if self.writes:  # nothing in it is needed
+            if self.writes:  # Orbax can do without the file
                 (place / integrity.NOTES).unlink()
                 self.report(f"{place}: {wrong}: it is removed, and the checkpoint used")
                 wrong = None
@@ -147,7 +147,7 @@ class CheckpointFolder:
     def tidy(self) -> None:
         """Remove the checkpoints that are not kept, and the parts of one that could not be written."""
         if self.writes and jax.process_index() == 0:
-            # Parts of a failed one come later, too: Orbax does not wait for those of its threads that have not failed.
+            # After a failed save more parts may appear: Orbax does not wait for its threads that have not failed.
             names = [DISCARDED, *(["*.orbax-checkpoint-tmp*"] if self.failed else [])]
             for path in (path for name in names for path in self.path.glob(name)):
                 if path.is_dir() and not path.is_symlink():

@@ -32,7 +32,7 @@ def train_epoch(
 
     Raises:
         NonFiniteLoss: naming the step, if no seed can go on, or one has to be rolled back. The state is then
-            beyond repair.
+            unusable.
     """
     if trainer.sums[0].steps == trainer.steps_per_epoch:
         trainer.sums = [EpochSums(skipped_in_a_row=sums.skipped_in_a_row) for sums in trainer.sums]
@@ -75,6 +75,10 @@ def _count(trainer, values, before_epoch, progress):
 
 
 def _diverge(trainer: Trainer, error: NonFiniteLoss) -> None:
+    """Note that a seed has diverged; raise the error if it is to be rolled back, or if no other seed is left.
+
+    `lmjax.training.loop.roll_back` decides what follows.
+    """
     trainer.diverged[error.seed] = error
     if len(trainer.diverged) == len(trainer.seeds) or trainer.config.train.on_nan == "rollback":
         raise error
@@ -100,7 +104,7 @@ def epoch_metrics(trainer: Trainer) -> Any:
 
 
 def require_finite(trainer: Trainer) -> None:
-    """Find the seeds whose last update has broken the parameters, which no loss has seen yet.
+    """Mark seeds with infinite or NaN parameters as diverged: no loss has been computed since the last update.
 
     Raises:
         NonFiniteLoss: if no seed is left, or one has to be rolled back.

@@ -18,9 +18,10 @@ _TABLES = "metrics", "performance_metrics", "custom_metadata"
 
 
 def seal(directory: Path) -> None:
-    """List the files that are in the folders of a folder now, with their sums, and bring all of it to the disk.
+    """Write checksums.json: the SHA-256 of every file in the subfolders of a checkpoint; sync everything to the disk.
 
-    Files of the folder itself are left out: Orbax notes there later when it was done. See `sound_notes`.
+    Files directly in the checkpoint's folder have no sum, since Orbax changes its metadata there afterwards; see
+    `sound_notes`.
     """
     paths = sorted(directory.glob("*/**/*"))
     found = {path.relative_to(directory).as_posix(): _sum(path) for path in paths if path.is_file()}
@@ -30,9 +31,10 @@ def seal(directory: Path) -> None:
 
 
 def sound_notes(directory: Path) -> bool:
-    """False if Orbax cannot take its own notes on a checkpoint, which it can do without.
+    """False if the metadata file that Orbax writes beside a checkpoint would make Orbax fail.
 
-    What is no JSON it ignores; what is JSON of other types, or has no end, it does not.
+    Orbax does not need the file: it ignores a missing one, and text that is not JSON. It fails on JSON of other types
+    than its own, and on what is not a regular file, such as a pipe.
     """
     try:
         notes = json.loads(files.read(directory / NOTES))
@@ -48,7 +50,7 @@ def sound_notes(directory: Path) -> bool:
 
 
 def sums(directory: Path) -> dict[str, str] | None:
-    """The sums that lie in a folder; None if they are missing or cut short, so that nothing can be judged by them."""
+    """The sums in a folder's checksums.json; None if the file is missing or damaged, and so proves nothing."""
     try:
         found = json.loads(files.read(directory / NAME))
     except (OSError, ValueError, RecursionError):
@@ -58,7 +60,7 @@ def sums(directory: Path) -> dict[str, str] | None:
 
 
 def damage(directory: Path, sums: dict[str, str]) -> str | None:
-    """The first difference from the sums, in words; None if there is none."""
+    """Describe the first file that is missing, unreadable or different from its sum; None if there is no such file."""
     try:
         for name, expected in sums.items():
             if not (directory / name).is_file():

@@ -36,18 +36,18 @@ class Interruption:
     def __call__(self) -> bool:
         """True if the run is to stop now."""
         if self.signal is None and self._agreed():
-            self.signal = self._received or signal.SIGTERM  # or it has reached another process
+            self.signal = self._received or signal.SIGTERM  # none received: another process was signaled
         return self.signal is not None
 
     def _agreed(self):
         if not self._distributed:
             return self._received is not None
-        # The service looks for the next number that none has asked with yet, so each of them must be asked with.
+        # All stop at one more than the highest number that any process has called with: no number may be left out.
         self._asked += 1
         return multihost_utils.reached_preemption_sync_point(self._asked)
 
     def __enter__(self) -> "Interruption":
-        # What `jax.distributed` has installed for SIGTERM is its service, which tells the others.
+        # With several processes SIGTERM belongs to the preemption service of `jax.distributed`, which tells the others.
         wanted = [signal.SIGINT, getattr(signal, "SIGHUP", None), None if self._distributed else signal.SIGTERM]
         for number in filter(None, wanted):  # Windows has no SIGHUP
             if signal.getsignal(number) is signal.SIG_IGN:  # as nohup and shells in scripts want it

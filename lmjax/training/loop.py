@@ -81,7 +81,7 @@ def run(
         introduce(trainer)
         stack.enter_context(interruption)
         stack.enter_context(trainer)
-        for folder in folders:  # only now: a network that cannot run leaves nothing behind
+        for folder in folders:  # only after compiling, so that a network that cannot run leaves no folder behind
             folder.open(stack, log)
         if any(resume):
             restore(trainer, folders)
@@ -108,7 +108,7 @@ def _folders(
 ) -> list[RunFolder]:
     """The folders of the seeds; those that hold a run are kept from other runs until the stack is closed."""
     folders = list(map(RunFolder, configs, names, resume))
-    multihost_utils.sync_global_devices("all have looked at the folders")  # and only now may one write to them
+    multihost_utils.sync_global_devices("all have looked at the folders")  # before the first process writes to them
     for folder in folders:
         stack.enter_context(folder.record)
         if folder.resume:
@@ -150,8 +150,8 @@ def _train_and_evaluate(
             with trace.epoch(trainer) as between, progress_bar(trainer) as progress:
                 train_epoch(trainer, progress, lambda step: between(step) or interruption() or due(step))
         tested = evaluate(trainer, interruption) if trainer.step == end else None
-    except InputError:  # of the data: what is trained is not lost
-        if jax.process_count() == 1:  # of several processes, the others know nothing of it
+    except InputError:  # an error in the data: save what is trained
+        if jax.process_count() == 1:  # several would have to save together, and the others do not know of the error
             _save_what_is_sound(trainer, folders)
         raise
     require_finite(trainer)
@@ -197,7 +197,7 @@ def _newest_of_all(folders: Sequence[RunFolder]) -> int:
 def save(trainer: Trainer, folders: Sequence[RunFolder], tested: Sequence[dict[str, float]] | None = None) -> None:
     """Save a checkpoint of each seed; with the test metrics of an epoch if they are known."""
     sound = _sound(trainer, folders)
-    for _, folder in sound:  # so that all have those of the step before, whenever this is interrupted
+    for _, folder in sound:  # then all seeds have a checkpoint of one earlier step, whenever this is interrupted
         folder.checkpoints.wait()
     for i, folder in sound:
         folder.save(trainer, i, None if tested is None else tested[i]["test_accuracy"])
@@ -289,7 +289,7 @@ def _stopped(trainer: Trainer, folders: Sequence[RunFolder], interruption: Inter
     _name_diverged(trainer, folders)
     for folder in folders:
         folder.checkpoints.wait()
-    multihost_utils.sync_global_devices("all have stopped")  # who leaves first would be missed by the others
+    multihost_utils.sync_global_devices("all have stopped")  # a process that leaves first would be reported as lost
     step, saved = trainer.step, _sound(trainer, folders)[0][1].checkpoints.latest()
     text = f"stopped at step {step}: --workdir and --resume go on"
     if saved != step:

@@ -50,7 +50,7 @@ def window(programs: Sequence[int]) -> tuple[int, int]:
     """
     between = list(itertools.accumulate(programs, initial=0))
     last = between[-1]
-    # Of a short epoch, the end; of one that is a single program, all.
+    # In a short epoch, trace its end; in an epoch of a single program, all of it.
     wanted = min(WARM_UP, max(last - STEPS, 1), between[-2])
     begin = next(step for step in between if step >= wanted)
     return begin, next(step for step in between if step >= min(begin + STEPS, last))
@@ -96,7 +96,7 @@ class Profile:
         def between(step: int) -> None:
             nonlocal seconds
             if begin <= step <= end:
-                jax.block_until_ready(trainer.state)  # what is still under way belongs to the steps before
+                jax.block_until_ready(trainer.state)  # let the steps before the trace finish
                 start = time.perf_counter()
                 self._at(step, begin, end)
                 seconds += time.perf_counter() - start
@@ -125,7 +125,7 @@ class Profile:
                 jax.profiler.stop_trace()
                 self._say_where(begin, end)
             if self._tracing:
-                # Of a program that makes several steps, the first.
+                # A program of several steps is annotated with the number of its first.
                 self._step = jax.profiler.StepTraceAnnotation("train", step_num=step + 1)
                 self._step.__enter__()
         except Exception as error:  # no training ends because a trace cannot be written

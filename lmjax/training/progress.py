@@ -13,7 +13,7 @@ from lmjax.console import duration, note, say
 from lmjax.runtime import compiler_options
 from lmjax.training.trainer import Trainer
 
-LANES = 128  # of a TPU's vector registers, over which XLA lays the images of a batch: fewer are padded
+LANES = 128  # of the vector registers of a TPU, over which XLA lays the images of a batch: fewer are padded
 
 
 def introduce(trainer: Trainer) -> None:
@@ -26,7 +26,7 @@ def introduce(trainer: Trainer) -> None:
     batch = trainer.config.train.batch_size // (1 if trainer.several else count)
     if text := padding(batch, trainer.mesh.devices.flat[0].platform):
         note(text)
-    if not trainer.compiled.seconds:  # else the programs are those of other seeds
+    if not trainer.compiled.seconds:  # otherwise the programs, of other seeds, are compiled already
         options = compiler_options(trainer.mesh.devices.flat[0].platform)
         say(" ".join(["compiling ...", *(f"{key}={value}" for key, value in options.items())]))
         trainer.compiled.all()

@@ -67,7 +67,7 @@ class RunFolder:
         self.record = RunRecordWriter(config.folder, writes=jax.process_index() == 0)
         self.record.require_same(config, may_be_longer=True) if resume else self.record.require_none()
         require_possible(self.record.directory)
-        # Of the processes before this one; a rollback in this one costs time.
+        # The seconds of earlier processes, from the checkpoint; steps that a rollback undoes in this one count, too.
         self._seconds_before, self._began = None if resume else 0.0, time.perf_counter()
 
     def open(self, stack: contextlib.ExitStack, log: Collection[str]) -> None:
@@ -198,17 +198,17 @@ class RunFolder:
 
 
 def _require_saved(folder: RunFolder, trainer: Trainer, i: int) -> None:
-    """Wait for the last checkpoint of seed number i, and try once more if it could not be written.
+    """Wait for the last checkpoint of seed number i, and save once more if it could not be written.
 
     Raises:
-        InputError: if it is not there.
+        InputError: if it could not be written the second time either.
     """
     directory = folder.checkpoints.directory
     for again in (True, False):
         folder.checkpoints.wait()
         folder.record.require_there()
         saved = max(checkpoint_steps(directory), default=0)
-        if again and saved != trainer.step:  # it may have been chance: Orbax takes a clock that is set for a hang
+        if again and saved != trainer.step:  # perhaps by chance: to Orbax a change of the clock looks like a timeout
             folder.save(trainer, i, folder.record.rows[-1]["test_accuracy"])
     if saved != trainer.step:
         raise InputError(
@@ -242,7 +242,7 @@ def describe(dataset: data.Dataset | data.Photographs) -> dict[str, Any]:
 def require_same_data(dataset: data.Dataset | data.Photographs, before: dict[str, Any], record: RunRecord) -> None:
     """Raise InputError if a data set is not what `describe` said of it before."""
     now = dataset.describe()
-    # What an earlier version has not noted cannot be compared.
+    # A key that an earlier version of lmjax did not record cannot be compared.
     changed = [key for key in now if key in before and now[key] != before[key]]
     if changed:
         raise InputError(

@@ -37,21 +37,21 @@ class RunRecordWriter(RunRecord, contextlib.AbstractContextManager):
         self.rows: list[dict[str, Any]] = []
         self._behind = False
         self._place: tuple[int, int] | None = None
-        # The system takes it back however a process ends.
+        # A lock that the operating system releases, however a process ends.
         self._lock = FileLock(self.directory / ".lock", thread_local=False)
 
     def __exit__(self, *_) -> None:
         self.close()
 
     def close(self) -> None:
-        """Let others write."""
+        """Release the lock, so that other runs may write here."""
         self._lock.release()
 
     def hold(self) -> None:
-        """Keep other runs from writing here until `close`.
+        """Lock the folder against other runs until `close`.
 
         Raises:
-            InputError: if one is writing, or the folder cannot be written.
+            InputError: if another run has locked it, or the folder cannot be written.
         """
         if not self.writes:
             return
@@ -87,7 +87,7 @@ class RunRecordWriter(RunRecord, contextlib.AbstractContextManager):
         if self.writes:
             self.require_none()
             self.hold()
-            self.require_none()  # of two that start at once, one gets the folder
+            self.require_none()  # once more, under the lock: two runs may have started at once
             with files.writing(self.directory):
                 self._write(config)
 

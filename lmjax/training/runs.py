@@ -80,9 +80,9 @@ def train_seeds(
                 like=like, interruption=interruption, log=log, profile=profile,
             )  # fmt: skip
             summaries |= found
-        except Diverged as error:  # which ends no other
+        except Diverged as error:  # the other groups go on
             warn(f"{', '.join(names)}: {error}")
-        except NoCommonStep:  # because of damaged checkpoints, which the next groups do not count
+        except NoCommonStep:  # damaged checkpoints are now set aside: divide the seeds into groups again
             if group == before:
                 raise
             before = group

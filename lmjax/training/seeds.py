@@ -64,13 +64,16 @@ def require_seeds(record: RunRecord, config: Config, seeds: Sequence[int], *, re
     """Check that a folder can hold the runs of these seeds, before hours go into the first.
 
     Args:
-        record: of all seeds.
-        config: of all seeds.
-        seeds: to make, or to go on with.
-        resume: "required" if there must be some already, "auto" if there may be.
+        record: of the folder of all seeds.
+        config: of the run, from any seed.
+        seeds: those to start or to resume.
+        resume: "required" if the folder must hold seeds already, "auto" if it may, None if it must not.
 
     Returns:
-        The summaries of the other seeds that have been made there before.
+        By seed, the summaries of finished runs in the folder from other seeds.
+
+    Raises:
+        InputError: if the folder holds another run, or `resume` does not fit what it holds.
     """
     directory = record.directory
     if record.started:

@@ -30,10 +30,10 @@ class Evaluation:
     Attributes:
         graph: the static part of the network, from `nnx.split`.
         test_feed: where test images come from.
-        mean, std: to normalize pixels with.
+        mean, std: of each channel, to normalize pixels with.
         dtype: of the normalized images.
-        classes: the number of logits.
-        gather: brings parameters that are divided over the devices together before they are used.
+        classes: how many there are, and so logits.
+        gather: replicates parameters that are sharded over the devices, before they are used.
     """
 
     graph: nnx.GraphDef
@@ -49,7 +49,7 @@ class Evaluation:
         cls, config: Config, dataset: Dataset | Photographs, graph: nnx.GraphDef, test_feed: EvaluationFeed, mesh: Mesh,
         **others: Any,
     ) -> Self:  # fmt: skip
-        """That of a run; `others` are the attributes that are not named here."""
+        """The functions of a run; `others` are attributes of a subclass, passed to its constructor."""
         whole = functools.partial(lax.with_sharding_constraint, shardings=replicated(mesh))
         return cls(
             graph=graph,
@@ -63,7 +63,7 @@ class Evaluation:
         )
 
     def evaluate(self, params: Any, statistics: Any, arrays: Any) -> dict[str, jax.Array]:
-        """Sums over one batch of the evaluation, in which what has the label -1 does not count.
+        """Sums over one batch of the evaluation; images with the label -1 are padding, and do not count.
 
         Args:
             params, statistics: of the network.
@@ -133,7 +133,7 @@ class StepFunctions(Evaluation):
 
     def _update(self, state, seed, arrays):
         key = jax.random.fold_in(jax.random.key(seed), state.step)
-        network_key = jax.random.fold_in(key, 2**31) if self.random else None  # the augmentation has the key itself
+        network_key = jax.random.fold_in(key, 2**31) if self.random else None  # the augmentation takes the key itself
         images, targets = self.feed.batch(key, state.step, arrays)
 
         def loss(params):
@@ -147,14 +147,14 @@ class StepFunctions(Evaluation):
             return self._loss(logits, targets), (logits, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat)))
 
         (value, (logits, statistics)), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
-        with lenient():  # as optax is
+        with lenient():  # optax relies on implicit promotion
             updates, optimizer = self.optimizer.update(gradient, state.optimizer, state.params, step=state.step)
         params = optax.apply_updates(state.params, updates)
-        labels = targets if targets.ndim == 1 else jnp.argmax(targets, -1)  # of a mixture, that of the largest share
+        labels = targets if targets.ndim == 1 else jnp.argmax(targets, -1)  # of mixed images, the largest share
         accuracy = jnp.mean(jnp.argmax(logits, -1) == labels)
         average = self._averaged(state, {"params": params, "statistics": statistics})
         new = TrainState(state.step + 1, params, statistics, optimizer, average)
-        if self.options.on_nan == "skip":  # its loss is NaN then
+        if self.options.on_nan == "skip":  # a step without an update is known by its loss, NaN
             finite = jnp.isfinite(optax.tree.norm(gradient)) & jnp.isfinite(value)
             new = jax.tree.map(functools.partial(jnp.where, finite), new, state._replace(step=new.step))
             value = jnp.where(finite, value, jnp.nan)
@@ -169,7 +169,7 @@ class StepFunctions(Evaluation):
     def _averaged(self, state, new):
         if self.options.average is None:
             return None
-        # The first steps forget faster, or the initial weights would long be most of the average.
+        # A smaller decay in the first steps: otherwise the initial weights would dominate the average for long.
         n = state.step.astype(jnp.float32)
         decay = jnp.minimum(self.options.average, (1 + n) / (10 + n))
         return optax.incremental_update(new, state.average, 1 - decay)

@@ -147,14 +147,14 @@ class TrainedNetwork(contextlib.AbstractContextManager):
         return np.concatenate(images), np.concatenate(labels)
 
     def batches(self, size: int, *arrays: np.ndarray) -> Iterator[tuple[Any, ...]]:
-        """Pieces of arrays of one length, split over the devices.
+        """Cut arrays of equal length into batches of rows, each divided over the devices.
 
         Args:
-            size: of a piece; rounded up to a multiple of the devices, and no more than there is.
+            size: the rows of a batch, at most the length of the arrays; rounded up to a multiple of the devices.
 
         Yields:
-            How many rows of the pieces count, and the pieces. The last ones are filled up with copies of their first
-            row.
+            A count, and a batch of each array. Its first `count` rows are those of the array; in the last batch, copies
+            of its first row follow.
         """
         size = -(-min(size, len(arrays[0])) // self.mesh.size) * self.mesh.size
         for start in range(0, len(arrays[0]), size):
@@ -164,7 +164,7 @@ class TrainedNetwork(contextlib.AbstractContextManager):
             yield count, *(jax.device_put(piece, NamedSharding(self.mesh, P("data"))) for piece in filled)
 
     def over_batches(self, function: Callable[..., Any], size: int, *arrays: np.ndarray, axis: int = 0) -> Any:
-        """The outcomes of `function(network, *pieces)` for all `batches`, compiled, and joined along an axis."""
+        """Compile `function(network, *batch)`, apply it to all `batches`, and join the results along an axis."""
         graph, state = nnx.split(self.model())
         program = jax.jit(lambda state, *pieces: function(nnx.merge(graph, state), *pieces))
         state = nnx.to_pure_dict(state)

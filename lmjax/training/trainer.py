@@ -42,12 +42,12 @@ class EpochSums:
     """Running sums for the current epoch of one seed.
 
     Attributes:
-        steps: made.
-        skipped: of these, without an update.
-        skipped_in_a_row: the last ones, those of the epochs before included.
-        metrics: of each metric the sum over the other steps, one after another, so that it does not matter where a run
-            was resumed.
-        seconds: that the steps took.
+        steps: how many have been made.
+        skipped: how many of these made no update.
+        skipped_in_a_row: how many skipped steps came last, counting on from earlier epochs.
+        metrics: the sum of each metric over the steps not skipped, added one step at a time, so that the rounding does
+            not depend on where a run was resumed.
+        seconds: how long the steps took.
     """
 
     steps: int = 0
@@ -57,7 +57,7 @@ class EpochSums:
     seconds: float = 0.0
 
     def add(self, metrics: dict[str, float]) -> None:
-        """Add a step; one whose loss is not finite is skipped."""
+        """Add a step; one whose loss is not finite counts as skipped."""
         self.steps += 1
         if not math.isfinite(metrics["loss"]):
             self.skipped += 1
@@ -72,12 +72,12 @@ class Trainer(contextlib.AbstractContextManager):
     """The training of one network on one data set, from one seed or from several at once.
 
     Everything random is a function of (seed, step), so that a trainer given the state of another goes on exactly as
-    the other would have. Several seeds have a device each: their state has a leading axis, and their metrics are lists
-    with an entry a seed where those of one run are single.
+    the other would have. Several seeds have one device each: the arrays of their state have a leading axis of seeds,
+    and their metrics are a list of dictionaries, one per seed, where those of a single run are one dictionary.
 
     Args:
         config: the run.
-        dataset: its data: in memory, to live on the devices, or photographs that are read while training.
+        dataset: a `Dataset`, which is put on the devices, or `Photographs`, which are read while training.
         mesh: the devices to use, from `data_mesh` for one run or `seed_mesh` for several seeds; None for all devices.
         seeds: as many as the mesh has devices; None: one run, from the seed of the config.
 
@@ -85,13 +85,13 @@ class Trainer(contextlib.AbstractContextManager):
         state: `TrainState`, on every device, or divided over them with train.shard_parameters.
         scheme: the name of the scheme that the network is made of.
         steps_per_epoch, total_steps: of the run.
-        sums: for each seed, those of the epoch that the state is in. With the state and `redraws` they are all that a
-            run goes on from.
-        redraws: for each seed, the number of times that its random draws were changed; see `redraw`.
+        sums: `EpochSums` of the current epoch, one per seed. A run resumes from these, the state and `redraws`, and
+            from nothing else.
+        redraws: for each seed, how often its random draws have been changed; see `redraw`.
         diverged: by seed, the error that has ended its training; the others go on.
-        feed, test_feed, compiled: its images on their way to the devices, and its programs.
-        random_seeds: what the programs draw random numbers from.
-        reported: the broken images that were named last.
+        feed, test_feed, compiled: the training images, the test images, and the compiled programs.
+        random_seeds: uint32; the seeds that the programs draw from, which after a `redraw` are not `seeds`.
+        reported: the images last reported as impossible to decode.
 
     Raises:
         InputError: if a batch is too large, or cannot be split, or the images are too small for the augmentation.
@@ -168,7 +168,7 @@ class Trainer(contextlib.AbstractContextManager):
         if self.several:
             self.place(states)
         else:
-            (self.state,) = states  # which several processes may have parts of
+            (self.state,) = states  # on the devices already, and in several processes perhaps in parts
         self.sums = [dataclasses.replace(each, metrics=dict(each.metrics)) for each in sums]
         self.redraw(list(redraws))
 
@@ -182,14 +182,14 @@ class Trainer(contextlib.AbstractContextManager):
         After a step that has gone wrong, the same draws would lead there again.
 
         Args:
-            times: for each seed, the number of this other seed, from 1 on; 0 is the seed itself.
+            times: for each seed, which of its substitutes to use, from 1 on; 0 is the seed itself.
         """
         if times != self.redraws:
             self._draw(times)
 
     def _draw(self, times: Sequence[int]) -> None:
         self.feed.close()
-        # An odd number: a cycle through all seeds.
+        # The multiples of an odd number, modulo 2**32, visit every seed before they repeat.
         seeds = [(seed + n * 0x9E3779B9) % 2**32 for seed, n in zip(self.seeds, times, strict=True)]
         self.feed, self.random_seeds = self.feed.reseeded(seeds), seed_array(seeds, self.mesh)
         self.redraws = list(times)

@@ -26,18 +26,18 @@ class Accelerator:
 
 
 ACCELERATORS = (
-    # TensorFloat-32 as NVIDIA states it, a copy as measured, and launches as reported of NVIDIA's GPUs in CUDA graphs.
+    # TensorFloat-32 rate as NVIDIA states it, bandwidth of a copy as measured, launch time as reported for CUDA graphs.
     Accelerator("H200", 494e12 / 2, 4.3e12, 2.2e-6),
-    # bfloat16 with float32 sums, and the memory, as Google states them.
+    # The rate in bfloat16 with float32 sums, and the bandwidth, as Google states them.
     Accelerator("TPU v5e", 197e12 / 2, 0.82e12, 0.0),
 )
 """The chips that hours are estimated for."""
 
-# In a residual branch of two convolutions, each between a normalization and the next, with one kernel for all that is
-# done number by number: 14 kernels and 31 passes over a feature map forward and backward, 6 and 12 of them forward.
+# Per convolution, from a residual branch of two convolutions with their normalizations, adjacent elementwise operations
+# fused: 14 kernels and 31 passes over a feature map forward and backward together, of these 6 and 12 forward.
 _KERNELS, _PASSES = 14 / 2, 31 / 2
 _KERNELS_FORWARD, _PASSES_FORWARD = 6 / 2, 12 / 2
-_REACHED = 0.5  # of what the chip can do, in training steps of convolutional networks that were published: 0.4 to 0.7
+_REACHED = 0.5  # fraction of the peak in training; published values for convolutional networks are 0.4 to 0.7
 
 
 def steps(config: Config, images: Images) -> int:
@@ -46,10 +46,10 @@ def steps(config: Config, images: Images) -> int:
 
 
 def hours(config: Config, images: Images, accelerator: Accelerator) -> float:
-    """A lower bound to plan by, of how long a run takes on one chip, but for compiling and testing. Never measured.
+    """Estimate the hours of a run on one chip, without compiling and testing: a lower bound to plan by, not measured.
 
-    The longest of starting all kernels, of moving all feature maps, in float32, and of multiplying, three times what
-    the network takes forward. Where activations are not kept, the branches are evaluated once more on the way back.
+    A step takes the longest of three times: to launch its kernels, to move its feature maps in float32, and to multiply
+    three times as much as forward. Where activations are not stored, the backward pass evaluates the branches again.
     """
     count, written, macs = _counted(config.model, images)
     again = config.model.memory != "stored"

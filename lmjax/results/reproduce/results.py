@@ -13,14 +13,14 @@ from lmjax.results.reproduce.tables import Table
 from lmjax.results.runs import read_run
 from lmjax.training import RunRecord, seeds
 
-_ABOUT = "about.json"  # beside the rows: what was said of the data
+_ABOUT = "about.json"  # beside the folders of the rows: a description of the data
 
 
 def note(out: Path) -> str | None:
-    """The note of a folder of runs on their data; None if there is none.
+    """The description of the data that is kept beside the runs in a folder; None if there is none.
 
     Raises:
-        InputError: if that cannot be read.
+        InputError: if it cannot be read.
     """
     path = out / _ABOUT
     try:
@@ -39,7 +39,11 @@ def note(out: Path) -> str | None:
 
 
 def write_note(out: Path, data: str) -> None:
-    """Write the note of a folder of runs on their data.
+    """Keep a description of the data beside the runs in a folder.
+
+    Args:
+        out: the folder of the runs.
+        data: the description, such as the text of --data-note.
 
     Raises:
         InputError: if it cannot be written.

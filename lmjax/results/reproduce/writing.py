@@ -131,7 +131,7 @@ def _made(summaries: list[dict[str, Any]]) -> str:
 
 
 def require_place(page: Path, place: str) -> None:
-    """Check that a text can be put into a page.
+    """Check that a page has the two marks between which `update` puts its text.
 
     Raises:
         InputError: if there is no such page, or if it has no such place.

@@ -35,12 +35,12 @@ class TensorBoard:
         if self._file is None:
             self._open()
         session = self._event_pb2.SessionLog
-        # Readers forget what they have read from this step on.
+        # After a START event, readers discard the events that they have from this step on.
         after = rows[-1]["step"] + 1 if rows else 0
         self._write(after, session_log=session(status=session.START))
         if not (rows and from_before):
             self._describe()
-            for row in rows:  # of a run that is looked at only now
+            for row in rows:  # the run was not logged to TensorBoard before
                 self.log(row)
 
     def log(self, row: dict[str, Any]) -> None:

@@ -21,11 +21,11 @@ class WeightsAndBiases:
     """Scalars, histograms and the config: see `Tracker`.
 
     The project is "lmjax" unless WANDB_PROJECT names another; WANDB_MODE=offline keeps everything in the folder "wandb"
-    of the run until `wandb sync`. A resumed run goes on under the same id, which wandb.json has.
+    of the run until `wandb sync`. A resumed run goes on under the same id, which is in wandb.json.
 
-    W&B cannot take back what it was told, and ignores what comes later for a step that it has. So it is told of an
-    epoch only when a checkpoint of it is made, and the file has the last step that it was told of: an epoch that a kill
-    or a rollback has undone was never there, and none is there twice.
+    W&B cannot delete a row that was sent, and ignores a second row for the same step. So the row of an epoch is sent
+    only once a checkpoint contains it, and wandb.json has the last step that was sent: no epoch is sent that a kill or
+    a rollback undoes later, and none is sent twice.
     """
 
     def __init__(self, directory: Path, config: Config):
