@@ -51,10 +51,10 @@ class Case:
         """The batch that all peers are given."""
         return random_batch(self.batch, self.size, self.classes)
 
-    def config(self, epochs: int = 160) -> Config:
+    def config(self) -> Config:
         fields = ("name", "stepper", "dtype", "width", "memory", "unroll", "placement")
         model = ModelConfig(**{field: getattr(self, field) for field in fields})
-        return Config(DataConfig("cifar10"), model, train=TrainConfig(epochs=epochs, batch_size=self.batch))
+        return Config(DataConfig("cifar10"), model, train=TrainConfig(batch_size=self.batch))
 
 
 def case(tiny: bool, name: str, **options) -> Case:

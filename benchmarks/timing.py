@@ -24,16 +24,16 @@ class Side(Protocol):
 
 
 class Calls:
-    """A side made of a function, and of one that waits for it; without one the function itself waits."""
+    """A side made of a function that waits itself."""
 
-    def __init__(self, call: Callable[[], object], wait: Callable[[], object] = lambda: None, *, steps: int = 1):
-        self._call, self._wait, self.steps = call, wait, steps
+    def __init__(self, call: Callable[[], object], *, steps: int = 1):
+        self._call, self.steps = call, steps
 
     def __call__(self) -> None:
         self._call()
 
     def wait(self) -> None:
-        self._wait()
+        pass
 
 
 def interleaved(sides: Mapping[str, Side], *, rounds: int, seconds: float) -> dict[str, list[float]]:

@@ -69,8 +69,9 @@ def _finish(figure, axes, names):
     axes["norm"].set_ylabel("norm, |uₙ| / |u₀| of the stage")
     axes["norm"].axhline(1, color=plots.FAINT, linewidth=1, zorder=0)
     axes["tortuosity"].set_ylabel("length of the path / straight line")
-    for key, least in {"distance": 0, "norm": 0, "tortuosity": 1}.items():
-        axes[key].set_ylim(bottom=min(axes[key].get_ylim()[0], least) if least else 0)
+    axes["tortuosity"].set_ylim(bottom=min(axes["tortuosity"].get_ylim()[0], 1))
+    for key in ("distance", "norm"):
+        axes[key].set_ylim(bottom=0)
     for each in axes.values():
         for start in range(len(names)):
             each.axvspan(start, start + _WIDTH, color="0.96", zorder=-1, linewidth=0)

@@ -121,14 +121,14 @@ def _is_defective(matrix, eigenvalues):
     return False
 
 
-def _reach(stable, limit=100.0):
-    """The largest t for which everything in (0, t] is stable."""
+def _reach(stable):
+    """The largest t for which everything in (0, t] is stable; infinite from 100 on."""
     low, step, count = 0.0, _RESOLUTION, 1000
     while True:
         unstable = np.flatnonzero(~stable(low + step * np.arange(1, count + 1)))
         low += step * (unstable[0] if unstable.size else count)
         if not unstable.size and step == _RESOLUTION:
-            if low >= limit - step:
+            if low >= 100 - step:
                 return math.inf
         elif low < _RESOLUTION:
             return 0.0

@@ -342,9 +342,9 @@ class Trajectory(_OfNetworks):
             raise InputError("--classes: is a picture, and needs --out FILE")
 
 
-def _few_of_each(labels: np.ndarray, classes: int, images: int = 4) -> np.ndarray:
-    """The indices of the first images of the first classes that there are."""
-    return np.concatenate([np.flatnonzero(labels == label)[:images] for label in np.unique(labels)[:classes]])
+def _few_of_each(labels: np.ndarray, classes: int) -> np.ndarray:
+    """The indices of the first four images of the first classes that there are."""
+    return np.concatenate([np.flatnonzero(labels == label)[:4] for label in np.unique(labels)[:classes]])
 
 
 def _print_trajectories(groups: dict[str, list[Any]]) -> None:

@@ -26,16 +26,77 @@ class _Streamed:
     specs = None  # seeds are trained one after another
 
     def __init__(self, loader: Loader, dataset: Photographs, mesh: Mesh, batch: int, seed: int | None):
-        decoding = _processes_and_threads(dataset.workers, dataset.threads)
-        self._channel = _Channel(loader, batch, seed, NamedSharding(mesh, P("data")), *decoding)
-        self.example = self._channel.example
+        sharding = NamedSharding(mesh, P("data"))
+        places = sharding.addressable_devices_indices_map((batch,))
+        self._devices = list(places)
+        rows = np.concatenate([np.arange(batch)[place] for place in places.values()])
+        self._stream = Stream(loader, batch, seed=seed, rows=rows.tolist())
+        self.example = (
+            jax.ShapeDtypeStruct((batch, *dataset.shape), jnp.uint8, sharding=sharding),
+            jax.ShapeDtypeStruct((batch,), jnp.int32, sharding=sharding),
+        )
+        workers, threads = _processes_and_threads(dataset.workers, dataset.threads)
+        self._read = functools.partial(self._stream.read, workers=workers, threads=threads)
+        self._reader = None
+        self._ahead = collections.deque()
+        self._restarts = _RESTARTS
+        self._next = 0  # the batch that will be given next
+        self._broken: list[str] = []
 
     def take_broken(self) -> list[str]:
-        found, self._channel.broken = self._channel.broken, []
+        found, self._broken = self._broken, []
         return found
 
+    def _batches(self, start: int, count: int) -> Iterator[tuple[jax.Array, jax.Array]]:
+        """`count` batches beginning with `start`, each placed before the one before it is asked for.
+
+        Who stops in between, and goes on later from the next one, finds everything still under way.
+        """
+        if start != self._next:
+            self.close()
+            self._next = start
+        end = start + count
+        while self._next < end:
+            while len(self._ahead) < min(2, end - self._next):
+                self._ahead.append(self._place(self._fetch()))
+            self._next += 1
+            yield self._ahead.popleft()
+
+    def _fetch(self):
+        """The batch behind those that are ahead. If a process that makes them has died, others take over."""
+        while True:
+            if self._reader is None:
+                self._reader = self._read(self._next + len(self._ahead))
+            try:
+                return next(self._reader)
+            except WorkerDied as error:
+                if not self._restarts:
+                    raise
+                self._restarts -= 1
+                self._reader.close()
+                self._reader = None
+                warn(f"{error}. Starting new ones, {self._restarts} more times")
+
+    def _place(self, batch):
+        source = self._stream.loader.source
+        self._broken += [source.place(int(i)) for i in batch["broken"] if i >= 0]
+        return tuple(
+            jax.make_array_from_single_device_arrays(
+                like.shape,
+                like.sharding,
+                [
+                    jax.device_put(part, device)
+                    for part, device in zip(np.split(batch[key], len(self._devices)), self._devices, strict=True)
+                ],
+            )
+            for key, like in zip(("image", "label"), self.example, strict=True)
+        )
+
     def close(self) -> None:
-        self._channel.close()
+        if self._reader is not None:
+            self._reader.close()
+            self._reader = None
+        self._ahead.clear()
 
 
 class StreamedTraining(_Streamed):
@@ -50,10 +111,10 @@ class StreamedTraining(_Streamed):
         )
         loader = _loader(dataset, dataset.train, min_area=self._augment.min_area)
         super().__init__(loader, dataset, mesh, config.train.batch_size, seeds[0])
-        self.steps_per_epoch = len(self._channel.stream)
+        self.steps_per_epoch = len(self._stream)
 
     def arrays(self, step: int, dispatches: Sequence[int]) -> Iterable[Any]:
-        return self._channel.batches(step, len(dispatches))
+        return self._batches(step, len(dispatches))
 
     def batch(self, key: jax.Array, step: jax.Array, arrays: Any) -> tuple[jax.Array, jax.Array]:
         return self._augment(key, *arrays)
@@ -70,9 +131,9 @@ class StreamedEvaluation(_Streamed):
 
     def arrays(self) -> Iterable[Any]:
         # One evaluation follows another in the stream: what is already under way is the beginning of this one.
-        count = len(self._channel.stream)
-        start = self._channel.next if self._channel.next % count == 0 else 0
-        return self._channel.batches(start, count)
+        count = len(self._stream)
+        start = self._next if self._next % count == 0 else 0
+        return self._batches(start, count)
 
     def batch(self, arrays: Any) -> tuple[jax.Array, jax.Array]:
         return arrays
@@ -80,78 +141,6 @@ class StreamedEvaluation(_Streamed):
 
 def _loader(dataset: Photographs, source: Source, **how: Any) -> Loader:
     return Loader(source, dataset.size, dataset.decoder, skip=dataset.skip, **how)
-
-
-class _Channel:
-    """The batches of one stream, brought to the devices."""
-
-    def __init__(self, loader, batch, seed, sharding, workers, threads):
-        places = sharding.addressable_devices_indices_map((batch,))
-        self._devices = list(places)
-        rows = np.concatenate([np.arange(batch)[place] for place in places.values()])
-        self.stream = Stream(loader, batch, seed=seed, rows=rows.tolist())
-        shape = (batch, loader.size, loader.size, 3)
-        self.example = (
-            jax.ShapeDtypeStruct(shape, jnp.uint8, sharding=sharding),
-            jax.ShapeDtypeStruct((batch,), jnp.int32, sharding=sharding),
-        )
-        self._read = functools.partial(self.stream.read, workers=workers, threads=threads)
-        self._reader = None
-        self._ahead = collections.deque()
-        self._restarts = _RESTARTS
-        self.next = 0  # the batch that will be given next
-        self.broken: list[str] = []
-
-    def batches(self, start: int, count: int) -> Iterator[tuple[jax.Array, jax.Array]]:
-        """`count` batches beginning with `start`, each placed before the one before it is asked for.
-
-        Who stops in between, and goes on later from the next one, finds everything still under way.
-        """
-        if start != self.next:
-            self.close()
-            self.next = start
-        end = start + count
-        while self.next < end:
-            while len(self._ahead) < min(2, end - self.next):
-                self._ahead.append(self._place(self._fetch()))
-            self.next += 1
-            yield self._ahead.popleft()
-
-    def _fetch(self):
-        """The batch behind those that are ahead. If a process that makes them has died, others take over."""
-        while True:
-            if self._reader is None:
-                self._reader = self._read(self.next + len(self._ahead))
-            try:
-                return next(self._reader)
-            except WorkerDied as error:
-                if not self._restarts:
-                    raise
-                self._restarts -= 1
-                self._reader.close()
-                self._reader = None
-                warn(f"{error}. Starting new ones, {self._restarts} more times")
-
-    def _place(self, batch):
-        source = self.stream.loader.source
-        self.broken += [source.place(int(i)) for i in batch["broken"] if i >= 0]
-        return tuple(
-            jax.make_array_from_single_device_arrays(
-                like.shape,
-                like.sharding,
-                [
-                    jax.device_put(part, device)
-                    for part, device in zip(np.split(batch[key], len(self._devices)), self._devices, strict=True)
-                ],
-            )
-            for key, like in zip(("image", "label"), self.example, strict=True)
-        )
-
-    def close(self):
-        if self._reader is not None:
-            self._reader.close()
-            self._reader = None
-        self._ahead.clear()
 
 
 def _processes_and_threads(workers: int | None, threads: int | None) -> tuple[int, int]:

@@ -15,11 +15,9 @@ from lmjax.config import Config
 from lmjax.estimate.program import mesh_of, outline, prepare, programs
 from lmjax.estimate.summary import Summary, summarize
 from lmjax.estimate.targets import Target, known, target
+from lmjax.training.progress import LANES
 
 __all__ = ["Estimate", "Summary", "Target", "estimate", "known", "target"]
-
-LANES = 128
-"""Images that fill the lanes of a TPU, over which XLA lays the batch: fewer are padded."""
 
 
 @dataclasses.dataclass(frozen=True)

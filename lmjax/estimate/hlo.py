@@ -27,16 +27,11 @@ class Array(NamedTuple):
     shape: tuple[int, ...]
 
     @property
-    def size(self) -> int:
-        """How many numbers."""
-        return math.prod(self.shape)
-
-    @property
     def bytes(self) -> int:
         """How many bytes, without padding."""
         found = re.match(r"[a-z]+(\d+)", self.dtype)
         bits = _BITS[self.dtype] if self.dtype in _BITS else int(found[1]) if found else 8
-        return -(-self.size * bits // 8)
+        return -(-math.prod(self.shape) * bits // 8)
 
 
 class Instruction(NamedTuple):
@@ -95,7 +90,7 @@ class Module:
             if head := _HEAD.match(line):
                 current = self.computations.setdefault(head[2], {})
                 self.entry = head[2] if head[1] else self.entry
-            elif (found := _LINE.match(line)) and current is not None:
+            elif found := _LINE.match(line):
                 inside, rest = _split(found[4])
                 outputs = tuple(
                     Array(dtype, tuple(map(int, filter(None, shape.split(",")))))

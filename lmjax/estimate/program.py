@@ -80,7 +80,7 @@ def prepare(config: Config, dataset: Dataset | Photographs, mesh: Mesh, seeds: S
         config, dataset, nnx.graphdef(model), test_feed, mesh, feed=feed, optimizer=optimizer, options=config.train,
         random=getattr(model, "random", True),
     )  # fmt: skip
-    return Compiled(functions, mesh, state, seed_array(seeds, mesh), layout, config.train.steps_per_dispatch)
+    return Compiled(functions, mesh, state, seed_array(seeds, mesh), layout)
 
 
 def programs(compiled: Compiled, target: Target) -> Iterator[Program]:

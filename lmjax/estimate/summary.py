@@ -64,8 +64,8 @@ def summarize(
         if instruction.opcode in _FREE:
             continue
         if kind := _COLLECTIVES.match(instruction.opcode):
-            count, size = collectives.get(kind[1], (0, 0))
-            collectives[kind[1]] = count + times, size + times * max(x.bytes for x in instruction.outputs)
+            count, moved_bytes = collectives.get(kind[1], (0, 0))
+            collectives[kind[1]] = count + times, moved_bytes + times * max(x.bytes for x in instruction.outputs)
             continue
         kernels += times
         traffic += times * module.traffic(instruction, computation)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 from jax.experimental import topologies
 
-from lmjax.errors import InputError, unknown
+from lmjax.errors import InputError, reason, unknown
 
 # Without these, libtpu looks for TPU chips in this machine, and a second process that uses it fails.
 _TPU = {
@@ -29,14 +29,12 @@ class Target(NamedTuple):
 
     Attributes:
         name: as it was asked for: "v5e:4x4".
-        about: the kind, in words.
         platform: "cuda" or "tpu".
         memory: bytes that each device has.
         devices: descriptions, which hold no arrays.
     """
 
     name: str
-    about: str
     platform: str
     memory: int
     devices: list[jax.Device]
@@ -71,8 +69,8 @@ def target(name: str) -> Target:
     try:
         devices = _gpus(about, shape or "1") if platform == "cuda" else _tpus(kind, shape or about["one"])
     except Exception as error:  # the compilers raise exceptions of many types
-        raise InputError(f"target {name}: its compiler does not know such devices ({_first_line(error)})") from error
-    return Target(name, about["about"], platform, about["memory"], devices)
+        raise InputError(f"target {name}: its compiler does not know such devices ({reason(error)})") from error
+    return Target(name, platform, about["memory"], devices)
 
 
 def _installed(module: str) -> bool:
@@ -92,7 +90,3 @@ def _tpus(kind: str, shape: str) -> list[jax.Device]:
         os.environ.setdefault(key, value)
     one = {} if set(shape.split("x")) != {"1"} else {"chips_per_host_bounds": (1, 1, 1)}
     return list(topologies.get_topology_desc(topology_name=f"{kind}:{shape}", platform="tpu", **one).devices)
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().partition("\n")[0][:200]

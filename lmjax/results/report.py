@@ -477,12 +477,11 @@ def _settings(rows: list[Row]) -> list[tuple[str, tuple]]:
     same = "In what all runs agree" if len(rows) > 1 else "All settings"
     places = [[row.name, run.config.seed, str(run.record.directory)] for row in rows for run in row.runs]
     names = [row.name for row in rows]
-    heads, lines = (
-        ["run", *differ],
-        [[name, *map(config.get, differ)] for name, config in zip(names, configs, strict=True)],
-    )
     if len(rows) <= len(differ):  # the longer side goes down the page
         heads, lines = ["setting", *names], [[key, *(config[key] for config in configs)] for key in differ]
+    else:
+        heads = ["run", *differ]
+        lines = [[name, *map(config.get, differ)] for name, config in zip(names, configs, strict=True)]
     return [
         ("", (heads, lines if differ else [], "In what the runs differ")),
         (same, (["setting", "value"], [[key, configs[0][key]] for key in keys if key not in differ], same)),

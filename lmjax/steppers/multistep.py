@@ -18,7 +18,7 @@ from lmjax.steppers.one_step import euler
 def _multistep(
     weights: Callable[[Any], tuple[Sequence[Any], Sequence[Any]]], *, steps_back: int = 1, **others: Any
 ) -> Properties:
-    """The facts of u[n+1] = sum_j a[j] u[n-j] + sum_j b[j] f(u[n-j]) with (a, b) = weights(coef)."""
+    """The properties of u[n+1] = sum_j a[j] u[n-j] + sum_j b[j] f(u[n-j]) with (a, b) = weights(coef)."""
 
     def damping(coef):
         a, b = weights(coef)

@@ -92,7 +92,6 @@ def _equal(x: float | Fraction, y: float | Fraction) -> bool:
 
 
 @functools.cache
-@functools.cache
 def runge_kutta(tableau: Tableau) -> Stepper:
     """The explicit Runge-Kutta method of a tableau, one branch an evaluation.
 

@@ -83,14 +83,14 @@ class Checkpoints(contextlib.AbstractContextManager):
         """The steps of all checkpoints that are not damaged, increasing."""
         return sorted(step for step in self._manager.all_steps() if step not in self.folder.damaged)
 
-    def choose(self, which: str | int = "latest") -> int:
+    def choose(self, which: str | int) -> int:
         """The step that is meant by "latest", "best", or a step. Raises InputError if there is no such checkpoint."""
         steps = self.steps()
         return self.folder.choose(which, steps, self._kept.best(steps, 1))
 
-    def about(self, step: int | None = None) -> dict[str, Any]:
-        """The plain data that was kept with a checkpoint; None is the newest. Raises InputError as `restore`."""
-        return self.folder.about(self.choose() if step is None else step)
+    def about(self, step: int) -> dict[str, Any]:
+        """The plain data that was kept with a checkpoint. Raises InputError as `restore`."""
+        return self.folder.about(step)
 
     def save(self, state: TrainState, about: dict[str, Any], *, test_accuracy: float | None = None) -> None:
         """Save a state under its own step, once the one before is written. Its arrays may then be donated.
@@ -146,7 +146,7 @@ class Checkpoints(contextlib.AbstractContextManager):
         """
         if step is not None:
             return _read(self._manager, self.folder, step, like, network_only)
-        while (found := self.try_restore(like, self.choose(), network_only)) is None:
+        while (found := self.try_restore(like, self.choose("latest"), network_only)) is None:
             pass
         return found
 

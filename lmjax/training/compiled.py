@@ -24,27 +24,25 @@ class Compiled:
         mesh: of the run.
         state, seeds: arguments, or their shapes.
         layout: of the state.
-        limit: the most steps that one program makes; None: 1 on a CPU, about 50 on an accelerator.
 
     Attributes:
         seconds: of tracing and compiling so far.
     """
 
-    def __init__(
-        self, functions: StepFunctions, mesh: Mesh, state: TrainState, seeds: Any, layout: Any, limit: int | None
-    ):
-        self.functions, self._mesh, self._limit = functions, mesh, limit
-        self.state, self._seeds = jax.tree.map(_shape, (state, seeds))
+    def __init__(self, functions: StepFunctions, mesh: Mesh, state: TrainState, seeds: Any, layout: Any):
+        self.functions, self._mesh = functions, mesh
+        self._platform = mesh.devices.flat[0].platform
+        self._state, self._seeds = jax.tree.map(_shape, (state, seeds))
         self._layout, self._replicated = layout, replicated(mesh)
         self._programs, self.seconds = {}, 0.0
 
     @functools.cached_property
     def _longest(self) -> int:
-        """Steps of one program: at most the limit, and a divisor of an epoch if there is a good one."""
-        limit, feed = self._limit, self.functions.feed
+        """Steps of one program: at most `steps_per_dispatch`, and a divisor of an epoch if there is a good one."""
+        limit, feed = self.functions.options.steps_per_dispatch, self.functions.feed
         if limit is None:
             # A step on a CPU takes long enough for its dispatch to cost nothing, and for its loss to be wanted at once.
-            limit = 1 if self._mesh.devices.flat[0].platform == "cpu" else 50
+            limit = 1 if self._platform == "cpu" else 50
         limit = min(limit, feed.steps_per_epoch, feed.longest or limit)
         divisor = max(d for d in range(1, limit + 1) if feed.steps_per_epoch % d == 0)
         return divisor if 2 * divisor >= limit else limit
@@ -58,13 +56,13 @@ class Compiled:
         """The compiled program that makes so many steps."""
         program = functools.partial(self.functions.train, steps=steps)
         specs = P("seed"), P("seed"), self.functions.feed.specs
-        arguments = self.state, self._seeds, self.functions.feed.example
+        arguments = self._state, self._seeds, self.functions.feed.example
         return self._compile(f"train {steps}", program, specs, arguments, (self._layout, self._replicated), donate=True)
 
     def evaluate(self):
         """The compiled program of a batch of evaluation."""
         specs = P("seed"), P("seed"), self.functions.test_feed.specs
-        arguments = *self.state.evaluated(), self.functions.test_feed.example
+        arguments = *self._state.evaluated(), self.functions.test_feed.example
         return self._compile("evaluate", self.functions.evaluate, specs, arguments, self._replicated)
 
     def finite(self):
@@ -73,7 +71,7 @@ class Compiled:
         def finite(params):
             return jnp.isfinite(optax.tree.norm(params))
 
-        return self._compile("finite", finite, (P("seed"),), (self.state.params,), self._replicated)
+        return self._compile("finite", finite, (P("seed"),), (self._state.params,), self._replicated)
 
     def _compile(self, name, program, specs, arguments, layout, *, donate=False):
         """The compiled program of this name, made when it is first asked for."""
@@ -83,8 +81,7 @@ class Compiled:
                 jitted = jax.jit(spread(program, self._mesh, specs), donate_argnums=0 if donate else ())
             else:
                 jitted = jax.jit(program, donate_argnums=0 if donate else (), out_shardings=layout)
-            options = compiler_options(self._mesh.devices.flat[0].platform)
-            self._programs[name] = jitted.lower(*arguments).compile(options)
+            self._programs[name] = jitted.lower(*arguments).compile(compiler_options(self._platform))
             self.seconds += time.perf_counter() - start
         return self._programs[name]
 

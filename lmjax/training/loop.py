@@ -141,13 +141,13 @@ def _epochs(trainer: Trainer, folders: Sequence[RunFolder]) -> int:
 
 
 def _train_and_evaluate(
-    trainer: Trainer, folders: Sequence[RunFolder], epoch: int, interruption: Interruption, due: Due, profiles: Profile
+    trainer: Trainer, folders: Sequence[RunFolder], epoch: int, interruption: Interruption, due: Due, trace: Profile
 ) -> list[dict[str, float]] | None:
     """The test metrics of each seed after an epoch; None if there was a pause in it, to save."""
     end = epoch * trainer.steps_per_epoch
     try:
         if trainer.step < end:
-            with profiles.epoch(trainer) as between, progress_bar(trainer) as progress:
+            with trace.epoch(trainer) as between, progress_bar(trainer) as progress:
                 train_epoch(trainer, progress, lambda step: between(step) or interruption() or due(step))
         tested = evaluate(trainer, interruption) if trainer.step == end else None
     except InputError:  # an error in the data: save what is trained

@@ -129,12 +129,11 @@ class Profile:
                 self._step = jax.profiler.StepTraceAnnotation("train", step_num=step + 1)
                 self._step.__enter__()
         except Exception as error:  # no training ends because a trace cannot be written
-            reason = next(iter(str(error).splitlines()), type(error).__name__)[:200]
-            warn(f"--profile has failed ({reason}): going on without it")
+            warn(f"--profile has failed ({reason(error)}): going on without it")
 
     def _say_where(self, begin: int, end: int) -> None:
-        files = Path(str(self.directory)).glob("plugins/profile/*/perfetto_trace.json.gz")
-        newest = max(files, key=lambda path: path.stat().st_mtime)
+        traces = Path(str(self.directory)).glob("plugins/profile/*/perfetto_trace.json.gz")
+        newest = max(traces, key=lambda path: path.stat().st_mtime)
         say(
             f"a trace of steps {begin + 1} to {end}: open {newest} on https://ui.perfetto.dev, or all of it with "
             f"pip install xprof; xprof --logdir {self.directory}"

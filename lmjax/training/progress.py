@@ -13,7 +13,7 @@ from lmjax.console import duration, note, say
 from lmjax.runtime import compiler_options
 from lmjax.training.trainer import Trainer
 
-_LANES = 128  # of the vector registers of a TPU, over which XLA lays the images of a batch
+LANES = 128  # of the vector registers of a TPU, over which XLA lays the images of a batch: fewer are padded
 
 
 def introduce(trainer: Trainer) -> None:
@@ -35,10 +35,10 @@ def introduce(trainer: Trainer) -> None:
 
 def padding(batch: int, platform: str) -> str:
     """A warning where a TPU pads a small batch on each chip; "" where there is nothing to warn of."""
-    if platform != "tpu" or batch >= _LANES:
+    if platform != "tpu" or batch >= LANES:
         return ""
     return (
-        f"note: {batch} images a chip, which computes with {_LANES} at a time: {1 - batch / _LANES:.0%} of it is "
+        f"note: {batch} images a chip, which computes with {LANES} at a time: {1 - batch / LANES:.0%} of it is "
         "padding; train several seeds side by side (--seeds), or a larger --train.batch-size"
     )
 

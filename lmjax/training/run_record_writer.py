@@ -5,7 +5,7 @@ import dataclasses
 import errno
 import json
 import os
-from collections.abc import Callable, Generator
+from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ class RunRecordWriter(RunRecord, contextlib.AbstractContextManager):
     Args:
         directory: the folder.
         writes: this process is the one that writes.
-        report: told what went wrong without ending the run, in a line.
 
     Use it as a context manager, or call `close`: then others may write there.
 
@@ -32,11 +31,10 @@ class RunRecordWriter(RunRecord, contextlib.AbstractContextManager):
         rows: the rows of metrics.jsonl.
     """
 
-    def __init__(self, directory: str | Path, *, writes: bool = True, report: Callable[[str], None] = warn):
+    def __init__(self, directory: str | Path, *, writes: bool = True):
         super().__init__(directory)
         self.writes = writes
         self.rows: list[dict[str, Any]] = []
-        self._report = report
         self._behind = False
         self._place: tuple[int, int] | None = None
         # A lock that the operating system releases, however a process ends.
@@ -57,21 +55,20 @@ class RunRecordWriter(RunRecord, contextlib.AbstractContextManager):
         """
         if not self.writes:
             return
-        try:
+        with files.writing(self.directory):
             files.make_folder(self.directory)
             if os.path.islink(self._lock.lock_file):
                 raise OSError(errno.ELOOP, ".lock is a link")
-            self._lock.acquire(timeout=0)
+            try:
+                self._lock.acquire(timeout=0)
+            except Timeout:
+                raise InputError(
+                    f"{self.directory}: another run is writing there just now: wait for it, stop it, or choose another "
+                    "folder"
+                ) from None
+            except NotImplementedError:
+                warn(f"{self.directory} is on a file system without locks: see to it that one run alone writes it")
             self._place = _identity(self.directory)
-        except Timeout:
-            raise InputError(
-                f"{self.directory}: another run is writing there just now: wait for it, stop it, or choose another "
-                "folder"
-            ) from None
-        except NotImplementedError:
-            self._report(f"{self.directory} is on a file system without locks: see to it that one run alone writes it")
-        except (OSError, ValueError) as error:  # ValueError: a name that no file can have
-            raise InputError(f"{self.directory}: cannot be written ({reason(error)})") from error
 
     def require_there(self) -> None:
         """Raise InputError if the folder is not the one that is held any more, or has lost its config."""
@@ -91,10 +88,8 @@ class RunRecordWriter(RunRecord, contextlib.AbstractContextManager):
             self.require_none()
             self.hold()
             self.require_none()  # once more, under the lock: two runs may have started at once
-            try:
+            with files.writing(self.directory):
                 self._write(config)
-            except OSError as error:
-                raise InputError(f"{self.directory}: cannot be written ({reason(error)})") from error
 
     def update(self, config: Config) -> Config | None:
         """Note the config that a run goes on with, where it is another; returns the one before.
@@ -107,13 +102,11 @@ class RunRecordWriter(RunRecord, contextlib.AbstractContextManager):
         before = self.config()
         if not self.writes or _absolute(config) == before:
             return None
-        try:
+        with files.writing(self.config_path):
             if config.train.epochs > before.train.epochs:
                 self.summary_path.unlink(missing_ok=True)
                 files.sync(self.directory)
             self._write(config)
-        except OSError as error:
-            raise InputError(f"{self.config_path}: cannot be written ({reason(error)})") from error
         return before
 
     def _write(self, config: Config) -> None:
@@ -145,7 +138,7 @@ class RunRecordWriter(RunRecord, contextlib.AbstractContextManager):
             self._behind = False
         except OSError as error:
             self._behind = True
-            self._report(f"{self.metrics_path} could not be written ({reason(error)}): going on without it")
+            warn(f"{self.metrics_path} could not be written ({reason(error)}): going on without it")
 
     def summarize(self, summary: dict[str, Any]) -> None:
         """Write summary.json.

@@ -119,21 +119,15 @@ class TrainedNetwork(contextlib.AbstractContextManager):
         """
         return model(self.normalized(pixels))
 
-    def test_batches(self, limit: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    def test_batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The test images in their order, uint8 [N, H, W, C], and their labels, int32 [N].
 
-        Args:
-            limit: of how many images; None for all. The order of most data sets goes by class: `test_sample` mixes.
+        The order of most data sets goes by class: `test_sample` mixes.
         """
-        left = len(self.dataset.test) if limit is None else limit
         batch = jax.jit(self._feed.batch)
         for arrays in self._feed.arrays():
-            if left <= 0:
-                return
             images, labels = map(np.asarray, batch(arrays))
-            there = np.flatnonzero(labels >= 0)[:left]
-            left -= len(there)
-            yield images[there], labels[there]
+            yield images[labels >= 0], labels[labels >= 0]
 
     def test_sample(self, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """Some of the test images, drawn without replacement, in their order: as `test_batches`, in one piece.

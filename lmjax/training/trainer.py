@@ -127,8 +127,7 @@ class Trainer(contextlib.AbstractContextManager):
             config, dataset, nnx.graphdef(model), self.test_feed, self.mesh, feed=self.feed, optimizer=self._optimizer,
             options=config.train, random=getattr(model, "random", True),  # a key that is not needed costs nothing
         )  # fmt: skip
-        arguments = self.state, self.random_seeds, self._layout
-        self.compiled = Compiled(functions, self.mesh, *arguments, config.train.steps_per_dispatch)
+        self.compiled = Compiled(functions, self.mesh, self.state, self.random_seeds, self._layout)
 
     def __exit__(self, *_) -> None:
         self.close()

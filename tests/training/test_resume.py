@@ -118,10 +118,9 @@ def test_photographs_go_on_after_a_pause_without_being_read_again(tmp_path, conf
         train=dataclasses.replace(config.train, epochs=1, batch_size=16, eval_batch_size=16),
     )  # fmt: skip
     with Trainer(config, photographs, ONE) as trainer:
-        channel = trainer.feed._channel
         reads = []
-        read = channel._read
-        monkeypatch.setattr(channel, "_read", lambda start: reads.append(start) or read(start))
+        read = trainer.feed._read
+        monkeypatch.setattr(trainer.feed, "_read", lambda start: reads.append(start) or read(start))
         while train_epoch(trainer, pause=lambda step: True) is None:
             pass
     assert trainer.step == 3

@@ -41,9 +41,7 @@ def test_line_cut_short_by_a_crash_is_left_out(record):
     assert [row["step"] for row in record.read_rows()] == [10, 20, 30]
 
 
-def test_row_that_could_not_be_written_is_made_up_for(record, monkeypatch):
-    said = []
-    record._report = said.append
+def test_row_that_could_not_be_written_is_made_up_for(record, monkeypatch, capsys):
     with monkeypatch.context() as patch:
 
         def full(*_, **__):
@@ -51,7 +49,8 @@ def test_row_that_could_not_be_written_is_made_up_for(record, monkeypatch):
 
         patch.setattr(os, "open", full)
         record.log({"step": 40})
-    assert said == [f"{record.metrics_path} could not be written (No space left on device): going on without it"]
+    why = "could not be written (No space left on device): going on without it"
+    assert capsys.readouterr().err == f"{record.metrics_path} {why}\n"
     assert [row["step"] for row in record.read_rows()] == [10, 20, 30]
     record.log({"step": 50})
     assert [row["step"] for row in record.read_rows()] == [10, 20, 30, 40, 50]
@@ -69,16 +68,14 @@ def test_what_is_read_must_be_a_file(record, name, kind):
         read()
 
 
-def test_no_link_is_written_through(record, tmp_path):
-    victim, said = tmp_path / "victim", []
+def test_no_link_is_written_through(record, tmp_path, capsys):
+    victim = tmp_path / "victim"
     victim.write_text("theirs")
-    record._report = said.append
     record.metrics_path.unlink()
     record.metrics_path.symlink_to(victim)
     record.log({"step": 40})
-    assert said == [
-        f"{record.metrics_path} could not be written (Too many levels of symbolic links): going on without it"
-    ]
+    why = "could not be written (Too many levels of symbolic links): going on without it"
+    assert capsys.readouterr().err == f"{record.metrics_path} {why}\n"
     record.log({"step": 50})  # which takes the place of the link
     assert [row["step"] for row in record.read_rows()] == [10, 20, 30, 40, 50]
     lock = record.directory / ".lock"
@@ -132,3 +129,15 @@ def test_only_the_process_that_writes_minds_what_the_others_find(tmp_path, confi
     RunRecordWriter(tmp_path / "run", writes=False).start(config)  # it came late
     with pytest.raises(InputError, match="already holds a run"):
         RunRecordWriter(tmp_path / "run").start(config)
+
+
+def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys):
+    record = RunRecordWriter(tmp_path / "run")
+
+    def acquire(**_):
+        raise NotImplementedError
+
+    monkeypatch.setattr(record._lock, "acquire", acquire)
+    record.start(Config())
+    assert "is on a file system without locks" in capsys.readouterr().err
+    record.require_there()

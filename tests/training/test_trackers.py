@@ -253,17 +253,16 @@ class Keeping(Failing):
         self.told.append(finished)
 
 
-def test_one_that_fails_is_reported_once(tmp_path, config, monkeypatch):
+def test_one_that_fails_is_reported_once(tmp_path, config, monkeypatch, capsys):
     monkeypatch.setitem(trackers._KINDS, "failing", Failing)
     monkeypatch.setitem(trackers._KINDS, "keeping", Keeping)
     monkeypatch.setitem(sys.modules, "wandb", types.ModuleType("wandb"))  # without all that is called
-    said = []
-    with Trackers(["failing", "wandb", "keeping"], tmp_path, config, report=said.append) as told:
+    with Trackers(["failing", "wandb", "keeping"], tmp_path, config) as told:
         told.begin([])
         told.log(row(1)), told.saved(), told.log(row(2)), told.saved()
-    assert len(said) == 2
-    assert said[0].startswith("--log wandb has failed (module 'wandb' has no attribute")
-    assert said[1] == "--log failing has failed (No space left on device): going on without it"
+    first, second = capsys.readouterr().err.splitlines()
+    assert first.startswith("--log wandb has failed (module 'wandb' has no attribute")
+    assert second == "--log failing has failed (No space left on device): going on without it"
     assert Keeping.told == [row(1), "saved", row(2), "saved", True]
 
 
@@ -282,26 +281,25 @@ def test_each_seed_has_its_own(config, wandb, monkeypatch, capsys):
 
 
 @TENSORBOARD
-def test_event_files_on_a_full_disk(tmp_path, config):
-    said = []
-    with Trackers(["tensorboard"], tmp_path, config, report=said.append) as told:
+def test_event_files_on_a_full_disk(tmp_path, config, capsys):
+    with Trackers(["tensorboard"], tmp_path, config) as told:
         told.begin([])
         told.log(row(1))
         file = told._trackers["tensorboard"]._file
         file.close()
         file._writer = open("/dev/full", "wb")  # noqa: SIM115
         told.log(row(2)), told.log(row(3))
-    assert said == ["--log tensorboard has failed (No space left on device): going on without it"]
+    assert capsys.readouterr().err == "--log tensorboard has failed (No space left on device): going on without it\n"
     assert list(read(tmp_path / "tensorboard")["loss/train"]) == [10]
-    with Trackers(["tensorboard"], tmp_path, config, report=said.append) as told:
+    with Trackers(["tensorboard"], tmp_path, config) as told:
         told.begin([row(1), row(2)])
         told.log(row(3))
     assert list(read(tmp_path / "tensorboard")["loss/train"]) == [10, 30]
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "tensorboard").touch()
-    with Trackers(["tensorboard"], tmp_path / "below", config, report=said.append) as told:
+    with Trackers(["tensorboard"], tmp_path / "below", config) as told:
         told.begin([])
-    assert len(said) == 2, "a folder that cannot be made"
+    assert capsys.readouterr().err.count("\n") == 1, "a folder that cannot be made"
 
 
 def test_only_the_process_that_writes_tells(tmp_path, config):
@@ -311,14 +309,13 @@ def test_only_the_process_that_writes_tells(tmp_path, config):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_run_that_is_disabled_is_said_to_be(tmp_path, config, wandb, monkeypatch):
+def test_a_run_that_is_disabled_is_said_to_be(tmp_path, config, wandb, monkeypatch, capsys):
     monkeypatch.setattr(FakeWandb, "init", lambda self, **options: types.SimpleNamespace(disabled=True))
-    said = []
-    with Trackers(["wandb"], tmp_path, config, report=said.append) as told:
+    with Trackers(["wandb"], tmp_path, config) as told:
         told.begin([])
         told.log(row(1)), told.saved()
-    assert len(said) == 1
-    assert "wandb login, or WANDB_MODE=offline" in said[0]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "wandb login, or WANDB_MODE=offline" in line
 
 
 @pytest.mark.versions

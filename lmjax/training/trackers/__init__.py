@@ -5,7 +5,7 @@ They only look on: a run goes on from its `RunRecord` and its checkpoints. So th
 """
 
 import contextlib
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,6 @@ class Trackers:
         directory: the folder of the run, below which they write.
         config: of the run.
         writes: whether this process is the one that tells them.
-        report: told which has failed and why, in a line.
 
     Use it as a context manager: they are closed at its end, and told whether the run has come to its own.
 
@@ -52,18 +51,9 @@ class Trackers:
         wanted: whether there are any, in this process or in the one that writes.
     """
 
-    def __init__(
-        self,
-        names: Collection[str],
-        directory: Path,
-        config: Config,
-        *,
-        writes: bool = True,
-        report: Callable[[str], None] = warn,
-    ):
+    def __init__(self, names: Collection[str], directory: Path, config: Config, *, writes: bool = True):
         self.wanted = bool(names)
         self._trackers = {name: _KINDS[name](directory, config) for name in names if writes}
-        self._report = report
 
     def __enter__(self) -> "Trackers":
         return self
@@ -94,6 +84,6 @@ class Trackers:
                 getattr(tracker, what)(*arguments)
             except Exception as error:  # whatever it is: no training ends because somebody cannot look on
                 del self._trackers[name]
-                self._report(f"--log {name} has failed ({reason(error)}): going on without it")
+                warn(f"--log {name} has failed ({reason(error)}): going on without it")
                 with contextlib.suppress(Exception):
                     tracker.close(False)
