@@ -51,7 +51,8 @@ def odeint(
 
     Raises:
         InputError: if steps is not a whole number from 1, if coefficients are missing or given to a scheme that has
-            none, if the fields or the start do not fit the scheme, or the value of a field does not fit the state.
+            none, if the fields or the start do not fit the scheme, or the value of a field does not fit the state,
+            or t1 is complex and the state is not.
     """
     stepper, start = _scheme(stepper), None if start is None else _scheme(start)
     steps = _require_fitting(stepper, steps, coef, start)
@@ -118,9 +119,16 @@ def _increment(field: Field, h: Any) -> Field:
         du = field(u)
         _require_derivative(u, du)
         with lenient():
-            return jax.tree.map(lambda x, dx: jnp.asarray(h * dx, jnp.result_type(x)), u, du)
+            return jax.tree.map(lambda x, dx: _scaled(h, dx, jnp.result_type(x)), u, du)
 
     return increment
+
+
+def _scaled(h: Any, dx: Any, dtype: Any) -> jax.Array:
+    """h dx of this dtype, which must not lose an imaginary part of h."""
+    if jnp.iscomplexobj(h) and not jnp.issubdtype(dtype, jnp.complexfloating):
+        raise InputError(f"odeint: t1 or coef is complex, and the state is {jnp.dtype(dtype)}: make the state complex")
+    return jnp.asarray(h * dx, dtype)
 
 
 def _require_derivative(u: State, du: State) -> None:

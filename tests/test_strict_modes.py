@@ -187,3 +187,9 @@ def test_analysis():
 
     first, _ = jax.eval_shape(paths, small.IMAGES)
     assert first["norm"].shape == (4, 3)
+
+
+def test_a_normalization_in_a_loop():
+    """Its derivative is traced when the loop is differentiated, outside of the layer's own call."""
+    stage = networks.Stage(networks.Options("lm", branch=networks.basic()), 4, 4, 3, rngs=nnx.Rngs(0))
+    nnx.jit(nnx.grad(lambda stage: jnp.square(stage(jnp.ones((2, 4, 4, 4)))[0]).mean()))(stage)

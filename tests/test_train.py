@@ -314,6 +314,17 @@ def test_damaged_checkpoint_is_named_and_the_one_before_is_used(copy, finished, 
     assert rows(copy) == rows(finished)
 
 
+def test_checkpoints_behind_a_link_are_read_and_not_touched(copy, tmp_path, capsys):
+    """They would be removed and set aside in a folder that nobody has named."""
+    elsewhere = (copy / "checkpoints").rename(tmp_path / "elsewhere")
+    (elsewhere / "2024").mkdir()
+    (copy / "checkpoints").symlink_to(elsewhere)
+    assert run("--workdir", copy, "--resume", "--train.epochs", 3) == 2
+    assert "checkpoints: is a link, and nothing is written through one" in capsys.readouterr().err
+    assert {p.name for p in elsewhere.iterdir()} == {"22", "44", "2024"}
+    assert run("--evaluate", copy) == 0
+
+
 @pytest.fixture(scope="module")
 def state(finished):
     config = command_line.load(finished / "config.json")

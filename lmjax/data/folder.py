@@ -1,6 +1,7 @@
 """The files in a folder of images, `<directory>/{train,test|val}/<class>/*.{jpg,png,webp,...}`."""
 
 import collections
+import errno
 import os
 import stat
 from pathlib import Path
@@ -68,7 +69,7 @@ class Files:
         """The content of a file, and its label.
 
         Raises:
-            BrokenImage: if it is a folder, a link to nothing, a pipe or a device: the others can still be used.
+            BrokenImage: if it is a folder, a link to nothing, a pipe, a socket or a device: others can be used.
             InputError: if it cannot be read.
         """
         path = self.place(i)
@@ -82,6 +83,8 @@ class Files:
         except OSError as error:
             if os.path.islink(path) and not os.path.exists(path):
                 raise BrokenImage("it is a link to nothing") from error
+            if error.errno == errno.ENXIO:
+                raise BrokenImage("it is a socket, or a device that is not there") from error
             raise InputError(f"{path}: cannot be read ({reason(error)})") from error
 
     def place(self, i: int) -> str:

@@ -9,6 +9,8 @@ import jax
 from flax import nnx
 from jax import lax
 
+from lmjax.errors import InputError
+
 # Flax before 0.12 has no nnx.List: there a plain list of modules is part of the graph.
 List = getattr(nnx, "List", list)
 
@@ -103,6 +105,18 @@ def changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
 
     In evaluation they stay the very same arrays, and must not be written: a module that only reads its variables can
     be called inside any transformation, one that writes them cannot.
+
+    Raises:
+        InputError: if the call has made or removed variables, which a loop over modules cannot keep.
     """
+    if jax.tree.structure(before) != jax.tree.structure(after):
+        old, new = (
+            {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(each)}
+            for each in (before, after)
+        )
+        raise InputError(
+            f"a branch makes or removes variables when it is called: {', '.join(sorted(old ^ new))}: make them "
+            "in __init__"
+        )
     same = all(x is y for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
     return {} if same else after

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import jax
 
 import lmjax
-from lmjax import data, devices
+from lmjax import data, devices, files
 from lmjax.config import Config, to_dict
 from lmjax.console import say
 from lmjax.errors import InputError
@@ -73,12 +73,11 @@ class RunFolder:
     def open(self, stack: contextlib.ExitStack, log: Collection[str]) -> None:
         """Write the config of a new run, and let checkpoints and trackers in, until the stack is closed."""
         record, keep = self.record, self.config.checkpoint
+        place = files.inside(record.directory, "checkpoints")  # behind a link, those of another folder would be removed
         if not self.resume:
             record.start(self.config)
         say(f"writing to {record.directory}")
-        self.checkpoints = stack.enter_context(
-            Checkpoints(record.directory / "checkpoints", keep_last=keep.keep_last, keep_best=keep.keep_best)
-        )
+        self.checkpoints = stack.enter_context(Checkpoints(place, keep_last=keep.keep_last, keep_best=keep.keep_best))
         self.trackers = stack.enter_context(Trackers(log, record.directory, self.config, writes=record.writes))
         if not self.resume:
             self.trackers.begin([])

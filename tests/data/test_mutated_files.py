@@ -190,8 +190,9 @@ def test_a_pipe_that_holds_an_image_and_a_socket_are_waited_for_no_longer(tmp_pa
     monkeypatch.chdir(path.parent)  # a socket's path must be short
     with socket.socket(socket.AF_UNIX) as opened:
         opened.bind(path.name)
-    with pytest.raises(InputError, match=f"{path}: cannot be read"):
+    with pytest.raises(InputError, match=rf"{path}: cannot be decoded \(it is a socket"):
         load("folder", directory=tmp_path)
+    assert load("folder", directory=tmp_path, on_error="skip").broken == (str(path),)
 
 
 def test_no_other_program_decodes_an_image(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 from scipy.linalg import expm
 
-from lmjax import networks
+from lmjax import InputError, networks
 from lmjax.config import ModelConfig
 from lmjax.networks import Block, Options, PoolAndPad, Stage, Symmetric
 from lmjax.networks.vit import SPLITTINGS, split
@@ -143,6 +143,20 @@ def test_a_block_of_random_branches_draws_anew(sharing):
     assert [int(branch.calls[...]) for branch in block.branches] == [2] * len(block.branches)
     block.eval()
     np.testing.assert_array_equal(call(block), call(block))
+
+
+def test_a_branch_that_makes_variables_when_it_is_called_is_named():
+    class Seen(nnx.Module):
+        def __init__(self, cin, cout, *, options, rngs, stride=1):
+            pass
+
+        def __call__(self, u):
+            self.seen = nnx.Variable(u)
+            return u
+
+    block = Block(Options("midpoint", branch=Seen), 4, rngs=nnx.Rngs(0))
+    with pytest.raises(InputError, match=r"a branch makes or removes variables when it is called: \['seen'\]"):
+        block(U, block.stepper.init(U))
 
 
 @pytest.mark.parametrize("memory", ["stored", "remat", "reversible"])

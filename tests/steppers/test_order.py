@@ -299,6 +299,7 @@ def test_a_perturbed_start_grows_where_the_margin_is_negative(k):
         ({"stepper": steppers.euler(), "steps": 1, "coef": -0.1}, r"euler has no coefficients, got coef=-0\.1"),
         ({"stepper": 3, "steps": 1}, "must be a Stepper, such as .*, got 3"),
         ({"stepper": "oiler", "steps": 1}, "unknown stepper 'oiler': did you mean"),
+        ({"stepper": "rk4", "steps": 1, "t1": 1j}, "t1 or coef is complex, and the state is float"),
         ({"stepper": "euler", "steps": True}, "steps must be a whole number, at least 1, got True"),
         ({"stepper": "lm", "steps": 1, "coef": jnp.float32(-1)}, r"integrates u'' = F\(u\), not"),
         ({"stepper": "lm(per_channel=True)", "steps": 1, "coef": np.array([0, -1.0])}, r"integrates u'' = F\(u\), not"),
