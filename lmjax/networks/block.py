@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from lmjax.networks.options import Options, chosen
-from lmjax.networks.stack import List, changed, changing, inner
+from lmjax.networks.stack import List, inner, observed
 from lmjax.steppers import StepInfo, Stepper
 
 
@@ -87,9 +87,7 @@ class PureBranch:
 
     def __call__(self, u: Any) -> Any:
         copy = nnx.merge(self.graph, self.variables)
-        before = changing(copy)
-        f = copy(u)
-        self.changes = changed(before, changing(copy))
+        f, self.changes = observed(copy, lambda: copy(u))
         return f
 
 

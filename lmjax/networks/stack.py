@@ -82,9 +82,7 @@ class Stack(nnx.Module):
         def one(carry, step):
             variables, inputs = step
             item = nnx.merge(graph, variables)
-            before = changing(item)
-            carry = body(item, carry, inputs)
-            return carry, changed(before, changing(item))
+            return observed(item, lambda: body(item, carry, inputs))
 
         one = jax.checkpoint(one) if remat else one
         carry, new = lax.scan(one, carry, (nnx.to_pure_dict(variables), inputs), unroll=self.unroll)
@@ -92,31 +90,41 @@ class Stack(nnx.Module):
         return carry
 
 
-def changing(module: nnx.Module) -> dict[str, Any]:
-    """The variables that a call of a module may change, as a nested dict of arrays: all but the trainable ones.
+def observed(module: nnx.Module, call: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:
+    """The result of a call of a module, and its variables after it; {} if it has written none.
 
-    Running statistics, and the counters of random streams, as of nnx.Dropout.
-    """
-    return nnx.to_pure_dict(nnx.state(module, nnx.Not(nnx.Param)))
-
-
-def changed(before: dict[str, Any], after: dict[str, Any]) -> dict[str, Any]:
-    """`after` if the module has written these variables since `before`, else nothing.
-
-    In evaluation they stay the very same arrays, and must not be written: a module that only reads its variables can
+    It may write all but the trainable ones: running statistics, and the counters of random streams, as of nnx.Dropout.
+    What is not written stays the very same array, and must not be updated: a module that only reads its variables can
     be called inside any transformation, one that writes them cannot.
 
     Raises:
-        InputError: if the call has made or removed variables, which a loop over modules cannot keep.
+        InputError: if the call has written a trainable variable, or has made or removed a variable: a loop over modules
+            cannot keep that.
     """
-    if jax.tree.structure(before) != jax.tree.structure(after):
+    trained, before = _arrays(module)
+    result = call()
+    trained_after, after = _arrays(module)
+    if jax.tree.structure((trained, before)) != jax.tree.structure((trained_after, after)):
         old, new = (
-            {jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(each)}
-            for each in (before, after)
+            {jax.tree_util.keystr(path) for each in both for path, _ in jax.tree_util.tree_leaves_with_path(each)}
+            for both in ((trained, before), (trained_after, after))
         )
         raise InputError(
             f"a branch makes or removes variables when it is called: {', '.join(sorted(old ^ new))}: make them "
             "in __init__"
         )
-    same = all(x is y for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))
-    return {} if same else after
+    if _differ(trained, trained_after):
+        raise InputError(
+            "a branch writes an nnx.Param when it is called: let what a call changes be an nnx.BatchStat, say"
+        )
+    return result, after if _differ(before, after) else {}
+
+
+def _arrays(module: nnx.Module) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The trainable variables and the others, as nested dicts of arrays."""
+    trained, others = nnx.Param, nnx.Not(nnx.Param)
+    return nnx.to_pure_dict(nnx.state(module, trained)), nnx.to_pure_dict(nnx.state(module, others))
+
+
+def _differ(before: dict[str, Any], after: dict[str, Any]) -> bool:
+    return any(x is not y for x, y in zip(jax.tree.leaves(before), jax.tree.leaves(after), strict=True))

@@ -159,6 +159,20 @@ def test_a_branch_that_makes_variables_when_it_is_called_is_named():
         block(U, block.stepper.init(U))
 
 
+def test_a_branch_that_writes_a_trainable_variable_is_an_error():
+    class Counted(nnx.Module):
+        def __init__(self, cin, cout, *, options, rngs, stride=1):
+            self.calls = nnx.Param(jnp.zeros(()))
+
+        def __call__(self, u):
+            self.calls[...] += 1
+            return u
+
+    block = Block(Options("midpoint", branch=Counted), 4, rngs=nnx.Rngs(0))
+    with pytest.raises(InputError, match=r"a branch writes an nnx\.Param when it is called"):
+        block(U, block.stepper.init(U))
+
+
 @pytest.mark.parametrize("memory", ["stored", "remat", "reversible"])
 def test_a_stage_of_random_branches_draws_anew(memory):
     """And in the backward pass the same as in the forward pass."""
