@@ -60,9 +60,9 @@ def test_value_and_gradients(case):
 def test_every_transformation(case):
     """Forward mode, second derivatives both ways, vmap over either argument and over both, rematerialisation."""
     x, kernel, strides, padding = given(case)
-    two = jnp.stack([x, 2 * x]), jnp.stack([kernel, -kernel])
 
-    def transformed(convolution):
+    def transformed(convolution, x, kernel):
+        two = jnp.stack([x, 2 * x]), jnp.stack([kernel, -kernel])
         f = cubed(convolution, strides, padding)
         gradient = jax.grad(f, (0, 1))
         return {
@@ -75,7 +75,8 @@ def test_every_transformation(case):
             "checkpoint": jax.grad(jax.checkpoint(f), 1)(x, kernel),
         }
 
-    found, expected = (jax.jit(transformed, static_argnums=0)(convolution) for convolution in (ours, jaxs))
+    # As arguments: of constants, XLA of jaxlib 0.7.2 folds the derivatives of JAX's own convolution to wrong numbers.
+    found, expected = (jax.jit(transformed, static_argnums=0)(c, x, kernel) for c in (ours, jaxs))
     for name in expected:
         scale = max(float(jnp.max(jnp.abs(a))) for a in jax.tree.leaves(expected[name]))
         chex.assert_trees_all_close(found[name], expected[name], atol=1e-5 * scale)
