@@ -283,7 +283,7 @@ def test_workers_end_with_the_run_and_leave_nothing_in_shared_memory(files, tmp_
     ("size", "why"),
     [
         ("4k", "could not be started (No space left on device)"),
-        pytest.param("64k", "has found no room in shared memory", marks=pytest.mark.slow),
+        pytest.param("512k", "has found no room in shared memory", marks=pytest.mark.slow),
     ],
 )
 def test_shared_memory_that_is_too_small_is_said_in_one_line(files, tmp_path, size, why):

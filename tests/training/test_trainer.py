@@ -149,7 +149,7 @@ def test_loss_that_only_the_evaluation_sees(config, digits):
 
 @pytest.mark.slow
 def test_k_can_be_kept_within_bounds(config, digits):
-    low, high = -0.06, -0.05
+    low, high = 0.2, 0.3
     trainer = create_trainer(changed(config, optimizer={"coefficient_bounds": (low, high)}), digits, ONE)
     train_epoch(trainer)
     k = np.concatenate(list(trainer.coefficients().values()))

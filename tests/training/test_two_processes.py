@@ -26,6 +26,7 @@ import jax
 jax.distributed.initialize(sys.argv[1], num_processes=2, process_id=int(sys.argv[2]))
 from lmjax.config import from_dict
 from lmjax.training import Trainer, evaluate, train_epoch
+import tests.tiny  # which registers its network
 config = from_dict(json.loads(sys.argv[3]))
 dataset = config.data.load()
 with Trainer(config, dataset) as trainer:
