@@ -254,10 +254,11 @@ def test_installed_from_the_wheel_and_from_the_sdist(tmp_path):
         subprocess.run([*pip, "--no-deps", "--no-build-isolation", "--target", place, package], check=True)
         configs = (place / "lmjax" / "configs").glob("*.py")
         assert {path.name for path in configs} == {path.name for path in (ROOT / "configs").glob("*.py")}
-        assert (place / "lmjax" / "py.typed").exists()
+        for name in ("py.typed", "estimate/targets.json", "results/report.css", "results/report.html.j2"):
+            assert (place / "lmjax" / name).exists()
         how = {"cwd": tmp_path / "empty", "capture_output": True, "text": True}
         how["env"] = {**os.environ, "PYTHONPATH": str(place), "XDG_CACHE_HOME": str(tmp_path)}
-        for words in (["list", "steppers"], ["train", "--config", "digits", *SMALL, "--model.name", "resnet8"]):
+        for words in (["list", "steppers"], ["train", "--config", "digits", *SMALL, "--model.name", "resnet14"]):
             result = subprocess.run([place / "bin" / "lmjax", *words], **how, check=False)
             assert result.returncode == 0, result.stderr
             assert "adams_bashforth" in result.stdout or "test accuracy" in result.stdout
