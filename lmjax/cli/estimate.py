@@ -12,6 +12,7 @@ from lmjax.config import Config
 from lmjax.console import say
 from lmjax.errors import InputError
 from lmjax.estimate import Estimate, estimate, known, target
+from lmjax.training.progress import padding
 
 
 class EstimateRun(command_line.Command):
@@ -56,10 +57,11 @@ class EstimateRun(command_line.Command):
 def text(found: Estimate) -> str:
     """The figures of a program, to be read."""
     x, memory = found.summary, found.summary.memory
+    about = known()[found.target.partition(":")[0]]
     what = "a step" if found.program == "train" else "a batch"
     kinds = ", ".join(f"{count:g} {dtype}" for dtype, count in x.convolutions.items())
     lines = [
-        f"{found.program} on {found.target}: {found.devices} x {known()[found.target.partition(':')[0]]['about']}; "
+        f"{found.program} on {found.target}: {found.devices} x {about['about']}; "
         f"{found.batch} images a device; compiled in {found.seconds:.0f} s, not run",
         f"  memory of a device: {_size(memory['arguments'])} arguments, {_size(memory['between'])} in between, "
         f"{_size(memory['results'] - memory['donated'])} new results, of {_size(found.memory)}: "
@@ -75,11 +77,8 @@ def text(found: Estimate) -> str:
     if total := sum(x.cycles.values()):
         shares = ", ".join(f"{kind} {cycles / total:.0%}" for kind, cycles in x.cycles.items())
         lines.append(f"  cycles, XLA's estimate: {total:,.0f}, {total / found.batch:,.0f} an image: {shares}")
-    if found.padding > 1:
-        lines.append(
-            f"  the chip computes {found.padding:.1f} images for each that there is: give it 128 or more "
-            "(--train.batch-size, fewer devices, or --seeds)"
-        )
+    if warning := padding(found.batch, about["platform"]):
+        lines.append(f"  {warning}")
     return "\n".join(lines)
 
 

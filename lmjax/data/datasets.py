@@ -26,7 +26,7 @@ _DEFAULTS = {"directory": None, "on_error": "stop", "workers": None, "threads": 
 
 @dataclasses.dataclass(frozen=True)
 class Origin:
-    """Where the images of a data set come from. Nothing is loaded before `load` is called.
+    """The origin of the images of a data set. Nothing is loaded before `load` is called.
 
     Attributes:
         load: `load(...) -> Dataset`, or `-> Photographs` where `streamed`. Its parameters are those of the following

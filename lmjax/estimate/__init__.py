@@ -1,4 +1,4 @@
-"""What a run costs on accelerators that need not be there: its programs, compiled, and read.
+"""The cost of a run on accelerators that need not be there: its programs, compiled, and read.
 
 Nothing is run, and nothing is timed. What comes out is exact of the program (kernels, bytes, feature maps, collectives)
 or an estimate of the compiler (cycles), which says so.

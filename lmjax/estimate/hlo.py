@@ -28,7 +28,7 @@ class Array(NamedTuple):
 
     @property
     def bytes(self) -> int:
-        """How many bytes, without padding."""
+        """The size in bytes, without padding."""
         found = re.match(r"[a-z]+(\d+)", self.dtype)
         bits = _BITS[self.dtype] if self.dtype in _BITS else int(found[1]) if found else 8
         return -(-math.prod(self.shape) * bits // 8)
@@ -60,13 +60,13 @@ class Instruction(NamedTuple):
 
     @property
     def target(self) -> str:
-        """Of a custom call: what is called."""
+        """The name of what a custom call calls; "" for other instructions."""
         found = re.search(r'custom_call_target="([^"]*)"', self.rest)
         return found[1] if found else ""
 
     @property
     def config(self) -> dict[str, Any]:
-        """What the backend has noted, such as the cycles that it estimates."""
+        """The notes of the backend, such as its estimate of cycles; {} if there are none."""
         at = self.rest.find("backend_config={")
         if at < 0:
             return {}
@@ -121,7 +121,7 @@ class Module:
                 yield instruction, computation, times
 
     def _trips(self, loop: Instruction) -> int:
-        """How often the body of a loop is executed: as noted, or by its condition, n < constant; else 1."""
+        """Find the number of times that the body of a loop is executed: as noted, or by n < constant; else 1."""
         if noted := loop.config.get("known_trip_count", {}).get("n"):
             return int(noted)
         name = re.search(r"condition=%?([\w.\-]+)", loop.rest)
@@ -167,7 +167,7 @@ class Module:
 
 
 def _split(text: str) -> tuple[str, str]:
-    """What is in the parentheses that are open already, and what follows."""
+    """Split a text at the end of the parentheses that are open at its beginning."""
     depth = 1
     for i, letter in enumerate(text):
         depth += (letter == "(") - (letter == ")")

@@ -1,4 +1,4 @@
-"""What a compiled program is made of: kernels, traffic, feature maps, collectives, and what XLA estimates."""
+"""The content of a compiled program: kernels, traffic, feature maps, collectives, and what XLA estimates."""
 
 import collections
 import dataclasses

@@ -115,10 +115,10 @@ def _derivative(epsilon, grouped, primals, tangents):
     normal, axes = (x - mean) * rate, tuple(range(grouped, x.ndim - 1))
     count = x.size // mean.size
     # The sums are broadcast to the size of x only at the end: transposed, the broadcasts are again two sums at once.
-    shift, slope = two_sums(dx, normal * dx, axes)
-    shift, slope = dbias - scale * rate * shift / count, dscale - scale * rate * slope / count
-    shift, slope = two_broadcasts(shift, slope, x.shape)
-    dy = scale * rate * dx + shift + normal * slope
+    total, along = two_sums(dx, normal * dx, axes)
+    constant, slope = dbias - scale * rate * total / count, dscale - scale * rate * along / count
+    constant, slope = two_broadcasts(constant, slope, x.shape)
+    dy = scale * rate * dx + constant + normal * slope
     return (normal * scale + bias, mean, var), (dy, jnp.zeros_like(mean), jnp.zeros_like(var))
 
 

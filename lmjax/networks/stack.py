@@ -25,7 +25,7 @@ def inner(method: F) -> F:
 
 
 class _Inner:
-    """What a class has instead of a function, which is what Flax looks for."""
+    """A method that Flax does not take for one, as it looks for functions in a class."""
 
     def __init__(self, function: Callable[..., Any]):
         self.function = function

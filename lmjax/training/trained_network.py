@@ -220,7 +220,7 @@ def open_run(
 
 
 def _trained_on(about: dict[str, Any], step: int, record: RunRecord) -> dict[str, Any]:
-    """What a checkpoint says of its data. Raises InputError if that cannot be."""
+    """The description of the data in a checkpoint. Raises InputError if it cannot be one."""
     try:
         found = about["data"]
         _, _, channels = found["shape"]
