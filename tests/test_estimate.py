@@ -6,7 +6,8 @@ import re
 import jax
 import pytest
 
-from lmjax import InputError, cli, estimate
+from lmjax import InputError, cli, estimate, recipes
+from lmjax.config import ModelConfig
 from lmjax.devices import data_mesh, seed_mesh
 from lmjax.estimate import targets
 from lmjax.estimate.hlo import Module
@@ -119,6 +120,21 @@ def test_tpu(capsys):
     assert set(summary["collectives"]) == {"all-reduce"}
     assert sum(summary["cycles"].values()) > sum(evaluation["summary"]["cycles"].values())
     assert jax.default_backend() == "cpu"
+
+
+@pytest.mark.parametrize("unroll", [True, False])
+def test_gpu(unroll):
+    """What must not come back: float32 features, copies of features, kernels for each array of the state."""
+    pytest.importorskip("jax_cuda12_plugin")
+    large = changed(
+        recipes.lm("cifar10", ModelConfig("resnet14", "lm", dtype="bfloat16", unroll=unroll)),
+        train={"batch_size": 128, "steps_per_dispatch": 39},
+    )
+    summary = next(estimate.estimate(large, estimate.target("h100"))).summary
+    assert summary.wide_maps == summary.moved_maps == 0
+    assert set(summary.convolutions) == {"bf16"}
+    if unroll:
+        assert summary.kernels <= 215  # 210 were measured, of which a block that is an LM step has 19
 
 
 def test_photographs_of_no_folder():

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 _BITS = {"pred": 8, "token": 0, "opaque": 0}  # others end in their number of bits
 _HEAD = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\) -> .* \{$")
 _LINE = re.compile(r"^\s+(?:ROOT )?%?([\w.\-]+) = (.+?) ([a-z][a-z\-0-9]*)\((.*)$")
-_PICKS = ("dynamic-slice", "gather", "dynamic-update-slice")  # of their first operand, a part is read
+_PICKS = ("slice", "dynamic-slice", "gather", "dynamic-update-slice")  # of their first operand, a part is read
 _ARRAY = re.compile(r"([a-z]\w*)\[([\d,]*)\]")
 _CALLED = re.compile(
     r"(?:calls|to_apply|body|branch_computations|true_computation|false_computation)=\{?((?:%?[\w.\-]+(?:, )?)+)"

@@ -21,7 +21,7 @@ from jax.typing import DTypeLike
 
 from lmjax.errors import InputError
 from lmjax.networks.convolution import convolve
-from lmjax.networks.normalization import norm, relu
+from lmjax.networks.normalization import activated, norm, relu
 from lmjax.networks.options import PUBLISHED, Kind, Options, branches, plain, shortcuts
 from lmjax.promotion import lenient
 
@@ -45,7 +45,7 @@ class Activation(nnx.Module):
         self.norm, self.function = norm(channels, options, rngs), options.activation or relu()
 
     def __call__(self, x: jax.Array) -> jax.Array:
-        return self.function(self.norm(x))
+        return activated(self.norm, self.function, x)
 
 
 class Convolutions(nnx.Module):
@@ -83,8 +83,8 @@ class Convolutions(nnx.Module):
         for i in range(1, self.layers + 1):
             convolve = getattr(self, f"conv{i}")
             if self.post:
-                u = getattr(self, f"norm{i}")(convolve(u))
-                u = self.function(u) if i < self.layers else u
+                norm, u = getattr(self, f"norm{i}"), convolve(u)
+                u = activated(norm, self.function, u) if i < self.layers else norm(u)
             else:
                 u = convolve(getattr(self, f"act{i}")(u))
         return u

@@ -68,8 +68,12 @@ class BatchNorm(nnx.BatchNorm):
         )
 
     @lenient()
-    def __call__(self, x: jax.Array) -> jax.Array:
+    def __call__(self, x: jax.Array, *, rectify: bool = False) -> jax.Array:
         """[N, ..., channels], normalized in training with the statistics of x, in evaluation with the running ones.
+
+        Args:
+            x: the features.
+            rectify: max(y, 0) instead of y; see `activated`.
 
         Raises:
             InputError: if N is no multiple of the group.
@@ -80,12 +84,13 @@ class BatchNorm(nnx.BatchNorm):
         dtype = self.dtype or jnp.result_type(x.dtype, scale, bias)
         x = x.astype(at_least_float32(x.dtype))
         if self.use_running_average:
-            return ((x - shift) * (lax.rsqrt(self.var[...] + self.epsilon) * scale) + bias).astype(dtype)
+            y = (x - shift) * (lax.rsqrt(self.var[...] + self.epsilon) * scale) + bias
+            return (jax.nn.relu(y) if rectify else y).astype(dtype)
         if self.group is not None:
             if shape[0] % self.group:
                 raise InputError(f"batch normalization: {shape[0]} images do not divide into groups of {self.group}")
             x = x.reshape(-1, self.group, *shape[1:])
-        y, mean, var = _normalized(x, shift, scale, bias, self.epsilon, self.group is not None)
+        y, mean, var = _normalized(x, shift, scale, bias, self.epsilon, self.group is not None, rectify)
         for statistic, new in ((self.mean, mean), (self.var, var)):
             new = lax.stop_gradient(new.reshape(-1, shape[-1]).mean(0))  # the mean over the groups
             new = self.momentum * statistic[...] + (1 - self.momentum) * new
@@ -93,33 +98,50 @@ class BatchNorm(nnx.BatchNorm):
         return y.astype(dtype).reshape(shape)
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(4, 5))
+@functools.partial(jax.custom_jvp, nondiff_argnums=(4, 5, 6))
 @lenient()
-def _normalized(x, shift, scale, bias, epsilon, grouped):
+def _normalized(x, shift, scale, bias, epsilon, grouped, rectify):
     """(x - mean) / sqrt(var + epsilon) scale + bias, the mean and the variance of each channel, or group and channel.
 
     Its derivative is written out, so that going backward takes two sums over x, as going forward does. It is one in
     JAX itself, which can be differentiated again in any mode.
     """
     mean, var = _moments(x, shift, grouped)
-    return (x - mean) * (lax.rsqrt(var + epsilon) * scale) + bias, mean, var
+    y = (x - mean) * (lax.rsqrt(var + epsilon) * scale) + bias
+    return jnp.maximum(y, 0) if rectify else y, mean, var
 
 
 @_normalized.defjvp
 @lenient()
-def _derivative(epsilon, grouped, primals, tangents):
+def _derivative(epsilon, grouped, rectify, primals, tangents):
     x, shift, scale, bias = primals
     dx, _, dscale, dbias = tangents
     mean, var = _moments(x, shift, grouped)
     rate = lax.rsqrt(var + epsilon)
-    normal, axes = (x - mean) * rate, tuple(range(grouped, x.ndim - 1))
+    gain = rate * scale
+    centered, axes = x - mean, tuple(range(grouped, x.ndim - 1))
     count = x.size // mean.size
     # The sums are broadcast to the size of x only at the end: transposed, the broadcasts are again two sums at once.
-    total, along = two_sums(dx, normal * dx, axes)
-    constant, slope = dbias - scale * rate * total / count, dscale - scale * rate * along / count
+    total, along = two_sums(dx, centered * dx, axes)
+    constant, slope = dbias - gain * total / count, rate * (dscale - gain * rate * along / count)
     constant, slope = two_broadcasts(constant, slope, x.shape)
-    dy = scale * rate * dx + constant + normal * slope
-    return (normal * scale + bias, mean, var), (dy, jnp.zeros_like(mean), jnp.zeros_like(var))
+    y, direct, through = centered * gain + bias, gain * dx, constant + centered * slope
+    if rectify:
+        positive, other = _signs(x, *map(lax.stop_gradient, (mean, gain, bias)))
+        y, direct, through = jnp.maximum(y, 0), jnp.where(positive, direct, 0), jnp.where(other, 0, through)
+    return (y, mean, var), (direct + through, jnp.zeros_like(mean), jnp.zeros_like(var))
+
+
+def _signs(x, mean, gain, bias):
+    """Whether (x - mean) gain + bias > 0, and whether it is <= 0.
+
+    XLA computes again what costs next to nothing, and else writes the mask to memory: so one comparison with the zero
+    of each channel has to do, the barrier keeps its computation out of it, and the two uses share no mask.
+    """
+    flat = gain == 0
+    zero = jnp.where(flat, jnp.where(bias > 0, -jnp.inf, jnp.inf), mean - bias / jnp.where(flat, 1, gain))
+    zero, falling = lax.optimization_barrier((zero, gain < 0))
+    return (x > zero) != falling, (x <= zero) != falling
 
 
 def _moments(x, shift, grouped):
@@ -215,6 +237,13 @@ def _gelu(x):
 
 def _tanh_gelu(x):
     return jax.nn.gelu(x, approximate=True)
+
+
+def activated(normalization: nnx.Module, function: Activation, x: jax.Array) -> jax.Array:
+    """function(normalization(x)); a ReLU of a batch normalization is one operation, with a derivative of its own."""
+    if function is _relu and isinstance(normalization, BatchNorm):
+        return normalization(x, rectify=True)
+    return function(normalization(x))
 
 
 @activations.register

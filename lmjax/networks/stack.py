@@ -74,6 +74,9 @@ class Stack(nnx.Module):
             carry: any pytree of arrays.
             inputs: a pytree of arrays with a leading axis, one entry a module.
             remat: recompute each module's inner activations in the backward pass instead of storing them.
+
+        A loop stores the results of convolutions, products and sums, and recomputes the rest: what it stores goes
+        through memory, and is not rounded to the dtype of the features as it is outside of a loop.
         """
         if not self.depth:
             return carry
@@ -84,10 +87,17 @@ class Stack(nnx.Module):
             item = nnx.merge(graph, variables)
             return observed(item, lambda: body(item, carry, inputs))
 
-        one = jax.checkpoint(one) if remat else one
+        if remat:
+            one = jax.checkpoint(one)
+        elif self.unroll is not True:
+            one = jax.checkpoint(one, prevent_cse=False, policy=_is_costly)
         carry, new = lax.scan(one, carry, (nnx.to_pure_dict(variables), inputs), unroll=self.unroll)
         nnx.update(self.item, new)
         return carry
+
+
+def _is_costly(primitive, *_, **__):
+    return primitive.name in ("conv_general_dilated", "dot_general", "two_sums")
 
 
 def observed(module: nnx.Module, call: Callable[[], Any]) -> tuple[Any, dict[str, Any]]:

@@ -217,6 +217,12 @@ def combine(*terms: tuple[Any, State]) -> State:
     return jax.tree.map(lambda *leaves: _weighted_sum(coefficients, leaves), *states)
 
 
+@lenient()
+def difference(u: State, v: State) -> State:
+    """u - v leaf by leaf, a term of `combine`: in at least float32, and not rounded."""
+    return jax.tree.map(lambda x, y: x.astype(at_least_float32(x.dtype)) - y, u, v)
+
+
 def _weighted_sum(coefficients, leaves):
     dtype = jnp.result_type(leaves[0])
     if not jnp.issubdtype(dtype, jnp.inexact):

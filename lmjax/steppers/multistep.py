@@ -11,7 +11,7 @@ import numpy as np
 
 from lmjax.errors import InputError, unknown
 from lmjax.promotion import lenient
-from lmjax.steppers.base import Properties, Stepper, combine, register, uniform
+from lmjax.steppers.base import Properties, Stepper, combine, difference, register, uniform
 from lmjax.steppers.one_step import euler
 
 
@@ -51,7 +51,8 @@ def lm(low: float = -0.1, high: float = 0.0, *, per_channel: bool = False) -> St
 
     def step(fs, u, previous, k):
         (f,) = fs
-        return combine((1 - k, u), (k, previous), (1, f(u))), u
+        # As a difference, the gradient of k is one sum over the features, not two.
+        return combine((1, u), (k, difference(previous, u)), (1, f(u))), u
 
     def coef(key, channels):
         return uniform(key, (channels,) if per_channel else (), low, high)

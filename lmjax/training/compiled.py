@@ -54,7 +54,8 @@ class Compiled:
 
     def train(self, steps: int):
         """The compiled program that makes so many steps."""
-        program = functools.partial(self.functions.train, steps=steps)
+        packed = self._platform == "gpu" and not self.functions.options.shard_parameters
+        program = functools.partial(self.functions.train, steps=steps, packed=packed)
         specs = P("seed"), P("seed"), self.functions.feed.specs
         arguments = self._state, self._seeds, self.functions.feed.example
         return self._compile(f"train {steps}", program, specs, arguments, (self._layout, self._replicated), donate=True)

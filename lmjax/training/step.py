@@ -18,6 +18,7 @@ from lmjax.data.feed import EvaluationFeed, TrainingFeed
 from lmjax.devices import replicated
 from lmjax.errors import InputError
 from lmjax.promotion import lenient
+from lmjax.training.packing import packing
 from lmjax.training.state import TrainState
 
 _TOP5_FROM = 100  # with fewer classes, the top-5 accuracy says little
@@ -108,7 +109,7 @@ class StepFunctions(Evaluation):
     options: TrainConfig
 
     def train(
-        self, state: TrainState, seed: jax.Array, arrays: Any, *, steps: int
+        self, state: TrainState, seed: jax.Array, arrays: Any, *, steps: int, packed: bool = False
     ) -> tuple[TrainState, dict[str, jax.Array]]:
         """Some steps of training, one after another.
 
@@ -117,19 +118,24 @@ class StepFunctions(Evaluation):
             seed: uint32; the random decisions of step n follow from (seed, n).
             arrays: from the feed.
             steps: how many steps to make, within the epoch.
+            packed: keep the state in a few vectors on the way; see `packing`.
 
         Returns:
             The state after them, and {"loss": [steps], "accuracy": [steps]}, float32. The mean of each over the steps
             of an epoch is train_<name> in a row of metrics.
         """
 
-        def one(state, _):
-            return self._update(state, seed, arrays)
+        if steps == 1:
+            state, metrics = self._update(state, seed, arrays)
+            return state, jax.tree.map(lambda x: x[None], metrics)
+        pack, unpack = packing(state) if packed else (lambda state: state,) * 2
 
-        if steps > 1:
-            return lax.scan(one, state, length=steps)
-        state, metrics = one(state, None)
-        return state, jax.tree.map(lambda x: x[None], metrics)
+        def one(carry, _):
+            new, metrics = self._update(unpack(carry), seed, arrays)
+            return pack(new), metrics
+
+        carry, metrics = lax.scan(one, pack(state), length=steps)
+        return unpack(carry), metrics
 
     def _update(self, state, seed, arrays):
         key = jax.random.fold_in(jax.random.key(seed), state.step)

@@ -151,6 +151,30 @@ def test_float64_stays_float64(x64):
         np.testing.assert_allclose(norm(x), exact(x, group), atol=1e-9)
 
 
+@pytest.mark.parametrize("group", [None, 4])
+def test_rectified(x64, group):
+    """A ReLU that is one with the normalization, in all modes; a scale may be negative or zero, and so may a bias."""
+    scales, biases = jnp.array([1.0, -2.0, 0.0, 0.0, 0.5]), jnp.array([0.1, 0.3, 1.0, -1.0, 0.0])
+    x = jax.random.normal(jax.random.key(1), (8, 3, 2, 5), jnp.float64)
+
+    def value(x, scale, bias, *, apart):
+        module = BatchNorm(5, rngs=nnx.Rngs(0))
+        module.group, module.scale, module.bias = group, nnx.Param(scale), nnx.Param(bias)
+        return jax.nn.relu(module(x)) if apart else module(x, rectify=True)
+
+    def found(apart):
+        def loss(*arguments):
+            return jnp.sum(jnp.sin(value(*arguments, apart=apart) * jnp.arange(1.0, 6.0)))
+
+        gradient = jax.grad(loss, argnums=(0, 1, 2))
+        arguments = (x, scales.astype(jnp.float64), biases.astype(jnp.float64))
+        _, along = jax.jvp(gradient, arguments, jax.tree.map(jnp.cos, arguments))
+        return value(*arguments, apart=apart), gradient(*arguments), along
+
+    for ours, plain in zip(jax.tree.leaves(found(False)), jax.tree.leaves(found(True)), strict=True):
+        np.testing.assert_allclose(ours, plain, rtol=1e-9, atol=1e-9)
+
+
 def test_mean_and_variance_wait_for_the_other_devices_once():
     graph, state = nnx.split(fresh(None))
     mesh = data_mesh()
