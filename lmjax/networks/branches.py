@@ -83,8 +83,8 @@ class Convolutions(nnx.Module):
         for i in range(1, self.layers + 1):
             convolve = getattr(self, f"conv{i}")
             if self.post:
-                norm, u = getattr(self, f"norm{i}"), convolve(u)
-                u = activated(norm, self.function, u) if i < self.layers else norm(u)
+                normalize, u = getattr(self, f"norm{i}"), convolve(u)
+                u = activated(normalize, self.function, u) if i < self.layers else normalize(u)
             else:
                 u = convolve(getattr(self, f"act{i}")(u))
         return u

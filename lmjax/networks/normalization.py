@@ -138,9 +138,10 @@ def _signs(x, mean, gain, bias):
     XLA computes again what costs next to nothing, and else writes the mask to memory: so one comparison with the zero
     of each channel has to do, the barrier keeps its computation out of it, and the two uses share no mask.
     """
-    flat = gain == 0
+    flat, falling = gain == 0, gain < 0
     zero = jnp.where(flat, jnp.where(bias > 0, -jnp.inf, jnp.inf), mean - bias / jnp.where(flat, 1, gain))
-    zero, falling = lax.optimization_barrier((zero, gain < 0))
+    zero = jnp.where(falling, lax.nextafter(zero, jnp.full_like(zero, -jnp.inf)), zero)  # x < zero, but not x = zero
+    zero, falling = lax.optimization_barrier((zero, falling))
     return (x > zero) != falling, (x <= zero) != falling
 
 
@@ -241,7 +242,7 @@ def _tanh_gelu(x):
 
 def activated(normalization: nnx.Module, function: Activation, x: jax.Array) -> jax.Array:
     """function(normalization(x)); a ReLU of a batch normalization is one operation, with a derivative of its own."""
-    if function is _relu and isinstance(normalization, BatchNorm):
+    if function is _relu and type(normalization) is BatchNorm:
         return normalization(x, rectify=True)
     return function(normalization(x))
 
