@@ -36,8 +36,9 @@ def test_code_runs(name, monkeypatch, tmp_path):
     # One device: that compiles faster.
     monkeypatch.setattr("tests.tiny._trainers", {})
     monkeypatch.setattr("lmjax.training.trainer.data_mesh", lambda: data_mesh(jax.devices()[:1]))
-    if "import equinox" in "".join(STORIES[name]):
-        pytest.importorskip("equinox")
+    for package in ("equinox", "diffrax"):
+        if f"import {package}" in "".join(STORIES[name]):
+            pytest.importorskip(package)
     namespace = {"__name__": "documentation"}
     for code in STORIES[name]:
         exec(compile(code, name, "exec"), namespace)
