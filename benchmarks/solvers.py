@@ -40,7 +40,7 @@ def solvers(method: str, steps: int):
     scheme, solver = METHODS[method]
 
     def ours(weights, u0):
-        return odeint(scheme(), lambda u: field(weights, u), u0, t1=1.0, steps=steps)
+        return odeint(scheme(), lambda t, u, weights: field(weights, u), u0, t1=1.0, steps=steps, args=weights)
 
     def theirs(weights, u0):
         solution = diffrax.diffeqsolve(

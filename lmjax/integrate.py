@@ -1,20 +1,26 @@
 """Steppers as the numerical methods they claim to be."""
 
+import dataclasses
+import functools
+import inspect
+import math
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, get_args
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.typing import ArrayLike
 
 from lmjax import steppers
-from lmjax.errors import InputError
+from lmjax.errors import InputError, unknown
 from lmjax.promotion import lenient
-from lmjax.steppers import State, StepInfo, Stepper, rk4
+from lmjax.reversible import Memory, reversible_scan
+from lmjax.steppers import State, StepInfo, Stepper, combine, rk4
 
-Field = Callable[[State], State]
+Field = Callable[..., State]  # of (t, u), or of (t, u, args)
 
 _RK4 = rk4()
 
@@ -26,56 +32,182 @@ def odeint(
     *,
     t1: float | jax.Array,
     steps: int,
+    t0: float | jax.Array = 0.0,
+    args: Any = None,
+    save_at: Literal["steps"] | Sequence[float] | ArrayLike | None = None,
     coef: Any = None,
     start: Stepper | str | None = _RK4,
+    memory: Memory = "stored",
 ) -> State:
-    """Integrate u' = F(u) from t = 0 to t1 with a fixed step h = t1 / steps.
+    """Integrate u' = F(t, u) from t0 to t1 with a fixed step h = (t1 - t0) / steps, backwards if t1 < t0.
 
-    The branches are f = c h F, with c the damping of the scheme, so that every scheme integrates the same equation:
-    `lm` with coefficient k, which by itself integrates (1 + k) u' = F, is given (1 + k) h F. Each call starts a
-    multistep scheme anew: call it once for the whole time, not once a piece, or the start is what you get.
+    The branches are f = c h F, with c the damping of the scheme, so that every scheme integrates the same equation.
+    Each call starts a multistep scheme anew: one call with `save_at` keeps its order, one a piece does not. It works
+    under `jit` and `vmap`, and can be differentiated by u0, args, t0, t1, coef, traced times and what F closes over.
 
     Args:
         stepper: the scheme, or its name as in "lm(-0.5, -0.5)".
-        field: F, from a state to its time derivative, of the same structure, shapes and dtypes. A coupled scheme
-            takes a tuple of fields, one a branch: (F, G) for `reversible` on x' = F(y), y' = G(x).
-        u0: the state at t = 0, any pytree of floating-point or complex arrays.
-        t1: the end time; negative integrates backwards.
+        field: F(t, u), or F(t, u, args) where there are args, of the structure, shapes and dtypes of u. A coupled
+            scheme takes a tuple of fields, one a branch: (F, G) for `reversible` on x' = F(t, y), y' = G(t, x).
+        u0: the state at t0, any pytree of floating-point or complex arrays.
+        t1: the end time.
         steps: how many steps to take, at least 1.
+        t0: the initial time.
+        args: the last argument of the fields, any pytree.
+        save_at: None for the state at t1 alone; "steps" for all steps, t0 and t1 included; or times, in order from t0
+            to t1. Times that are no multiples of h, or traced, are interpolated: see `docs/ode.md`.
         coef: the scheme's coefficients, the same at every step; needed where the scheme has trainable ones.
         start: the one-step method that makes the first values of a multistep scheme, by default `rk4`. With None it
             starts at rest instead, as a network does at the start of a stage, and is of order 1.
+        memory: what is kept for the gradient: "stored" all, "remat" a state every sqrt(steps) steps, to compute the
+            others from again, "reversible" none, for a scheme with an inverse (`jax.grad` alone, not `jax.jvp`). The
+            states of `save_at` are kept, too.
 
     Returns:
-        The state at t1, with the structure, shapes and dtypes of u0.
+        The state at t1, with the structure, shapes and dtypes of u0; with `save_at` a leading axis, the times.
 
     Raises:
-        InputError: if steps is not a whole number from 1, if coefficients are missing or given to a scheme that has
-            none, if the fields or the start do not fit the scheme, or the value of a field does not fit the state,
-            or t1 is complex and the state is not.
+        InputError: naming the argument that does not fit the scheme, the state or the times.
     """
     stepper, start = _scheme(stepper), None if start is None else _scheme(start)
-    steps = _require_fitting(stepper, steps, coef, start)
-    fields, damping = _fields(stepper, field), stepper.known.damping(coef)
-    if not isinstance(damping, jax.core.Tracer) and np.any(np.asarray(damping) == 0):
-        raise InputError(f"odeint: {stepper.name} integrates u'' = F(u), not u' = F(u)")
-    h = t1 / steps
-    fs = tuple(_increment(F, h * damping) for F in fields)
-    u = jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), u0)
-    history, startup = stepper.init(u), 0
+    steps = _require_fitting(stepper, steps, coef, start, memory)
+    _require_one(t0), _require_one(t1)
+    with lenient():
+        h = (t1 - t0) / steps
+    solver = _Solver(stepper, _fields(stepper, field, args), t0, h, steps, coef, memory)
+    kept, history = solver.begin(jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), u0), start)
+    if save_at is None:
+        return solver.run((kept[-1], history), len(kept) - 1, steps + 1 - len(kept))[0]
+    numbers = _step_numbers(save_at, t0, t1, steps)
+    if numbers is not None:
+        return solver.states_after(numbers, kept, history)
+    return solver.interpolate(solver.states_after(np.arange(steps + 1), kept, history), save_at)
 
-    def step(carry, n):
-        # Without a key: odeint is deterministic.
-        return stepper.step(fs, *carry, coef, StepInfo(None, n, steps)), None
 
-    if start is not None and stepper.known.steps_back:
-        startup = min(stepper.known.steps_back, steps)
-        for n in range(startup):
+@dataclasses.dataclass(frozen=True, eq=False)
+class _Solver:
+    """A scheme on its grid of times. The carry of its loops is (u, history)."""
+
+    stepper: Stepper
+    fields: tuple[Callable[[Any, State], State], ...]  # of (t, u), one a branch
+    t0: Any
+    h: Any
+    steps: int
+    coef: Any
+    memory: Memory
+
+    def increment(self, field, n, node, scale, u):
+        """scale h F(t, u), node h after the start of step n, in the dtypes of u."""
+        with lenient():
+            # Of numbers of Python it is weakly typed, so that t u has the precision of u.
+            t, scale = jnp.asarray(self.t0 + (n + float(node)) * self.h), self.h * scale
+        du = field(t, u)
+        _require_derivative(u, du)
+        with lenient():
+            return jax.tree.map(lambda x, dx: _scaled(scale, dx, jnp.result_type(x)), u, du)
+
+    def branch(self, i, n):
+        scale = self.stepper.known.damping(self.coef)
+        return functools.partial(self.increment, self.fields[i], n, _nodes(self.stepper)[i], scale)
+
+    def info(self, n):
+        return StepInfo(None, n, self.steps)  # without a key: odeint is deterministic
+
+    def step(self, carry, n):
+        fs = tuple(self.branch(i, n) for i in range(self.stepper.evaluations))
+        return self.stepper.step(fs, *carry, self.coef, self.info(n))
+
+    def begin(self, u, start):
+        """The states at t0 and after the first steps, made by `start`; the history at the last one of them."""
+        kept, history = [u], self.stepper.init(u)
+        for n in range(0 if start is None else min(self.stepper.known.steps_back or 0, self.steps)):
             # The history after a step does not depend on where the step arrives, so it comes from the scheme itself.
-            (_, history), _ = step((u, history), n)
-            u, _ = start.step((_increment(fields[0], h),) * start.evaluations, u, (), None)
-    (u, _), _ = lax.scan(step, (u, history), jnp.arange(startup, steps))
-    return u
+            _, history = self.step((u, history), n)
+            fs = tuple(functools.partial(self.increment, self.fields[0], n, node, 1.0) for node in _nodes(start))
+            u, _ = start.step(fs, u, (), None)
+            kept.append(u)
+        return kept, history
+
+    def run(self, carry, first, count):
+        """So many steps from the first one on, whose number may be traced."""
+        if self.memory == "reversible" and count:
+            branches = [lambda _, n, u, i=i: (self.branch(i, n)(u), None) for i in range(self.stepper.evaluations)]
+            return reversible_scan(
+                self.stepper, branches, carry, (), first + jnp.arange(count), coef=lambda _: self.coef, info=self.info
+            )[0]  # fmt: skip
+        scan = functools.partial(_scan, self.step)
+        if self.memory == "stored":
+            return scan(carry, first, count)
+        chunk = math.isqrt(self.steps - 1) + 1
+        chunks, rest = divmod(count, chunk)
+
+        def remembered(carry, first, count=chunk):
+            return jax.checkpoint(functools.partial(scan, count=count))(carry, first)
+
+        carry = _scan(remembered, carry, first, chunks, chunk)
+        return remembered(carry, first + chunks * chunk, rest) if rest else carry
+
+    def states_after(self, numbers, kept, history):
+        """The states after so many steps, a rising array of numbers, with a leading axis.
+
+        Of the longest stride that meets them all, every state is kept.
+
+        Args:
+            numbers: the numbers.
+            kept: the states after 0, 1, ... steps that there are already.
+            history: at the last one of them.
+        """
+        done, late = len(kept) - 1, numbers[numbers >= len(kept)]
+        early = [u for n, u in enumerate(kept) if n in numbers]
+        if not len(late):
+            return jax.tree.map(lambda *x: jnp.stack(x), *early)
+        stride = math.gcd(*np.diff(late).tolist()) or int(late[0]) - done
+        begin = done + (int(late[0]) - done) % stride
+        carry = self.run((kept[-1], history), done, begin - done)
+        early += [carry[0]] if begin in late else []
+
+        def strides(carry, n):
+            carry = self.run(carry, begin + n * stride, stride)
+            return carry, carry[0]
+
+        which = (late[late > begin] - begin) // stride - 1
+        _, states = lax.scan(strides, carry, jnp.arange(which[-1] + 1))
+        if len(which) <= which[-1]:
+            states = jax.tree.map(lambda x: x[which], states)
+        return jax.tree.map(lambda x, *y: jnp.concatenate([jnp.stack(y), x]), states, *early) if early else states
+
+    def interpolate(self, states, times):
+        """The cubic Hermite polynomial through the states of all steps and their derivatives, at times."""
+
+        def at(time):
+            with lenient():
+                x = (time - self.t0) / self.h
+                n = jnp.clip(jnp.floor(x), 0, self.steps - 1).astype(int)
+                x = x - n
+            y = 1 - x
+            u, v = (jax.tree.map(operator.itemgetter(m), states) for m in (n, n + 1))
+            du, dv = self.slope(n, u), self.slope(n + 1, v)
+            return combine(((1 + 2 * x) * y**2, u), (x * y**2, du), ((3 - 2 * x) * x**2, v), (-y * x**2, dv))
+
+        return jax.vmap(at)(jnp.asarray(times, float))
+
+    def slope(self, n, u):
+        """h times the derivative at the state after n steps."""
+        if self.stepper.parts == len(set(self.fields)) == 1:
+            return self.increment(self.fields[0], n, 0.0, 1.0, u)
+        if not self.stepper.parts == self.stepper.evaluations == 2:
+            raise InputError(
+                f"odeint: {self.stepper.name} has several fields, and times off its grid need one, or a pair"
+            )
+        (x, y), (f, g) = u, self.fields
+        return self.increment(f, n, 0.0, 1.0, y), self.increment(g, n, 0.0, self.stepper.known.sign, x)
+
+
+def _scan(step, carry, first, count, stride=1):
+    """step(carry, n) with n = first, first + stride, ..., so many times."""
+    if count < 2:  # without a loop
+        return step(carry, first) if count else carry
+    return lax.scan(lambda carry, n: (step(carry, n), None), carry, first + stride * jnp.arange(count))[0]
 
 
 def _scheme(scheme: Stepper | str) -> Stepper:
@@ -86,10 +218,12 @@ def _scheme(scheme: Stepper | str) -> Stepper:
     return scheme
 
 
-def _require_fitting(stepper: Stepper, steps: int, coef: Any, start: Stepper | None) -> int:
+def _require_fitting(stepper: Stepper, steps: int, coef: Any, start: Stepper | None, memory: Memory) -> int:
     """Check what the scheme is given; returns the number of steps."""
     if isinstance(steps, bool | np.bool_) or not hasattr(steps, "__index__") or operator.index(steps) < 1:
         raise InputError(f"odeint: steps must be a whole number, at least 1, got {steps!r}")
+    if memory not in get_args(Memory):
+        raise unknown("memory of odeint", str(memory), get_args(Memory))
     if stepper.coef is not None and coef is None:
         raise InputError(f"odeint: {stepper.name} has coefficients to choose: give coef, e.g. coef=-0.1 for lm")
     if stepper.coef is None and coef is not None:
@@ -98,30 +232,76 @@ def _require_fitting(stepper: Stepper, steps: int, coef: Any, start: Stepper | N
         raise InputError(
             f"odeint: start must be a one-step scheme for one field, without coefficients; got {start.name}"
         )
+    damping = stepper.known.damping(coef)
+    if not isinstance(damping, jax.core.Tracer) and np.any(np.asarray(damping) == 0):
+        raise InputError(f"odeint: {stepper.name} integrates u'' = F(u), not u' = F(t, u)")
     return operator.index(steps)
 
 
-def _fields(stepper: Stepper, field: Field | Sequence[Field]) -> tuple[Field, ...]:
-    """The field of each branch."""
-    if callable(field):
-        if stepper.parts == 1:
-            return (field,) * stepper.evaluations
+def _require_one(time: Any) -> None:
+    if np.ndim(time):
+        raise InputError(f"odeint: t0 and t1 must be single times, got {time}: for several ones use jax.vmap")
+
+
+def _nodes(stepper: Stepper) -> tuple[float, ...]:
+    """When in a step each branch is evaluated, from 0 at its start to 1 at its end."""
+    if stepper.known.nodes is None and stepper.evaluations > 1:
+        raise InputError(
+            f"odeint: {stepper.name} does not say at which times it evaluates its {stepper.evaluations} branches: give "
+            "its Properties nodes, e.g. nodes=(0, 1)"
+        )
+    return stepper.known.nodes or (0,)
+
+
+def _fields(stepper: Stepper, field: Field | Sequence[Field], args: Any) -> tuple[Field, ...]:
+    """The field of each branch, as a function of (t, u)."""
+    several = not callable(field)
+    if several and not (isinstance(field, Sequence) and all(map(callable, field))):
+        raise InputError(f"odeint: a field must be a function of (t, u), or a tuple of them, got {field!r}")
+    if not several and stepper.parts > 1:
         raise InputError(f"odeint: {stepper.name} takes a tuple of {stepper.evaluations} fields, one a branch, got one")
-    if len(field) != stepper.evaluations:
+    if several and len(field) != stepper.evaluations:
         raise InputError(f"odeint: {stepper.name} takes {stepper.evaluations} fields, one a branch, got {len(field)}")
-    return tuple(field)
+    fields = tuple(_of_time_and_state(F, args) for F in (field if several else (field,)))
+    return fields if several else fields * stepper.evaluations
 
 
-def _increment(field: Field, h: Any) -> Field:
-    """The branch u -> h F(u), in the dtypes of u."""
+def _of_time_and_state(field: Field, args: Any) -> Field:
+    """(t, u) -> F(t, u), or F(t, u, args) if there are any."""
+    last = () if args is None else (args,)
+    try:
+        inspect.signature(field).bind(None, None, *last)
+    except ValueError:  # has none to look at
+        pass
+    except TypeError as error:
+        said = "f(t, u)" if args is None else "f(t, u, args)"
+        cure = "write lambda t, u: F(u) for one without time, and give args for one with a third argument"
+        raise InputError(f"odeint: a field is called as {said}, and {field!r} has {error}: {cure}") from None
+    return lambda t, u: field(t, u, *last)
 
-    def increment(u):
-        du = field(u)
-        _require_derivative(u, du)
-        with lenient():
-            return jax.tree.map(lambda x, dx: _scaled(h, dx, jnp.result_type(x)), u, du)
 
-    return increment
+def _step_numbers(save_at: Any, t0: Any, t1: Any, steps: int) -> np.ndarray | None:
+    """After how many steps the times come; None if they are not all known to be multiples of the step."""
+    if isinstance(save_at, str):
+        if save_at != "steps":
+            raise InputError(f'odeint: save_at must be "steps", an array of times, or None, got {save_at!r}')
+        return np.arange(steps + 1)
+    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((save_at, t0, t1))):
+        if np.ndim(save_at) != 1:
+            raise InputError(f"odeint: save_at must be a list of times, got an array of shape {np.shape(save_at)}")
+        return None
+    times = np.asarray(save_at)
+    if times.ndim != 1 or not times.size or times.dtype.kind not in "iuf":
+        raise InputError(f"odeint: save_at must be a list of times, got an array of shape {times.shape}: {save_at!r}")
+    exact = times.astype(float)
+    h = (float(t1) - float(t0)) / steps
+    precision = np.finfo(times.dtype if times.dtype.kind == "f" else float).eps
+    slack = min(8 * precision * max(abs(float(t0)), abs(float(t1))) / abs(h), 0.01) if h else 0.0
+    x = (exact - float(t0)) / (h or 1.0)
+    if not (h and (np.diff(x) > 0).all() and x[0] >= -slack and x[-1] <= steps + slack):
+        shown = np.array2string(exact, threshold=6)
+        raise InputError(f"odeint: the times of save_at must go from t0 = {t0} towards t1 = {t1}, got {shown}")
+    return np.rint(x).astype(int) if (abs(x - np.rint(x)) <= slack).all() else None
 
 
 def _scaled(h: Any, dx: Any, dtype: Any) -> jax.Array:

@@ -8,7 +8,7 @@ PAGES = ("README.md", *sorted(str(path.relative_to(ROOT)) for path in (ROOT / "d
 
 # What is run in one namespace. In the README every block stands for itself. A tutorial is one story, or, where it has
 # several that have only their beginning in common, one a section.
-_ONE_STORY, _ONE_A_SECTION = ("docs/own_stepper.md", "docs/own_network.md"), ("docs/own_model.md",)
+_ONE_STORY, _ONE_A_SECTION = ("docs/own_stepper.md", "docs/own_network.md"), ("docs/own_model.md", "docs/ode.md")
 
 
 def text(page: str) -> str:

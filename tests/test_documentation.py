@@ -36,8 +36,9 @@ def test_code_runs(name, monkeypatch, tmp_path):
     # One device: that compiles faster.
     monkeypatch.setattr("tests.tiny._trainers", {})
     monkeypatch.setattr("lmjax.training.trainer.data_mesh", lambda: data_mesh(jax.devices()[:1]))
-    if "import equinox" in "".join(STORIES[name]):
-        pytest.importorskip("equinox")
+    for package in ("equinox", "diffrax"):
+        if f"import {package}" in "".join(STORIES[name]):
+            pytest.importorskip(package)
     namespace = {"__name__": "documentation"}
     for code in STORIES[name]:
         exec(compile(code, name, "exec"), namespace)
@@ -170,7 +171,7 @@ def test_a_stepper_of_your_own_is_a_scheme_and_a_network():
     u, _ = steppers.get("damped(0.8)").step((jnp.cos,), jnp.float32(0.4), (), None)
     np.testing.assert_allclose(u, 0.8 * 0.4 + np.cos(0.4), rtol=1e-6)
     # With the factor 1 it is Euler, and a solver.
-    u = odeint(damped(1.0), lambda u: -u, jnp.float32(1.0), t1=1.0, steps=2000)
+    u = odeint(damped(1.0), lambda t, u: -u, jnp.float32(1.0), t1=1.0, steps=2000)
     np.testing.assert_allclose(u, np.exp(-1), atol=0.01)
     model = networks.create("tiny", stepper="stochastic_depth(damped)", rngs=nnx.Rngs(0))
     images, key = jax.random.normal(jax.random.key(0), (2, 8, 8, 3)), jax.random.key(1)

@@ -17,7 +17,7 @@ from lmjax.training import Trainer
 from lmjax.training.optimizer import learning_rate
 from tests import tiny
 from tests.analysis import small
-from tests.steppers.schemes import HAMILTONIAN, REVERSIBLE, SCHEMES, WRAPPERS
+from tests.steppers.schemes import HAMILTONIAN, REVERSIBLE, SCHEMES, WRAPPERS, autonomous
 
 
 @pytest.fixture(autouse=True)
@@ -35,7 +35,8 @@ def test_odeint(scheme):
     coupled = scheme.stepper.parts > 1
 
     def solved(u, t1, coef):
-        fields, u = ((field, field), (u, u)) if coupled else (field, u)
+        F = autonomous(field)
+        fields, u = ((F, F), (u, u)) if coupled else (F, u)
         return lmjax.odeint(scheme.stepper, fields, u, t1=t1, steps=6, coef=coef)
 
     for dtype in (jnp.float32, jnp.bfloat16):
@@ -76,7 +77,7 @@ def test_the_numbers_are_the_same():
     def solved():
         k = np.array([-0.3, 0.4], np.float32)
         u = jnp.linspace(-1, 1, 6, dtype=jnp.bfloat16).reshape(3, 2)
-        return np.asarray(lmjax.odeint("lm(per_channel=True)", jnp.sin, u, t1=1.0, steps=6, coef=k))
+        return np.asarray(lmjax.odeint("lm(per_channel=True)", autonomous(jnp.sin), u, t1=1.0, steps=6, coef=k))
 
     found = solved()
     with lenient():

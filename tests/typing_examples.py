@@ -21,12 +21,16 @@ def field(u: jax.Array) -> jax.Array:
     return -u
 
 
+def moved(t: jax.Array, u: jax.Array) -> jax.Array:
+    return t * u
+
+
 def integrates(u0: jax.Array) -> jax.Array:
     euler, lm = steppers.euler(), steppers.lm(-0.5, high=-0.5, per_channel=True)
     u, _ = lm.step((field,), u0, lm.init(u0), -0.1)
     u, _ = steppers.noise(euler, sigma=0.1).step((field,), u, (), None, StepInfo(jax.random.key(0), 0, 1))
-    u = odeint(steppers.rk4(), field, {"x": u}, t1=1.0, steps=10)["x"]
-    odeint(steppers.reversible(), (field, field), (u, u), t1=u[0], steps=10, start=None)
+    u = odeint("rk4", moved, {"x": u}, t1=1.0, steps=10, args=u, save_at=[0.5, 1.0], memory="remat")["x"]
+    odeint(steppers.reversible(), (moved, moved), (u, u), t1=u[0], steps=10, start=None)
     state, _ = reversible_scan(steppers.leapfrog(), [lambda w, _, u: (w * u, None)], (u, u), jnp.ones((10, 3)))
     return combine((0.5, state[0]), (jnp.float32(0.5), u))
 
@@ -34,7 +38,8 @@ def integrates(u0: jax.Array) -> jax.Array:
 def wrong_calls() -> None:
     steppers.lm("high")  # pyrefly: ignore[bad-argument-type]
     steppers.rk4(3)  # pyrefly: ignore[bad-argument-count]
-    odeint(4, field, 1.0, t1=1.0, steps=10)  # pyrefly: ignore[bad-argument-type]
+    odeint(4, moved, 1.0, t1=1.0, steps=10)  # pyrefly: ignore[bad-argument-type]
+    odeint("rk4", moved, 1.0, t1=1.0, steps=10, memory="none")  # pyrefly: ignore[bad-argument-type]
     networks.Options(stepper=3)  # pyrefly: ignore[bad-argument-type]
     print(steppers.get("lm").ste)  # pyrefly: ignore[missing-attribute]
     DataConfig(on_error="ignore")  # pyrefly: ignore[bad-argument-type]

@@ -105,10 +105,11 @@ def _error(stepper, coef, problem, n):
         return abs(_second_order(stepper, coef, problem, n) - end[0])
     if stepper.parts > 1:
         start = tuple(start)
-        field = pair(stepper, lambda p: p, lambda q: stepper.known.sign * problem.force(q))
+        pairs = pair(stepper, lambda p: p, lambda q: stepper.known.sign * problem.force(q))
+        field = tuple(lambda t, x, F=F: F(x) for F in pairs)
     else:
 
-        def field(u):
+        def field(t, u):
             return jnp.stack([u[1], problem.force(u[0])])
 
     found = odeint(stepper, field, start, t1=problem.t1, steps=n, coef=coef)

@@ -12,11 +12,11 @@ from jax.typing import DTypeLike
 from lmjax import steppers
 from lmjax.errors import InputError, unknown
 from lmjax.registry import Registry
+from lmjax.reversible import Memory
 from lmjax.steppers import Stepper
 
 Placement = Literal["pre", "post", None]
 Boundary = Literal["plain", "step", None]
-Memory = Literal["stored", "remat", "reversible"]
 Sharing = Literal["none", "convolutions", "all"]
 Kind = Callable[..., nnx.Module]
 """Makes a branch or a shortcut, called as `kind(cin, cout, stride=1, options=Options(), rngs=rngs)`."""

@@ -1,7 +1,7 @@
 """Schemes that advance a state by one step, in pure JAX: see `Stepper` for the contract.
 
 steppers.lm().step((f,), u, previous, k)      # one LM step, in any model of your own
-lmjax.odeint(steppers.rk4(), F, u0, t1=1.0, steps=100)
+lmjax.odeint(steppers.rk4(), F, u0, t1=1.0, steps=100)     # u' = F(t, u)
 """
 
 from lmjax.steppers.base import Branch, Properties, State, StepInfo, Stepper, combine, register, registry

@@ -37,4 +37,5 @@ def _coupled(name, sign):
         x = combine((1, x), (-1, f(y)))
         return (x, y), history
 
-    return Stepper(name, step, inverse=inverse, evaluations=2, reads=(1,), parts=2, known=Properties(sign=sign))
+    known = Properties(sign=sign, nodes=(0, 1))
+    return Stepper(name, step, inverse=inverse, evaluations=2, reads=(1,), parts=2, known=known)

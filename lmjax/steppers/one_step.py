@@ -106,7 +106,7 @@ def _sum_of_paths(name, what, count, paths, drop, scale, *, reads=(0,), damping=
             weights = [weight * gate for weight, gate in zip(weights, gates, strict=True)]
         return combine((1, u), *zip(weights, paths(fs, u), strict=True)), history
 
-    known, informed = Properties(damping=lambda coef: damping), drop > 0 or scale != 1
+    known, informed = Properties(damping=lambda coef: damping, nodes=(0,) * count), drop > 0 or scale != 1
     return Stepper(
         f"{name}{count}", step, evaluations=count, reads=reads, informed=informed, random=drop > 0, known=known
     )
@@ -124,9 +124,9 @@ def backward_euler(iterations: int = 3, tolerance: float | None = None) -> Stepp
         tolerance: None makes exactly `iterations`, and the gradient is that of the unrolled iteration. A number stops
             once the update is smaller than `tolerance` times the state (Euclidean norms over the whole state, which in
             a network includes the batch), and the gradient is that of the exact solution by the implicit function
-            theorem: (I - f'(v))^-1 is applied by GMRES, in memory that does not grow with the iterations. Where the
-            iteration has not converged in `iterations`, neither the value nor the gradient is that of backward Euler.
-            Cannot be smaller than the rounding of the state's dtype. Reverse mode only (`jax.grad`, not `jax.jvp`).
+            theorem, in either mode and of any order: (I - f'(v))^-1 is applied by GMRES, in memory that does not grow
+            with the iterations. Where the iteration has not converged in `iterations`, neither the value nor the
+            gradient is that of backward Euler. Cannot be smaller than the rounding of the state's dtype.
     """
     if iterations < 1:
         raise InputError(f"backward_euler: iterations must be a whole number, at least 1, got {iterations!r}")
@@ -144,51 +144,43 @@ def backward_euler(iterations: int = 3, tolerance: float | None = None) -> Stepp
             for _ in range(iterations):
                 v = picard(v)
             return v, history
-        root = _fixed_point(*jax.closure_convert(f, u), u, tolerance, iterations)
+        root = _fixed_point(f, u, tolerance, iterations)
         # One more evaluation, outside the solver: at a fixed point it changes neither value nor gradient, and in it a
         # branch updates its running statistics.
         return picard(root), history
 
     name = "backward_euler" if tolerance is None else "backward_euler_implicit"
-    return Stepper(name, step, repeats=iterations if tolerance is None else 2)
+    return Stepper(name, step, repeats=iterations if tolerance is None else 2, known=Properties(nodes=(1,)))
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 3, 4))
-def _fixed_point(f, captured, u, tolerance, iterations):
-    """The v with v = u + f(v, *captured), by Picard iteration; differentiated as the solution that it approximates."""
+def _fixed_point(f, u, tolerance, iterations):
+    """The v with v = u + f(v), by Picard iteration; differentiated as the solution that it approximates."""
 
-    def advance(carry):
-        v, _, n = carry
-        new = combine((1, u), (1, f(v, *captured)))
-        return new, _norm(combine((1, new), (-1, v))) > tolerance * _norm(new), n + 1
+    def picard(v):
+        return combine((1, u), (1, f(v)))
 
-    return lax.while_loop(lambda carry: carry[1] & (carry[2] < iterations), advance, (u, True, 0))[0]
+    def solve(_, u):
+        def advance(carry):
+            v, _, n = carry
+            new = picard(v)
+            return new, _norm(combine((1, new), (-1, v))) > tolerance * _norm(new), n + 1
 
+        return lax.while_loop(lambda carry: carry[1] & (carry[2] < iterations), advance, (u, True, 0))[0]
 
-def _fixed_point_forward(f, captured, u, tolerance, iterations):
-    v = _fixed_point(f, captured, u, tolerance, iterations)
-    return v, (v, captured)
+    def tangent_solve(linear, b):
+        def wide(w):  # the linear algebra of GMRES does not know the half precisions
+            return jax.tree.map(lambda x: x.astype(at_least_float32(x.dtype)), w)
 
+        def narrow(w):
+            return jax.tree.map(lambda x, like: x.astype(like.dtype), w, b)
 
-def _fixed_point_backward(f, tolerance, iterations, residuals, cotangent):
-    """With J = df/dv, the cotangent of u is w = (I - J^T)^-1 cotangent, and that of what f captured follows from w."""
-    v, captured = residuals
-    _, pullback = jax.vjp(f, v, *captured)
+        def krylov(matrix, b):
+            return gmres(matrix, b, tol=tolerance, restart=10, maxiter=iterations)[0]
 
-    def wide(w):  # the linear algebra of GMRES does not know the half precisions
-        return jax.tree.map(lambda x: x.astype(at_least_float32(x.dtype)), w)
+        # By itself, GMRES within a root cannot be transposed.
+        return narrow(lax.custom_linear_solve(lambda w: wide(linear(narrow(w))), wide(b), krylov, krylov))
 
-    def narrow(w):
-        return jax.tree.map(lambda x, like: x.astype(like.dtype), w, cotangent)
-
-    def residual(w):
-        return combine((1, w), (-1, wide(pullback(narrow(w))[0])))
-
-    w = narrow(gmres(residual, wide(cotangent), tol=tolerance, restart=10, maxiter=iterations)[0])
-    return list(pullback(w)[1:]), w
-
-
-_fixed_point.defvjp(_fixed_point_forward, _fixed_point_backward)
+    return lax.custom_root(lambda v: combine((1, picard(v)), (-1, v)), u, solve, tangent_solve)
 
 
 @lenient()
@@ -231,6 +223,12 @@ def fractal(columns: int = 2, half_steps: bool = True) -> Stepper:
 
         return expand(u, columns, 1), history
 
+    def nodes(c, t, h):
+        if c == 1:
+            return (t,)
+        h = h / 2 if half_steps else h
+        return (t, *nodes(c - 1, t, h), *nodes(c - 1, t + h, h))
+
     name = f"fractal{columns}" if half_steps else f"fractal{columns}_full_steps"
-    known = Properties(order=int(half_steps or columns == 1))
+    known = Properties(order=int(half_steps or columns == 1), nodes=nodes(columns, 0.0, 1.0))
     return Stepper(name, step, evaluations=2**columns - 1, reads=(0,) * columns, known=known)

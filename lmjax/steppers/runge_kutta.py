@@ -112,7 +112,8 @@ def runge_kutta(tableau: Tableau) -> Stepper:
             slopes.append(f(advanced(row)))
         return advanced(b), history
 
-    made = Stepper(tableau.name, step, evaluations=len(b), known=Properties(order=tableau.order))
+    known = Properties(order=tableau.order, nodes=tuple(map(float, tableau.c)))
+    made = Stepper(tableau.name, step, evaluations=len(b), known=known)
     return made.made_by(functools.partial(runge_kutta, tableau))
 
 

@@ -167,8 +167,12 @@ def shake_shake(
         return tuple(mixed(fs[2 * i], fs[2 * i + 1], keys[i]) for i in range(len(fs) // 2)), info
 
     def around(inner):
-        reads = tuple(part for part in inner.reads for _ in range(2))
-        return _around_branches(inner, perturb) | {"evaluations": 2 * inner.evaluations, "reads": reads}
+        nodes = (0.0,) * inner.evaluations if inner.known.nodes is None else inner.known.nodes
+        reads, nodes = (tuple(x for x in each for _ in range(2)) for each in (inner.reads, nodes))
+        known = dataclasses.replace(inner.known, nodes=nodes)
+        return _around_branches(inner, perturb) | {
+            "evaluations": 2 * inner.evaluations, "reads": reads, "known": known,
+        }  # fmt: skip
 
     return _wrapped("shake_shake", stepper, around, random=True)
 

@@ -73,9 +73,9 @@ def in_the_limit(model, images, damping):
     for block in blocks(model.stages[0]):
         f, c = PureBranch(block.branches[0]), damping(block.values())
         if model.stepper is steppers.verlet():
-            u, v = odeint(steppers.rk4(), lambda s, f=f: (s[1], f(s[0])), (u, v), t1=1.0, steps=64)
+            u, v = odeint(steppers.rk4(), lambda t, s, f=f: (s[1], f(s[0])), (u, v), t1=1.0, steps=64)
         else:
-            u = odeint(steppers.rk4(), lambda u, f=f, c=c: f(u) / c, u, t1=1.0, steps=64)
+            u = odeint(steppers.rk4(), lambda t, u, f=f, c=c: f(u) / c, u, t1=1.0, steps=64)
     return u
 
 

@@ -63,6 +63,11 @@ REVERSIBLE = Scheme(steppers.reversible())
 HAMILTONIAN = Scheme(steppers.hamiltonian())
 
 
+def autonomous(field):
+    """As `odeint` takes it."""
+    return lambda t, u: field(u)
+
+
 def linear(u):
     """A damped rotation in the plane."""
     return u @ jnp.array([[-0.3, -1.0], [1.0, -0.3]], u.dtype)

@@ -9,7 +9,7 @@ from jax import lax
 
 from lmjax import InputError, odeint, steppers
 from lmjax.steppers import Properties
-from tests.steppers.schemes import SCHEMES, START, linear, pendulum, solution
+from tests.steppers.schemes import SCHEMES, START, autonomous, linear, pendulum, solution
 
 pytestmark = [pytest.mark.usefixtures("x64"), pytest.mark.versions]
 ids = [scheme.id for scheme in SCHEMES]
@@ -26,19 +26,16 @@ def observed_order(stepper, field, exact, steps, *, u0=START, **options):
     return np.log2(np.divide(*errors))
 
 
-FIELDS = (linear, pendulum)
-
-
 @pytest.mark.parametrize("scheme", SCHEMES, ids=ids)
 def test_observed_order_is_the_claimed_one(scheme):
     if scheme.coef is None:  # with chosen coefficients a scheme may be of another order than at its defaults
         assert scheme.stepper.known.order == scheme.order
 
-    def both(u):
-        return tuple(field(x) for field, x in zip(FIELDS, u, strict=True))
+    def all_three(t, u):
+        return linear(u[0]), pendulum(u[1]), jnp.cos(t) * linear(u[2])
 
-    exact = tuple(solution(field, 1.0) for field in FIELDS)
-    found = observed_order(scheme.stepper, both, exact, scheme.steps, u0=(START, START), coef=scheme.coef)
+    exact = solution(linear, 1.0), solution(pendulum, 1.0), solution(linear, np.sin(1.0))
+    found = observed_order(scheme.stepper, all_three, exact, scheme.steps, u0=(START,) * 3, coef=scheme.coef)
     np.testing.assert_allclose(found, scheme.order, atol=0.1)
 
 
@@ -49,9 +46,11 @@ def undamped(u):
 
 @pytest.mark.parametrize(("stepper", "sign"), [(steppers.reversible(), 1), (steppers.hamiltonian(), -1)], ids=str)
 def test_coupled_scheme_integrates_the_pair(stepper, sign):
-    fields = (lambda p: p, lambda q: -sign * jnp.sin(q))  # `hamiltonian` subtracts the second one
+    """x' = cos(3t) F(y), y' = cos(3t) G(x): that of F and G at the time sin(3t) / 3."""
+    # `hamiltonian` subtracts the second one.
+    fields = (lambda t, p: jnp.cos(3 * t) * p, lambda t, q: -sign * jnp.cos(3 * t) * jnp.sin(q))
     start = tuple(map(jnp.float64, START))
-    observed = observed_order(stepper, fields, tuple(solution(undamped, 1.0)), 400, u0=start)
+    observed = observed_order(stepper, fields, tuple(solution(undamped, np.sin(3) / 3)), 400, u0=start)
     np.testing.assert_allclose(observed, 1, atol=0.1)
 
 
@@ -66,7 +65,7 @@ def test_coupled_scheme_integrates_the_pair(stepper, sign):
     ],
 )
 def test_lower_order_where_it_is_said(call, field, order, options):
-    found = observed_order(steppers.get(call), field, solution(field, 1.0), 400, **options)
+    found = observed_order(steppers.get(call), autonomous(field), solution(field, 1.0), 400, **options)
     np.testing.assert_allclose(found, order, atol=0.1)
 
 
@@ -74,7 +73,9 @@ def test_fractal_of_whole_steps_runs_half_as_fast_again():
     """It is the mean of a path of two steps and a path of one."""
     full = steppers.fractal(2, half_steps=False)
     assert full.known.order == 0
-    np.testing.assert_allclose(odeint(full, linear, START, t1=1.0, steps=4000), solution(linear, 1.5), atol=1e-3)
+    np.testing.assert_allclose(
+        odeint(full, autonomous(linear), START, t1=1.0, steps=4000), solution(linear, 1.5), atol=1e-3
+    )
 
 
 def test_hamiltonian_keeps_the_energy_bounded_and_euler_does_not():
@@ -102,13 +103,13 @@ def test_hamiltonian_keeps_the_energy_bounded_and_euler_does_not():
 def test_verlet_is_no_method_for_equations_of_first_order():
     assert steppers.verlet().known.damping(None) == 0
     with pytest.raises(InputError, match="verlet integrates u'' = F"):
-        odeint(steppers.verlet(), linear, START, t1=1.0, steps=10)
+        odeint(steppers.verlet(), autonomous(linear), START, t1=1.0, steps=10)
 
 
 def test_odeint_tells_a_scheme_which_step_it_is():
     """Scaled by s falling from 1 to 0, the steps add up to half the time."""
     scheme = steppers.scaled(steppers.euler(), 1.0, 0.0)
-    half = odeint(scheme, lambda u: jnp.ones_like(u), jnp.zeros(()), t1=1.0, steps=11)
+    half = odeint(scheme, lambda t, u: jnp.ones_like(u), jnp.zeros(()), t1=1.0, steps=11)
     assert half == pytest.approx(0.5, rel=1e-12)
     seen = []
 
@@ -117,13 +118,13 @@ def test_odeint_tells_a_scheme_which_step_it_is():
         return fs[0](u) + u, history
 
     probe = steppers.Stepper("probe", step, informed=True, known=Properties(steps_back=1))
-    odeint(probe, linear, START, t1=1.0, steps=7)
+    odeint(probe, autonomous(linear), START, t1=1.0, steps=7)
     assert [info.key for info in seen] == [None, None]  # the start, then the steps after it, traced once
     assert [info.count for info in seen] == [7, 7]
     assert seen[0].index == 0
     known = Properties(steps_back=2)
     numbering = steppers.Stepper("numbering", lambda fs, u, m, c, info: (u + info.index, m), informed=True, known=known)
-    assert odeint(numbering, jnp.zeros_like, jnp.zeros(()), t1=1.0, steps=7) == 2 + 3 + 4 + 5 + 6
+    assert odeint(numbering, autonomous(jnp.zeros_like), jnp.zeros(()), t1=1.0, steps=7) == 2 + 3 + 4 + 5 + 6
 
 
 @pytest.mark.parametrize(
@@ -137,8 +138,9 @@ def test_odeint_tells_a_scheme_which_step_it_is():
     ],
 )
 def test_odeint_is_deterministic_with_stochastic_schemes(wrapped, call):
+    field = autonomous(pendulum)
     found, expected = (
-        odeint(name, (pendulum,) * 2 if name.startswith(("shake", "way", "poly")) else pendulum, START, t1=1.0, steps=9,
+        odeint(name, (field,) * 2 if name.startswith(("shake", "way", "poly")) else field, START, t1=1.0, steps=9,
                coef=-0.3 if "lm" in name else None)
         for name in (wrapped, call)
     )  # fmt: skip
@@ -216,15 +218,15 @@ def test_dense_is_its_formula():
 
 
 def test_end_time_may_be_negative_and_traced():
-    there = odeint(steppers.rk4(), pendulum, START, t1=1.0, steps=200)
-    back = odeint(steppers.rk4(), pendulum, there, t1=jnp.float64(-1.0), steps=200)
+    there = odeint(steppers.rk4(), autonomous(pendulum), START, t1=1.0, steps=200)
+    back = odeint(steppers.rk4(), autonomous(pendulum), there, t1=jnp.float64(-1.0), steps=200)
     np.testing.assert_allclose(back, START, atol=1e-10)
 
 
 def test_fewer_steps_than_the_scheme_remembers():
     exact = solution(pendulum, 0.01)
     np.testing.assert_allclose(
-        odeint(steppers.adams_bashforth(4), pendulum, START, t1=0.01, steps=1), exact, atol=1e-10
+        odeint(steppers.adams_bashforth(4), autonomous(pendulum), START, t1=0.01, steps=1), exact, atol=1e-10
     )
 
 
@@ -310,7 +312,7 @@ def test_a_perturbed_start_grows_where_the_margin_is_negative(k):
 )
 def test_odeint_says_what_is_wrong(arguments, message):
     with pytest.raises(InputError, match=message):
-        odeint(**{"field": linear, "u0": START, "t1": 1.0} | arguments)
+        odeint(**{"field": autonomous(linear), "u0": START, "t1": 1.0} | arguments)
 
 
 @pytest.mark.parametrize(
@@ -327,12 +329,12 @@ def test_odeint_says_what_is_wrong(arguments, message):
 def test_a_field_must_give_what_the_state_is(scheme, field, got):
     """Else a real state would lose an imaginary part, and another shape be broadcast, without a word."""
     with pytest.raises(InputError, match=rf"the state at \['a'\] is float32\[2\], and the field gives {got}"):
-        odeint(scheme, lambda u: {"a": field(u["a"])}, {"a": jnp.ones(2, jnp.float32)}, t1=1.0, steps=10)
+        odeint(scheme, lambda t, u: {"a": field(u["a"])}, {"a": jnp.ones(2, jnp.float32)}, t1=1.0, steps=10)
     with pytest.raises(InputError, match=r"the field of a state .*'a'.* gives .*'b'"):
-        odeint(scheme, lambda u: {"b": u["a"]}, {"a": jnp.ones(2, jnp.float32)}, t1=1.0, steps=10)
+        odeint(scheme, lambda t, u: {"b": u["a"]}, {"a": jnp.ones(2, jnp.float32)}, t1=1.0, steps=10)
 
 
 def test_numbers_of_python_fit_every_state():
-    assert abs(odeint("rk4", lambda u: 1.0, 1.0, t1=1.0, steps=np.int64(10)) - 2) < 1e-12
-    u = odeint("rk4", lambda u: 1j * u, 1 + 0j, t1=1.0, steps=10)
+    assert abs(odeint("rk4", lambda t, u: 1.0, 1.0, t1=1.0, steps=np.int64(10)) - 2) < 1e-12
+    u = odeint("rk4", lambda t, u: 1j * u, 1 + 0j, t1=1.0, steps=10)
     np.testing.assert_allclose(u, np.exp(1j), rtol=1e-5)
