@@ -24,9 +24,10 @@ __all__ = [
     "schedules",
     "steppers",
     "training",
+    "weights",
 ]
 
-_LATER = ("config", "data", "networks", "optimizers", "recipes", "schedules", "training")
+_LATER = ("config", "data", "networks", "optimizers", "recipes", "schedules", "training", "weights")
 
 
 def __getattr__(name: str):

@@ -26,6 +26,7 @@ from lmjax.training.epoch import mean_metrics
 from lmjax.training.run_record import RunRecord, cure
 from lmjax.training.state import TrainState, initialize
 from lmjax.training.step import Evaluation
+from lmjax.weights import Weights, require_data
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -96,6 +97,11 @@ class TrainedNetwork(contextlib.AbstractContextManager):
         model = nnx.merge(self.graph, *gather(self.state.evaluated()))
         model.eval()
         return model
+
+    def weights(self) -> Weights:
+        """What is evaluated, to be written by `lmjax.weights.save`."""
+        data = {"classes": self.classes, "mean": self.mean, "std": self.std, "shape": self.trained_on["shape"]}
+        return Weights.of(self.model(), self.config.model, **data)
 
     def evaluate(self) -> dict[str, float]:
         """The metrics over every test image, each counted once; see `training.evaluate`."""
@@ -223,13 +229,7 @@ def _trained_on(about: dict[str, Any], step: int, record: RunRecord) -> dict[str
     """The description of the data in a checkpoint. Raises InputError if it cannot be one."""
     try:
         found = about["data"]
-        _, _, channels = found["shape"]
-        named = isinstance(found["classes"], list) and all(isinstance(name, str) for name in found["classes"])
-        if not named or not isinstance(channels, int) or channels < 1:
-            raise ValueError("its classes and shape are none")
-        for key in ("mean", "std"):
-            if np.array(found[key], np.float32).shape != (channels,):
-                raise ValueError(f"its {key} is not that of {channels} channels")
+        require_data(found)
         return found
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
