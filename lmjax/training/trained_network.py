@@ -14,8 +14,8 @@ from flax import nnx
 from jax.sharding import Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from lmjax import networks
-from lmjax.config import Config
+from lmjax import networks, weights
+from lmjax.config import Config, DataConfig
 from lmjax.console import warn
 from lmjax.data import Dataset, Photographs, normalize
 from lmjax.data.feed import EvaluationFeed, evaluation_feed
@@ -225,6 +225,22 @@ def open_run(
     return TrainedNetwork(record, config, step, mesh, trained_on, nnx.graphdef(model), state)
 
 
+def open_weights(path: str | Path, data: DataConfig) -> TrainedNetwork:
+    """Open a file that `lmjax.weights.save` has written, with a data set of its classes, as `open_run` opens a run.
+
+    Raises:
+        InputError: if the file cannot be read.
+    """
+    found, mesh = weights.read(path), data_mesh()
+    graph, params, statistics = nnx.split(found.network(), nnx.Param, nnx.BatchStat)
+    state = TrainState(jnp.zeros((), jnp.int32), nnx.to_pure_dict(params), nnx.to_pure_dict(statistics), None)
+    trained_on = {
+        "classes": list(found.classes), "shape": list(found.shape), "mean": found.mean, "std": found.std,
+    }  # fmt: skip
+    config = Config(model=found.model, data=data)
+    return TrainedNetwork(RunRecord(path), config, 0, mesh, trained_on, graph, jax.device_put(state, replicated(mesh)))
+
+
 def _trained_on(about: dict[str, Any], step: int, record: RunRecord) -> dict[str, Any]:
     """The description of the data in a checkpoint. Raises InputError if it cannot be one."""
     try:
@@ -246,8 +262,8 @@ def _require_fitting(now: dict[str, Any], trained_on: dict[str, Any], record: Ru
     if different:
         raise InputError(f"{record.directory}: {different}")
     for key in ("shape", "resized"):
-        if now.get(key) != trained_on.get(key):
-            warn(f"note: {key} was {trained_on.get(key)} in training, and is {now.get(key)} here")
+        if key in trained_on and now.get(key) != trained_on[key]:
+            warn(f"note: {key} was {trained_on[key]} in training, and is {now.get(key)} here")
 
 
 def _other_classes(trained_on: list[str], now: list[str]) -> str:
