@@ -10,13 +10,14 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
+import lmjax
 from lmjax import devices
 from lmjax.config import Config, to_dict
 from lmjax.console import say
 from lmjax.errors import InputError
 from lmjax.results.runs import find, labels
 from lmjax.results.statistics import Spread
-from lmjax.training import Checkpoints, TrainedNetwork, open_run
+from lmjax.training import Checkpoints, TrainedNetwork
 from lmjax.training.run_folder import versions
 
 
@@ -66,7 +67,7 @@ def measured(
     found = []
     for run in runs:
         directory = run.record.directory
-        with open_run(directory, at=at, data_dir=data_dir) as trained:
+        with lmjax.load(directory, at=at, data_dir=data_dir) as trained:
             pixels, classes = trained.test_sample(images, seed)
             say(f"{directory}: {trained.name}, step {trained.step:,}, {len(classes):,} test images")
             found.append((trained.name, _about(trained, len(classes), seed), measure(trained, pixels, classes)))
