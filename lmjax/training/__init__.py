@@ -12,7 +12,7 @@ from lmjax.training.run_record_writer import RunRecordWriter
 from lmjax.training.runs import train, train_seeds
 from lmjax.training.state import TrainState
 from lmjax.training.step import StepFunctions
-from lmjax.training.trained_network import TrainedNetwork
+from lmjax.training.trained_network import Prediction, TrainedNetwork
 from lmjax.training.trainer import EpochSums, NonFiniteLoss, Trainer
 
 __all__ = [
@@ -22,6 +22,7 @@ __all__ = [
     "EpochSums",
     "Interruption",
     "NonFiniteLoss",
+    "Prediction",
     "RunRecord",
     "RunRecordWriter",
     "StepFunctions",
