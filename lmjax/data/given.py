@@ -84,7 +84,7 @@ class Preparation:
         if array.shape == self.shape:
             return array
         array = array[..., None] if array.ndim == 2 else array
-        channels = array.shape[-1] if array.ndim == 3 and array.size else 0
+        channels = array.shape[-1] if array.ndim == 3 else 0
         if array.dtype == np.uint8 and self.shape[-1] in (1, 3) and channels in (1, 3, 4):
             return self._decoded(PillowImage(Image.fromarray(array[..., 0] if channels == 1 else array)), name)
         if channels != self.shape[-1]:
@@ -97,6 +97,8 @@ class Preparation:
 
     def _size(self, width: int, height: int, name: str) -> int | None:
         """The side of the square to cut out; None to take the whole image."""
+        if not (width and height):
+            raise InputError(f"{name}: has no pixels")
         if self.shape[0] == self.shape[1]:
             return self.shape[0]
         if (height, width) != self.shape[:2]:

@@ -45,7 +45,7 @@ class Prediction(NamedTuple):
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class TrainedNetwork(contextlib.AbstractContextManager):
+class TrainedNetwork(contextlib.AbstractContextManager["TrainedNetwork"]):
     """A network to be looked at, on any number of devices. Its images are loaded when they are first asked for.
 
     Attributes:
