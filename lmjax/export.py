@@ -4,11 +4,9 @@ A file is one function: images, uint8 [N, H, W, C] for any N, scaled and cut alr
 classes, float32 [N, classes]. Normalization and softmax are inside.
 """
 
-import contextlib
 import dataclasses
 import json
-import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from jax import export
 
 import lmjax
 from lmjax import files, weights
+from lmjax.console import no_logging
 from lmjax.errors import InputError, optional_import, reason
 from lmjax.training import TrainedNetwork
 from lmjax.training.state import initialize
@@ -57,7 +56,7 @@ def onnx(trained: TrainedNetwork) -> bytes:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
-        with _no_logging():
+        with no_logging():
             names = {"input_names": ["images"], "output_names": ["probabilities"]}
             model = jax2onnx.to_onnx(lambda x: traced(x)[0], [images], model_name="lmjax", **names)
             content = model.SerializeToString()
@@ -130,12 +129,3 @@ def _compare(trained: TrainedNetwork, name: str, function: Callable[[np.ndarray]
     difference = float(np.abs(np.asarray(function(images)) - trained.predict(images).probabilities).max())
     if not difference <= _CLOSE.get(trained.config.model.dtype, 1e-2):
         raise InputError(f"{trained.name}: as {name} gives other probabilities, by {difference:g}: take another format")
-
-
-@contextlib.contextmanager
-def _no_logging() -> Generator[None, None, None]:
-    logging.disable()
-    try:
-        yield
-    finally:
-        logging.disable(logging.NOTSET)

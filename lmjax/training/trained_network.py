@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from lmjax import networks
 from lmjax.config import Config
-from lmjax.console import warn
+from lmjax.console import no_logging, warn
 from lmjax.data import Dataset, Photographs, normalize
 from lmjax.data.crops import shorter_side
 from lmjax.data.feed import EvaluationFeed, evaluation_feed
@@ -232,7 +232,7 @@ def load(
         record.require_same(config, ("model", "train.average"))
     if data_dir is not None:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=data_dir))
-    with Checkpoints(record.directory / "checkpoints", read_only=True) as checkpoints:
+    with no_logging(), Checkpoints(record.directory / "checkpoints", read_only=True) as checkpoints:
         step = checkpoints.choose(at)
         about = checkpoints.about(step)
         record.require_own(step, about)
