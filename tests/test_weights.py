@@ -10,10 +10,10 @@ import jax
 import numpy as np
 import pytest
 
+import lmjax
 from lmjax import InputError, weights
 from lmjax.config import ModelConfig
 from lmjax.data import normalize
-from lmjax.training import open_run
 
 pytest.importorskip("safetensors")
 
@@ -38,7 +38,7 @@ def path(tmp_path):
 
 @pytest.mark.versions
 def test_a_network_from_its_file_alone(runs, path):
-    with open_run(runs["lm"] / "seed1") as trained:
+    with lmjax.load(runs["lm"] / "seed1") as trained:
         weights.save(path, trained.weights())
         images, _ = trained.test_sample(20)
         wanted = jax.jit(trained.logits)(trained.model(), images)

@@ -11,13 +11,14 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
+import lmjax
 from lmjax import devices, weights
 from lmjax.config import Config, DataConfig, to_dict
 from lmjax.console import printable, say
 from lmjax.errors import InputError
 from lmjax.results.runs import Run, find, labels
 from lmjax.results.statistics import Spread
-from lmjax.training import Checkpoints, RunRecord, TrainedNetwork, open_run, open_weights
+from lmjax.training import Checkpoints, RunRecord, TrainedNetwork, open_weights
 from lmjax.training.run_folder import versions
 
 
@@ -74,7 +75,7 @@ def measured(
         with (
             open_weights(directory, run.config.data)
             if directory in files
-            else open_run(directory, at=at, data_dir=data_dir)
+            else lmjax.load(directory, at=at, data_dir=data_dir)
         ) as trained:
             pixels, classes = trained.test_sample(images, seed)
             say(f"{directory}: {trained.name}, step {trained.step:,}, {len(classes):,} test images")

@@ -42,11 +42,7 @@ class _Analysis(command_line.Command):
         picture = self.picture
         if picture is not None:
             _require_picture(picture)
-        # Not runtime.start(): an analysis must not join the processes of a run.
-        runtime.quieten_orbax()
-        runtime.cache_programs()
-        if runtime.cpu_only():
-            runtime.keep_memory()
+        runtime.start_alone()
         if self.config is not None:
             command_line.rows(self.config)
         draw = self.show()

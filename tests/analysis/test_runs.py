@@ -5,8 +5,8 @@ import shutil
 
 import pytest
 
+import lmjax
 from lmjax import weights
-from lmjax.training import open_run
 from tests.analysis import main
 from tests.analysis.handmade import OWN_SCHEME, own_run, rewritten, write_run
 
@@ -35,7 +35,7 @@ def test_all_runs_are_looked_at_before_the_first_is_measured(command, runs, tmp_
 def test_weights_in_a_file_are_measured_like_a_run(runs, tmp_path, capsys):
     pytest.importorskip("safetensors")
     path, out = tmp_path / "w.safetensors", tmp_path / "out.json"
-    with open_run(runs["euler"]) as trained:
+    with lmjax.load(runs["euler"]) as trained:
         weights.save(path, trained.weights())
     images = ["--images", "20"]
     command = ["refinement", str(runs["euler"]), str(path), *images, "--factors", "2", "--out", str(out)]
