@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import logging
 import os
 import sys
 from collections.abc import Generator
@@ -22,6 +23,17 @@ def quiet(wanted: bool = True) -> Generator[None, None, None]:
         yield
     finally:
         _QUIET[0] = before
+
+
+@contextlib.contextmanager
+def no_logging() -> Generator[None, None, None]:
+    """While this is entered, packages log nothing: what matters of it is said by what they raise."""
+    before = logging.root.manager.disable
+    logging.disable()
+    try:
+        yield
+    finally:
+        logging.disable(before)
 
 
 def say(text: str, *, result: bool = False) -> None:

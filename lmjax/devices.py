@@ -6,7 +6,7 @@ Several seeds are a leading axis of every array of their state, divided over the
 import math
 import os
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,37 @@ def put(tree: Any, mesh: Mesh) -> Any:
     if described(mesh):
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), tree)
     return jax.device_put(tree, everywhere)
+
+
+def batches(mesh: Mesh, size: int, *arrays: np.ndarray) -> Iterator[tuple[Any, ...]]:
+    """Cut arrays of equal length into batches of rows, each divided over the devices of a mesh with the axis "data".
+
+    Args:
+        mesh: the devices.
+        size: the rows of a batch. Fewer rows are a batch of the next power of two, so that not every number of rows has
+            a program of its own. Rounded up to a multiple of the devices.
+        arrays: of at least one row.
+
+    Yields:
+        A count, and a batch of each array. Its first `count` rows are those of the array; in the last batch, copies of
+        its first row follow.
+    """
+    size = min(size, 1 << (len(arrays[0]) - 1).bit_length())
+    size = -(-size // mesh.size) * mesh.size
+    for start in range(0, len(arrays[0]), size):
+        pieces = [array[start : start + size] for array in arrays]
+        count = len(pieces[0])
+        filled = [np.concatenate([piece, np.repeat(piece[:1], size - count, axis=0)]) for piece in pieces]
+        yield count, *(jax.device_put(piece, NamedSharding(mesh, P("data"))) for piece in filled)
+
+
+def over_batches(program: Callable[..., Any], mesh: Mesh, size: int, *arrays: np.ndarray, axis: int = 0) -> Any:
+    """Apply a program to all `batches`, and join what it gives along an axis."""
+    parts = [
+        jax.tree.map(lambda x, count=count: np.asarray(x).take(range(count), axis), program(*pieces))
+        for count, *pieces in batches(mesh, size, *arrays)
+    ]
+    return jax.tree.map(lambda *x: np.concatenate(x, axis), *parts)
 
 
 def describe(count: int | None = None) -> str:

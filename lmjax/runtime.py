@@ -89,6 +89,14 @@ def start(*, deterministic: bool = False, seeds: int = 1) -> list[str]:
     return notes
 
 
+def start_alone() -> None:
+    """Prepare this process as `start` does, without joining others: for what looks at runs, or uses them."""
+    quieten_orbax()
+    cache_programs()
+    if cpu_only():
+        keep_memory()
+
+
 def divide_cpu(devices: int) -> None:
     """Have JAX take the CPU for so many devices, unless XLA_FLAGS says how many, or JAX has started."""
     if "xla_force_host_platform_device_count" not in os.environ.get("XLA_FLAGS", ""):

@@ -24,7 +24,8 @@ def dangers(source):
         elif isinstance(node, ast.Call):
             called = ast.unparse(node.func)
             options = {option.arg: ast.unparse(option.value) for option in node.keywords}
-            if called in CALLS or options.get("allow_pickle", "False") != "False":
+            safe = called == "torch.load" and options.get("weights_only") == "True"
+            if (called in CALLS and not safe) or options.get("allow_pickle", "False") != "False":
                 yield called
             # Loaded by its name, also through lmjax.errors.optional_import.
             by_name = called.endswith(("import_module", "optional_import"))
@@ -60,8 +61,10 @@ def test_the_search_finds_what_it_is_for():
         "np.load(path, allow_pickle=True)",
         "eval(text)",
         "torch.load(file)",
+        "torch.load(file, weights_only=False)",
     ):
         assert list(dangers(line)), line
+    assert not [*dangers("torch.load(file, weights_only=True)")]
     source = "class A:\n    def f(self):\n" + "        pass\n" * 59 + "    def g(self):\n" + "        pass\n" * 60
     assert [*too_large(source)] == [("g", 61)]
     assert [*too_large(source + "    x = 0\n" * 29)] == [("A", 151), ("g", 61)]

@@ -10,7 +10,7 @@ import numpy as np
 import optax
 from flax import nnx
 
-from lmjax import InputError, data, networks, odeint, optimizers, registry, schedules, steppers
+from lmjax import InputError, data, load, networks, odeint, optimizers, registry, schedules, steppers
 from lmjax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig, from_dict
 from lmjax.networks.options import Kind
 from lmjax.reversible import reversible_scan
@@ -35,11 +35,19 @@ def integrates(u0: jax.Array) -> jax.Array:
     return combine((0.5, state[0]), (jnp.float32(0.5), u))
 
 
+def uses(run: str) -> list[str]:
+    with load(run, at="best") as model:
+        probabilities, labels = model.predict(["a.jpg", np.zeros((32, 32, 3), np.uint8)])
+        assert_type(probabilities, np.ndarray)
+        return [model.classes[label] for label in labels]
+
+
 def wrong_calls() -> None:
     steppers.lm("high")  # pyrefly: ignore[bad-argument-type]
     steppers.rk4(3)  # pyrefly: ignore[bad-argument-count]
     odeint(4, moved, 1.0, t1=1.0, steps=10)  # pyrefly: ignore[bad-argument-type]
     odeint("rk4", moved, 1.0, t1=1.0, steps=10, memory="none")  # pyrefly: ignore[bad-argument-type]
+    load(3)  # pyrefly: ignore[bad-argument-type]
     networks.Options(stepper=3)  # pyrefly: ignore[bad-argument-type]
     print(steppers.get("lm").ste)  # pyrefly: ignore[missing-attribute]
     DataConfig(on_error="ignore")  # pyrefly: ignore[bad-argument-type]

@@ -8,7 +8,10 @@ from mkdocs.plugins import event_priority
 
 ROOT = Path(__file__).parent.parent.parent
 # Modules without an __all__ whose functions and classes are public all the same, unless they begin with _.
-OPEN = ("config", "errors", "integrate", "optimizers", "recipes", "registry", "reversible", "runtime", "schedules")
+OPEN = (
+    "config", "errors", "export", "integrate", "optimizers", "recipes", "registry", "reversible", "runtime",
+    "schedules", "weights",
+)  # fmt: skip
 
 
 def public_names(root: Path = ROOT) -> dict[str, list[str]]:

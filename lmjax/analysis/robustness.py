@@ -23,6 +23,7 @@ from flax import nnx
 from optax import softmax_cross_entropy_with_integer_labels as cross_entropy
 
 from lmjax.analysis import attacks
+from lmjax.devices import batches
 from lmjax.results.statistics import Spread, spread
 from lmjax.training import TrainedNetwork
 
@@ -58,7 +59,7 @@ def attacked(
     """
     run = _Programs(trained)
     state, parts = run.state, []
-    for number, (count, pixels, theirs) in enumerate(trained.batches(_BATCH, images, labels)):
+    for number, (count, pixels, theirs) in enumerate(batches(trained.mesh, _BATCH, images, labels)):
         key = jax.random.fold_in(jax.random.key(seed), number)
         x, found = pixels.astype(jnp.float32) / 255, {}
         found["clean"] = run.outcome(state, x, theirs) | {"zero_gradient": run.zero_gradient(state, x, theirs)}

@@ -1,8 +1,9 @@
-"""Runs in folders: opened one after another, and measured on the same test images."""
+"""Runs in folders, and weights in files: opened one after another, and measured on the same test images."""
 
 import dataclasses
 import json
 import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,14 @@ from typing import Any
 import numpy as np
 from flax import nnx
 
-from lmjax import devices
-from lmjax.config import Config, to_dict
-from lmjax.console import say
+import lmjax
+from lmjax import devices, weights
+from lmjax.config import Config, DataConfig, to_dict
+from lmjax.console import printable, say
 from lmjax.errors import InputError
-from lmjax.results.runs import find, labels
+from lmjax.results.runs import Run, find, labels
 from lmjax.results.statistics import Spread
-from lmjax.training import Checkpoints, TrainedNetwork, open_run
+from lmjax.training import Checkpoints, RunRecord, TrainedNetwork, open_weights
 from lmjax.training.run_folder import versions
 
 
@@ -44,29 +46,37 @@ def measured(
     images: int,
     at: str | int = "latest",
     seed: int = 0,
+    data: str | None = None,
     data_dir: str | None = None,
 ) -> list[Measured]:
     """Measures every run in some folders; before that, all of them are looked at.
 
     Args:
-        folders: of a run, or of several seeds of one, each.
+        folders: of a run, or of several seeds of one, each; or a .safetensors file of weights.
         measure: called with the opened run, and test images and their labels: the same for all runs on a data set.
         require: raises InputError if a network, of which the arrays are only shapes, cannot be measured.
         images: how many test images.
         at: which checkpoint: "latest", "best", or a step.
         seed: draws the images.
-        data_dir: where the data is now, if it has moved.
+        data: the data set for weights.
+        data_dir: where the data is now, if it has moved; or that for weights.
 
     Raises:
         InputError: if one of them cannot be opened or measured.
     """
-    runs = find(folders)
+    files = [path for path in map(Path, folders) if path.suffix == ".safetensors"]
+    runs = find(path for path in folders if Path(path) not in files)
+    runs += [_of_weights(path, data, data_dir) for path in files]
     for run in runs:
-        _require_measurable(run.record.directory, run.config, at, require)
+        _require_measurable(run, at, require)
     found = []
     for run in runs:
         directory = run.record.directory
-        with open_run(directory, at=at, data_dir=data_dir) as trained:
+        with (
+            open_weights(directory, run.config.data)
+            if directory in files
+            else lmjax.load(directory, at=at, data_dir=data_dir)
+        ) as trained:
             pixels, classes = trained.test_sample(images, seed)
             say(f"{directory}: {trained.name}, step {trained.step:,}, {len(classes):,} test images")
             found.append((trained.name, _about(trained, len(classes), seed), measure(trained, pixels, classes)))
@@ -74,15 +84,24 @@ def measured(
     return [Measured(*each) for each in zip(labels(runs, titles), abouts, values, strict=True)]
 
 
-def _require_measurable(
-    directory: Path, config: Config, at: str | int, require: Callable[[nnx.Module], None] | None
-) -> None:
+def _of_weights(path: Path, data: str | None, data_dir: str | None) -> Run:
+    """A file of weights as a run that has not begun."""
+    if data is None:
+        raise InputError(f"{path}: has weights, and no images: give a data set, as in --data 'photographs(224)'")
+    config = Config(model=weights.read(path).model, data=DataConfig(name=data, dir=data_dir))
+    return Run(RunRecord(path), path, config, [], None, printable(path.name))
+
+
+def _require_measurable(run: Run, at: str | int, require: Callable[[nnx.Module], None] | None) -> None:
     """Checks what can be checked of a run without its data and its arrays."""
+    directory, config = run.record.directory, run.config
     if require is not None:
         try:
             require(nnx.eval_shape(lambda: config.model.build(classes=2, cin=3, rngs=nnx.Rngs(0))))
         except InputError as error:
             raise InputError(f"{directory}: {error}") from error
+    if os.path.isfile(directory):
+        return
     # What is damaged is reported when the run is opened.
     with Checkpoints(directory / "checkpoints", read_only=True, report=lambda line: None) as checkpoints:
         checkpoints.choose(at)

@@ -22,6 +22,8 @@ from lmjax.errors import unknown
 COMMANDS = {
     "train": ("Train a network, from one seed or from several.", "lmjax.cli.train:Train"),
     "evaluate": ("Print the test loss and accuracy of a checkpoint of a run.", "lmjax.cli.train:Evaluate"),
+    "predict": ("Print what a trained network says about images.", "lmjax.cli.predict:Predict"),
+    "export": ("Write a trained network to a file for other programs.", "lmjax.cli.export:Export"),
     "estimate": ("Compile a run for accelerators that need not be there.", "lmjax.cli.estimate:EstimateRun"),
     "list": ("List steppers, networks, optimizers and all else that has a name.", "lmjax.cli.show:List"),
     "report": ("Write one page about runs.", "lmjax.cli.report:Report"),

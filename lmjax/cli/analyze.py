@@ -42,11 +42,7 @@ class _Analysis(command_line.Command):
         picture = self.picture
         if picture is not None:
             _require_picture(picture)
-        # Not runtime.start(): an analysis must not join the processes of a run.
-        runtime.quieten_orbax()
-        runtime.cache_programs()
-        if runtime.cpu_only():
-            runtime.keep_memory()
+        runtime.start_alone()
         if self.config is not None:
             command_line.rows(self.config)
         draw = self.show()
@@ -257,14 +253,18 @@ def _draw_curves(tables: dict[str, Any], title: str) -> Any:
 
 
 class _OfNetworks(_OfRuns):
+    runs: Annotated[Positional[tuple[Path, ...]], tyro.conf.arg(metavar="RUN")]
+    """The folder of a run, or of several seeds of one; or weights, a .safetensors file of `lmjax.weights`."""
     at: str = "latest"
     """The checkpoint: latest, best, or a step."""
     images: int = 1000
     """How many test images, drawn by the seed."""
     seed: int = 0
     """Draws the images, and all else that is random."""
+    data: str | None = None
+    """The data set for weights, as --data.name takes it: "photographs(224)"."""
     data_dir: str | None = None
-    """Where the data is now, if it has moved."""
+    """Where the data is now, if it has moved; or where that for weights is."""
     out: Path | None = None
     """The picture to write, with the numbers beside it as .json, or the numbers; or a folder for both."""
 
@@ -287,7 +287,7 @@ class _OfNetworks(_OfRuns):
 
     def measured(self, measure: Callable[..., Any], require: Callable[..., None] | None = None) -> list[Measured]:
         """Every run, measured on the same images; see `lmjax.analysis.runs.measured`."""
-        how = {"images": self.images, "at": self.at, "seed": self.seed, "data_dir": self.data_dir}
+        how = {"images": self.images, "at": self.at, "seed": self.seed, "data": self.data, "data_dir": self.data_dir}
         return measured(self.runs, measure, require, **how)
 
     def write(self, results: list[Measured], **others: Any) -> None:

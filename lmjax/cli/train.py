@@ -17,12 +17,13 @@ import tyro
 from jax.experimental import multihost_utils
 from tyro.conf import Positional
 
+import lmjax
 from lmjax import command_line, devices, networks, runtime
 from lmjax.command_line import load, override, read
 from lmjax.config import Config, to_dict
 from lmjax.console import quiet, say
 from lmjax.errors import InputError, unknown
-from lmjax.training import RunRecord, Trainer, open_run, program, seed_mesh, seeds, train, train_seeds
+from lmjax.training import RunRecord, Trainer, program, seed_mesh, seeds, train, train_seeds
 from lmjax.training.loop import name_broken
 
 _MOST_SEEDS = 10_000  # in a range, which may be misspelt
@@ -239,7 +240,7 @@ def _seeds_name(numbers: Sequence[int]) -> str:
 
 def _say_evaluation(config: Config, folder: str, at: str) -> None:
     """Print the test loss and accuracy of a checkpoint of a run: "latest", "best", or that of a step."""
-    with open_run(folder, at=at, config=config) as trained:
+    with lmjax.load(folder, at=at, config=config) as trained:
         found = {"step": trained.step} | trained.evaluate()
         if config.data.on_error == "skip":
             found["broken_images"] = name_broken(trained.take_broken())

@@ -52,3 +52,14 @@ def middle(width: int, height: int, size: int, shorter: int) -> tuple[tuple[int,
     side = min(width, height)
     w, h = (shorter * width) // side, (shorter * height) // side
     return (w, h), Box(round((w - size) / 2), round((h - size) / 2), size, size)
+
+
+def shorter_side(size: int, streamed: bool) -> int:
+    """The pixels to which an evaluation scales the shorter side of an image, before `size` of them are cut out.
+
+    Args:
+        size: side of what is cut out.
+        streamed: the images are photographs that are read while training, which lose their edges; of others in memory
+            the largest square is kept.
+    """
+    return round(size * 256 / 224) if streamed else size

@@ -26,7 +26,7 @@ class PillowImage:
     """An image file, decoded and scaled by Pillow.
 
     Args:
-        data: the content of the file. Only its header is read yet.
+        data: the content of the file, of which only the header is read yet; or an image of Pillow's.
 
     Attributes:
         size: width and height in pixels.
@@ -35,11 +35,11 @@ class PillowImage:
         BrokenImage: here or when it is decoded, for what is no image, is cut short, or has more than 8 bits a channel.
     """
 
-    def __init__(self, data: bytes):
+    def __init__(self, data: bytes | Image.Image):
         if not data:
             raise BrokenImage("it is empty")
         try:
-            self._image = Image.open(io.BytesIO(data))
+            self._image = data if isinstance(data, Image.Image) else Image.open(io.BytesIO(data))
         except UnidentifiedImageError as error:  # whose message has the address of the BytesIO in it
             raise BrokenImage("it is no image that Pillow knows") from error
         except Exception as error:  # Pillow's readers raise whatever a broken file made them stumble over
@@ -70,10 +70,15 @@ class PillowImage:
 
     def center(self, size: int, shorter: int) -> np.ndarray:
         """Scaled so that the shorter side is `shorter`, and the middle cut out: uint8 [size, size, 3]."""
-        (width, height), (left, top, _, _) = middle(*self.size, size, shorter)
-        x, y = self.size[0] / width, self.size[1] / height
-        box = (left * x, top * y, (left + size) * x, (top + size) * y)  # only what is cut out needs to be scaled
-        return np.asarray(self._rgb().resize((size, size), Image.Resampling.BILINEAR, box=box))
+        return np.asarray(center(self._rgb(), size, shorter))
+
+
+def center(image: Image.Image, size: int, shorter: int) -> Image.Image:
+    """An image of one mode, 8 bits or float32 a channel, scaled and cut as by `PillowImage.center`."""
+    (width, height), (left, top, _, _) = middle(*image.size, size, shorter)
+    x, y = image.size[0] / width, image.size[1] / height
+    box = (left * x, top * y, (left + size) * x, (top + size) * y)  # only what is cut out needs to be scaled
+    return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
 
 
 _LARGEST = 89_478_485  # pixels, beyond which Pillow warns, and refuses twice as many: such a file may be an attack

@@ -69,27 +69,35 @@ class Files:
         """The content of a file, and its label.
 
         Raises:
-            BrokenImage: if it is a folder, a link to nothing, a pipe, a socket or a device: others can be used.
-            InputError: if it cannot be read.
+            BrokenImage, InputError: as `content`.
         """
-        path = self.place(i)
-        try:
-            with open(path, "rb", opener=_without_waiting) as file:
-                if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # a device may have no end
-                    raise BrokenImage("it is a pipe or a device")
-                return file.read(), int(self.labels[i])
-        except IsADirectoryError as error:
-            raise BrokenImage("it is a folder") from error
-        except OSError as error:
-            if os.path.islink(path) and not os.path.exists(path):
-                raise BrokenImage("it is a link to nothing") from error
-            if error.errno == errno.ENXIO:
-                raise BrokenImage("it is a socket, or a device that is not there") from error
-            raise InputError(f"{path}: cannot be read ({reason(error)})") from error
+        return content(self.place(i)), int(self.labels[i])
 
     def place(self, i: int) -> str:
         """The path of image i."""
         return os.path.join(self.folder, os.fsdecode(self._paths[i]))
+
+
+def content(path: str) -> bytes:
+    """The content of an image file.
+
+    Raises:
+        BrokenImage: if it is a folder, a link to nothing, a pipe, a socket or a device: others can be used.
+        InputError: if it cannot be read.
+    """
+    try:
+        with open(path, "rb", opener=_without_waiting) as file:
+            if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # a device may have no end
+                raise BrokenImage("it is a pipe or a device")
+            return file.read()
+    except IsADirectoryError as error:
+        raise BrokenImage("it is a folder") from error
+    except OSError as error:
+        if os.path.islink(path) and not os.path.exists(path):
+            raise BrokenImage("it is a link to nothing") from error
+        if error.errno == errno.ENXIO:
+            raise BrokenImage("it is a socket, or a device that is not there") from error
+        raise InputError(f"{path}: cannot be read ({reason(error)})") from error
 
 
 def _without_waiting(path: str, flags: int) -> int:

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from lmjax import devices
+from lmjax.data.crops import shorter_side
 from lmjax.data.dataset import Dataset, Split
 from lmjax.data.decode import BrokenImage, PillowImage
 from lmjax.data.source import Source
@@ -55,7 +56,7 @@ def _decoded(source: Source, size: int | None) -> tuple[Split, list[tuple[str, s
         try:
             data, label = source[i]
             image = PillowImage(data)
-            return image.whole() if size is None else image.center(size, size), label
+            return image.whole() if size is None else image.center(size, shorter_side(size, streamed=False)), label
         except BrokenImage as error:
             return None, str(error)
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from lmjax.data import shared_memory
-from lmjax.data.crops import random_box
+from lmjax.data.crops import random_box, shorter_side
 from lmjax.data.decode import DECODERS, BrokenImage, PillowImage
 from lmjax.data.source import Source
 from lmjax.errors import InputError, optional_import
@@ -83,7 +83,7 @@ class Loader:
         return image.crop(random_box(rng, width, height, min_area), self.size)
 
     def _middle(self, image):
-        return image.center(self.size, round(self.size * 256 / 224))
+        return image.center(self.size, shorter_side(self.size, streamed=True))
 
     def _load(self, index, cut, decode):
         try:

@@ -9,6 +9,7 @@ from lmjax.networks.named import create, get, normalize
 from lmjax.networks.network import Architecture, Network, coefficients, parameter_count, scheme, zero_stability
 from lmjax.networks.normalization import BatchNorm, group_batch_norm
 from lmjax.networks.options import Options, activations, branches, names, normalizations, registry, shortcuts
+from lmjax.networks.pretrained import from_torch, to_torch
 from lmjax.networks.stack import Stack
 from lmjax.networks.stage import Entry, Stage
 
@@ -40,6 +41,7 @@ __all__ = [
     "create",
     "forward_macs",
     "fractalnet",
+    "from_torch",
     "get",
     "group_batch_norm",
     "names",
@@ -54,6 +56,7 @@ __all__ = [
     "revnet",
     "scheme",
     "shortcuts",
+    "to_torch",
     "vit",
     "zero_stability",
 ]

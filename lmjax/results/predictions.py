@@ -4,17 +4,15 @@ import os
 from pathlib import Path
 from typing import NamedTuple
 
-import jax
 import numpy as np
 
+import lmjax
 from lmjax.config import Config
 from lmjax.data import prepared
 from lmjax.data.cifar import ARCHIVES
 from lmjax.errors import InputError, optional_import
 from lmjax.results.runs import Run
-from lmjax.training import TrainedNetwork, open_run
-
-_BATCH = 128
+from lmjax.training import TrainedNetwork
 
 
 class Mistake(NamedTuple):
@@ -65,7 +63,7 @@ def predict(run: Run, *, data_dir: str | None, limit: int, keep: int) -> Predict
     if not (run.record.directory / "checkpoints").is_dir():
         raise InputError("there is no checkpoint")
     _require_data(run.config, data_dir)
-    with open_run(run.record.directory, data_dir=data_dir) as trained:
+    with lmjax.load(run.record.directory, data_dir=data_dir) as trained:
         return _predict(trained, limit, keep)
 
 
@@ -85,8 +83,8 @@ def _require_data(config: Config, data_dir: str | None) -> None:
 def _predict(trained: TrainedNetwork, limit: int, keep: int) -> Predictions:
     images, labels = trained.test_sample(limit)
     classes = trained.classes
-    shares = trained.over_batches(lambda network, x: jax.nn.softmax(trained.logits(network, x)), _BATCH, images)
-    guesses, sure = shares.argmax(-1), shares.max(-1)
+    shares, guesses = trained.predict(images)
+    sure = shares.max(-1)
     confusion = np.zeros((len(classes), len(classes)), np.int64)
     np.add.at(confusion, (labels, guesses), 1)
     wrong = np.flatnonzero(guesses != labels)

@@ -5,31 +5,47 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jax.sharding import Mesh, NamedSharding
-from jax.sharding import PartitionSpec as P
+from jax.sharding import Mesh
 
-from lmjax import networks
-from lmjax.config import Config
-from lmjax.console import warn
+from lmjax import networks, weights
+from lmjax.config import Config, DataConfig
+from lmjax.console import no_logging, warn
 from lmjax.data import Dataset, Photographs, normalize
+from lmjax.data.crops import shorter_side
 from lmjax.data.feed import EvaluationFeed, evaluation_feed
-from lmjax.devices import data_mesh, replicated, shardings
+from lmjax.data.given import Preparation
+from lmjax.devices import data_mesh, over_batches, replicated, shardings
 from lmjax.errors import InputError
 from lmjax.training.checkpoint import Checkpoints
 from lmjax.training.epoch import mean_metrics
 from lmjax.training.run_record import RunRecord, cure
 from lmjax.training.state import TrainState, initialize
 from lmjax.training.step import Evaluation
+from lmjax.weights import Weights, require_data
+
+_BATCH = 128
+
+
+class Prediction(NamedTuple):
+    """What a network says about N images.
+
+    Attributes:
+        probabilities: float32 [N, classes].
+        labels: int32 [N], the most probable class of each, as a position in `TrainedNetwork.classes`.
+    """
+
+    probabilities: np.ndarray
+    labels: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class TrainedNetwork(contextlib.AbstractContextManager):
+class TrainedNetwork(contextlib.AbstractContextManager["TrainedNetwork"]):
     """A network to be looked at, on any number of devices. Its images are loaded when they are first asked for.
 
     Attributes:
@@ -60,6 +76,16 @@ class TrainedNetwork(contextlib.AbstractContextManager):
     def classes(self) -> tuple[str, ...]:
         """The name of each logit."""
         return tuple(self.trained_on["classes"])
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Height, width and channels of an image in training."""
+        return tuple(self.trained_on["shape"])
+
+    @property
+    def prepare(self) -> Preparation:
+        """Scales and cuts an image, given as for `predict`, to [H, W, C], ready for `normalized`."""
+        return Preparation(self.shape, shorter_side(self.shape[0], self.config.data.origin.streamed))
 
     @property
     def mean(self) -> np.ndarray:
@@ -97,6 +123,11 @@ class TrainedNetwork(contextlib.AbstractContextManager):
         model.eval()
         return model
 
+    def weights(self) -> Weights:
+        """What is evaluated, to be written by `lmjax.weights.save`."""
+        data = {"classes": self.classes, "mean": self.mean, "std": self.std, "shape": self.shape}
+        return Weights.of(self.model(), self.config.model, **data)
+
     def evaluate(self) -> dict[str, float]:
         """The metrics over every test image, each counted once; see `training.evaluate`."""
         function = Evaluation.of(self.config, self.dataset, self.graph, self._feed, self.mesh).evaluate
@@ -130,12 +161,7 @@ class TrainedNetwork(contextlib.AbstractContextManager):
             yield images[labels >= 0], labels[labels >= 0]
 
     def test_sample(self, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-        """Some of the test images, drawn without replacement, in their order: as `test_batches`, in one piece.
-
-        Args:
-            count: how many; all, if there are no more.
-            seed: draws them.
-        """
+        """At most `count` test images, drawn by `seed` without replacement, in their order, as of `test_batches`."""
         total = len(self.dataset.test)
         chosen = np.zeros(total, bool)
         chosen[np.random.default_rng(seed).choice(total, min(count, total), replace=False)] = True
@@ -146,36 +172,39 @@ class TrainedNetwork(contextlib.AbstractContextManager):
             start += len(theirs)
         return np.concatenate(images), np.concatenate(labels)
 
-    def batches(self, size: int, *arrays: np.ndarray) -> Iterator[tuple[Any, ...]]:
-        """Cut arrays of equal length into batches of rows, each divided over the devices.
+    def predict(self, images: Any) -> Prediction:
+        """The probabilities of the classes for images of any number, kind and size.
+
+        They are scaled, cut and normalized as in an evaluation of the data set that the network was trained on.
 
         Args:
-            size: the rows of a batch, at most the length of the arrays; rounded up to a multiple of the devices.
+            images: a path, an image of Pillow, or an array [h, w, c] of pixels, 0 to 255; a list of any of these; or an
+                array [N, h, w, c]. Arrays of the network's own shape, as from `test_batches`, are not scaled or cut.
 
-        Yields:
-            A count, and a batch of each array. Its first `count` rows are those of the array; in the last batch, copies
-            of its first row follow.
+        Raises:
+            InputError: naming an image that cannot be read or decoded, or does not fit.
         """
-        size = -(-min(size, len(arrays[0])) // self.mesh.size) * self.mesh.size
-        for start in range(0, len(arrays[0]), size):
-            pieces = [array[start : start + size] for array in arrays]
-            count = len(pieces[0])
-            filled = [np.concatenate([piece, np.repeat(piece[:1], size - count, axis=0)]) for piece in pieces]
-            yield count, *(jax.device_put(piece, NamedSharding(self.mesh, P("data"))) for piece in filled)
+        parts = self.prepare.batches(images, _BATCH)
+        shares = np.concatenate([over_batches(self._probabilities, self.mesh, _BATCH, part) for part in parts])
+        return Prediction(shares, shares.argmax(-1).astype(np.int32))
+
+    @functools.cached_property
+    def _probabilities(self) -> Callable[..., jax.Array]:
+        return _compiled(self.model(), lambda model, pixels: jax.nn.softmax(self.logits(model, pixels)))
 
     def over_batches(self, function: Callable[..., Any], size: int, *arrays: np.ndarray, axis: int = 0) -> Any:
-        """Compile `function(network, *batch)`, apply it to all `batches`, and join the results along an axis."""
-        graph, state = nnx.split(self.model())
-        program = jax.jit(lambda state, *pieces: function(nnx.merge(graph, state), *pieces))
-        state = nnx.to_pure_dict(state)
-        parts = [
-            jax.tree.map(lambda x, count=count: np.asarray(x).take(range(count), axis), program(state, *pieces))
-            for count, *pieces in self.batches(size, *arrays)
-        ]
-        return jax.tree.map(lambda *x: np.concatenate(x, axis), *parts)
+        """Compile `function(network, *batch)`, apply it to all batches, and join the results along an axis."""
+        return over_batches(_compiled(self.model(), function), self.mesh, size, *arrays, axis=axis)
 
 
-def open_run(
+def _compiled(model: nnx.Module, function: Callable[..., Any]) -> Callable[..., Any]:
+    """The program of `function(model, *arrays)`, which takes the arrays."""
+    graph, state = nnx.split(model)
+    program = jax.jit(lambda state, *arrays: function(nnx.merge(graph, state), *arrays))
+    return functools.partial(program, nnx.to_pure_dict(state))
+
+
+def load(
     directory: str | Path,
     *,
     at: str | int = "latest",
@@ -203,7 +232,7 @@ def open_run(
         record.require_same(config, ("model", "train.average"))
     if data_dir is not None:
         config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=data_dir))
-    with Checkpoints(record.directory / "checkpoints", read_only=True) as checkpoints:
+    with no_logging(), Checkpoints(record.directory / "checkpoints", read_only=True) as checkpoints:
         step = checkpoints.choose(at)
         about = checkpoints.about(step)
         record.require_own(step, about)
@@ -219,17 +248,27 @@ def open_run(
     return TrainedNetwork(record, config, step, mesh, trained_on, nnx.graphdef(model), state)
 
 
+def open_weights(path: str | Path, data: DataConfig) -> TrainedNetwork:
+    """Open a file that `lmjax.weights.save` has written, with a data set of its classes, as `lmjax.load` opens a run.
+
+    Raises:
+        InputError: if the file cannot be read.
+    """
+    found, mesh = weights.read(path), data_mesh()
+    graph, params, statistics = nnx.split(found.network(), nnx.Param, nnx.BatchStat)
+    state = TrainState(jnp.zeros((), jnp.int32), nnx.to_pure_dict(params), nnx.to_pure_dict(statistics), None)
+    trained_on = {
+        "classes": list(found.classes), "shape": list(found.shape), "mean": found.mean, "std": found.std,
+    }  # fmt: skip
+    config = Config(model=found.model, data=data)
+    return TrainedNetwork(RunRecord(path), config, 0, mesh, trained_on, graph, jax.device_put(state, replicated(mesh)))
+
+
 def _trained_on(about: dict[str, Any], step: int, record: RunRecord) -> dict[str, Any]:
     """The description of the data in a checkpoint. Raises InputError if it cannot be one."""
     try:
         found = about["data"]
-        _, _, channels = found["shape"]
-        named = isinstance(found["classes"], list) and all(isinstance(name, str) for name in found["classes"])
-        if not named or not isinstance(channels, int) or channels < 1:
-            raise ValueError("its classes and shape are none")
-        for key in ("mean", "std"):
-            if np.array(found[key], np.float32).shape != (channels,):
-                raise ValueError(f"its {key} is not that of {channels} channels")
+        require_data(found)
         return found
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
@@ -246,8 +285,8 @@ def _require_fitting(now: dict[str, Any], trained_on: dict[str, Any], record: Ru
     if different:
         raise InputError(f"{record.directory}: {different}")
     for key in ("shape", "resized"):
-        if now.get(key) != trained_on.get(key):
-            warn(f"note: {key} was {trained_on.get(key)} in training, and is {now.get(key)} here")
+        if key in trained_on and now.get(key) != trained_on[key]:
+            warn(f"note: {key} was {trained_on[key]} in training, and is {now.get(key)} here")
 
 
 def _other_classes(trained_on: list[str], now: list[str]) -> str:

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import lmjax
 from lmjax import InputError, networks, odeint, steppers
 from lmjax.analysis import refinement
 from lmjax.analysis.refinement import refined
 from lmjax.analysis.walk import walk
 from lmjax.networks.block import PureBranch
-from lmjax.training import open_run
 from tests.analysis import main
 from tests.analysis.small import IMAGES, KINDS, network
 from tests.parameters import few
@@ -140,7 +140,7 @@ def test_command(runs, tmp_path, capsys):
     for run, directory in zip(found, (runs["lm"] / "seed0", runs["lm"] / "seed1"), strict=True):
         assert list(run["factors"]) == ["1/2", "1", "2"]
         itself = run["factors"]["1"]
-        with open_run(directory) as trained:
+        with lmjax.load(directory) as trained:
             images, labels = trained.test_sample(100)
             predicted = trained.logits(trained.model(), images).argmax(-1)
         assert itself["accuracy"] == pytest.approx(np.mean(predicted == labels))

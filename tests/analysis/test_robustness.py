@@ -5,17 +5,17 @@ import json
 import numpy as np
 import pytest
 
+import lmjax
 import train
 from lmjax.analysis import robustness
 from lmjax.analysis.robustness import checks
-from lmjax.training import open_run
 from tests.analysis import main
 from tests.data.photos import write_folder
 
 
 @pytest.mark.versions
 def test_outcomes_of_a_trained_network(runs):
-    with open_run(runs["euler"]) as trained:
+    with lmjax.load(runs["euler"]) as trained:
         images, labels = trained.test_sample(150)  # more than a batch
         found = robustness.attacked(trained, images, labels, radii=(8, 128), sigmas=(16,), seed=0)
         logits = trained.logits(trained.model(), images)
@@ -34,7 +34,7 @@ def test_outcomes_of_a_trained_network(runs):
 
 @pytest.mark.slow
 def test_the_seed_decides_all_that_is_random(runs):
-    with open_run(runs["euler"]) as trained:
+    with lmjax.load(runs["euler"]) as trained:
         images, labels = trained.test_sample(20)
         one, same, other = (
             robustness.attacked(trained, images, labels, radii=(8,), sigmas=(16,), seed=seed) for seed in (0, 0, 1)

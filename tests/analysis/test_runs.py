@@ -1,9 +1,12 @@
 """What a command is given: which runs, schemes of one's own, and mistakes, of which each ends in one line."""
 
+import json
 import shutil
 
 import pytest
 
+import lmjax
+from lmjax import weights
 from tests.analysis import main
 from tests.analysis.handmade import OWN_SCHEME, own_run, rewritten, write_run
 
@@ -27,6 +30,24 @@ def test_all_runs_are_looked_at_before_the_first_is_measured(command, runs, tmp_
         assert says in said.err
         assert str(directory) in said.err
         assert "test images" not in said.out
+
+
+def test_weights_in_a_file_are_measured_like_a_run(runs, tmp_path, capsys):
+    pytest.importorskip("safetensors")
+    path, out = tmp_path / "w.safetensors", tmp_path / "out.json"
+    with lmjax.load(runs["euler"]) as trained:
+        weights.save(path, trained.weights())
+    images = ["--images", "20"]
+    command = ["refinement", str(runs["euler"]), str(path), *images, "--factors", "2", "--out", str(out)]
+    assert main([*command, "--data", "digits"]) == 0
+    of_run, of_weights = json.loads(out.read_text())["runs"]
+    assert of_weights["factors"] == of_run["factors"]
+    assert of_weights["label"] == "tiny, euler (w.safetensors)"
+    assert main(["trajectory", str(path), *images, "--data", "digits"]) == 0
+    assert main(["robustness", str(path), *images]) == 2
+    assert "w.safetensors: has weights, and no images: give a data set, as in --data" in capsys.readouterr().err
+    assert main(["trajectory", str(tmp_path / "none.safetensors"), "--data", "digits"]) == 2
+    assert "none.safetensors: there is no such file" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from flax import nnx
 
+import lmjax
 from lmjax import InputError, networks
 from lmjax.analysis import network_figures, trajectory
 from lmjax.analysis.walk import walk
-from lmjax.training import open_run
 from tests.analysis import main
 from tests.analysis.small import IMAGES, KINDS, network
 from tests.parameters import few
@@ -95,7 +95,7 @@ def test_geometry_of_known_paths():
 
 
 def test_trajectories_of_a_run(runs):
-    with open_run(runs["euler"]) as trained:
+    with lmjax.load(runs["euler"]) as trained:
         images, _ = trained.test_sample(40)
         together = trajectory.trajectories(trained, images)
         alone = trajectory.trajectories(trained, images[35:36])

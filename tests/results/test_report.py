@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import lmjax
 from lmjax import InputError, cli, recipes
 from lmjax.config import DataConfig, ModelConfig
 from lmjax.results import report
 from lmjax.results.predictions import Mistake, Predictions, predict
 from lmjax.results.published import CIFAR10
-from lmjax.training import open_run
 from tests.results.handmade import CONFIG, make_run
 from tests.tiny import changed
 
@@ -203,7 +203,7 @@ def test_confusion_is_the_accuracy_of_the_run(runs):
     found = predict(run, data_dir=None, limit=10_000, keep=5)
     assert found.confusion.sum() == found.total == 360
     assert np.trace(found.confusion) / 360 == pytest.approx(run.summary["test_accuracy"])
-    with open_run(run.record.directory) as trained:
+    with lmjax.load(run.record.directory) as trained:
         logits = np.concatenate([trained.logits(trained.model(), x) for x, _ in trained.test_batches()])
         labels = trained.dataset.test.labels
         images = trained.dataset.test.images

@@ -7,9 +7,10 @@ import jax
 import numpy as np
 import pytest
 
+import lmjax
 from lmjax import InputError, networks
 from lmjax.analysis.robustness import attacked
-from lmjax.training import RunRecord, data_mesh, open_run
+from lmjax.training import RunRecord, data_mesh
 from tests.tiny import changed
 
 
@@ -17,7 +18,7 @@ from tests.tiny import changed
 def test_network_of_a_run(runs):
     directory = runs["lm"] / "seed1"
     summary = json.loads((directory / "summary.json").read_text())
-    with open_run(directory) as trained:
+    with lmjax.load(directory) as trained:
         assert trained.name == "tiny, lm"
         assert trained.step == summary["steps"]
         model = trained.model()
@@ -32,7 +33,7 @@ def test_on_any_number_of_devices(runs, monkeypatch, split):
     summary = json.loads((runs["euler"] / "summary.json").read_text())
     monkeypatch.setattr("lmjax.training.trained_network.data_mesh", lambda: data_mesh(jax.devices()[:3]))
     config = changed(RunRecord(runs["euler"]).config(), train={"shard_parameters": split, "batch_size": 2000})
-    with open_run(runs["euler"], config=config) as trained:
+    with lmjax.load(runs["euler"], config=config) as trained:
         assert trained.mesh.size == 3
         assert trained.evaluate()["test_accuracy"] == summary["test_accuracy"]
         images, labels = trained.test_sample(100)
@@ -46,7 +47,7 @@ def test_the_network_without_its_data(runs, monkeypatch):
         raise InputError("the data is gone")
 
     monkeypatch.setattr("lmjax.data.datasets.load", gone)
-    with open_run(runs["lm"] / "seed1", at="best") as trained:
+    with lmjax.load(runs["lm"] / "seed1", at="best") as trained:
         assert trained.classes == tuple("0123456789")
         assert trained.logits(trained.model(), np.zeros((3, 8, 8, 1), np.uint8)).shape == (3, 10)
         for ask in (lambda: trained.dataset, trained.evaluate, lambda: trained.test_sample(1)):
@@ -55,7 +56,7 @@ def test_the_network_without_its_data(runs, monkeypatch):
 
 
 def test_images_are_those_of_the_test_split(runs):
-    with open_run(runs["euler"]) as trained:
+    with lmjax.load(runs["euler"]) as trained:
         test = trained.dataset.test
         images, labels = map(np.concatenate, zip(*trained.test_batches(), strict=True))
         np.testing.assert_array_equal(images, test.images)
@@ -68,7 +69,7 @@ def test_images_are_those_of_the_test_split(runs):
 
 
 def test_logits_are_differentiable_in_the_pixels(runs):
-    with open_run(runs["euler"]) as trained:
+    with lmjax.load(runs["euler"]) as trained:
         model, (images, _) = trained.model(), trained.test_sample(4)
         gradient = jax.grad(lambda x: trained.logits(model, x).sum())(images.astype(np.float32))
         assert gradient.shape == images.shape
@@ -82,21 +83,21 @@ def test_pictures_of_a_run(runs):
 
 
 def test_what_cannot_be_opened(runs, tmp_path):
-    with pytest.raises(InputError, match="holds no run"), open_run(tmp_path):
+    with pytest.raises(InputError, match="holds no run"), lmjax.load(tmp_path):
         pass
-    with pytest.raises(InputError, match="no checkpoint of step 7"), open_run(runs["euler"], at=7):
+    with pytest.raises(InputError, match="no checkpoint of step 7"), lmjax.load(runs["euler"], at=7):
         pass
     shutil.copytree(runs["euler"], tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints")
-    with pytest.raises(InputError, match="holds no checkpoint"), open_run(tmp_path / "run"):
+    with pytest.raises(InputError, match="holds no checkpoint"), lmjax.load(tmp_path / "run"):
         pass
-    with open_run(runs["euler"]) as trained:
+    with lmjax.load(runs["euler"]) as trained:
         other = changed(trained.config, model={"stepper": "lm"})
-    with pytest.raises(InputError, match=r"model\.stepper"), open_run(runs["euler"], config=other):
+    with pytest.raises(InputError, match=r"model\.stepper"), lmjax.load(runs["euler"], config=other):
         pass
 
 
 def test_a_network_of_a_config_that_is_not_there(runs, monkeypatch):
     monkeypatch.delitem(networks.registry._makers, "tiny")
     with pytest.raises(InputError, match=r"unknown network 'tiny'.*registers it, give that by --config FILE"):
-        open_run(runs["euler"])
+        lmjax.load(runs["euler"])

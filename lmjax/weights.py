@@ -1,0 +1,159 @@
+"""Weights of a network as a .safetensors file, from which alone the network can be built again.
+
+The file has all parameters and running statistics by dotted names, such as stem.conv.kernel and
+stage1.steps.item.branches.0.act1.norm.mean (the first axis of what is in an item counts the steps), and as metadata, in
+JSON, what a network needs to be used: its config, the classes, the mean and std of the channels, the shape of an image.
+"""
+
+import dataclasses
+import json
+import os
+import re
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+import lmjax
+from lmjax import files
+from lmjax.config import ModelConfig, from_dict
+from lmjax.errors import InputError, optional_import, reason
+
+_STAGE = re.compile(r"^stages\.(\d+)")
+_PURPOSE = {"package": "safetensors", "purpose": "a .safetensors file"}
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Weights:
+    """The weights of a network, and all that is needed to build and to use it.
+
+    Attributes:
+        arrays: parameters and running statistics by name, see `names`.
+        model: the config of the network.
+        classes: the name of each logit.
+        mean, std: of each channel, in the units of a pixel (0 to 255); float32 [C].
+        shape: height, width and channels of an image in training.
+
+    Raises:
+        InputError: if classes, mean, std and shape do not fit each other.
+    """
+
+    arrays: dict[str, np.ndarray]
+    model: ModelConfig
+    classes: tuple[str, ...]
+    mean: np.ndarray
+    std: np.ndarray
+    shape: tuple[int, int, int]
+
+    def __post_init__(self):
+        try:
+            require_data(vars(self))
+        except (TypeError, ValueError) as error:
+            raise InputError(f"weights: {error}") from error
+        for name, make in {"classes": tuple, "mean": _float32, "std": _float32, "shape": tuple}.items():
+            object.__setattr__(self, name, make(getattr(self, name)))
+
+    @classmethod
+    def of(cls, network: nnx.Module, model: ModelConfig, **data: Any) -> Self:
+        """The weights of a network; `data` are classes, mean, std and shape."""
+        state = nnx.to_pure_dict(nnx.state(network, (nnx.Param, nnx.BatchStat)))
+        return cls({name: np.asarray(x) for name, x in names(state).items()}, model, **data)
+
+    def network(self) -> nnx.Module:
+        """The network, ready to evaluate images normalized with `mean` and `std` (`lmjax.data.normalize`).
+
+        Raises:
+            InputError: if the arrays are not those of the network of the config.
+        """
+        sizes = {"classes": len(self.classes), "cin": self.shape[-1]}
+        graph, state = nnx.split(nnx.eval_shape(lambda: self.model.build(**sizes, rngs=nnx.Rngs(0))))
+        state = nnx.to_pure_dict(state)
+        wanted = {name: tuple(x.shape) for name, x in names(state).items()}
+        found = {name: x.shape for name, x in self.arrays.items()}
+        for name in sorted(wanted.keys() | found.keys()):
+            if wanted.get(name) != found.get(name):
+                there, here = (f"of shape {x[name]}" if name in x else "missing" for x in (found, wanted))
+                raise InputError(f"weights of another network than {self.model.name}: {name} is {there}, not {here}")
+        network = nnx.merge(graph, replaced(state, {name: jnp.asarray(x) for name, x in self.arrays.items()}))
+        network.eval()
+        return network
+
+
+def names(tree: Any) -> dict[str, Any]:
+    """The arrays of nested dicts, or of pure dicts of a network, by their dotted names: stages.0 is stage1."""
+    return {_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def replaced(tree: Any, arrays: dict[str, Any]) -> Any:
+    """The tree with other values for what is in `arrays`, by the names of `names`."""
+    return jax.tree_util.tree_map_with_path(lambda path, x: arrays.get(_name(path), x), tree)
+
+
+def _name(path: tuple[Any, ...]) -> str:
+    dotted = ".".join(str(entry.key) for entry in path)
+    return _STAGE.sub(lambda match: f"stage{int(match[1]) + 1}", dotted)
+
+
+def save(path: str | Path, weights: Weights) -> None:
+    """Write weights to a .safetensors file, whole or not at all.
+
+    Raises:
+        InputError: if it cannot be written, or the package safetensors is missing.
+    """
+    safetensors, path = optional_import("safetensors.numpy", **_PURPOSE), files.local(path, "weights:")
+    values = {
+        "model": dataclasses.asdict(weights.model), "classes": weights.classes, "mean": weights.mean.tolist(),
+        "std": weights.std.tolist(), "shape": weights.shape,
+    }  # fmt: skip
+    metadata = {"lmjax": lmjax.__version__} | {key: json.dumps(value) for key, value in values.items()}
+    arrays = {name: np.ascontiguousarray(x).reshape(x.shape) for name, x in weights.arrays.items()}
+    with files.writing(path):
+        files.write(path, safetensors.save(arrays, metadata))
+
+
+def read(path: str | Path) -> Weights:
+    """The weights in a .safetensors file that `save` has written.
+
+    Raises:
+        InputError: if it cannot be read, is damaged or of another program, or the package safetensors is missing.
+    """
+    safetensors, path = optional_import("safetensors", **_PURPOSE), files.local(path, "weights:")
+    if not os.path.isfile(path):  # a pipe would be waited for
+        raise InputError(f"{path}: there is no such file")
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  it is no dict
+    except (OSError, TypeError, safetensors.SafetensorError) as error:
+        raise InputError(f"{path}: is no .safetensors file, or a damaged one ({reason(error)})") from error
+    if "lmjax" not in metadata:
+        raise InputError(f"{path}: is a .safetensors file of another program than lmjax: it does not say its network")
+    try:
+        data = {key: json.loads(metadata[key]) for key in ("classes", "mean", "std", "shape")}
+        return Weights(arrays, from_dict({"model": json.loads(metadata["model"])}).model, **data)
+    except (KeyError, TypeError, ValueError, RecursionError) as error:
+        raise InputError(
+            f"{path}: of lmjax {metadata['lmjax']}, does not say what network it is of ({error}): write it again"
+        ) from error
+
+
+def require_data(found: dict[str, Any]) -> None:
+    """Check the classes, the shape, the mean and the std that a network was trained with, from anywhere.
+
+    Raises:
+        KeyError, TypeError, ValueError: if they are none, or do not fit each other.
+    """
+    classes, shape = found["classes"], found["shape"]
+    named = isinstance(classes, (list, tuple)) and all(isinstance(name, str) for name in classes)
+    if not named or len(shape) != 3 or not all(isinstance(n, int) and n >= 1 for n in shape):
+        raise ValueError("its classes and shape are none")
+    for key in ("mean", "std"):
+        if _float32(found[key]).shape != (shape[-1],):
+            raise ValueError(f"its {key} is not that of {shape[-1]} channels")
+
+
+def _float32(values: Any) -> np.ndarray:
+    return np.array(values, np.float32)
