@@ -242,8 +242,14 @@ class OptimizerConfig(_Checked):
     -0.5)" then fixes k at -0.5."""
     coefficient_bounds: tuple[float, ...] | None = None
     """Two numbers between which the coefficients are kept after each update, e.g. -1 1; None: not at all."""
+    freeze: tuple[str, ...] = ()
+    """Parameters that are not trained, by their names in `lmjax.weights`, the beginning of these, or with wildcards:
+    stem stage1 "*.norm". They are not updated and do not decay. A batch normalization whose running mean is so named
+    normalizes with its running statistics in training, too, and these stay as they are."""
+    loaded_rate: float = 1.0
+    """Multiplies the learning rate of the parameters that init has loaded."""
     clip_norm: float | None = None
-    """Shorten the gradient, over all parameters, to this norm where it is longer; None: not at all."""
+    """Shorten the gradient, over all trained parameters, to this norm where it is longer; None: not at all."""
     accumulate_steps: int = 1
     """Make one update from the mean gradient of so many steps, as from a batch so many times larger (but each step has
     batch statistics of its own). Steps at the end of the run that do not make one update are lost."""
@@ -280,8 +286,35 @@ class OptimizerConfig(_Checked):
             self.decay_coefficients or self.coefficient_target == 0, "optimizer.coefficient_target",
             "0 unless decay_coefficients is set", self.coefficient_target,
         )  # fmt: skip
+        rate = self.loaded_rate
+        _require(rate > 0, "optimizer.loaded_rate", "positive (optimizer.freeze is for 0)", rate)
         _require(clip is None or clip > 0, "optimizer.clip_norm", "positive", clip)
         _require(self.accumulate_steps >= 1, "optimizer.accumulate_steps", "at least 1", self.accumulate_steps)
+
+
+@dataclasses.dataclass(frozen=True)
+class InitConfig(_Checked):
+    """The weights to start from, as for fine-tuning; what they do not have is drawn. At most one of these."""
+
+    prefix: ClassVar[str] = "init."
+
+    run: str | None = None
+    """The folder of a run: its last checkpoint."""
+    weights: str | None = None
+    """A file that `lmjax.weights.save` has written."""
+
+    def check(self):
+        for key in ("run", "weights"):
+            if (value := getattr(self, key)) is not None:
+                object.__setattr__(self, key, str(files.local(value, f"init.{key}:").absolute()))
+        _require(
+            self.run is None or self.weights is None, "init.weights", "left out where init.run is given", self.weights
+        )
+
+    @property
+    def given(self) -> bool:
+        """True if the run starts from weights."""
+        return self.run is not None or self.weights is not None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -367,6 +400,7 @@ class Config(_Checked):
     optimizer: OptimizerConfig = OptimizerConfig()
     train: TrainConfig = TrainConfig()
     checkpoint: CheckpointConfig = CheckpointConfig()
+    init: InitConfig = InitConfig()
     seed: int = 0
     """Everything random follows from it: initial parameters, order, augmentation."""
     workdir: str | None = None
@@ -388,6 +422,10 @@ class Config(_Checked):
             _require(bool(self.workdir), "workdir", "the name of a folder", self.workdir)
             object.__setattr__(self, "workdir", str(files.local(self.workdir, "workdir:")))
         _require(0 <= self.seed < 2**32, "seed", "from 0 to 2**32 - 1", self.seed)
+        _require(
+            self.optimizer.loaded_rate == 1 or self.init.given, "optimizer.loaded_rate",
+            "left out without init.run and init.weights", self.optimizer.loaded_rate,
+        )  # fmt: skip
         steps = self.train.steps_per_dispatch
         _require(
             not self.data.origin.streamed or steps in (None, 1), "train.steps_per_dispatch",

@@ -6,9 +6,11 @@ JSON, what a network needs to be used: its config, the classes, the mean and std
 """
 
 import dataclasses
+import fnmatch
 import json
 import os
 import re
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -59,8 +61,7 @@ class Weights:
     @classmethod
     def of(cls, network: nnx.Module, model: ModelConfig, **data: Any) -> Self:
         """The weights of a network; `data` are classes, mean, std and shape."""
-        state = nnx.to_pure_dict(nnx.state(network, (nnx.Param, nnx.BatchStat)))
-        return cls({name: np.asarray(x) for name, x in names(state).items()}, model, **data)
+        return cls({name: np.asarray(x) for name, x in variables(network).items()}, model, **data)
 
     def network(self) -> nnx.Module:
         """The network, ready to evaluate images normalized with `mean` and `std` (`lmjax.data.normalize`).
@@ -77,24 +78,44 @@ class Weights:
             if wanted.get(name) != found.get(name):
                 there, here = (f"of shape {x[name]}" if name in x else "missing" for x in (found, wanted))
                 raise InputError(f"weights of another network than {self.model.name}: {name} is {there}, not {here}")
-        network = nnx.merge(graph, replaced(state, {name: jnp.asarray(x) for name, x in self.arrays.items()}))
+        network = nnx.merge(graph, replaced(state, self.arrays))
         network.eval()
         return network
 
 
+def variables(network: nnx.Module) -> dict[str, Any]:
+    """The parameters and running statistics of a network, or of an outline of one, by name."""
+    return names(nnx.to_pure_dict(nnx.state(network, (nnx.Param, nnx.BatchStat))))
+
+
 def names(tree: Any) -> dict[str, Any]:
-    """The arrays of nested dicts, or of pure dicts of a network, by their dotted names: stages.0 is stage1."""
-    return {_name(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
+    """The arrays of a network in nested dicts by name."""
+    return {name_of(path): x for path, x in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def replaced(tree: Any, arrays: dict[str, Any]) -> Any:
-    """The tree with other values for what is in `arrays`, by the names of `names`."""
-    return jax.tree_util.tree_map_with_path(lambda path, x: arrays.get(_name(path), x), tree)
+def replaced(tree: Any, arrays: Mapping[str, Any]) -> Any:
+    """The tree, as of `names`, with those arrays instead of its own that have a name in `arrays`, in its dtypes."""
+
+    def one(path, x):
+        name = name_of(path)
+        return jnp.asarray(arrays[name], x.dtype) if name in arrays else x
+
+    return jax.tree_util.tree_map_with_path(one, tree)
 
 
-def _name(path: tuple[Any, ...]) -> str:
-    dotted = ".".join(str(entry.key) for entry in path)
+def name_of(path: Sequence[Any]) -> str:
+    """The name of what has a path in a network: the keys, joined by dots; stages.0 is stage1.
+
+    Args:
+        path: of keys, or as `jax.tree_util` has them.
+    """
+    dotted = ".".join(str(getattr(entry, "key", getattr(entry, "idx", entry))) for entry in path)
     return _STAGE.sub(lambda match: f"stage{int(match[1]) + 1}", dotted)
+
+
+def named(name: str, patterns: Iterable[str]) -> bool:
+    """True if one of the patterns is the name, begins it ("stage1" of stage1.entry), or fits so much ("*.norm")."""
+    return any(fnmatch.fnmatchcase(name, end) for pattern in patterns for end in (pattern, f"{pattern}.*"))
 
 
 def save(path: str | Path, weights: Weights) -> None:

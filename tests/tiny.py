@@ -52,10 +52,10 @@ def changed(config: Config, **changes) -> Config:
 _trainers = {}
 
 
-def create_trainer(config: Config, dataset, mesh=None, seeds=None):
+def create_trainer(config: Config, dataset, mesh=None, seeds=None, begins=True):
     """`Trainer(...)` with the compiled programs of an earlier one, if that differs in seeds and folders alone."""
     if isinstance(dataset, Photographs):
-        return Trainer(config, dataset, mesh, seeds)
+        return Trainer(config, dataset, mesh, seeds, begins)
     seeds = (config.seed,) if seeds is None else tuple(seeds)
     alike = dataclasses.replace(config, seed=0, workdir=None, checkpoint=CheckpointConfig())
     names, train, test = (dataset.name, dataset.classes, dataset.broken), dataset.train, dataset.test
@@ -63,9 +63,9 @@ def create_trainer(config: Config, dataset, mesh=None, seeds=None):
     contents = hash((names, *(np.asarray(array).tobytes() for array in arrays)))
     key = (alike, contents, mesh, len(seeds), *settings().values())
     if key not in _trainers:
-        _trainers[key] = Trainer(config, dataset, mesh, seeds)
+        _trainers[key] = Trainer(config, dataset, mesh, seeds, begins)
         return _trainers[key]
-    trainer = _trainers[key].reseeded(*seeds)
+    trainer = _trainers[key].reseeded(*seeds, begins=begins)
     trainer.config = config
     return trainer
 

@@ -77,7 +77,7 @@ def run(
     config, interruption = configs[0], interruption or Interruption()
     with contextlib.ExitStack() as stack:
         folders = _folders(stack, configs, names, resume)
-        trainer = _trainer(configs, side_by_side, like, dataset)
+        trainer = _trainer(configs, side_by_side, like, dataset, begins=not any(resume))
         introduce(trainer)
         stack.enter_context(interruption)
         stack.enter_context(trainer)
@@ -116,13 +116,14 @@ def _folders(
     return folders
 
 
-def _trainer(configs, side_by_side, like, dataset):
+def _trainer(configs, side_by_side, like, dataset, begins):
     seeds = [config.seed for config in configs]
     if like is not None and len(like.seeds) == len(seeds):
-        return like.reseeded(*seeds)
+        return like.reseeded(*seeds, begins=begins)
     if dataset is None:
         dataset = configs[0].data.load() if like is None else like.dataset
-    return Trainer(configs[0], dataset, seed_mesh(len(seeds)), seeds) if side_by_side else Trainer(configs[0], dataset)
+    mesh, several = (seed_mesh(len(seeds)), seeds) if side_by_side else (None, None)
+    return Trainer(configs[0], dataset, mesh, several, begins)
 
 
 def _sound(trainer: Trainer, folders: Sequence[RunFolder]) -> list[tuple[int, RunFolder]]:

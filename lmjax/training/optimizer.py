@@ -1,7 +1,8 @@
 """The optimizer of a run, as an optax transformation."""
 
 import functools
-from typing import Any
+from collections.abc import Collection
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +12,7 @@ from lmjax import optimizers, schedules
 from lmjax.config import OptimizerConfig
 from lmjax.errors import InputError
 from lmjax.promotion import lenient
+from lmjax.weights import name_of, named, replaced
 
 
 def learning_rate(config: OptimizerConfig, *, steps_per_epoch: int, epochs: int, batch_size: int) -> optax.Schedule:
@@ -61,7 +63,8 @@ def learning_rate(config: OptimizerConfig, *, steps_per_epoch: int, epochs: int,
 def create_optimizer(config: OptimizerConfig, rate: optax.Schedule) -> optax.GradientTransformationExtraArgs:
     """All that is done to gradients: accumulate, clip, `lmjax.optimizers`' rule with weight decay, the rate.
 
-    The coefficients of the scheme may have another rate, be decayed with the weights, or be kept within bounds.
+    The coefficients of the scheme may have another rate, be decayed with the weights, or be kept within bounds. What is
+    frozen has no update and no state.
 
     Args:
         config: all but the learning rate.
@@ -69,7 +72,8 @@ def create_optimizer(config: OptimizerConfig, rate: optax.Schedule) -> optax.Gra
 
     Returns:
         A transformation whose `update` is also given `step=`, that of the run. No state counts steps for the rate: an
-        update that is left out leaves no trace, and the rate goes on.
+        update that is left out leaves no trace, and the rate goes on. For a `loaded_rate`, `mark_loaded` changes the
+        state at the beginning.
     """
     rule = optimizers.get(config.name)
     parts = [
@@ -87,6 +91,8 @@ def create_optimizer(config: OptimizerConfig, rate: optax.Schedule) -> optax.Gra
     ]
     if config.coefficient_rate != 1:
         parts.append(optax.masked(optax.scale(config.coefficient_rate), optimizers.coefficients))
+    if config.loaded_rate != 1:
+        parts.append(_scale_by_own())
     if config.coefficient_bounds is not None:
         parts.append(optax.masked(_keep_between(*config.coefficient_bounds), optimizers.coefficients))
     optimizer = optax.chain(*parts)
@@ -94,7 +100,48 @@ def create_optimizer(config: OptimizerConfig, rate: optax.Schedule) -> optax.Gra
         several = optax.MultiSteps(optimizer, config.accumulate_steps)
         update: Any = several.update  # its `params` has another type than optax asks for
         optimizer = optax.GradientTransformationExtraArgs(several.init, update)
+    if config.freeze:
+        kinds: Any = {"trained": optimizer, "frozen": optax.set_to_zero()}
+        optimizer = optax.partition(kinds, functools.partial(_kinds, config.freeze))
     return optimizer
+
+
+def _kinds(frozen: tuple[str, ...], params: Any) -> Any:
+    """For each parameter, "frozen" or "trained"."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: "frozen" if named(name_of(path), frozen) else "trained", params
+    )
+
+
+class OwnRates(NamedTuple):
+    """The state of a transformation that multiplies each update.
+
+    Attributes:
+        own_rates: float32, the factor of each parameter.
+    """
+
+    own_rates: Any
+
+
+def _scale_by_own() -> optax.GradientTransformation:
+    """Multiply the update of each parameter by a factor of its own, which is 1 until `mark_loaded`.
+
+    The factors are a state, so that a checkpoint has them: what was loaded need not be there any more.
+    """
+
+    def update(updates, state, params=None):
+        return jax.tree.map(lambda u, factor: u * factor.astype(u.dtype), updates, state.own_rates), state
+
+    def init(params):
+        return OwnRates(jax.tree.map(lambda _: jnp.ones((), jnp.float32), params))
+
+    return optax.GradientTransformation(init, update)
+
+
+def mark_loaded(state: Any, loaded: Collection[str], rate: float) -> Any:
+    """The state of an optimizer at the beginning, with another factor of the rate for the parameters of these names."""
+    factors = optax.tree.get(state, "own_rates")
+    return optax.tree.set(state, own_rates=replaced(factors, dict.fromkeys(loaded, rate)))
 
 
 def _pull(config: OptimizerConfig) -> optax.GradientTransformation:

@@ -1,5 +1,7 @@
 """The state of a run, and its beginning."""
 
+import types
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -9,7 +11,9 @@ from flax import nnx
 
 from lmjax import networks
 from lmjax.config import Config
-from lmjax.errors import InputError
+from lmjax.errors import InputError, unknown
+from lmjax.training.optimizer import mark_loaded
+from lmjax.weights import name_of, named, names, replaced, variables
 
 _SETTINGS = ("jax_default_prng_impl", "jax_threefry_partitionable", "jax_enable_x64", "jax_default_matmul_precision")
 
@@ -49,6 +53,7 @@ def initialize(
     channels: int,
     seed: int | None,
     optimizer: optax.GradientTransformationExtraArgs | None,
+    loaded: Mapping[str, Any] = types.MappingProxyType({}),
 ) -> tuple[nnx.Module, TrainState]:
     """The network and the state at the beginning of a run, in the memory of this process.
 
@@ -57,9 +62,10 @@ def initialize(
         classes, channels: of the images.
         seed: draws the parameters; None: their shapes alone, and nothing is allocated.
         optimizer: None for a state that is evaluated only.
+        loaded: by name, arrays to start from instead of those drawn.
 
     Raises:
-        InputError: if the network has variables that a run does not keep.
+        InputError: if the network has variables that a run does not keep, or none of those to be frozen.
     """
 
     def build():
@@ -68,6 +74,7 @@ def initialize(
     model = nnx.eval_shape(build) if seed is None else build()
     if optimizer is not None:
         networks.group_batch_norm(model, config.train.batch_norm_group)
+        freeze(model, config.optimizer.freeze)
     try:
         _, params, statistics = nnx.split(model, nnx.Param, nnx.BatchStat)
     except ValueError as error:
@@ -76,11 +83,37 @@ def initialize(
             f"model.name {config.model.name}: has variables other than nnx.Param and nnx.BatchStat "
             f"({', '.join(sorted(kinds))}): draw random numbers from the key of the call"
         ) from error
-    params, statistics = nnx.to_pure_dict(params), nnx.to_pure_dict(statistics)
+    params, statistics = (replaced(nnx.to_pure_dict(each), loaded) for each in (params, statistics))
     average = None if config.train.average is None else {"params": params, "statistics": statistics}
 
     def begin(params):
         return jnp.zeros((), jnp.int32), None if optimizer is None else optimizer.init(params)
 
     step, inner = jax.eval_shape(begin, params) if seed is None else begin(params)
+    if loaded and optimizer is not None and config.optimizer.loaded_rate != 1:  # then it has a factor for each
+        inner = mark_loaded(inner, loaded, config.optimizer.loaded_rate)
     return model, TrainState(step, params, statistics, inner, average)
+
+
+def freeze(network: nnx.Module, patterns: Sequence[str]) -> None:
+    """Let the batch normalizations of what is frozen use their running statistics in training, too.
+
+    Args:
+        network: to be changed; its parameters are not.
+        patterns: see optimizer.freeze.
+
+    Raises:
+        InputError: if nothing has such a name, or nothing is left to train.
+    """
+    if not patterns:
+        return
+    found = variables(network)
+    for pattern in patterns:
+        if not any(named(name, [pattern]) for name in found):
+            parts = {".".join(name.split(".")[:n]) for name in found for n in (1, 2)}
+            raise unknown("name in optimizer.freeze", pattern, parts)
+    if all(named(name, patterns) for name in names(nnx.to_pure_dict(nnx.state(network, nnx.Param)))):
+        raise InputError(f"optimizer.freeze: {' '.join(patterns)} leaves nothing to train: leave something out")
+    for path, module in nnx.iter_graph(network):
+        if isinstance(module, nnx.BatchNorm) and named(name_of((*path, "mean")), patterns):
+            module.use_running_average = True

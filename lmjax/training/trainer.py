@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from lmjax.data.feed import evaluation_feed, training_feed
 from lmjax.devices import data_mesh, has_seeds, place, replicated, seed_array, shardings, stack
 from lmjax.errors import InputError
 from lmjax.training.compiled import Compiled
+from lmjax.training.initial import load_initial
 from lmjax.training.optimizer import create_optimizer, learning_rate
 from lmjax.training.state import TrainState, initialize
 from lmjax.training.step import StepFunctions
@@ -80,6 +82,7 @@ class Trainer(contextlib.AbstractContextManager):
         dataset: a `Dataset`, which is put on the devices, or `Photographs`, which are read while training.
         mesh: the devices to use, from `data_mesh` for one run or `seed_mesh` for several seeds; None for all devices.
         seeds: as many as the mesh has devices; None: one run, from the seed of the config.
+        begins: False leaves out the weights of config.init, for a run that goes on from a checkpoint.
 
     Attributes:
         state: `TrainState`, on every device, or divided over them with train.shard_parameters.
@@ -103,6 +106,7 @@ class Trainer(contextlib.AbstractContextManager):
         dataset: Dataset | Photographs,
         mesh: Mesh | None = None,
         seeds: Sequence[int] | None = None,
+        begins: bool = True,
     ):
         self.config, self.dataset, self.reported = config, dataset, []
         self.mesh = data_mesh() if mesh is None else mesh
@@ -117,7 +121,7 @@ class Trainer(contextlib.AbstractContextManager):
             batch_size=config.train.batch_size,
         )  # fmt: skip
         self._optimizer = create_optimizer(config.optimizer, self.learning_rate)
-        model, states = self._initial()
+        model, states = _initial(self, begins)
         self.scheme, self.stepper = config.model.stepper or networks.scheme(model), getattr(model, "stepper", None)
         _require_coefficients(config, model, self.scheme)
         self._layout = shardings(states[0], self.mesh, split=config.train.shard_parameters)
@@ -137,23 +141,22 @@ class Trainer(contextlib.AbstractContextManager):
         self.feed.close()
         self.test_feed.close()
 
-    def reseeded(self, *seeds: int) -> "Trainer":
+    def reseeded(self, *seeds: int, begins: bool = True) -> "Trainer":
         """The same run from other seeds, at its beginning; the compiled programs and the data are shared."""
         other = copy.copy(self)
         other.config, other.compiled = dataclasses.replace(self.config, seed=seeds[0]), copy.copy(self.compiled)
         other.seeds, other.compiled.seconds = seeds, 0.0
-        other.restart()
+        other.restart(begins)
         return other
 
-    def restart(self) -> None:
-        """Go back to the beginning of the run."""
+    def restart(self, begins: bool = True) -> None:
+        """Go back to the beginning of the run; `begins` as for a trainer."""
         self._draw([0] * len(self.seeds))
-        self._begin(self._initial()[1])
+        self._begin(_initial(self, begins)[1])
 
-    def _initial(self) -> tuple[nnx.Module, list[TrainState]]:
-        classes = len(self.dataset.classes)
-        made = [initialize(self.config, classes, self.dataset.shape[-1], seed, self._optimizer) for seed in self.seeds]
-        return made[0][0], [state for _, state in made]
+    @functools.cached_property
+    def _loaded(self) -> dict[str, np.ndarray]:
+        return load_initial(self.config, self.dataset)
 
     def _begin(self, states: Sequence[TrainState]) -> None:
         self.place(states)
@@ -217,6 +220,14 @@ class Trainer(contextlib.AbstractContextManager):
     def zero_stability(self, i: int = 0) -> dict[str, list]:
         """The margins of zero-stability of the scheme with them, step by step; see `networks.zero_stability`."""
         return _plain(networks.zero_stability(_network(self, i)))
+
+
+def _initial(trainer: Trainer, begins: bool) -> tuple[nnx.Module, list[TrainState]]:
+    """The network, and the state of each seed at the beginning."""
+    dataset, loaded = trainer.dataset, trainer._loaded if begins else {}
+    sizes = len(dataset.classes), dataset.shape[-1]
+    made = [initialize(trainer.config, *sizes, seed, trainer._optimizer, loaded) for seed in trainer.seeds]
+    return made[0][0], [state for _, state in made]
 
 
 def _network(trainer: Trainer, i: int) -> nnx.Module:
