@@ -87,8 +87,8 @@ def changed(config, key, value):
 
 changes = st.sampled_from(KEYS).flatmap(lambda key: st.tuples(st.just(key), fitting(TYPES[key])))
 ONES = [
-    from_dict({"data": {"name": name}, "optimizer": {"decay_coefficients": True}})
-    for name in ("cifar10", "folder", "photographs(9)")
+    from_dict({"data": {"name": name}, "optimizer": {"decay_coefficients": True}, "init": {"run": run}})
+    for name, run in (("cifar10", None), ("folder", "a"), ("photographs(9)", None))
 ]
 
 
