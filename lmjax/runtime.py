@@ -30,8 +30,8 @@ COMPILER_OPTIONS: dict[str, dict[str, Any]] = {"gpu": {"xla_allow_excess_precisi
 """XLA's options that the compiled programs were seen to be better with, by platform.
 
 Without excess precision a bfloat16 feature map is one between two kernels, too: otherwise XLA leaves out the rounding
-and writes float32, a sixth more bytes for LM-ResNet-20 (docs/speed.md). On a CPU nothing that `python -m benchmarks
---suite cpu --only flags` tries is faster than the defaults.
+and writes float32, a sixth more bytes for LM-ResNet-20 (docs/performance.md). On a CPU nothing that `python -m
+benchmarks --suite cpu --only flags` tries is faster than the defaults.
 """
 
 DETERMINISTIC = ["--xla_gpu_deterministic_ops=true"]

@@ -2,6 +2,7 @@
 
 import json
 import re
+from unittest.mock import Mock
 
 import jax
 import pytest
@@ -12,6 +13,7 @@ from lmjax.devices import data_mesh, seed_mesh
 from lmjax.estimate import targets
 from lmjax.estimate.hlo import Module
 from lmjax.estimate.program import outline, prepare
+from lmjax.estimate.summary import summarize
 from lmjax.training import Trainer
 from tests.tiny import changed, config
 
@@ -60,6 +62,23 @@ def test_text_of_a_program():
     assert found["conv"] == (7, 3 * state)
     (conv,) = (x for x, _, _ in module.executed() if x.name == "conv")
     assert module.convolutions(conv) == 1
+
+
+COLLECTIVES = """ENTRY %main (a: f32[8], b: f32[16]) -> f32[32] {
+  %a = f32[8]{0} parameter(0)
+  %b = f32[16]{0} parameter(1)
+  %sums = (f32[8]{0}, f32[16]{0}) all-reduce(%a, %b), to_apply=%add
+  %started = (f32[16]{0}, f32[32]{0}) all-gather-start(%b), dimensions={0}
+  ROOT %done = f32[32]{0} all-gather-done(%started)
+}
+"""
+
+
+def test_bytes_of_collectives():
+    """Those of all results, of arrays that are summed at once, too; not those of the operands."""
+    compiled = Mock(**{"as_text.return_value": COLLECTIVES})
+    found = summarize(compiled, batch=4, steps=1, bfloat16=False, size=(8, 8)).collectives
+    assert found == {"all-reduce": (1, 4 * 24), "all-gather": (1, 4 * 32)}
 
 
 @pytest.mark.parametrize("seeds", [None, 2])
@@ -117,7 +136,8 @@ def test_tpu(capsys):
     assert train["padding"] == 128 / train["batch"]
     summary = train["summary"]
     assert summary["wide_maps"] == 0
-    assert set(summary["collectives"]) == {"all-reduce"}
+    norms = 5  # two in each of two blocks, and one before the logits
+    assert {kind: count for kind, (count, _) in summary["collectives"].items()} == {"all-reduce": 2 * norms + 1}
     assert sum(summary["cycles"].values()) > sum(evaluation["summary"]["cycles"].values())
     assert jax.default_backend() == "cpu"
 
@@ -135,6 +155,15 @@ def test_gpu(unroll):
     assert set(summary.convolutions) == {"bf16"}
     if unroll:
         assert summary.kernels <= 215  # 210 were measured, of which a block that is an LM step has 19
+
+
+@pytest.mark.slow
+def test_batch_normalization_of_each_chip_exchanges_no_sums():
+    """The gradients are in one message, or with the running statistics in two."""
+    pytest.importorskip("libtpu")
+    grouped = changed(config, train={"batch_norm_group": 16})
+    found = next(estimate.estimate(grouped, estimate.target("v5e:2x2"))).summary
+    assert found.collectives["all-reduce"][0] <= 2
 
 
 def test_photographs_of_no_folder():

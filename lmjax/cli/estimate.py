@@ -46,10 +46,14 @@ class EstimateRun(command_line.Command):
         seeds = None if self.seeds is None else range(self.seeds)
         found = []
         for name in self.target:
-            for each in estimate(config, target(name), seeds=seeds):
+            where = target(name)
+            for each in estimate(config, where, seeds=seeds):
                 found.append(dataclasses.asdict(each))
                 if not self.json:
                     say(text(each))
+            warning = padding(config, len(where.devices) if seeds is None else 1, where.platform)
+            if warning and not self.json:
+                say(f"  {warning}")
         if self.json:
             say(json.dumps(found, indent=2))
 
@@ -77,8 +81,6 @@ def text(found: Estimate) -> str:
     if total := sum(x.cycles.values()):
         shares = ", ".join(f"{kind} {cycles / total:.0%}" for kind, cycles in x.cycles.items())
         lines.append(f"  cycles, XLA's estimate: {total:,.0f}, {total / found.batch:,.0f} an image: {shares}")
-    if warning := padding(found.batch, about["platform"]):
-        lines.append(f"  {warning}")
     return "\n".join(lines)
 
 

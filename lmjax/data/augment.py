@@ -405,11 +405,13 @@ def _by_gather(images, rows, columns):
 def _by_products(images, rows, columns):
     """The same by two matrix products, for a TPU, which reads single pixels one after another.
 
-    Each number is one pixel times 1, which bfloat16 holds exactly, and zeros.
+    Each number is one pixel times 1, which bfloat16 holds exactly, and zeros. Rows are picked whole, before the three
+    channels are an axis: a TPU would pad that, and copy the batch.
     """
     height, width = images.shape[1:3]
     row, column = jax.nn.one_hot(rows, height, dtype=jnp.bfloat16), jax.nn.one_hot(columns, width, dtype=jnp.bfloat16)
-    picked = jnp.einsum("bij,bjwc->biwc", row, images.astype(jnp.bfloat16), preferred_element_type=jnp.bfloat16)
+    whole = images.reshape(*images.shape[:2], -1).astype(jnp.bfloat16)
+    picked = jnp.einsum("bij,bjr->bir", row, whole, preferred_element_type=jnp.bfloat16).reshape(images.shape)
     picked = jnp.einsum("bkw,biwc->bikc", column, picked, preferred_element_type=jnp.bfloat16)
     return picked.astype(images.dtype)
 

@@ -65,7 +65,7 @@ def summarize(
             continue
         if kind := _COLLECTIVES.match(instruction.opcode):
             count, moved_bytes = collectives.get(kind[1], (0, 0))
-            collectives[kind[1]] = count + times, moved_bytes + times * max(x.bytes for x in instruction.outputs)
+            collectives[kind[1]] = count + times, moved_bytes + times * _results(instruction, computation)
             continue
         kernels += times
         traffic += times * module.traffic(instruction, computation)
@@ -89,6 +89,14 @@ def summarize(
             "between": memory.temp_size_in_bytes, "donated": memory.alias_size_in_bytes,
         },
     )  # fmt: skip
+
+
+def _results(collective: Instruction, computation: dict[str, Instruction]) -> int:
+    """The bytes of what a collective gives; what is started gives its operands, too, except for an all-reduce."""
+    given = sum(x.bytes for x in collective.outputs)
+    if not collective.opcode.endswith("-start") or collective.opcode == "all-reduce-start":
+        return given
+    return given - sum(x.bytes for name in collective.operands for x in computation[name].outputs)
 
 
 def _has(shape: Sequence[int], *lengths: int) -> bool:

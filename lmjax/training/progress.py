@@ -1,6 +1,7 @@
 """The lines and the progress bar of a run."""
 
 import contextlib
+import math
 from collections.abc import Callable, Generator
 
 import jax
@@ -11,6 +12,7 @@ from lmjax import devices
 from lmjax.config import Config
 from lmjax.console import duration, note, say
 from lmjax.runtime import compiler_options
+from lmjax.training.seeds import in_turn
 from lmjax.training.trainer import Trainer
 
 LANES = 128  # of the vector registers of a TPU, over which XLA lays the images of a batch: fewer are padded
@@ -23,8 +25,7 @@ def introduce(trainer: Trainer) -> None:
     name = f"{trainer.config.model.name}, {trainer.scheme}"
     say(f"{name}: {trainer.parameters:,} parameters{seeds} on {devices.describe(count)}")
     say(f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} test images")
-    batch = trainer.config.train.batch_size // (1 if trainer.several else count)
-    if text := padding(batch, trainer.mesh.devices.flat[0].platform):
+    if text := padding(trainer.config, 1 if trainer.several else count, trainer.mesh.devices.flat[0].platform):
         note(text)
     if not trainer.compiled.seconds:  # otherwise the programs, of other seeds, are compiled already
         options = compiler_options(trainer.mesh.devices.flat[0].platform)
@@ -33,13 +34,26 @@ def introduce(trainer: Trainer) -> None:
         say(f"compiled in {trainer.compiled.seconds:.1f} s")
 
 
-def padding(batch: int, platform: str) -> str:
-    """A warning where a TPU pads a small batch on each chip; "" where there is nothing to warn of."""
+def padding(config: Config, chips: int, platform: str) -> str:
+    """A warning, and a cure, where a TPU pads a small batch on each chip; "" where there is nothing to warn of.
+
+    Args:
+        config: of the run.
+        chips: that a batch is spread over.
+        platform: of the chips.
+    """
+    batch = math.ceil(config.train.batch_size / chips)
     if platform != "tpu" or batch >= LANES:
         return ""
+    cure = f"--train.batch-size {LANES * chips}"
+    if config.optimizer.reference_batch_size is None:
+        cure += f" --optimizer.reference-batch-size {config.train.batch_size} --optimizer.warmup-epochs 5"
+    cure = f"{LANES} images on each: {cure} (another recipe)"
+    if chips > 1 and not in_turn(config):
+        cure = f"one seed on each chip, --seeds 0..{chips - 1}, or {cure}"
     return (
         f"note: {batch} images a chip, which computes with {LANES} at a time: {1 - batch / LANES:.0%} of it is "
-        "padding; train several seeds side by side (--seeds), or a larger --train.batch-size"
+        f"padding; train {cure}"
     )
 
 

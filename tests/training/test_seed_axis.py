@@ -243,6 +243,12 @@ def test_groups_go_on_from_one_step(run):
 
 
 def test_warns_of_padding():
-    assert "16 images a chip, which computes with 128 at a time: 88% of it is padding" in padding(16, "tpu")
-    assert not padding(128, "tpu")
-    assert not padding(16, "gpu")
+    config = Config()
+    text = padding(config, 8, "tpu")
+    assert "16 images a chip, which computes with 128 at a time: 88% of it is padding" in text
+    assert "--seeds 0..7" in text
+    assert "--train.batch-size 1024 --optimizer.reference-batch-size 128" in text
+    assert "--seeds" not in padding(changed(config, train={"batch_size": 64}), 1, "tpu")
+    assert "--seeds" not in padding(changed(config, train={"shard_parameters": True}), 8, "tpu")
+    assert not padding(config, 1, "tpu")
+    assert not padding(config, 8, "gpu")
