@@ -127,22 +127,28 @@ def _derivative(epsilon, grouped, rectify, primals, tangents):
     constant, slope = two_broadcasts(constant, slope, x.shape)
     y, direct, through = centered * gain + bias, gain * dx, constant + centered * slope
     if rectify:
-        positive, other = _signs(x, *map(lax.stop_gradient, (mean, gain, bias)))
+        positive, other = _signs(x, y, mean, gain, bias)
         y, direct, through = jnp.maximum(y, 0), jnp.where(positive, direct, 0), jnp.where(other, 0, through)
     return (y, mean, var), (direct + through, jnp.zeros_like(mean), jnp.zeros_like(var))
 
 
-def _signs(x, mean, gain, bias):
-    """Whether (x - mean) gain + bias > 0, and whether it is <= 0.
+def _signs(x, y, mean, gain, bias):
+    """Whether y = (x - mean) gain + bias > 0, and whether not; of constants, for differentiation."""
+    x, y, mean, gain, bias = map(lax.stop_gradient, (x, y, mean, gain, bias))
 
-    XLA computes again what costs next to nothing, and else writes the mask to memory: so one comparison with the zero
-    of each channel has to do, the barrier keeps its computation out of it, and the two uses share no mask.
-    """
-    flat, falling = gain == 0, gain < 0
-    zero = jnp.where(flat, jnp.where(bias > 0, -jnp.inf, jnp.inf), mean - bias / jnp.where(flat, 1, gain))
-    zero = jnp.where(falling, lax.nextafter(zero, jnp.full_like(zero, -jnp.inf)), zero)  # x < zero, but not x = zero
-    zero, falling = lax.optimization_barrier((zero, falling))
-    return (x > zero) != falling, (x <= zero) != falling
+    def gpu(x, _, mean, gain, bias):
+        # XLA computes a mask again if that costs next to nothing, and else writes it to memory. So it is a comparison
+        # with the zero of its channel, kept apart by a barrier, and its two uses have one each.
+        flat, falling = gain == 0, gain < 0
+        zero = jnp.where(flat, jnp.where(bias > 0, -jnp.inf, jnp.inf), mean - bias / jnp.where(flat, 1, gain))
+        zero = jnp.where(falling, lax.nextafter(zero, jnp.full_like(zero, -jnp.inf)), zero)  # x < zero, not x = zero
+        zero, falling = lax.optimization_barrier((zero, falling))
+        return (x > zero) != falling, (x <= zero) != falling
+
+    def elsewhere(_, y, *__):
+        return y > 0, y <= 0
+
+    return lax.platform_dependent(x, y, mean, gain, bias, cuda=gpu, rocm=gpu, default=elsewhere)
 
 
 def _moments(x, shift, grouped):
