@@ -1,6 +1,7 @@
 """E1 to E6: the step of training compiled for accelerators that need not be there, and read. Nothing is run or timed.
 
-A step is what `train.py` makes: augmentation, metrics and update are in it. Times are those of compiling.
+A step is one of those that `train.py` makes in a dispatch: augmentation, metrics and update are in it, and a share of
+what the dispatch begins and ends with. Times are those of compiling.
 """
 
 import dataclasses
@@ -21,9 +22,7 @@ def train(plan: Plan, where: str, name: str, *, batch: int = 128, data: str = "c
         name, batch, model = "resnet14", 16, model | {"width": 0.25}
     chosen = ModelConfig(name, **({"dtype": "bfloat16"} | model))
     config = recipes.imagenet(chosen) if data == "imagenet" else recipes.lm(data, chosen)
-    config = dataclasses.replace(
-        config, train=dataclasses.replace(config.train, batch_size=batch, steps_per_dispatch=1)
-    )
+    config = dataclasses.replace(config, train=dataclasses.replace(config.train, batch_size=batch))
     return next(estimate(config, target(where)))
 
 
@@ -65,7 +64,9 @@ def deep_on_gpu(plan: Plan) -> Iterator[dict]:
 
 
 def photographs_on_gpu(plan: Plan) -> Iterator[dict]:
-    yield from schemes(plan, "h100", "resnet50", batch=256, data="imagenet")
+    how = {"batch": 256, "data": "imagenet"}
+    yield from schemes(plan, "h100", "resnet50", **how)
+    yield from figures("euler, post-activated", train(plan, "h100", "resnet50", stepper="euler", placement="post", **how))
 
 
 def on_tpu(plan: Plan) -> Iterator[dict]:
