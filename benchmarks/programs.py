@@ -66,7 +66,8 @@ def deep_on_gpu(plan: Plan) -> Iterator[dict]:
 def photographs_on_gpu(plan: Plan) -> Iterator[dict]:
     how = {"batch": 256, "data": "imagenet"}
     yield from schemes(plan, "h100", "resnet50", **how)
-    yield from figures("euler, post-activated", train(plan, "h100", "resnet50", stepper="euler", placement="post", **how))
+    post = train(plan, "h100", "resnet50", stepper="euler", placement="post", **how)
+    yield from figures("euler, post-activated", post)
 
 
 def on_tpu(plan: Plan) -> Iterator[dict]:
