@@ -167,8 +167,6 @@ class StepFunctions(Evaluation):
         return new, {"loss": value, "accuracy": accuracy}
 
     def _loss(self, logits, targets):
-        if targets.ndim == 1 and not self.options.label_smoothing:
-            return optax.softmax_cross_entropy_with_integer_labels(logits, targets).mean()
         shares = jax.nn.one_hot(targets, logits.shape[-1]) if targets.ndim == 1 else targets
         return optax.softmax_cross_entropy(logits, optax.smooth_labels(shares, self.options.label_smoothing)).mean()
 
