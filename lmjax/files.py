@@ -30,10 +30,10 @@ def local(place: str | Path, option: str) -> Path:
     """
     if found := _SCHEME.match(str(place)):
         scheme = found[0][:-2]
-        raise InputError(
-            f"{option} {place}: {scheme}:// is not supported: name a folder of this machine, and copy from or to the "
-            "other place"
-        )
+        copied = "copy from or to the other place"
+        if scheme == "gs":
+            copied = "copy it with gcloud storage rsync -r, or mount the bucket (Cloud Storage FUSE)"
+        raise InputError(f"{option} {place}: {scheme}:// is not supported: name a folder of this machine, and {copied}")
     return Path(os.path.expanduser(place))
 
 
