@@ -23,7 +23,7 @@ def test_what_is_no_address(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("place", "way"),
     [
-        ("gs://b/run", "gcloud storage rsync -r, or mount the bucket"),
+        ("gs://b/run", "gcloud storage rsync -r, or mount a bucket"),
         ("s3://b/run", "copy from or to the other place"),
     ],
 )
