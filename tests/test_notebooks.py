@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -32,8 +33,12 @@ def execute(tmp_path, monkeypatch):
     nbformat, client = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
 
+    pip = {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull}  # a test installs nothing
+
     def execute(name, cwd, **settings):
-        for key, value in {**environment(XDG_CACHE_HOME=str(tmp_path)), **settings}.items():
+        if name in TPU:
+            pytest.importorskip("flatbuffers")
+        for key, value in {**environment(XDG_CACHE_HOME=str(tmp_path), **pip), **settings}.items():
             monkeypatch.setenv(key, str(value))
         notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
         client.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(cwd)}}).execute()
@@ -114,18 +119,14 @@ def test_colab(tmp_path, execute, repository, again):
         assert pictures(outputs) == 4
 
 
-def several(devices):
-    """The XLA_FLAGS of a CPU that is so many devices."""
-    return {"XLA_FLAGS": f"{UNOPTIMIZED} --xla_force_host_platform_device_count={devices}"}
-
-
 @pytest.mark.parametrize("again", [False, slow(True)])
 def test_kaggle(tmp_path, execute, repository, again):
     """A seed on each device; in a zip beside the notebook is the code."""
     shutil.make_archive(str(tmp_path / "upload"), "zip", repository.parent, repository.name)
     settings = {
         "LMJAX_CODE": tmp_path / "code", "LMJAX_WORKDIR": tmp_path / "runs", "LMJAX_SEEDS": "0 1",
-        "LMJAX_OPTIONS": f"--data.name digits --data.augment crop(1) {SMALL}", "LMJAX_ANY_BACKEND": 1, **several(2),
+        "LMJAX_OPTIONS": f"--data.name digits --data.augment crop(1) {SMALL}", "LMJAX_ANY_BACKEND": 1,
+        "XLA_FLAGS": f"{UNOPTIMIZED} --xla_force_host_platform_device_count=2",
     }  # fmt: skip
     for said in ["seed 0, seed 1:", "is finished"][: 1 + again]:
         outputs = execute("kaggle_tpu", tmp_path, **settings)
@@ -133,12 +134,7 @@ def test_kaggle(tmp_path, execute, repository, again):
         assert said in printed(outputs, "train")
         assert pictures(outputs) == 4
     assert printed(outputs, "report").count("%") == 2
-    assert {path.name for path in (tmp_path / "runs").glob("*")} >= {
-        "seed0",
-        "seed1",
-        "report.html",
-        "network.stablehlo",
-    }
+    assert (tmp_path / "runs" / "network.stablehlo").stat().st_size > 10_000
 
 
 def test_colab_takes_a_seed_for_each_chip_where_there_are_several(monkeypatch):
