@@ -30,10 +30,13 @@ def local(place: str | Path, option: str) -> Path:
     """
     if found := _SCHEME.match(str(place)):
         scheme = found[0][:-2]
-        raise InputError(
-            f"{option} {place}: {scheme}:// is not supported: name a folder of this machine, and copy from or to the "
-            "other place"
-        )
+        ways = "copy from or to the other place"
+        if scheme == "gs":
+            ways = (
+                "copy it with gcloud storage rsync -r, or mount a bucket that has a hierarchical namespace "
+                "(Cloud Storage FUSE)"
+            )
+        raise InputError(f"{option} {place}: {scheme}:// is not supported: name a folder of this machine, and {ways}")
     return Path(os.path.expanduser(place))
 
 

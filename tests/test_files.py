@@ -20,6 +20,19 @@ def test_what_is_no_address(monkeypatch, tmp_path):
     assert (config.workdir, config.data.dir) == (str(tmp_path / "a"), str(tmp_path / "b"))
 
 
+@pytest.mark.parametrize(
+    ("place", "way"),
+    [
+        ("gs://b/run", "gcloud storage rsync -r, or mount a bucket"),
+        ("s3://b/run", "copy from or to the other place"),
+    ],
+)
+def test_an_address_is_refused_and_the_ways_that_work_are_named(place, way):
+    for given in (place, Path(place)):  # which has one slash less
+        with pytest.raises(InputError, match=rf"--to .*: {place[:2]}:// is not supported: name a folder .*{way}"):
+            files.local(given, "--to")
+
+
 def test_names_and_links_that_would_lead_elsewhere(tmp_path):
     for name in ("", ".", "..", "../x", "/x", "a/b", "a\\b", ".hidden", "a\0b"):
         with pytest.raises(InputError, match="cannot be the name of a file or a folder"):

@@ -2,6 +2,7 @@
 
 import importlib.util
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -11,9 +12,11 @@ from pathlib import Path
 
 import pytest
 
+from tests import UNOPTIMIZED
 from tests.parameters import slow
 from tests.tiny import ROOT, environment
 
+TPU = ("colab_tpu", "kaggle_tpu")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
 SMALL = "--model.name resnet14 --model.width 0.25 --optimizer.learning-rate 0.05 --train.epochs 1 --train.batch-size 64"
 
@@ -30,8 +33,12 @@ def execute(tmp_path, monkeypatch):
     nbformat, client = pytest.importorskip("nbformat"), pytest.importorskip("nbclient")
     pytest.importorskip("ipykernel")
 
+    pip = {"PIP_NO_INDEX": "1", "PIP_CONFIG_FILE": os.devnull}  # a test installs nothing
+
     def execute(name, cwd, **settings):
-        for key, value in {**environment(XDG_CACHE_HOME=str(tmp_path)), **settings}.items():
+        if name in TPU:
+            pytest.importorskip("flatbuffers")
+        for key, value in {**environment(XDG_CACHE_HOME=str(tmp_path), **pip), **settings}.items():
             monkeypatch.setenv(key, str(value))
         notebook = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4)
         client.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(cwd)}}).execute()
@@ -103,18 +110,67 @@ def test_colab(tmp_path, execute, repository, again):
     outputs = execute("colab_tpu", content / "sample_data", **settings)
     assert printed(outputs, "code").splitlines()[-1] == f"lmjax is that of {content / 'lmjax'}"
     assert "nothing, all is here" in printed(outputs, "install")
-    assert pictures(outputs) == 3
+    assert pictures(outputs) == 4
     assert (tmp_path / "drive" / "report.html").stat().st_size > 10_000
+    assert (tmp_path / "drive" / "network.stablehlo").stat().st_size > 10_000
     if again:
         outputs = execute("colab_tpu", content / "sample_data", **settings)
         assert "is finished" in printed(outputs, "train")
-        assert pictures(outputs) == 3
+        assert pictures(outputs) == 4
 
 
-def test_colab_says_what_to_do_without_an_accelerator(monkeypatch):
+@pytest.mark.slow
+def test_kaggle(tmp_path, execute, repository):
+    """A seed on each device, and once more; in a zip beside the notebook is the code."""
+    shutil.make_archive(str(tmp_path / "upload"), "zip", repository.parent, repository.name)
+    settings = {
+        "LMJAX_CODE": tmp_path / "code", "LMJAX_WORKDIR": tmp_path / "runs", "LMJAX_SEEDS": "0 1",
+        "LMJAX_OPTIONS": f"--data.name digits --data.augment crop(1) {SMALL}", "LMJAX_ANY_BACKEND": 1,
+        "XLA_FLAGS": f"{UNOPTIMIZED} --xla_force_host_platform_device_count=2",
+    }  # fmt: skip
+    for said in ("seed 0, seed 1:", "is finished"):
+        outputs = execute("kaggle_tpu", tmp_path, **settings)
+        assert "on 2 x cpu" in printed(outputs, "backend")
+        assert said in printed(outputs, "train")
+        assert pictures(outputs) == 4
+    assert printed(outputs, "report").count("%") == 2
+    assert (tmp_path / "runs" / "network.stablehlo").stat().st_size > 10_000
+
+
+def test_colab_takes_a_seed_for_each_chip_where_there_are_several(monkeypatch):
     monkeypatch.setattr("lmjax.runtime.start", lambda: [])
-    with pytest.raises(AssertionError, match="only cpu: choose one in Runtime > Change runtime type"):
-        exec(cells("colab_tpu")["backend"], {"ANY_BACKEND": False})
+    for chips, wanted, seeds in ((1, "", []), (8, "", ["0..7"]), (8, "0 1", ["0", "1"]), (1, "3 4", ["3", "4"])):
+        monkeypatch.setattr("jax.device_count", lambda chips=chips: chips)
+        found = {"ANY_BACKEND": True, "SEEDS": wanted}
+        exec(cells("colab_tpu")["backend"], found)
+        assert found["seeds"] == seeds
+
+
+def test_kaggle_trains_eight_seeds():
+    found = {}
+    exec(cells("kaggle_tpu")["settings"], found)
+    assert found["SEEDS"].split() == [str(seed) for seed in range(8)]
+
+
+def test_what_colab_and_kaggle_have_in_common():
+    own = {"settings", "backend", "folder"}
+    colab, kaggle = ({id: code for id, code in cells(name).items() if id not in own} for name in TPU)
+    assert colab == kaggle
+
+
+def test_the_runtime_is_named():
+    colab, kaggle = (json.loads((ROOT / "notebooks" / f"{name}.ipynb").read_text())["metadata"] for name in TPU)
+    assert (colab["accelerator"], colab["colab"]["gpuType"]) == ("TPU", "V5E1")
+    assert (kaggle["kaggle"]["accelerator"], kaggle["kaggle"]["isInternetEnabled"]) == ("tpuV5e8", True)
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"), [("colab_tpu", "one in Runtime > Change runtime type"), ("kaggle_tpu", "TPU v5e-8 in Settings")]
+)
+def test_what_to_do_without_an_accelerator_is_said(monkeypatch, name, cure):
+    monkeypatch.setattr("lmjax.runtime.start", lambda: [])
+    with pytest.raises(AssertionError, match=f"only cpu: choose {cure}"):
+        exec(cells(name)["backend"], {"ANY_BACKEND": False})
 
 
 @pytest.fixture
@@ -136,7 +192,7 @@ def cell(monkeypatch, tmp_path):
 
 
 def test_the_code_is_looked_for_alike():
-    assert cells("quickstart")["code"] == cells("colab_tpu")["code"]
+    assert cells("quickstart")["code"] == cells("colab_tpu")["code"] == cells("kaggle_tpu")["code"]
 
 
 def test_the_code_is_that_of_the_folder_above(cell, monkeypatch):
@@ -178,11 +234,14 @@ def test_without_the_code_the_notebook_says_so(cell, monkeypatch):
         cell()
 
 
-@pytest.mark.parametrize(("notebook", "more"), [("colab_tpu", "pooch"), ("quickstart", "scikit-learn")])
+@pytest.mark.parametrize(
+    ("notebook", "more"),
+    [("colab_tpu", {"pooch", "pandas", "jinja2", "flatbuffers"}), ("quickstart", {"scikit-learn"})],
+)
 def test_what_is_missing_is_installed_beside_jax_and_flax(notebook, more):
     code = cells(notebook)["install"]
     needed = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["dependencies"]
-    needed = {re.match(r"[\w-]+", requirement)[0] for requirement in needed} | {more, "matplotlib"}
+    needed = {re.match(r"[\w-]+", requirement)[0] for requirement in needed} | more | {"matplotlib"}
     modules = eval(re.search(r"modules = (\{.*?\})", code, re.DOTALL)[1])
     assert set(modules.values()) == needed
     kept = re.search(r"for package in \((.*?)\)", code)[1]

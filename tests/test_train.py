@@ -559,7 +559,7 @@ def test_trains_on_a_folder_without_the_optional_packages(tmp_path):
     options += ["--data.name", "folder", "--data.dir", str(tmp_path / "images"), "--workdir", str(tmp_path / "run")]
     program = """
 import sys
-missing = "tensorflow tensorflow_datasets grain matplotlib pandas jinja2 sklearn pooch tensorboard wandb"
+missing = "tensorflow tensorflow_datasets grain matplotlib pandas jinja2 sklearn pooch tensorboard wandb mlflow trackio"
 sys.modules |= dict.fromkeys(missing.split())  # None is what Python takes for "there is no such module"
 import train
 sys.exit(train.main(sys.argv[1:]))

@@ -53,7 +53,7 @@ class Train(command_line.Command):
     deterministic: bool = False
     """Make a GPU repeat a run bit for bit, which costs speed."""
     log: tuple[str, ...] = ()
-    """Tell tensorboard, wandb, or both of each epoch; tensorboard --logdir runs shows all runs."""
+    """Tell one or several of tensorboard, wandb, mlflow and trackio of each epoch."""
     profile: str | None = None
     """Write a trace of some steps to this folder, or without one to the folder profile of the run."""
     dry_run: bool = False

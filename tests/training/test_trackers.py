@@ -1,5 +1,6 @@
-"""What TensorBoard and Weights & Biases are told of a run, also of one that is killed, rolled back or cannot tell."""
+"""What trackers are told of a run, also of one that is killed, rolled back or cannot tell."""
 
+import contextvars
 import dataclasses
 import errno
 import functools
@@ -20,7 +21,7 @@ import train
 from lmjax import InputError, training
 from lmjax.config import to_dict
 from lmjax.training import NonFiniteLoss, RunRecord, data_mesh, evaluate, loop, trackers
-from lmjax.training.trackers import TensorBoard, Trackers, WeightsAndBiases
+from lmjax.training.trackers import Trackers
 from tests import tiny
 
 ROOT = Path(__file__).parent.parent.parent
@@ -105,58 +106,171 @@ def test_event_files(tmp_path, config, monkeypatch):
     assert list(found["config"]) == [0]
 
 
-class FakeWandb(types.ModuleType):
-    """What of wandb is called, as its server behaves: what comes for a step that it has is ignored."""
+class Fake(types.ModuleType):
+    """A tool whose rows cannot be changed: `runs` has the first row of a step, `again` the steps of which more came."""
+
+    def __init__(self, name):
+        super().__init__(name)
+        self.runs, self.again, self.finished = {}, [], []
+
+    def start(self, name, model):
+        assert model == "tiny"
+        return self.runs.setdefault(name or f"run{len(self.runs)}", {})
+
+    def receive(self, name, values, step):
+        history = self.runs[name]
+        if step <= max(history, default=-1):
+            self.again.append(step)
+        else:
+            history[step] = values
+
+
+class FakeWandb(Fake):
+    """What of wandb is called."""
 
     def __init__(self):
         super().__init__("wandb")
-        self.runs, self.ignored, self.finished = {}, [], []
         self.Histogram, self.Settings = list, dict
 
     def init(self, *, id, resume, dir, **options):
         assert resume == "allow"
         assert Path(dir).is_dir()
-        assert options["config"]["model"]["name"] == "tiny"
         name = id or f"run{len(self.runs)}"
-        history = self.runs.setdefault(name, {})
+        self.start(name, options["config"]["model"]["name"])
+        return types.SimpleNamespace(
+            id=name,
+            disabled=options["name"] == "disabled",
+            log=functools.partial(self.receive, name),
+            finish=lambda exit_code: self.finished.append((name, exit_code)),
+        )
 
-        def log(values, step):
-            if step <= max(history, default=-1):
-                self.ignored.append(step)
-            else:
-                history[step] = values
 
-        def finish(exit_code):
-            self.finished.append((name, exit_code))
+class FakeMlflow(Fake):
+    """What of mlflow is called: an experiment can be made once, and the parameters of a run written once."""
 
-        return types.SimpleNamespace(id=name, disabled=options["name"] == "disabled", log=log, finish=finish)
+    class MlflowException(Exception):
+        pass
+
+    entities = types.SimpleNamespace(
+        Metric=lambda key, value, timestamp, step: (key, value, step), Param=lambda key, value: (key, value)
+    )
+
+    def __init__(self):
+        super().__init__("mlflow")
+        self.experiments = {}
+        self.MlflowClient = lambda: self
+
+    def get_experiment_by_name(self, name):
+        return self.experiments.get(name)
+
+    def create_experiment(self, name):
+        if name in self.experiments:
+            raise self.MlflowException("it is there")
+        self.experiments[name] = types.SimpleNamespace(experiment_id=f"id of {name}")
+        return self.experiments[name].experiment_id
+
+    def create_run(self, experiment, run_name):
+        assert experiment == "id of lmjax"
+        name = f"run{len(self.runs)}"
+        self.runs[name] = None
+        return types.SimpleNamespace(info=types.SimpleNamespace(run_id=name))
+
+    def log_batch(self, name, metrics=(), params=()):
+        if params:
+            assert self.runs[name] is None
+            del self.runs[name]
+            self.start(name, dict(params)["model.name"])
+        for step in {step for *_, step in metrics}:
+            self.receive(name, {key: value for key, value, at in metrics if at == step}, step)
+
+    def update_run(self, name, status):
+        assert (name in self.runs, status) == (True, "RUNNING")
+
+    def set_terminated(self, name, status):
+        self.finished.append((name, ["FINISHED", "KILLED"].index(status)))
+
+
+class FakeTrackio(Fake):
+    """What of trackio is called: a start ends the run that the context has."""
+
+    def __init__(self):
+        super().__init__("trackio")
+        self.Histogram, self.current = list, contextvars.ContextVar("current", default=None)
+
+    def init(self, *, project, name, config, resume, embed):
+        assert (project, resume, embed) == ("lmjax", "allow", False)
+        assert self.current.get() is None, "another run would be ended"
+        self.current.set(name)
+        self.start(name, config["model"]["name"])
+        return types.SimpleNamespace(
+            log=functools.partial(self.receive, name), finish=lambda: self.finished.append((name, 0))
+        )
+
+
+FAKES = {"wandb": FakeWandb, "mlflow": FakeMlflow, "trackio": FakeTrackio}
 
 
 @pytest.fixture
 def wandb(monkeypatch):
-    fake = FakeWandb()
-    monkeypatch.setitem(sys.modules, "wandb", fake)
-    for name in ("WANDB_LOGIN_TIMEOUT", "WANDB_INIT_TIMEOUT", "WANDB_FINISH_TIMEOUT"):
-        monkeypatch.setenv(name, "1")
+    return faked("wandb", monkeypatch)
+
+
+def faked(name, monkeypatch):
+    fake = FAKES[name]()
+    monkeypatch.setitem(sys.modules, name, fake)
+    limits = ("WANDB_LOGIN_TIMEOUT", "WANDB_INIT_TIMEOUT", "WANDB_FINISH_TIMEOUT", "MLFLOW_HTTP_REQUEST_MAX_RETRIES")
+    for limit in limits:
+        monkeypatch.setenv(limit, "1")
+    monkeypatch.delenv("MLFLOW_EXPERIMENT_NAME", raising=False)
     return fake
 
 
-def test_wandb_is_told_of_an_epoch_once_it_is_saved(tmp_path, config, wandb):
-    with Trackers(["wandb"], tmp_path, config) as told:
-        told.begin([])
+@pytest.mark.parametrize("name", FAKES)
+def test_told_of_an_epoch_once_it_is_saved(tmp_path, config, monkeypatch, name):
+    """Two seeds at once; and what the tool has of a run is gone on with."""
+    tool = faked(name, monkeypatch)
+    for seed in ("seed0", "seed1"):
+        (tmp_path / seed).mkdir()
+    with Trackers([name], tmp_path / "seed0", config) as told, Trackers([name], tmp_path / "seed1", config) as other:
+        told.begin([]), other.begin([])
         told.log(row(1)), told.saved()
+        other.log(row(1, loss=5.0)), other.saved()
         told.log(row(2, loss=7.0))
         told.begin([row(1)])  # rolled back
         told.log(row(2, loss=3.0)), told.log(row(3, loss=2.0)), told.saved()
-    (history,) = wandb.runs.values()
-    assert {step: values["loss/train"] for step, values in history.items()} == {10: 1.0, 20: 3.0, 30: 2.0}
-    assert history[30]["coefficients/stage1"] == [0.1, -0.2]
-    with Trackers(["wandb"], tmp_path, config) as told:  # resumed where it was, by a process that was never told
+    first, second = tool.runs.values()
+    assert {step: values["loss/train"] for step, values in first.items()} == {10: 1.0, 20: 3.0, 30: 2.0}
+    assert {step: values["loss/train"] for step, values in second.items()} == {10: 5.0}
+    assert first[30]["zero_stability/smallest"] == -0.5
+    if name != "mlflow":
+        assert first[30]["coefficients/stage1"] == [0.1, -0.2]
+    with Trackers([name], tmp_path / "seed0", config) as told:  # resumed where it was, by a process that was never told
         told.begin([row(1), row(2), row(3), row(4, loss=1.5)])
-    assert list(history) == [10, 20, 30, 40]
-    assert wandb.ignored == []
-    assert wandb.finished == [("run0", 0)] * 2
-    assert json.loads((tmp_path / "wandb.json").read_text()) == {"id": "run0", "step": 40}
+    assert list(first) == [10, 20, 30, 40]
+    assert len(tool.runs) == 2
+    assert tool.again == []
+    one, two = tool.runs
+    assert tool.finished == [(two, 0), (one, 0), (one, 0)]
+    assert json.loads((tmp_path / "seed0" / f"{name}.json").read_text()) == {"id": one, "step": 40}
+
+
+def test_runs_of_mlflow_and_trackio_are_told_apart(tmp_path, config, monkeypatch):
+    """By a process that loses a race for the experiment, one that was stopped, and two folders of one name."""
+    mlflow, trackio = faked("mlflow", monkeypatch), faked("trackio", monkeypatch)
+    mlflow.create_experiment("lmjax")
+    found = iter([None, mlflow.experiments["lmjax"]])
+    monkeypatch.setattr(mlflow, "get_experiment_by_name", lambda name: next(found))
+    folders = [tmp_path / place / "runs" / "a" for place in ("here", "there")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+        with Trackers(["trackio"], folder, config) as told:
+            told.begin([])
+    assert len(trackio.runs) == 2
+    assert all(name.startswith("runs/a-") for name in trackio.runs)
+    told = Trackers(["mlflow"], folders[0], config)
+    told.begin([])
+    told.end(finished=False)
+    assert mlflow.finished == [("run0", 1)]
 
 
 @pytest.mark.versions
@@ -188,7 +302,7 @@ def test_killed_and_resumed(config, wandb, monkeypatch):
     assert found["zero_stability/smallest"][15] == pytest.approx(smallest)
     history = wandb.runs["run0"]
     assert {step: values["loss/train"] for step, values in history.items()} == pytest.approx(found["loss/train"])
-    assert wandb.ignored == []
+    assert wandb.again == []
     assert wandb.finished == [("run0", 1), ("run0", 0)]
 
 
@@ -212,7 +326,7 @@ def test_rolled_back(config, wandb, monkeypatch):
     require_as_recorded(read(Path(config.workdir, "tensorboard")), rows)
     (history,) = wandb.runs.values()
     require_as_recorded({tag: {step: values[tag] for step, values in history.items()} for tag in history[STEPS]}, rows)
-    assert wandb.ignored == []
+    assert wandb.again == []
 
 
 class Failing:
@@ -324,7 +438,12 @@ def test_a_run_that_is_disabled_is_said_to_be(tmp_path, config, wandb, monkeypat
     [
         ("tensorboard", "--log tensorboard needs tensorboard, which is not installed: pip install tensorboard"),
         ("wandb", "--log wandb needs wandb, which is not installed: pip install wandb"),
-        ("tensorbord", "unknown tracker 'tensorbord': did you mean 'tensorboard'? known: tensorboard, wandb"),
+        ("mlflow", "--log mlflow needs mlflow, which is not installed: pip install mlflow"),
+        ("trackio", "--log trackio needs trackio, which is not installed: pip install trackio"),
+        (
+            "tensorbord",
+            "unknown tracker 'tensorbord': did you mean 'tensorboard'? known: mlflow, tensorboard, trackio, wandb",
+        ),
     ],
 )
 def test_what_is_missing_is_said_before_anything_is_trained(config, monkeypatch, name, message):
@@ -362,29 +481,54 @@ OFFLINE = """
 import sys
 from pathlib import Path
 from lmjax.config import Config
-from lmjax.training.trackers import TensorBoard, Trackers, WeightsAndBiases
+from lmjax.training.trackers import Trackers
 from tests.training.test_trackers import row
-with Trackers(["wandb"], Path(sys.argv[1]), Config()) as told:
-    told.begin([row(n + 1) for n in range(int(sys.argv[2]))])
+with Trackers([sys.argv[1]], Path(sys.argv[2]), Config()) as told:
+    told.begin([row(n + 1) for n in range(int(sys.argv[3]))])
     told.log(row(3)), told.saved()
 """
 
 
-def test_wandb_offline(tmp_path):
-    pytest.importorskip("wandb")
-    environment = {**os.environ, "WANDB_MODE": "offline", "HOME": str(tmp_path), "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, "-c", OFFLINE, str(tmp_path)]
-    for count in (1, 2):  # started, and resumed
-        result = subprocess.run([*command, str(count)], env=environment, capture_output=True, text=True, check=True)
+def started_and_resumed(name, folder, **settings):
+    """What a run leaves in its folder of the tool itself, where that is installed."""
+    pytest.importorskip(name)
+    environment = {**os.environ, "HOME": str(folder), "PYTHONPATH": str(ROOT), **settings}
+    for count in (1, 2):
+        command = [sys.executable, "-c", OFFLINE, name, str(folder), str(count)]
+        result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
         assert "has failed" not in result.stderr
-    note = json.loads((tmp_path / "wandb.json").read_text())
+    note = json.loads((folder / f"{name}.json").read_text())
     assert note["step"] == 30
-    assert list((tmp_path / "wandb").glob(f"offline-run-*-{note['id']}/run-{note['id']}.wandb"))
+    return note["id"]
+
+
+def test_wandb_offline(tmp_path):
+    run = started_and_resumed("wandb", tmp_path, WANDB_MODE="offline")
+    assert list((tmp_path / "wandb").glob(f"offline-run-*-{run}/run-{run}.wandb"))
+
+
+def test_mlflow_with_a_database(tmp_path):
+    pytest.importorskip("sqlalchemy")  # not in mlflow-skinny
+    address = f"sqlite:///{tmp_path}/mlflow.db"
+    run = started_and_resumed("mlflow", tmp_path, MLFLOW_TRACKING_URI=address)
+    client = sys.modules["mlflow"].MlflowClient(address)
+    found = client.get_run(run)
+    assert (found.info.status, found.data.params["model.name"]) == ("FINISHED", "resnet20")
+    assert [metric.step for metric in client.get_metric_history(run, "loss/train")] == [10, 30]
+
+
+def test_trackio_on_this_machine(tmp_path):
+    run = started_and_resumed("trackio", tmp_path, TRACKIO_DIR=str(tmp_path / "trackio"))
+    program = "import trackio; print(*(run.name for run in trackio.Api().runs('lmjax')))"
+    environment = {**os.environ, "HOME": str(tmp_path), "TRACKIO_DIR": str(tmp_path / "trackio")}
+    command = [sys.executable, "-c", program]
+    result = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert result.stdout.split() == [run]
 
 
 def test_they_are_what_a_tracker_is():
     for name, method in inspect.getmembers(trackers.Tracker, inspect.isfunction):
-        for kind in (TensorBoard, WeightsAndBiases):
+        for kind in trackers._KINDS.values():
             if not name.startswith("_"):
                 ours, theirs = (inspect.signature(f).parameters.keys() for f in (getattr(kind, name), method))
                 assert ours == theirs, (kind, name)

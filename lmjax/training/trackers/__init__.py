@@ -1,4 +1,4 @@
-"""Trackers: other tools that are told of each epoch (TensorBoard, Weights & Biases).
+"""Trackers: other tools that are told of each epoch (TensorBoard, Weights & Biases, MLflow, Trackio).
 
 They only look on: a run goes on from its `RunRecord` and its checkpoints. So the choice of trackers is no part of a
 `Config`, may be made anew at each --resume, and changes no number.
@@ -12,13 +12,18 @@ from typing import Any
 from lmjax.config import Config
 from lmjax.console import warn
 from lmjax.errors import reason, unknown
+from lmjax.training.trackers.mlflow import MLflow
 from lmjax.training.trackers.tensorboard import TensorBoard
 from lmjax.training.trackers.tracker import Tracker, histograms, scalars
+from lmjax.training.trackers.trackio import Trackio
 from lmjax.training.trackers.weights_and_biases import WeightsAndBiases
 
-__all__ = ["NAMES", "TensorBoard", "Tracker", "Trackers", "WeightsAndBiases", "histograms", "require", "scalars"]
+__all__ = [
+    "NAMES", "MLflow", "TensorBoard", "Tracker", "Trackers", "Trackio", "WeightsAndBiases", "histograms", "require",
+    "scalars",
+]  # fmt: skip
 
-_KINDS = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases}
+_KINDS = {"tensorboard": TensorBoard, "wandb": WeightsAndBiases, "mlflow": MLflow, "trackio": Trackio}
 
 NAMES = tuple(_KINDS)
 """The choices of `--log`."""
