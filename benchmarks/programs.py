@@ -1,7 +1,7 @@
 """E1 to E6: the step of training compiled for accelerators that need not be there, and read. Nothing is run or timed.
 
-A step is one of those that `train.py` makes in a dispatch: augmentation, metrics and update are in it, and a share of
-what the dispatch begins and ends with. Times are those of compiling.
+A step is one of those that `train.py` makes in a dispatch: augmentation, metrics and update are in it, and its
+share of the beginning and the end of the dispatch. Times are those of compiling.
 """
 
 import dataclasses

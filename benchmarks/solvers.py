@@ -30,7 +30,7 @@ class RK4(diffrax.Midpoint):
 METHODS = {"euler": (steppers.euler, diffrax.Euler), "rk4": (steppers.rk4, RK4)}
 
 
-def field(weights, u):
+def field(t, u, weights):
     w1, w2 = weights
     return jnp.tanh(u @ w1) @ w2
 
@@ -40,11 +40,11 @@ def solvers(method: str, steps: int):
     scheme, solver = METHODS[method]
 
     def ours(weights, u0):
-        return odeint(scheme(), lambda t, u, weights: field(weights, u), u0, t1=1.0, steps=steps, args=weights)
+        return odeint(scheme(), field, u0, t1=1.0, steps=steps, args=weights)
 
     def theirs(weights, u0):
         solution = diffrax.diffeqsolve(
-            diffrax.ODETerm(lambda t, u, weights: field(weights, u)), solver(), t0=0.0, t1=1.0, dt0=1 / steps, y0=u0,
+            diffrax.ODETerm(field), solver(), t0=0.0, t1=1.0, dt0=1 / steps, y0=u0,
             args=weights, saveat=diffrax.SaveAt(t1=True), max_steps=steps + 1, throw=False,
             adjoint=diffrax.RecursiveCheckpointAdjoint(checkpoints=steps + 1),
         )  # fmt: skip

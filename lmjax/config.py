@@ -243,9 +243,9 @@ class OptimizerConfig(_Checked):
     coefficient_bounds: tuple[float, ...] | None = None
     """Two numbers between which the coefficients are kept after each update, e.g. -1 1; None: not at all."""
     freeze: tuple[str, ...] = ()
-    """Parameters that are not trained, by their names in `lmjax.weights`, the beginning of these, or with wildcards:
-    stem stage1 "*.norm". They are not updated and do not decay. A batch normalization whose running mean is so named
-    normalizes with its running statistics in training, too, and these stay as they are."""
+    """Parameters that are not trained, by their names in `lmjax.weights`, or the beginning of these up to a dot, also
+    with wildcards: stem stage1 "*.norm". They are not updated and do not decay. A batch normalization whose running
+    mean has such a name normalizes with its running statistics in training, too, and these stay as they are."""
     loaded_rate: float = 1.0
     """Multiplies the learning rate of the parameters that init has loaded."""
     clip_norm: float | None = None
@@ -294,7 +294,7 @@ class OptimizerConfig(_Checked):
 
 @dataclasses.dataclass(frozen=True)
 class InitConfig(_Checked):
-    """The weights to start from, as for fine-tuning; what they do not have is drawn. At most one of these."""
+    """The weights to start from, as for fine-tuning: of a run or of a file. The arrays that these lack are drawn."""
 
     prefix: ClassVar[str] = "init."
 

@@ -5,7 +5,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from typing import Any
 
 import jax
@@ -27,7 +27,7 @@ def quiet(wanted: bool = True) -> Generator[None, None, None]:
 
 @contextlib.contextmanager
 def no_logging() -> Generator[None, None, None]:
-    """While this is entered, packages log nothing: what matters of it is said by what they raise."""
+    """While this is entered, packages log nothing: the errors that they raise say what matters."""
     before = logging.root.manager.disable
     logging.disable()
     try:
@@ -94,6 +94,12 @@ def lossy() -> Generator[None, None, None]:
                 stack.callback(setattr, sys, name, stream)
                 stack.callback(getattr(sys, name).flush)
         yield
+
+
+def few(names: Sequence[Any], most: int = 5) -> str:
+    """The first names of many, "a, b and 3 more"; "nothing" if there is none."""
+    more = f" and {len(names) - most} more" if len(names) > most else ""
+    return ", ".join(map(str, names[:most])) + more if names else "nothing"
 
 
 def duration(seconds: float) -> str:

@@ -42,8 +42,8 @@ def odeint(
     """Integrate u' = F(t, u) from t0 to t1 with a fixed step h = (t1 - t0) / steps, backwards if t1 < t0.
 
     The branches are f = c h F, with c the damping of the scheme, so that every scheme integrates the same equation.
-    Each call starts a multistep scheme anew: one call with `save_at` keeps its order, one a piece does not. It works
-    under `jit` and `vmap`, and can be differentiated by u0, args, t0, t1, coef, traced times and what F closes over.
+    A multistep scheme starts anew in each call: for several times make one call with `save_at`, which keeps its order.
+    Under `jit` and `vmap`, too; differentiable in u0, args, t0, t1, coef, traced times and what F closes over.
 
     Args:
         stepper: the scheme, or its name as in "lm(-0.5, -0.5)".
@@ -59,9 +59,9 @@ def odeint(
         coef: the scheme's coefficients, the same at every step; needed where the scheme has trainable ones.
         start: the one-step method that makes the first values of a multistep scheme, by default `rk4`. With None it
             starts at rest instead, as a network does at the start of a stage, and is of order 1.
-        memory: what is kept for the gradient: "stored" all, "remat" a state every sqrt(steps) steps, to compute the
-            others from again, "reversible" none, for a scheme with an inverse (`jax.grad` alone, not `jax.jvp`). The
-            states of `save_at` are kept, too.
+        memory: what is kept for the gradient: "stored" keeps all states, "remat" one every sqrt(steps) steps, from
+            which the others are computed again, "reversible" none, for a scheme with an inverse (`jax.grad` alone, not
+            `jax.jvp`). The states of `save_at` are kept, too.
 
     Returns:
         The state at t1, with the structure, shapes and dtypes of u0; with `save_at` a leading axis, the times.
@@ -150,7 +150,7 @@ class _Solver:
     def states_after(self, numbers, kept, history):
         """The states after so many steps, a rising array of numbers, with a leading axis.
 
-        Of the longest stride that meets them all, every state is kept.
+        The state of every n-th step is kept, with the greatest n that meets all numbers.
 
         Args:
             numbers: the numbers.
@@ -286,14 +286,13 @@ def _step_numbers(save_at: Any, t0: Any, t1: Any, steps: int) -> np.ndarray | No
         if save_at != "steps":
             raise InputError(f'odeint: save_at must be "steps", an array of times, or None, got {save_at!r}')
         return np.arange(steps + 1)
-    if any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((save_at, t0, t1))):
-        if np.ndim(save_at) != 1:
-            raise InputError(f"odeint: save_at must be a list of times, got an array of shape {np.shape(save_at)}")
-        return None
-    times = np.asarray(save_at)
-    if times.ndim != 1 or not times.size or times.dtype.kind not in "iuf":
+    traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((save_at, t0, t1)))
+    times = (jnp if traced else np).asarray(save_at)
+    if times.ndim != 1 or not times.size or not (traced or times.dtype.kind in "iuf"):
         raise InputError(f"odeint: save_at must be a list of times, got an array of shape {times.shape}: {save_at!r}")
-    exact = times.astype(float)
+    if traced:
+        return None
+    exact = np.asarray(times, float)
     h = (float(t1) - float(t0)) / steps
     precision = np.finfo(times.dtype if times.dtype.kind == "f" else float).eps
     slack = min(8 * precision * max(abs(float(t0)), abs(float(t1))) / abs(h), 0.01) if h else 0.0

@@ -90,7 +90,7 @@ def start(*, deterministic: bool = False, seeds: int = 1) -> list[str]:
 
 
 def start_alone() -> None:
-    """Prepare this process as `start` does, without joining others: for what looks at runs, or uses them."""
+    """Prepare this process as `start` does, but without joining other processes: for commands that read runs."""
     quieten_orbax()
     cache_programs()
     if cpu_only():

@@ -1,4 +1,4 @@
-"""Weights of a network as a .safetensors file, from which alone the network can be built again.
+"""Weights of a network as a .safetensors file, which is all that is needed to build the network again.
 
 The file has all parameters and running statistics by dotted names, such as stem.conv.kernel and
 stage1.steps.item.branches.0.act1.norm.mean (the first axis of what is in an item counts the steps), and as metadata, in
@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.tree_util import keystr
 
 import lmjax
 from lmjax import files
@@ -94,7 +95,7 @@ def names(tree: Any) -> dict[str, Any]:
 
 
 def replaced(tree: Any, arrays: Mapping[str, Any]) -> Any:
-    """The tree, as of `names`, with those arrays instead of its own that have a name in `arrays`, in its dtypes."""
+    """The tree with its arrays replaced by those of the same name in `arrays`, in its own dtypes; see `names`."""
 
     def one(path, x):
         name = name_of(path)
@@ -104,17 +105,17 @@ def replaced(tree: Any, arrays: Mapping[str, Any]) -> Any:
 
 
 def name_of(path: Sequence[Any]) -> str:
-    """The name of what has a path in a network: the keys, joined by dots; stages.0 is stage1.
+    """The name of a variable or module in a network: the keys of its path, joined by dots; stages.0 is stage1.
 
     Args:
-        path: of keys, or as `jax.tree_util` has them.
+        path: of keys, or of the entries of `jax.tree_util`.
     """
-    dotted = ".".join(str(getattr(entry, "key", getattr(entry, "idx", entry))) for entry in path)
+    dotted = keystr(tuple(path), simple=True, separator=".")
     return _STAGE.sub(lambda match: f"stage{int(match[1]) + 1}", dotted)
 
 
-def named(name: str, patterns: Iterable[str]) -> bool:
-    """True if one of the patterns is the name, begins it ("stage1" of stage1.entry), or fits so much ("*.norm")."""
+def matches(name: str, patterns: Iterable[str]) -> bool:
+    """True if a pattern, with wildcards, is the name, or its beginning up to a dot: "stage1" and "*.norm"."""
     return any(fnmatch.fnmatchcase(name, end) for pattern in patterns for end in (pattern, f"{pattern}.*"))
 
 
@@ -165,12 +166,12 @@ def require_data(found: dict[str, Any]) -> None:
     """Check the classes, the shape, the mean and the std that a network was trained with, from anywhere.
 
     Raises:
-        KeyError, TypeError, ValueError: if they are none, or do not fit each other.
+        KeyError, TypeError, ValueError: if they are not valid, or do not fit each other.
     """
     classes, shape = found["classes"], found["shape"]
     named = isinstance(classes, (list, tuple)) and all(isinstance(name, str) for name in classes)
     if not named or len(shape) != 3 or not all(isinstance(n, int) and n >= 1 for n in shape):
-        raise ValueError("its classes and shape are none")
+        raise ValueError("its classes or its shape are not valid")
     for key in ("mean", "std"):
         if _float32(found[key]).shape != (shape[-1],):
             raise ValueError(f"its {key} is not that of {shape[-1]} channels")

@@ -61,6 +61,9 @@ def test_times_off_the_grid_have_the_order_of_the_scheme():
     # Their derivative by time is the field.
     jacobian = jax.jacfwd(lambda time: solved("rk4", save_at=time[None])[0])(jnp.array(0.345))
     np.testing.assert_allclose(jacobian, field(0.345, exact[1], W), rtol=1e-3)
+    # Traced times in a list, too.
+    found = jax.jit(lambda time: solved("rk4", save_at=[0.111, time]))(0.345)
+    np.testing.assert_allclose(found, solved("rk4", save_at=[0.111, 0.345]), rtol=1e-5)
 
 
 def loss(u0, w, t0, t1, scheme, memory, save_at=None, closed=1.0):

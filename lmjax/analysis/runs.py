@@ -59,7 +59,7 @@ def measured(
         at: which checkpoint: "latest", "best", or a step.
         seed: draws the images.
         data: the data set for weights.
-        data_dir: where the data is now, if it has moved; or that for weights.
+        data_dir: the folder of the data, if it has moved, or of that for weights.
 
     Raises:
         InputError: if one of them cannot be opened or measured.
@@ -97,7 +97,7 @@ def _require_measurable(run: Run, at: str | int, require: Callable[[nnx.Module],
     directory, config = run.record.directory, run.config
     if require is not None:
         try:
-            require(nnx.eval_shape(lambda: config.model.build(classes=2, cin=3, rngs=nnx.Rngs(0))))
+            require(config.model.outline(classes=2, cin=3))
         except InputError as error:
             raise InputError(f"{directory}: {error}") from error
     if os.path.isfile(directory):

@@ -264,7 +264,7 @@ class _OfNetworks(_OfRuns):
     data: str | None = None
     """The data set for weights, as --data.name takes it: "photographs(224)"."""
     data_dir: str | None = None
-    """Where the data is now, if it has moved; or where that for weights is."""
+    """The folder of the data, if it has moved, or of that for weights."""
     out: Path | None = None
     """The picture to write, with the numbers beside it as .json, or the numbers; or a folder for both."""
 

@@ -59,7 +59,7 @@ def shorter_side(size: int, streamed: bool) -> int:
 
     Args:
         size: side of what is cut out.
-        streamed: the images are photographs that are read while training, which lose their edges; of others in memory
-            the largest square is kept.
+        streamed: True for photographs, which are read while training: their edges are cut off. False for images in
+            memory: their largest square is kept.
     """
     return round(size * 256 / 224) if streamed else size

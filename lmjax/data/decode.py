@@ -26,7 +26,7 @@ class PillowImage:
     """An image file, decoded and scaled by Pillow.
 
     Args:
-        data: the content of the file, of which only the header is read yet; or an image of Pillow's.
+        data: the content of the file, of which only the header is read at first; or an image of Pillow.
 
     Attributes:
         size: width and height in pixels.

@@ -18,7 +18,7 @@ from lmjax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
-    """The way of an image to a network: scaled and cut as in an evaluation, not normalized.
+    """What is done to an image before a network takes it: scaled and cut as in an evaluation, not normalized.
 
     Attributes:
         shape: height, width and channels that the network takes.
@@ -29,7 +29,7 @@ class Preparation:
     shorter: int
 
     def batches(self, images: Any, size: int) -> Iterator[np.ndarray]:
-        """One image, a list of images, or an array [N, h, w, c], as batches [n, H, W, C], decoded on all cores.
+        """Batches [n, H, W, C] of one image, a list of images, or an array [N, h, w, c], decoded on all cores.
 
         Raises:
             InputError: if there is none, or as `__call__`.
@@ -58,7 +58,7 @@ class Preparation:
             image: the path of a file, an image of Pillow, or an array [h, w, c] or [h, w] of pixels, 0 to 255; one of
                 the shape of the network stays as it is. Where that takes one or three channels, colors become gray or
                 gray three channels, and transparency is dropped.
-            name: of what is no file, in messages.
+            name: how messages name an image that is no file.
 
         Raises:
             InputError: if it cannot be read or decoded, has other channels, or other values.
@@ -103,7 +103,7 @@ class Preparation:
             return self.shape[0]
         if (height, width) != self.shape[:2]:
             wanted = f"{self.shape[1]} x {self.shape[0]}"
-            raise InputError(f"{name}: is {width} x {height} pixels, and the network takes {wanted}: bring it to that")
+            raise InputError(f"{name}: is {width} x {height} pixels, and the network takes {wanted}: scale it to that")
         return None
 
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from lmjax import devices
+from lmjax.console import few
 from lmjax.data.crops import shorter_side
 from lmjax.data.dataset import Dataset, Split
 from lmjax.data.decode import BrokenImage, PillowImage
@@ -42,10 +43,9 @@ def into_memory(
     (train_split, lost), (test_split, also) = (_decoded(source, size) for source in (train, test))
     broken = sorted(lost + also)
     if broken and on_error != "skip":
-        named = ", ".join(f"{place}: cannot be decoded ({reason})" for place, reason in broken[:_NAMED])
-        more = f", and {len(broken) - _NAMED} more" if len(broken) > _NAMED else ""
+        named = few([f"{place}: cannot be decoded ({reason})" for place, reason in broken], _NAMED)
         them = "it" if len(broken) == 1 else "them"
-        raise InputError(f"{named}{more}: replace or delete {them}, or give --data.on-error skip")
+        raise InputError(f"{named}: replace or delete {them}, or give --data.on-error skip")
     return Dataset(name, train_split, test_split, classes, broken=tuple(place for place, _ in broken), **statistics)
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from PIL import Image
 
 from lmjax import files
+from lmjax.console import few
 from lmjax.data.decode import BrokenImage, PillowImage
 from lmjax.data.folder import Files, class_names, is_image
 from lmjax.data.photographs import RESIZED, Photographs
@@ -211,8 +212,7 @@ def _compare(folders: Iterable[tuple[Path, set[str], Iterable[str]]]) -> None:
         ),
     ):
         if paths:
-            more = f" and {len(paths) - 5} more" if len(paths) > 5 else ""
-            raise InputError(f"{', '.join(map(str, paths[:5]))}{more}: {problem}")
+            raise InputError(f"{few(paths)}: {problem}")
 
 
 def _images(folder: Path) -> list[str]:

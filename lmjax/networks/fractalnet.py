@@ -26,7 +26,7 @@ from jax.typing import DTypeLike
 
 from lmjax.errors import InputError
 from lmjax.networks.convolution import convolve
-from lmjax.networks.normalization import BatchNorm, activated, relu
+from lmjax.networks.normalization import BatchNorm
 from lmjax.networks.options import Options, family
 from lmjax.networks.stack import List, inner
 from lmjax.promotion import at_least_float32
@@ -106,7 +106,7 @@ class Unit(nnx.Module):
         if key is not None and self.dropout > 0:
             keep = jax.random.bernoulli(key, 1 - self.dropout, x.shape)
             x = jnp.where(keep, x / (1 - self.dropout), 0)  # so that its expectation is that of evaluation
-        return activated(self.norm, relu(), x)
+        return self.norm(x, rectify=True)
 
 
 class Block(nnx.Module):

@@ -101,10 +101,10 @@ class BatchNorm(nnx.BatchNorm):
 @functools.partial(jax.custom_jvp, nondiff_argnums=(4, 5, 6))
 @lenient()
 def _normalized(x, shift, scale, bias, epsilon, grouped, rectify):
-    """(x - mean) / sqrt(var + epsilon) scale + bias, the mean and the variance of each channel, or group and channel.
+    """y = (x - mean) / sqrt(var + epsilon) scale + bias, and mean and variance of each channel, or group and channel.
 
-    Its derivative is written out, so that going backward takes two sums over x, as going forward does. It is one in
-    JAX itself, which can be differentiated again in any mode.
+    With `rectify` it is max(y, 0) instead of y. Its derivative is written out, so that going backward takes two sums
+    over x, as going forward does. It is one in JAX itself, which can be differentiated again in any mode.
     """
     mean, var = _moments(x, shift, grouped)
     y = (x - mean) * (lax.rsqrt(var + epsilon) * scale) + bias
@@ -133,12 +133,12 @@ def _derivative(epsilon, grouped, rectify, primals, tangents):
 
 
 def _signs(x, y, mean, gain, bias):
-    """Whether y = (x - mean) gain + bias > 0, and whether not; of constants, for differentiation."""
+    """The masks y > 0 and y <= 0 of y = (x - mean) gain + bias, which are constants in differentiation."""
     x, y, mean, gain, bias = map(lax.stop_gradient, (x, y, mean, gain, bias))
 
     def gpu(x, _, mean, gain, bias):
-        # XLA computes a mask again if that costs next to nothing, and else writes it to memory. So it is a comparison
-        # with the zero of its channel, kept apart by a barrier, and its two uses have one each.
+        # XLA writes a mask to memory unless it is very cheap to compute again. So it is one comparison of x with the
+        # zero of its channel, which a barrier keeps apart; each of its two uses has a comparison of its own.
         flat, falling = gain == 0, gain < 0
         zero = jnp.where(flat, jnp.where(bias > 0, -jnp.inf, jnp.inf), mean - bias / jnp.where(flat, 1, gain))
         zero = jnp.where(falling, lax.nextafter(zero, jnp.full_like(zero, -jnp.inf)), zero)  # x < zero, not x = zero
@@ -247,7 +247,7 @@ def _tanh_gelu(x):
 
 
 def activated(normalization: nnx.Module, function: Activation, x: jax.Array) -> jax.Array:
-    """function(normalization(x)); a ReLU of a batch normalization is one operation, with a derivative of its own."""
+    """function(normalization(x)); batch normalization with ReLU is one operation, with one derivative."""
     if function is _relu and type(normalization) is BatchNorm:
         return normalization(x, rectify=True)
     return function(normalization(x))

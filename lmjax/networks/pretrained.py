@@ -1,7 +1,7 @@
 """Weights of PyTorch's ResNets in networks of lmjax, and back.
 
-The variables of a network are found by their paths, and a table for each program says how it names them. PyTorch has
-kernels as OIHW, Flax as HWIO; the variables of the steps of a stage are stacked here.
+A table for each program translates the paths of the variables into its names. PyTorch has kernels as OIHW, Flax as
+HWIO; here the variables of the steps of a stage are stacked.
 """
 
 import os
@@ -14,14 +14,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
+from jax.tree_util import keystr
 
 from lmjax import files
-from lmjax.errors import InputError, optional_import, reason
+from lmjax.console import few
+from lmjax.errors import InputError, optional_import, reason, unknown
 from lmjax.networks.named import create, get
 from lmjax.networks.network import Architecture, Network
 
 Program = Literal["torchvision", "resnetv2", "lm_resnet"]
-"""Whose names the weights have: torchvision's and timm's for a ResNet, timm's for a resnetv2, the code of Lu et al."""
+"""Whose names the weights have: torchvision's (timm has the same), timm's resnetv2, the code of Lu et al."""
 
 
 class _Names(NamedTuple):
@@ -106,9 +108,9 @@ def from_torch(weights: str | os.PathLike[str] | Mapping[str, Any], name: str, *
         weights: a .safetensors file; one that torch.save has written, such as .pth, which needs torch; or the
             state_dict itself, of tensors or of NumPy arrays.
         name: of the network, as of `create`: "resnet50", "resnext50_32x4d"; "resnet20" for MResNet20.
-        **options: see `Options`, but for the classes, the channels of the images, and the placement of normalization
-            and activation, which the weights say. LM-ResNets need a stepper: "lm", "lm(per_channel=True)" for MResNetC,
-            or "euler" if they were trained with pretrain=True; their k is 1 - k here.
+        **options: see `Options`; not the classes, the channels of the images, and the placement of normalization and
+            activation, which follow from the weights. LM-ResNets need a stepper: "lm", "lm(per_channel=True)" for
+            MResNetC, or "euler" if they were trained with pretrain=True; their k is 1 - k here.
 
     Returns:
         The network, in training mode, like any other.
@@ -118,7 +120,7 @@ def from_torch(weights: str | os.PathLike[str] | Mapping[str, Any], name: str, *
             is left over, and what has another shape.
     """
     if given := [key for key in _FROM_WEIGHTS if key in options]:
-        raise InputError(f"from_torch: {', '.join(given)}: is that of the weights: leave it out")
+        raise InputError(f"from_torch: {', '.join(given)}: follows from the weights: leave it out")
     if not isinstance(get(name), Architecture):
         raise InputError(f"from_torch: takes ResNets and ResNeXts, not {name}")
     arrays = _arrays(weights)
@@ -126,7 +128,7 @@ def from_torch(weights: str | os.PathLike[str] | Mapping[str, Any], name: str, *
     names = next((names for names in _PROGRAMS.values() if names.first in arrays), None)
     if names is None:
         known = ", ".join(f"{names.first} ({program})" for program, names in _PROGRAMS.items())
-        raise InputError(f"{source}: has none of {known}, but {_few(list(arrays))}: is no ResNet that can be read")
+        raise InputError(f"{source}: has none of {known}, but {few(list(arrays))}: is no ResNet that can be read")
     if "ks.0" in arrays and "stepper" not in options:
         raise InputError(
             f"{source}: has k of an LM-ResNet (ks): give stepper='lm', or 'euler' if it was trained with pretrain=True"
@@ -142,7 +144,7 @@ def from_torch(weights: str | os.PathLike[str] | Mapping[str, Any], name: str, *
     _require_same(wanted, arrays, names, f"{source}: the weights are not those of {name}")
 
     def value(path, x):
-        dotted = _dotted(path)
+        dotted = keystr(path, simple=True, separator=".")
         steps = [_from_torch(dotted, arrays[torch]).reshape(one.shape) for torch, one in variables[dotted]]
         return jnp.asarray(np.stack(steps).reshape(x.shape), x.dtype)
 
@@ -166,7 +168,7 @@ def to_torch(network: nnx.Module, program: Program = "torchvision") -> dict[str,
             been trained and differ.
     """
     if program not in _PROGRAMS:
-        raise InputError(f"to_torch: program must be {', '.join(_PROGRAMS)}, got {program!r}")
+        raise unknown("program of to_torch", str(program), _PROGRAMS)
     found, names = {}, _PROGRAMS[program]
     for path, steps in _variables(network, names):
         for torch, x in steps:
@@ -191,7 +193,7 @@ def _variables(network: nnx.Module, names: _Names) -> Iterator[tuple[str, list[t
         raise InputError("weights of PyTorch: takes networks with batch normalization alone")
     depths = [stage.depth for stage in network.stages]
     for path, x in jax.tree_util.tree_leaves_with_path(nnx.to_pure_dict(nnx.state(network))):
-        dotted = _dotted(path)
+        dotted = keystr(path, simple=True, separator=".")
         values = np.broadcast_to(np.float32(0), x.shape) if isinstance(x, jax.ShapeDtypeStruct) else np.asarray(x)
         inside = _STEP.match(dotted)
         if inside is None:
@@ -240,10 +242,6 @@ def _from_torch(path: str, x: np.ndarray) -> np.ndarray:
     return x.transpose(2, 3, 1, 0) if x.ndim == 4 else x.T
 
 
-def _dotted(path: tuple[Any, ...]) -> str:
-    return ".".join(str(entry.key) for entry in path)
-
-
 def _require_same(wanted: dict[str, tuple[int, ...]], arrays: dict[str, np.ndarray], names: _Names, what: str) -> None:
     missing = [name for name in wanted if name not in arrays]
     more = [name for name in arrays if name not in wanted and not re.fullmatch(names.unused, name)]
@@ -254,12 +252,7 @@ def _require_same(wanted: dict[str, tuple[int, ...]], arrays: dict[str, np.ndarr
     ]
     lists = {"missing": missing, "unexpected": more, "of another shape": shapes}
     if any(lists.values()):
-        raise InputError(f"{what}: {'; '.join(f'{kind}: {_few(each)}' for kind, each in lists.items() if each)}")
-
-
-def _few(names: list[str]) -> str:
-    more = f" and {len(names) - 5} more" if len(names) > 5 else ""
-    return ", ".join(names[:5]) + more if names else "nothing"
+        raise InputError(f"{what}: {'; '.join(f'{kind}: {few(each)}' for kind, each in lists.items() if each)}")
 
 
 def _size(arrays: dict[str, np.ndarray], name: str, axis: int) -> int:

@@ -74,9 +74,6 @@ class Stack(nnx.Module):
             carry: any pytree of arrays.
             inputs: a pytree of arrays with a leading axis, one entry a module.
             remat: recompute each module's inner activations in the backward pass instead of storing them.
-
-        A loop stores the results of convolutions, products and sums, and recomputes the rest: what it stores goes
-        through memory, and is not rounded to the dtype of the features as it is outside of a loop.
         """
         if not self.depth:
             return carry
@@ -97,6 +94,10 @@ class Stack(nnx.Module):
 
 
 def _is_costly(primitive, *_, **__):
+    """True for what a loop stores for the backward pass; all else is computed again.
+
+    Otherwise XLA writes intermediate results to memory, in float32 even where the features are bfloat16.
+    """
     return primitive.name in ("conv_general_dilated", "dot_general", "two_sums")
 
 

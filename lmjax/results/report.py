@@ -21,7 +21,7 @@ from PIL import Image
 import lmjax
 from lmjax import files, networks, steppers
 from lmjax.config import Config, ModelConfig, differences, flatten, to_dict
-from lmjax.console import duration
+from lmjax.console import duration, few
 from lmjax.errors import InputError, optional_import, unknown
 from lmjax.results import plots, predictions, published
 from lmjax.results import runs as folders
@@ -200,9 +200,8 @@ def page(rows: list[Row], images: list[Row], without: str, data_dir: str | None 
     environment = jinja.Environment(
         loader=jinja.PackageLoader("lmjax.results", "."), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    names = [row.name for row in rows[:3]]
     return environment.get_template("report.html.j2").render(
-        title=", ".join(names) + (f" and {len(rows) - 3} more" if len(rows) > 3 else ""),
+        title=few([row.name for row in rows], 3),
         version=lmjax.__version__, colors=plots.COLORS, head=_head(rows), settings=_settings(rows),
         columns={name: kind for name, kind in _COLUMNS.items() if name not in hidden}, cells=cells, notes=notes,
         looks=[_swatch(style) for style in styles], sections=sections, without=without,

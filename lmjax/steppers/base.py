@@ -66,7 +66,7 @@ class Properties:
         sign: of a scheme whose state is a pair: it integrates x' = F(y), y' = sign G(x).
         steps_back: over how many earlier steps its history goes (0 for a one-step method); None for those of a stage.
         nodes: when in a step each branch is evaluated, from 0 at its start to 1 at its end, for a field that depends on
-            time; None, where it is not known, is 0 for a scheme with one branch.
+            time. None: not known; `odeint` then takes 0 for a scheme with one branch, and no other.
         earlier: for each array of the history, or group of them: True for an earlier state, False for an increment.
         characteristic: `characteristic(coef) -> c`, the polynomial c[0] z^m + c[1] z^(m-1) + ... of a multistep scheme
             without its branch; None for a one-step scheme, which is always zero-stable, and where that is not judged.

@@ -302,7 +302,7 @@ def _same(a: jax.Array, b: jax.Array) -> bool:
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     """The shape of every array, by its path."""
     return {
-        "/".join(str(getattr(entry, "key", getattr(entry, "idx", entry))) for entry in path): tuple(x.shape)
+        jax.tree_util.keystr(path, simple=True, separator="/"): tuple(x.shape)
         for path, x in jax.tree_util.tree_leaves_with_path(tree)
     }
 

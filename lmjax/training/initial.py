@@ -13,8 +13,8 @@ from lmjax.errors import InputError
 def load_initial(config: Config, dataset: Dataset | Photographs) -> dict[str, np.ndarray]:
     """The arrays of `config.init` that fit the network by name and shape; {} if there are none to start from.
 
-    What has a size that depends on the number of classes, the head, fits only if these are the same classes in the
-    same order. What does not fit is printed.
+    The head, that is every array whose size depends on the number of classes, fits only if the classes are the same in
+    the same order. What does not fit is printed.
 
     Raises:
         InputError: if there are no such weights, or nothing fits.
@@ -29,15 +29,15 @@ def load_initial(config: Config, dataset: Dataset | Photographs) -> dict[str, np
     both = ours.keys() & theirs.keys() - head
     loaded = {name: found.arrays[name] for name in both if ours[name] == theirs[name]}
     left = {
-        "new, as the classes are others": head,
+        "new, as the classes differ": head,
         "new, not in the weights": ours.keys() - theirs.keys() - head,
         "new, of another shape": {f"{name} {theirs[name]} -> {ours[name]}" for name in both - loaded.keys()},
         "not used": theirs.keys() - ours.keys(),
     }
     if not loaded:
         raise InputError(
-            f"{place}: nothing in it has the name and the shape of an array of {config.model.name}: it is of "
-            f"{found.model.name}; give its network, with all options of it, or other weights"
+            f"{place}: no array has the name and the shape of one of {config.model.name}: the weights are of "
+            f"{found.model.name}; train that network, with the same options, or give other weights"
         )
     lines = [f"  {what}: {', '.join(sorted(names))}" for what, names in left.items() if names]
     say("\n".join([f"{place}: starting from {len(loaded)} of {len(ours)} arrays", *lines]))

@@ -10,7 +10,7 @@ from jax.experimental import multihost_utils
 
 from lmjax import data
 from lmjax.config import Config
-from lmjax.console import say, warn
+from lmjax.console import few, say, warn
 from lmjax.devices import seed_mesh
 from lmjax.errors import InputError
 from lmjax.training.due import Due
@@ -306,6 +306,5 @@ def name_broken(broken: Sequence[str], before: Sequence[str] = ()) -> int:
         before: those that were named last, and are not again.
     """
     if broken and broken != before:
-        named = ", ".join(broken[:5]) + (f" and {len(broken) - 5} more" if len(broken) > 5 else "")
-        warn(f"{len(broken)} images could not be decoded, and were skipped: {named}")
+        warn(f"{len(broken)} images could not be decoded, and were skipped: {few(broken)}")
     return int(multihost_utils.process_allgather(np.int32(len(broken))).sum())

@@ -12,7 +12,7 @@ from lmjax import optimizers, schedules
 from lmjax.config import OptimizerConfig
 from lmjax.errors import InputError
 from lmjax.promotion import lenient
-from lmjax.weights import name_of, named, replaced
+from lmjax.weights import matches, name_of, replaced
 
 
 def learning_rate(config: OptimizerConfig, *, steps_per_epoch: int, epochs: int, batch_size: int) -> optax.Schedule:
@@ -109,11 +109,11 @@ def create_optimizer(config: OptimizerConfig, rate: optax.Schedule) -> optax.Gra
 def _kinds(frozen: tuple[str, ...], params: Any) -> Any:
     """For each parameter, "frozen" or "trained"."""
     return jax.tree_util.tree_map_with_path(
-        lambda path, _: "frozen" if named(name_of(path), frozen) else "trained", params
+        lambda path, _: "frozen" if matches(name_of(path), frozen) else "trained", params
     )
 
 
-class OwnRates(NamedTuple):
+class _OwnRates(NamedTuple):
     """The state of a transformation that multiplies each update.
 
     Attributes:
@@ -126,20 +126,20 @@ class OwnRates(NamedTuple):
 def _scale_by_own() -> optax.GradientTransformation:
     """Multiply the update of each parameter by a factor of its own, which is 1 until `mark_loaded`.
 
-    The factors are a state, so that a checkpoint has them: what was loaded need not be there any more.
+    The factors are a state, so that a checkpoint has them, and a resumed run does not need the loaded weights.
     """
 
     def update(updates, state, params=None):
         return jax.tree.map(lambda u, factor: u * factor.astype(u.dtype), updates, state.own_rates), state
 
     def init(params):
-        return OwnRates(jax.tree.map(lambda _: jnp.ones((), jnp.float32), params))
+        return _OwnRates(jax.tree.map(lambda _: jnp.ones((), jnp.float32), params))
 
     return optax.GradientTransformation(init, update)
 
 
 def mark_loaded(state: Any, loaded: Collection[str], rate: float) -> Any:
-    """The state of an optimizer at the beginning, with another factor of the rate for the parameters of these names."""
+    """The state of an optimizer at the beginning, with the factor `rate` for the parameters of these names."""
     factors = optax.tree.get(state, "own_rates")
     return optax.tree.set(state, own_rates=replaced(factors, dict.fromkeys(loaded, rate)))
 

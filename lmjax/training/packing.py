@@ -1,7 +1,7 @@
 """The many arrays of a state as a few vectors, while a GPU makes several steps.
 
-A network has a hundred small arrays of parameters, momenta and statistics. As the carry of a loop, each takes a kernel
-of its own to be updated, and another one to be copied. As parts of one vector they are updated by one kernel.
+A network has a hundred small arrays of parameters, momenta and statistics. In the carry of a loop, each takes one
+kernel to be updated, and another one to be copied. As parts of one vector they are all updated by one kernel.
 """
 
 import math
@@ -15,11 +15,11 @@ Vectors = dict[tuple[str, str, str], jax.Array]
 
 
 def packing(tree: Any) -> tuple[Callable[[Any], Vectors], Callable[[Vectors], Any]]:
-    """The functions that pack arrays into vectors, and unpack them: one for each branch of the tree, dtype and kind.
+    """Functions that pack arrays into vectors and unpack them, one vector for each branch of the tree, dtype and kind.
 
     The kinds are kernels of convolutions, other large arrays, and small ones. Kernels have their output channels first
-    in the vector, as cuDNN takes them: so do their gradients come, and nothing is transposed. The small arrays have a
-    vector of their own, since XLA reads a small part of a long one by a kernel of its own.
+    in the vector, as in cuDNN and in the gradients that it computes: nothing is transposed. The small arrays have a
+    vector of their own, since XLA launches one more kernel to read a small part of a long vector.
 
     Args:
         tree: of arrays, or their shapes.

@@ -13,7 +13,7 @@ from lmjax import networks
 from lmjax.config import Config
 from lmjax.errors import InputError, unknown
 from lmjax.training.optimizer import mark_loaded
-from lmjax.weights import name_of, named, names, replaced, variables
+from lmjax.weights import matches, name_of, names, replaced, variables
 
 _SETTINGS = ("jax_default_prng_impl", "jax_threefry_partitionable", "jax_enable_x64", "jax_default_matmul_precision")
 
@@ -96,7 +96,7 @@ def initialize(
 
 
 def freeze(network: nnx.Module, patterns: Sequence[str]) -> None:
-    """Let the batch normalizations of what is frozen use their running statistics in training, too.
+    """Let frozen batch normalizations use their running statistics in training, too.
 
     Args:
         network: to be changed; its parameters are not.
@@ -109,11 +109,11 @@ def freeze(network: nnx.Module, patterns: Sequence[str]) -> None:
         return
     found = variables(network)
     for pattern in patterns:
-        if not any(named(name, [pattern]) for name in found):
+        if not any(matches(name, [pattern]) for name in found):
             parts = {".".join(name.split(".")[:n]) for name in found for n in (1, 2)}
             raise unknown("name in optimizer.freeze", pattern, parts)
-    if all(named(name, patterns) for name in names(nnx.to_pure_dict(nnx.state(network, nnx.Param)))):
-        raise InputError(f"optimizer.freeze: {' '.join(patterns)} leaves nothing to train: leave something out")
+    if all(matches(name, patterns) for name in names(nnx.to_pure_dict(nnx.state(network, nnx.Param)))):
+        raise InputError(f"optimizer.freeze: {' '.join(patterns)} leaves nothing to train: freeze less")
     for path, module in nnx.iter_graph(network):
-        if isinstance(module, nnx.BatchNorm) and named(name_of((*path, "mean")), patterns):
+        if isinstance(module, nnx.BatchNorm) and matches(name_of((*path, "mean")), patterns):
             module.use_running_average = True

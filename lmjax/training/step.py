@@ -118,7 +118,7 @@ class StepFunctions(Evaluation):
             seed: uint32; the random decisions of step n follow from (seed, n).
             arrays: from the feed.
             steps: how many steps to make, within the epoch.
-            packed: keep the state in a few vectors on the way; see `packing`.
+            packed: keep the state in a few vectors between the steps; see `packing`.
 
         Returns:
             The state after them, and {"loss": [steps], "accuracy": [steps]}, float32. The mean of each over the steps

@@ -278,7 +278,7 @@ def _trained_on(about: dict[str, Any], step: int, record: RunRecord) -> dict[str
 
 
 def _require_fitting(now: dict[str, Any], trained_on: dict[str, Any], record: RunRecord) -> None:
-    """Raise InputError if a network cannot take a data set; what is only another size is said."""
+    """Raise InputError if a network cannot take a data set; warn where only the size of the images differs."""
     different = _other_classes(trained_on["classes"], now["classes"])
     if not different and now["shape"][-1] != trained_on["shape"][-1]:
         different = f"was trained on {trained_on['shape'][-1]} channels, and here are {now['shape'][-1]}"

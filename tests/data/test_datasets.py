@@ -236,7 +236,7 @@ def test_all_that_is_broken_is_named_or_left_out(tmp_path):
         load("folder(8)", directory=root)
     said = str(error.value)
     assert re.findall(r"(\S+): cannot be decoded", said) == [*map(str, paths[:10])]
-    assert said.endswith(", and 3 more: replace or delete them, or give --data.on-error skip")
+    assert said.endswith(" and 3 more: replace or delete them, or give --data.on-error skip")
     data = load("folder(8)", directory=root, on_error="skip")
     assert (len(data.train), len(data.test)) == (24, 2)
     assert data.broken == (*map(str, paths), str(root / "val" / "n0" / "0.JPEG"))

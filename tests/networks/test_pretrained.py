@@ -205,7 +205,7 @@ def test_it_takes_what_training_scripts_save(weights):
         ({}, {"stepper": "leapfrog"}, None),
         ({}, {"stepper": "heun"}, "has no counterpart"),
         ({}, {"shortcut": "pad"}, "unexpected: downsample21"),
-        ({}, {"classes": 7, "cin": 3}, "from_torch: classes, cin: is that of the weights: leave it out"),
+        ({}, {"classes": 7, "cin": 3}, "from_torch: classes, cin: follows from the weights: leave it out"),
         ({}, {"name": "fractalnet20", "stepper": None, "width": 1}, "takes ResNets and ResNeXts, not fractalnet20"),
         ({}, {"name": "convnext((2, 2), (6, 8))", "width": 1, "stepper": "euler"}, "batch normalization alone"),
         ({"blocks.0.conv1.weight": None}, {}, "has none of .* but conv1.weight, .*: is no ResNet that can be read"),
@@ -229,7 +229,7 @@ def test_a_network_without_names_in_pytorch(weights):
     lm = load(weights)
     with pytest.raises(InputError, match="has no counterpart"):
         networks.to_torch(lm)
-    with pytest.raises(InputError, match="program must be torchvision, resnetv2, lm_resnet, got 'tf'"):
+    with pytest.raises(InputError, match="unknown program of to_torch 'tf': known: lm_resnet, resnetv2, torchvision"):
         networks.to_torch(lm, "tf")
     with pytest.raises(InputError, match="batch normalization alone"):
         networks.to_torch(outline(name="resnet8", normalization="group(4)"), "lm_resnet")
