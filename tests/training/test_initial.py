@@ -184,7 +184,7 @@ def test_mistakes(config, digits):
     ):
         with pytest.raises(InputError, match=said):
             Trainer(changed(config, init=InitConfig(), optimizer={"freeze": freeze}), digits, ONE)
-    with pytest.raises(InputError, match=r"init.weights: must be left out where init.run is given, got 'a'"):
+    with pytest.raises(InputError, match=r"init.weights: must be left out where init.run is given, got '.*/a'"):
         InitConfig(run="b", weights="a")
     with pytest.raises(InputError, match=r"optimizer.loaded_rate: must be left out without init.run and init.weights"):
         changed(config, init=InitConfig(), optimizer={"loaded_rate": 0.1})
