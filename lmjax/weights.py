@@ -187,6 +187,8 @@ def require_data(found: dict[str, Any]) -> None:
     for key in ("mean", "std"):
         if _float32(found[key]).shape != (shape[-1],):
             raise ValueError(f"its {key} is not that of {shape[-1]} channels")
+        if not (np.isfinite(found[key]).all() and (key == "mean" or np.min(found[key]) > 0)):
+            raise ValueError(f"its {key} must be finite, and a std positive, got {found[key]}")
 
 
 def _float32(values: Any) -> np.ndarray:

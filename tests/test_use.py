@@ -173,7 +173,7 @@ def test_the_command(runs, folder, capsys, monkeypatch):
     assert capsys.readouterr().out == f"photos/c.png  {rows[0]['class']} {share:.2%}\n"
     (folder / "empty").mkdir()
     assert cli.main(["predict", run, "photos/empty"]) == 1
-    assert "photos/empty: cannot be decoded (it is a folder)" in capsys.readouterr().err
+    assert "photos/empty: has no images in it" in capsys.readouterr().err
     for words, message in ((["--top", "0"], "--top: must be at least 1"), (["--at", "last"], "--at: must be latest")):
         assert cli.main(["predict", run, "photos", *words]) == 2
         assert message in capsys.readouterr().err

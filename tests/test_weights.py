@@ -110,6 +110,8 @@ def test_weights_of_another_network(few):
         few.network()
     with pytest.raises(InputError, match="its mean is not that of 3 channels"):
         weights.Weights({}, few.model, **data() | {"shape": (4, 4, 3)})
+    with pytest.raises(InputError, match="its std must be finite, and a std positive"):
+        weights.Weights({}, few.model, **data() | {"std": [0.0]})
     with pytest.raises(InputError, match="shorter_side must be at least the height of its shape, got 3"):
         weights.Weights({}, few.model, **data(), shorter_side=3)
 

@@ -79,6 +79,8 @@ def _predicted(trained: TrainedNetwork, paths: list[str], top: int, broken: list
 
     def prepared(path):
         try:
+            if os.path.isdir(path):
+                raise InputError(f"{path}: has no images in it")
             return trained.prepare(path)
         except InputError as error:
             return error

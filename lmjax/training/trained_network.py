@@ -87,8 +87,8 @@ class TrainedNetwork(contextlib.AbstractContextManager["TrainedNetwork"]):
     @property
     def prepare(self) -> Preparation:
         """Scales and cuts an image, given as for `predict`, to [H, W, C], ready for `normalized`."""
-        shorter = self.trained_on.get("shorter_side")  # as weights say it
-        return Preparation(self.shape, shorter or shorter_side(self.shape[0], self.config.data.origin.streamed))
+        of_weights, height = self.trained_on.get("shorter_side"), self.shape[0]
+        return Preparation(self.shape, of_weights or shorter_side(height, self.config.data.origin.streamed))
 
     @property
     def mean(self) -> np.ndarray:
@@ -102,10 +102,7 @@ class TrainedNetwork(contextlib.AbstractContextManager["TrainedNetwork"]):
 
     @functools.cached_property
     def dataset(self) -> Dataset | Photographs:
-        """The data set; its mean and std are those of the training.
-
-        Raises InputError if it is missing, or has other classes or channels.
-        """
+        """The data set, with mean and std of the training; InputError if it is missing, or has other classes."""
         if not self.has_data:
             raise InputError(f"{self.record.directory}: has weights, and no images: give load a config with a data set")
         dataset = self.config.data.load()
@@ -167,14 +164,12 @@ class TrainedNetwork(contextlib.AbstractContextManager["TrainedNetwork"]):
 
     def test_sample(self, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """At most `count` test images, drawn by `seed` without replacement, in their order, as of `test_batches`."""
-        total = len(self.dataset.test)
-        chosen = np.zeros(total, bool)
+        chosen = np.zeros(total := len(self.dataset.test), bool)
         chosen[np.random.default_rng(seed).choice(total, min(count, total), replace=False)] = True
-        start, images, labels = 0, [], []
+        images, labels = [], []
         for some, theirs in self.test_batches():
-            picked = chosen[start : start + len(theirs)]
+            picked, chosen = np.split(chosen, [len(theirs)])
             images.append(some[picked]), labels.append(theirs[picked])
-            start += len(theirs)
         return np.concatenate(images), np.concatenate(labels)
 
     def predict(self, images: Any) -> Prediction:
