@@ -71,7 +71,7 @@ def odeint(
     """
     stepper, start = _scheme(stepper), None if start is None else _scheme(start)
     steps = _require_fitting(stepper, steps, coef, start, memory)
-    _require_one(t0), _require_one(t1)
+    _require_one(t0), _require_one(t1), _require_parts(stepper, u0)
     with lenient():
         h = (t1 - t0) / steps
     solver = _Solver(stepper, _fields(stepper, field, args), t0, h, steps, coef, memory)
@@ -220,7 +220,11 @@ def _scheme(scheme: Stepper | str) -> Stepper:
 
 def _require_fitting(stepper: Stepper, steps: int, coef: Any, start: Stepper | None, memory: Memory) -> int:
     """Check what the scheme is given; returns the number of steps."""
-    if isinstance(steps, bool | np.bool_) or not hasattr(steps, "__index__") or operator.index(steps) < 1:
+    if (
+        isinstance(steps, bool | np.bool_ | jax.core.Tracer)
+        or not hasattr(steps, "__index__")
+        or operator.index(steps) < 1
+    ):
         raise InputError(f"odeint: steps must be a whole number, at least 1, got {steps!r}")
     if memory not in get_args(Memory):
         raise unknown("memory of odeint", str(memory), get_args(Memory))
@@ -241,6 +245,15 @@ def _require_fitting(stepper: Stepper, steps: int, coef: Any, start: Stepper | N
 def _require_one(time: Any) -> None:
     if np.ndim(time):
         raise InputError(f"odeint: t0 and t1 must be single times, got {time}: for several ones use jax.vmap")
+    number = np.asarray(0 if isinstance(time, jax.core.Tracer) else time)
+    if not jnp.issubdtype(number.dtype, jnp.number) or not np.isfinite(number):
+        raise InputError(f"odeint: t0 and t1 must be finite numbers, got {time!r}")
+
+
+def _require_parts(stepper: Stepper, u0: State) -> None:
+    """Raise InputError if a coupled scheme is not given a pair."""
+    if stepper.parts > 1 and not (isinstance(u0, tuple) and len(u0) == stepper.parts):
+        raise InputError(f"odeint: the state of {stepper.name} is a pair (x, y), got {jax.tree.structure(u0)}")
 
 
 def _nodes(stepper: Stepper) -> tuple[float, ...]:
@@ -274,9 +287,11 @@ def _of_time_and_state(field: Field, args: Any) -> Field:
     except ValueError:  # has none to look at
         pass
     except TypeError as error:
-        said = "f(t, u)" if args is None else "f(t, u, args)"
-        cure = "write lambda t, u: F(u) for one without time, and give args for one with a third argument"
-        raise InputError(f"odeint: a field is called as {said}, and {field!r} has {error}: {cure}") from None
+        said, more = ("t, u", ", and give args for one with a third argument") if args is None else ("t, u, args", "")
+        raise InputError(
+            f"odeint: a field is called as f({said}), which {field!r} does not take ({error}): write lambda {said}: "
+            f"F(u) for one without time{more}"
+        ) from None
     return lambda t, u: field(t, u, *last)
 
 

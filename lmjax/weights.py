@@ -39,6 +39,8 @@ class Weights:
         classes: the name of each logit.
         mean, std: of each channel, in the units of a pixel (0 to 255); float32 [C].
         shape: height, width and channels of an image in training.
+        shorter_side: the pixels to which the shorter side of an image is scaled before its middle is cut out, in an
+            evaluation; by default its height in training.
 
     Raises:
         InputError: if classes, mean, std and shape do not fit each other.
@@ -50,10 +52,15 @@ class Weights:
     mean: np.ndarray
     std: np.ndarray
     shape: tuple[int, int, int]
+    shorter_side: int | None = None
 
     def __post_init__(self):
         try:
             require_data(vars(self))
+            if self.shorter_side is None:
+                object.__setattr__(self, "shorter_side", self.shape[0])
+            elif not isinstance(self.shorter_side, int) or self.shorter_side < self.shape[0]:
+                raise ValueError(f"shorter_side must be at least the height of its shape, got {self.shorter_side!r}")
         except (TypeError, ValueError) as error:
             raise InputError(f"weights: {error}") from error
         for name, make in {"classes": tuple, "mean": _float32, "std": _float32, "shape": tuple}.items():
@@ -61,7 +68,7 @@ class Weights:
 
     @classmethod
     def of(cls, network: nnx.Module, model: ModelConfig, **data: Any) -> Self:
-        """The weights of a network; `data` are classes, mean, std and shape."""
+        """The weights of a network; `data` are classes, mean, std, shape and shorter_side."""
         return cls({name: np.asarray(x) for name, x in variables(network).items()}, model, **data)
 
     def network(self) -> nnx.Module:
@@ -119,6 +126,11 @@ def matches(name: str, patterns: Iterable[str]) -> bool:
     return any(fnmatch.fnmatchcase(name, end) for pattern in patterns for end in (pattern, f"{pattern}.*"))
 
 
+def is_file(path: Path) -> bool:
+    """True if a path is that of a file of weights, there or not, and not of the folder of a run."""
+    return os.path.isfile(path) or (path.suffix == ".safetensors" and not os.path.isdir(path))
+
+
 def save(path: str | Path, weights: Weights) -> None:
     """Write weights to a .safetensors file, whole or not at all.
 
@@ -128,7 +140,7 @@ def save(path: str | Path, weights: Weights) -> None:
     safetensors, path = optional_import("safetensors.numpy", **_PURPOSE), files.local(path, "weights:")
     values = {
         "model": dataclasses.asdict(weights.model), "classes": weights.classes, "mean": weights.mean.tolist(),
-        "std": weights.std.tolist(), "shape": weights.shape,
+        "std": weights.std.tolist(), "shape": weights.shape, "shorter_side": weights.shorter_side,
     }  # fmt: skip
     metadata = {"lmjax": lmjax.__version__} | {key: json.dumps(value) for key, value in values.items()}
     arrays = {name: np.ascontiguousarray(x).reshape(x.shape) for name, x in weights.arrays.items()}
@@ -144,7 +156,8 @@ def read(path: str | Path) -> Weights:
     """
     safetensors, path = optional_import("safetensors", **_PURPOSE), files.local(path, "weights:")
     if not os.path.isfile(path):  # a pipe would be waited for
-        raise InputError(f"{path}: there is no such file")
+        what = "is a folder, and no .safetensors file" if os.path.isdir(path) else "there is no such file"
+        raise InputError(f"{path}: {what}")
     try:
         with safetensors.safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
@@ -154,7 +167,7 @@ def read(path: str | Path) -> Weights:
     if "lmjax" not in metadata:
         raise InputError(f"{path}: is a .safetensors file of another program than lmjax: it does not say its network")
     try:
-        data = {key: json.loads(metadata[key]) for key in ("classes", "mean", "std", "shape")}
+        data = {key: json.loads(metadata[key]) for key in ("classes", "mean", "std", "shape", "shorter_side")}
         return Weights(arrays, from_dict({"model": json.loads(metadata["model"])}).model, **data)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(
@@ -175,6 +188,8 @@ def require_data(found: dict[str, Any]) -> None:
     for key in ("mean", "std"):
         if _float32(found[key]).shape != (shape[-1],):
             raise ValueError(f"its {key} is not that of {shape[-1]} channels")
+        if not (np.isfinite(found[key]).all() and (key == "mean" or np.min(found[key]) > 0)):
+            raise ValueError(f"its {key} must be finite, and a std positive, got {found[key]}")
 
 
 def _float32(values: Any) -> np.ndarray:

@@ -170,12 +170,19 @@ def solved_by(stepper):
         ({"save_at": ["now"]}, "save_at must be a list of times"),
         ({"save_at": "step"}, "save_at must be \"steps\", an array of times, or None, got 'step'"),
         ({"t1": np.ones(3)}, "t0 and t1 must be single times, got .*: for several ones use jax.vmap"),
+        ({"t1": np.nan}, "t0 and t1 must be finite numbers, got nan"),
+        ({"t1": None}, "t0 and t1 must be finite numbers, got None"),
+        ({"t0": "0"}, "t0 and t1 must be finite numbers, got '0'"),
+        ({"stepper": "reversible", "field": (field, field)}, r"state of reversible is a pair \(x, y\), got PyTreeDef"),
         ({"memory": "reversible"}, "rk4 cannot be undone"),
         ({"memory": "sqrt"}, "unknown memory of odeint 'sqrt'"),
-        ({"args": None}, r"a field is called as f\(t, u\), and .*field.* has missing a required argument: 'w'"),
+        (
+            {"args": None},
+            r"a field is called as f\(t, u\), which .*field.* does not take .missing a required argument: 'w'",
+        ),
         (
             {"field": jnp.sin},
-            r"a field is called as f\(t, u, args\), and .*too many positional arguments: write lambda",
+            r"a field is called as f\(t, u, args\), which .*too many positional .*: write lambda t, u, args: F",
         ),
         ({"field": 3}, "a field must be a function of"),
         ({"field": lambda t, u, w: u[None]}, r"the state is float64\[2\], and the field gives float64\[1,2\]"),
@@ -184,4 +191,4 @@ def solved_by(stepper):
 )
 def test_messages(options, message):
     with pytest.raises(InputError, match=message):
-        odeint("rk4", **{"field": field, "u0": START, "t1": 1.0, "steps": STEPS, "args": W} | options)
+        odeint(**{"stepper": "rk4", "field": field, "u0": START, "t1": 1.0, "steps": STEPS, "args": W} | options)

@@ -173,7 +173,7 @@ def test_the_command(runs, folder, capsys, monkeypatch):
     assert capsys.readouterr().out == f"photos/c.png  {rows[0]['class']} {share:.2%}\n"
     (folder / "empty").mkdir()
     assert cli.main(["predict", run, "photos/empty"]) == 1
-    assert "photos/empty: cannot be decoded (it is a folder)" in capsys.readouterr().err
+    assert "photos/empty: has no images in it" in capsys.readouterr().err
     for words, message in ((["--top", "0"], "--top: must be at least 1"), (["--at", "last"], "--at: must be latest")):
         assert cli.main(["predict", run, "photos", *words]) == 2
         assert message in capsys.readouterr().err
@@ -237,11 +237,33 @@ def test_onnx_without_lmjax(exported):
     np.testing.assert_allclose(np.load("found.npy"), wanted.probabilities, atol=FLOAT32)
 
 
-def test_safetensors_of_a_run(exported):
+def test_weights_are_used_like_a_run(exported, capsys):
     pytest.importorskip("safetensors")
-    folder, trained, _ = exported("safetensors")
-    read = lmjax.weights.read(folder / "a.safetensors")
-    assert (read.classes, read.model) == (trained.classes, trained.config.model)
+    _, trained, wanted = exported("safetensors")
+    with lmjax.load("a.safetensors") as loaded:
+        np.testing.assert_array_equal(loaded.predict(np.load("images.npy")).probabilities, wanted.probabilities)
+        assert (loaded.classes, loaded.config.model) == (trained.classes, trained.config.model)
+        with pytest.raises(InputError, match=r"a\.safetensors: has weights, and no images"):
+            loaded.evaluate()
+    with lmjax.load("a.safetensors", config=trained.config) as loaded:
+        assert loaded.evaluate() == trained.evaluate()
+    with pytest.raises(InputError, match="is of another network than the config"):
+        lmjax.load("a.safetensors", config=tiny.changed(trained.config, model={"stepper": "euler"}))
+    with pytest.raises(InputError, match="has weights, and no checkpoints: leave out at='best'"):
+        lmjax.load("a.safetensors", at="best")
+    photograph(30, 20).save("a.png")
+    outputs = []
+    for place in ("runs/a", "a.safetensors"):
+        assert cli.main(["predict", place, "a.png", "--format", "csv"]) == 0
+        outputs.append(capsys.readouterr().out)
+    assert outputs[0] == outputs[1]
+
+
+def test_weights_keep_how_photographs_are_scaled(tmp_path):
+    pytest.importorskip("safetensors")
+    trained = network(tmp_path, data={"name": "photographs(16)", "dir": str(tmp_path), "augment": ()})
+    lmjax.weights.save(tmp_path / "a.safetensors", trained.weights())
+    assert lmjax.load(tmp_path / "a.safetensors").prepare == trained.prepare == Preparation((16, 16, 3), 18)
 
 
 @pytest.mark.slow
@@ -252,7 +274,7 @@ def test_safetensors_of_a_run(exported):
         ({"name": "resnet20", "stepper": "rk4", "dtype": "bfloat16"}, ""),
         ({"name": "resnet20", "stepper": "backward_euler(20, 1e-3)"}, ""),
         ({"name": "resnet20", "stepper": "stochastic_depth(lm, 0.8)", "unroll": False}, ""),
-        ({"name": "convnext(3, 8)", "stepper": None}, "onnx"),
+        ({"name": "convnext((1, 2), (8, 16), patch=1)", "stepper": None}, ""),
         ({"name": "revnet38", "stepper": None}, "onnx"),
     ],
 )

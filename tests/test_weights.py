@@ -44,7 +44,7 @@ def test_a_network_from_its_file_alone(runs, path):
         wanted = jax.jit(trained.logits)(trained.model(), images)
         read = weights.read(path)
         assert (read.model, read.classes) == (trained.config.model, trained.classes)
-        assert read.shape == (8, 8, 1)
+        assert (read.shape, read.shorter_side) == ((8, 8, 1), 8)
     np.testing.assert_array_equal(read.mean, trained.mean)
     np.testing.assert_array_equal(read.std, trained.std)
     network = read.network()
@@ -81,7 +81,7 @@ def test_a_broken_file(few, path, how):
         path.write_bytes(
             {"text": b"hello, this is no such file", "empty": b"", "cut": whole[:-4], "metadata": whole[:40]}[how]
         )
-    with pytest.raises(InputError, match=r"there is no such file|is no \.safetensors file, or a damaged one"):
+    with pytest.raises(InputError, match=r"is a folder|there is no such file|is no \.safetensors file, or a"):
         weights.read(path)
 
 
@@ -110,6 +110,10 @@ def test_weights_of_another_network(few):
         few.network()
     with pytest.raises(InputError, match="its mean is not that of 3 channels"):
         weights.Weights({}, few.model, **data() | {"shape": (4, 4, 3)})
+    with pytest.raises(InputError, match="its std must be finite, and a std positive"):
+        weights.Weights({}, few.model, **data() | {"std": [0.0]})
+    with pytest.raises(InputError, match="shorter_side must be at least the height of its shape, got 3"):
+        weights.Weights({}, few.model, **data(), shorter_side=3)
 
 
 def test_the_package_is_named(few, path, monkeypatch):

@@ -18,7 +18,7 @@ from lmjax.console import printable, say
 from lmjax.errors import InputError
 from lmjax.results.runs import Run, find, labels
 from lmjax.results.statistics import Spread
-from lmjax.training import Checkpoints, RunRecord, TrainedNetwork, open_weights
+from lmjax.training import Checkpoints, RunRecord, TrainedNetwork
 from lmjax.training.run_folder import versions
 
 
@@ -64,7 +64,7 @@ def measured(
     Raises:
         InputError: if one of them cannot be opened or measured.
     """
-    files = [path for path in map(Path, folders) if path.suffix == ".safetensors"]
+    files = list(filter(weights.is_file, map(Path, folders)))
     runs = find(path for path in folders if Path(path) not in files)
     runs += [_of_weights(path, data, data_dir) for path in files]
     for run in runs:
@@ -72,11 +72,8 @@ def measured(
     found = []
     for run in runs:
         directory = run.record.directory
-        with (
-            open_weights(directory, run.config.data)
-            if directory in files
-            else lmjax.load(directory, at=at, data_dir=data_dir)
-        ) as trained:
+        options = {"config": run.config} if directory in files else {"at": at, "data_dir": data_dir}
+        with lmjax.load(directory, **options) as trained:
             pixels, classes = trained.test_sample(images, seed)
             say(f"{directory}: {trained.name}, step {trained.step:,}, {len(classes):,} test images")
             found.append((trained.name, _about(trained, len(classes), seed), measure(trained, pixels, classes)))

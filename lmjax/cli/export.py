@@ -19,11 +19,11 @@ class Export(command_line.Command):
     """
 
     folder: Annotated[Positional[str], tyro.conf.arg(metavar="RUN")]
-    """The folder of the run."""
+    """The folder of the run, or a .safetensors file of weights."""
     format: Literal["stablehlo", "onnx", "safetensors"]
     """stablehlo for JAX and XLA, on a CPU, GPU or TPU; onnx for ONNX Runtime and others; safetensors to train on."""
     out: Path | None = None
-    """The file to write; else the name of the run and the format: a.onnx for runs/a."""
+    """The file to write; else the name of the run and the format: a.onnx for runs/a or a.safetensors."""
     at: str = "latest"
     """The checkpoint: latest, best, or a step."""
     config: Path | None = None
@@ -36,6 +36,7 @@ class Export(command_line.Command):
         if self.config is not None:
             command_line.rows(self.config)
         with lmjax.load(self.folder, at=self.at) as trained:
-            out = self.out or Path(f"{trained.record.directory.resolve().name}.{self.format}")
+            name = trained.record.directory.resolve().name.removesuffix(".safetensors")
+            out = self.out or Path(f"{name}.{self.format}")
             for path in export.save(trained, out, self.format):
                 show(f"wrote {path} ({path.stat().st_size / 1000:,.1f} kB)")

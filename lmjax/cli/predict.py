@@ -35,7 +35,7 @@ class Predict(command_line.Command):
     """
 
     folder: Annotated[Positional[str], tyro.conf.arg(metavar="RUN")]
-    """The folder of the run."""
+    """The folder of the run, or a .safetensors file of weights."""
     files: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="FILE")]
     """Images, folders of images, or patterns such as "photos/**/*.jpg"."""
     top: int = 5
@@ -79,6 +79,8 @@ def _predicted(trained: TrainedNetwork, paths: list[str], top: int, broken: list
 
     def prepared(path):
         try:
+            if os.path.isdir(path):
+                raise InputError(f"{path}: has no images in it")
             return trained.prepare(path)
         except InputError as error:
             return error

@@ -138,7 +138,10 @@ def from_torch(weights: str | os.PathLike[str] | Mapping[str, Any], name: str, *
         "cin": _size(arrays, f"{names.modules['stem.conv']}.weight", 1),
     }
     options = sizes | {"placement": names.placement} | options
-    network = nnx.eval_shape(lambda: create(name, rngs=nnx.Rngs(0), **options))
+    try:
+        network = nnx.eval_shape(lambda: create(name, rngs=nnx.Rngs(0), **options))
+    except InputError as error:
+        raise InputError(f"{source}: are weights of a ResNet, which do not fit {name}: {error}") from error
     variables = dict(_variables(network, names))
     wanted = {torch: _as_torch(path, x, names).shape for path, steps in variables.items() for torch, x in steps}
     _require_same(wanted, arrays, names, f"{source}: the weights are not those of {name}")
@@ -290,4 +293,5 @@ def _read(path: Path) -> Any:
     try:
         return load(path)
     except Exception as error:  # of many kinds, if the file is damaged
-        raise InputError(f"{path}: cannot be read ({reason(error)}){hint}") from error
+        why = reason(error) if not hint or isinstance(error, OSError) else "it is damaged, or holds more than arrays"
+        raise InputError(f"{path}: cannot be read ({why}){hint}") from error

@@ -12,7 +12,7 @@ from lmjax.training.run_record_writer import RunRecordWriter
 from lmjax.training.runs import train, train_seeds
 from lmjax.training.state import TrainState
 from lmjax.training.step import StepFunctions
-from lmjax.training.trained_network import Prediction, TrainedNetwork, open_weights
+from lmjax.training.trained_network import Prediction, TrainedNetwork
 from lmjax.training.trainer import EpochSums, NonFiniteLoss, Trainer
 
 __all__ = [
@@ -35,7 +35,6 @@ __all__ = [
     "epoch_metrics",
     "evaluate",
     "learning_rate",
-    "open_weights",
     "require_finite",
     "seed_mesh",
     "train",

@@ -14,7 +14,7 @@ from flax import nnx
 from jax.sharding import Mesh
 
 from lmjax import networks, weights
-from lmjax.config import Config, DataConfig
+from lmjax.config import Config
 from lmjax.console import no_logging, warn
 from lmjax.data import Dataset, Photographs, normalize
 from lmjax.data.crops import shorter_side
@@ -49,11 +49,12 @@ class TrainedNetwork(contextlib.AbstractContextManager["TrainedNetwork"]):
     """A network to be looked at, on any number of devices. Its images are loaded when they are first asked for.
 
     Attributes:
-        record: the folder of the run.
+        record: the folder of the run, or the file of weights.
         config, step: of the run, and of the checkpoint.
         mesh: the devices.
         trained_on: what the checkpoint says of the data; see `describe` of a data set.
         graph, state: the network, as `nnx.split` gives it; the state is without that of the optimizer.
+        has_data: False for weights without a data set.
     """
 
     record: RunRecord
@@ -63,6 +64,7 @@ class TrainedNetwork(contextlib.AbstractContextManager["TrainedNetwork"]):
     trained_on: dict[str, Any]
     graph: nnx.GraphDef
     state: TrainState
+    has_data: bool = True
 
     def __exit__(self, *_) -> None:
         self.close()
@@ -85,7 +87,8 @@ class TrainedNetwork(contextlib.AbstractContextManager["TrainedNetwork"]):
     @property
     def prepare(self) -> Preparation:
         """Scales and cuts an image, given as for `predict`, to [H, W, C], ready for `normalized`."""
-        return Preparation(self.shape, shorter_side(self.shape[0], self.config.data.origin.streamed))
+        of_weights, height = self.trained_on.get("shorter_side"), self.shape[0]
+        return Preparation(self.shape, of_weights or shorter_side(height, self.config.data.origin.streamed))
 
     @property
     def mean(self) -> np.ndarray:
@@ -99,10 +102,9 @@ class TrainedNetwork(contextlib.AbstractContextManager["TrainedNetwork"]):
 
     @functools.cached_property
     def dataset(self) -> Dataset | Photographs:
-        """The data set; its mean and std are those of the training.
-
-        Raises InputError if it is missing, or has other classes or channels.
-        """
+        """The data set, with mean and std of the training; InputError if it is missing, or has other classes."""
+        if not self.has_data:
+            raise InputError(f"{self.record.directory}: has weights, and no images: give load a config with a data set")
         dataset = self.config.data.load()
         _require_fitting(dataset.describe(), self.trained_on, self.record)
         return dataclasses.replace(dataset, mean=self.mean, std=self.std)
@@ -126,7 +128,7 @@ class TrainedNetwork(contextlib.AbstractContextManager["TrainedNetwork"]):
     def weights(self) -> Weights:
         """What is evaluated, to be written by `lmjax.weights.save`."""
         data = {"classes": self.classes, "mean": self.mean, "std": self.std, "shape": self.shape}
-        return Weights.of(self.model(), self.config.model, **data)
+        return Weights.of(self.model(), self.config.model, **data, shorter_side=self.prepare.shorter)
 
     def evaluate(self) -> dict[str, float]:
         """The metrics over every test image, each counted once; see `training.evaluate`."""
@@ -162,14 +164,12 @@ class TrainedNetwork(contextlib.AbstractContextManager["TrainedNetwork"]):
 
     def test_sample(self, count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
         """At most `count` test images, drawn by `seed` without replacement, in their order, as of `test_batches`."""
-        total = len(self.dataset.test)
-        chosen = np.zeros(total, bool)
+        chosen = np.zeros(total := len(self.dataset.test), bool)
         chosen[np.random.default_rng(seed).choice(total, min(count, total), replace=False)] = True
-        start, images, labels = 0, [], []
+        images, labels = [], []
         for some, theirs in self.test_batches():
-            picked = chosen[start : start + len(theirs)]
+            picked, chosen = np.split(chosen, [len(theirs)])
             images.append(some[picked]), labels.append(theirs[picked])
-            start += len(theirs)
         return np.concatenate(images), np.concatenate(labels)
 
     def predict(self, images: Any) -> Prediction:
@@ -211,21 +211,23 @@ def load(
     config: Config | None = None,
     data_dir: str | None = None,
 ) -> TrainedNetwork:
-    """Open a run that has left a checkpoint, without its data. Nothing is written to its folder.
+    """Open a run that has left a checkpoint, without its data, or weights. Nothing is written to its folder.
 
     Args:
-        directory: the folder of the run.
-        at: which checkpoint: "latest", "best", or a step.
-        config: to use instead of the run's own; its network must be the same.
+        directory: the folder of the run, or a .safetensors file that `lmjax.weights.save` has written.
+        at: which checkpoint of the run: "latest", "best", or a step.
+        config: to use instead of the run's own; its network must be the same. For weights, it gives the data set.
         data_dir: where the data is now, if it has moved.
 
     Returns:
         The network; as a context manager, or by `close`, it ends what reads its images.
 
     Raises:
-        InputError: if there is no such checkpoint, or the config is of another network.
+        InputError: if there is no such checkpoint or file, or the config is of another network.
     """
     record = RunRecord(directory)
+    if weights.is_file(record.directory):
+        return _of_weights(record, at, config, data_dir)
     if config is None:
         config = record.config()
     else:
@@ -248,20 +250,24 @@ def load(
     return TrainedNetwork(record, config, step, mesh, trained_on, nnx.graphdef(model), state)
 
 
-def open_weights(path: str | Path, data: DataConfig) -> TrainedNetwork:
-    """Open a file that `lmjax.weights.save` has written, with a data set of its classes, as `lmjax.load` opens a run.
-
-    Raises:
-        InputError: if the file cannot be read.
-    """
+def _of_weights(record: RunRecord, at: str | int, config: Config | None, data_dir: str | None) -> TrainedNetwork:
+    path, has_data = record.directory, config is not None
     found, mesh = weights.read(path), data_mesh()
+    if at != "latest":
+        raise InputError(f"{path}: has weights, and no checkpoints: leave out at={at!r}")
+    if config is None:
+        config = Config(model=found.model)
+    elif config.model != found.model:
+        raise InputError(f"{path}: is of another network than the config: {found.model}, not {config.model}")
+    if data_dir is not None:
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=data_dir))
     graph, params, statistics = nnx.split(found.network(), nnx.Param, nnx.BatchStat)
     state = TrainState(jnp.zeros((), jnp.int32), nnx.to_pure_dict(params), nnx.to_pure_dict(statistics), None)
-    trained_on = {
+    about = {
         "classes": list(found.classes), "shape": list(found.shape), "mean": found.mean, "std": found.std,
+        "shorter_side": found.shorter_side,
     }  # fmt: skip
-    config = Config(model=found.model, data=data)
-    return TrainedNetwork(RunRecord(path), config, 0, mesh, trained_on, graph, jax.device_put(state, replicated(mesh)))
+    return TrainedNetwork(record, config, 0, mesh, about, graph, jax.device_put(state, replicated(mesh)), has_data)
 
 
 def _trained_on(about: dict[str, Any], step: int, record: RunRecord) -> dict[str, Any]:

@@ -239,6 +239,9 @@ def test_a_network_without_names_in_pytorch(weights):
 
 
 def test_files(weights, tmp_path):
+    shapes = {"layer1.0.conv1.weight": (8, 8, 3, 3), "conv1.weight": (8, 3, 7, 7), "fc.weight": (2, 8)}
+    with pytest.raises(InputError, match="weights of a ResNet, which do not fit vit_tiny: a transformer branch"):
+        networks.from_torch({name: np.zeros(shape) for name, shape in shapes.items()}, "vit_tiny")
     with pytest.raises(InputError, match="there is no such file"):
         load(tmp_path / "none.safetensors")
     with pytest.raises(InputError, match=r"needs a state_dict, as model.state_dict\(\)"):
@@ -266,7 +269,7 @@ def test_files_of_pytorch(weights, tmp_path):
     found, expected = (networks.to_torch(load(of), "lm_resnet") for of in (path, weights))
     assert all((found[key] == expected[key]).all() for key in expected)
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(InputError, match=r"a.pth: cannot be read \(.*save its state_dict\(\)"):
+    with pytest.raises(InputError, match=r"a.pth: cannot be read \(it is damaged, or .*save its state_dict\(\)"):
         load(path)
     torch.save(torch.nn.Linear(2, 2), path)
     with pytest.raises(InputError, match="of a network, save its state_dict"):
