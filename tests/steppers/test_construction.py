@@ -138,7 +138,7 @@ def test_dense_must_know_over_how_many_states():
     assert steppers.over_stage(steppers.dense(4), 9) == (steppers.euler(), steppers.dense(4))
     assert (steppers.dense().known.steps_back, steppers.dense(4).known.steps_back) == (None, 3)
     with pytest.raises(InputError, match="use dense"):
-        odeint(steppers.dense(), jnp.sin, u, t1=1.0, steps=4)
+        odeint(steppers.dense(), lambda t, u: jnp.sin(u), u, t1=1.0, steps=4)
 
 
 def test_register_adds_a_name():

@@ -37,7 +37,9 @@ def test_branches_read_and_repeat_as_declared(stepper):
     coef = None if stepper.coef is None else stepper.coef(jax.random.key(0), 1)
     with jax.ensure_compile_time_eval():
         stepper.step(tuple(map(probe, range(stepper.evaluations))), u, history, coef, StepInfo(None, 0, 1))
-    assert {len(states) for states in seen} == {stepper.repeats}
+    # `jax.lax.custom_root` looks at an equation twice.
+    looks = 2 if "implicit" in stepper.name else 1
+    assert {len(states) for states in seen} == {looks * stepper.repeats}
     parts = u if stepper.parts > 1 else (u,)
     found = [next((j for j, part in enumerate(parts) if states[0] is part), None) for states in seen]
     if stepper.repeats == 1:

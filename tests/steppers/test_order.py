@@ -306,7 +306,7 @@ def test_a_perturbed_start_grows_where_the_margin_is_negative(k):
         ({"stepper": "lm", "steps": 1, "coef": jnp.float32(-1)}, r"integrates u'' = F\(u\), not"),
         ({"stepper": "lm(per_channel=True)", "steps": 1, "coef": np.array([0, -1.0])}, r"integrates u'' = F\(u\), not"),
         ({"stepper": steppers.leapfrog(), "steps": 1, "start": steppers.leapfrog()}, "start must be a one-step scheme"),
-        ({"stepper": steppers.reversible(), "steps": 1}, "takes a tuple of 2 fields"),
+        ({"stepper": "reversible", "steps": 1, "u0": (START, START)}, "takes a tuple of 2 fields"),
         ({"stepper": steppers.euler(), "steps": 1, "field": (linear, linear)}, "takes 1 fields"),
     ],
 )
