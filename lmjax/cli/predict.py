@@ -39,7 +39,7 @@ class Predict(command_line.Command):
     files: Annotated[Positional[tuple[str, ...]], tyro.conf.arg(metavar="FILE")]
     """Images, folders of images, or patterns such as "photos/**/*.jpg"."""
     top: int = 5
-    """So many classes of each image."""
+    """How many classes to print for each image."""
     format: Literal["table", "csv", "json"] = "table"
     """A line for each image; or comma-separated values, or JSON, with a row for each image and class."""
     at: str = "latest"
