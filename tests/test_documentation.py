@@ -58,6 +58,13 @@ def recorded(monkeypatch):
     monkeypatch.setattr(RunRecord, "config", lambda self: Config())
 
 
+CONFIGS = {
+    "configs/paced.py": "docs/own_stepper.md",
+    "configs/mixer.py": "docs/own_network.md",
+    "half.py": "docs/finetuning.md",
+}
+
+
 @pytest.mark.versions
 @pytest.mark.usefixtures("recorded")
 @pytest.mark.parametrize(
@@ -65,11 +72,12 @@ def recorded(monkeypatch):
 )
 def test_commands_of_train_are_understood(command, monkeypatch, tmp_path):
     monkeypatch.chdir(ROOT)
-    for name, page in (("paced", "docs/own_stepper.md"), ("mixer", "docs/own_network.md")):
-        if f"configs/{name}.py" in command:  # made as the tutorial says
+    for name, page in CONFIGS.items():
+        if name in command:  # made as the page says
             (tmp_path / "configs").mkdir()
-            parts = [b for b in blocks(text(page)) if re.search(r"def (paced|mixer)|register\(|^config = ", b, re.M)]
-            (tmp_path / "configs" / f"{name}.py").write_text("\n".join(parts))
+            own = r"def (paced|mixer|some_digits)|register\(|^config = "
+            parts = [block for block in blocks(text(page)) if re.search(own, block, re.MULTILINE)]
+            (tmp_path / name).write_text("\n".join(parts))
             monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(RunRecord, "started", True)
     monkeypatch.setattr(RunRecord, "config", lambda record: Config())
