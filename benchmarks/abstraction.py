@@ -14,7 +14,7 @@ from lmjax.networks import Options, Projection, Stage, basic
 
 SCHEMES = {
     "euler": lambda u, previous, f, k: u + f,
-    "lm": lambda u, previous, f, k: (1 - k[0]) * u + k[0] * previous + f,
+    "lm": lambda u, previous, f, k: u + k[0] * (previous - u) + f,
 }
 
 

@@ -143,8 +143,8 @@ def test_the_abstraction_costs_nothing():
         def step(carry, variables):
             u, previous = carry
             f, k = nnx.merge(branch, variables["branches"][0]), variables["coefficients"][0]
-            rest, increment = 1 - k, f(u)
-            return (rest * u + k * previous + increment, u), {"branches": {0: statistics_of(f)}}
+            change, increment = previous - u, f(u)
+            return (u + k * change + increment, u), {"branches": {0: statistics_of(f)}}
 
         (u, previous), stacked = lax.scan(step, (u, previous), state["steps"]["item"], unroll=True)
         first = {"branches": {0: statistics_of(f)}, "shortcuts": {0: statistics_of(p)}}
