@@ -80,7 +80,8 @@ SAVED = [None, "steps", np.array([0.25, 0.5, 1.0]), np.array([0.1, 0.7])]
 
 @pytest.mark.parametrize(
     ("scheme", "memory", "save_at"),
-    [("adams_bashforth(3)", "remat", SAVED[0]), ("rk4", "remat", SAVED[2]), ("reversible", "reversible", SAVED[0])]
+    [("rk4", "remat", SAVED[2]), ("reversible", "reversible", SAVED[0])]
+    + few([("adams_bashforth(3)", "remat", SAVED[0])], [])
     + [("leapfrog", "reversible", saved) for saved in SAVED]
     + few([(s, "reversible", a) for s in ("hamiltonian", "momentum(0.8)") for a in SAVED], [])
     + few([("heun", "remat", saved) for saved in SAVED], []),
@@ -103,7 +104,7 @@ def test_gradients_are_those_of_storing(scheme, memory, save_at):
         chex.assert_trees_all_close(jax.tree.map(lambda x: x[0], batched), expected, rtol=1e-9)
 
 
-@pytest.mark.parametrize("memory", few(["stored", "remat"], ["remat"]))
+@pytest.mark.parametrize("memory", few(["stored", "remat"], ["stored"]))
 def test_derivatives_of_either_mode_and_of_second_order(memory):
     times = jnp.array([0.21, 0.67])  # at a step the second derivative of the interpolation jumps
 
