@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax import lax
 from jax.sharding import NamedSharding, PartitionSpec
 from jax.test_util import check_grads
 
@@ -151,9 +152,12 @@ def test_float64_stays_float64(x64):
         np.testing.assert_allclose(norm(x), exact(x, group), atol=1e-9)
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize("group", [None, 4])
-def test_rectified(x64, group):
+@pytest.mark.parametrize("platform", ["cuda", "default"])
+def test_rectified(x64, monkeypatch, group, platform):
     """A ReLU that is one with the normalization, in all modes; a scale may be negative or zero, and so may a bias."""
+    monkeypatch.setattr(lax, "platform_dependent", lambda *arguments, **forms: forms[platform](*arguments))
     scales, biases = jnp.array([1.0, -2.0, 0.0, 0.0, -0.5]), jnp.array([0.1, 0.3, 1.0, -1.0, 0.0])
     x = jax.random.normal(jax.random.key(1), (8, 3, 2, 5), jnp.float64)
     x = x.at[..., 4].set(2)  # y = 0, where the derivative is 0, too
