@@ -18,7 +18,7 @@ from lmjax.errors import InputError
 
 @dataclasses.dataclass(frozen=True)
 class Preparation:
-    """What is done to an image before a network takes it: scaled and cut as in an evaluation, not normalized.
+    """The preparation of an image for a network: scaled and cut as in an evaluation, not normalized.
 
     Attributes:
         shape: height, width and channels that the network takes.

@@ -33,7 +33,7 @@ _BATCH = 128
 
 
 class Prediction(NamedTuple):
-    """What a network says about N images.
+    """The predictions of a network for N images.
 
     Attributes:
         probabilities: float32 [N, classes].
@@ -126,7 +126,7 @@ class TrainedNetwork(contextlib.AbstractContextManager["TrainedNetwork"]):
         return model
 
     def weights(self) -> Weights:
-        """What is evaluated, to be written by `lmjax.weights.save`."""
+        """The weights that are evaluated, to be written by `lmjax.weights.save`."""
         data = {"classes": self.classes, "mean": self.mean, "std": self.std, "shape": self.shape}
         return Weights.of(self.model(), self.config.model, **data, shorter_side=self.prepare.shorter)
 
