@@ -91,9 +91,9 @@ def test_the_second_step_of_lm_is_nearly_free():
 
 @pytest.mark.parametrize(
     ("memory", "stepper", "most"),
-    # In feature maps of the block. What is stored: both convolutions' inputs and outputs, the state, and on a CPU, which
-    # computes nothing twice, the difference that LM's gradient of k is a sum over. What remat keeps: the states, of
-    # which LM has two. XLA:CPU's scheduler, which favors concurrency, adds to both.
+    # In feature maps of the block. What is stored: both convolutions' inputs and outputs, the state, and on a CPU, that
+    # computes nothing again, the difference that the gradient of k sums over. What remat keeps: the states, of which LM
+    # has two. XLA:CPU's scheduler, which favors concurrency, adds to both.
     [
         ("stored", "lm", 7.5),
         slow("remat", "lm", 2.2),

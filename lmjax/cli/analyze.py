@@ -41,7 +41,7 @@ class _Analysis(command_line.Command):
         """Print what is found, and draw it if that is wanted."""
         picture = self.picture
         if picture is not None:
-            _require_picture(picture)
+            plots.require_place(picture, "--out")
         runtime.start_alone()
         if self.config is not None:
             command_line.rows(self.config)
@@ -457,21 +457,6 @@ def _print_robustness(together: dict[str, Any], sigmas: Sequence[float], results
 
 def _percent(found: Spread) -> str:
     return f"{Spread(100 * found.mean, found.std and 100 * found.std):.1f}"
-
-
-def _require_picture(path: Path) -> None:
-    """Check, before the work, that a picture can be written there.
-
-    Raises:
-        InputError: if matplotlib is missing or knows no such format, or the folder does not exist or is read-only.
-    """
-    files.local(path, "--out")
-    if path.stem in ("config", "metrics", "summary") and (path.parent / "config.json").exists():
-        raise InputError(f"--out {path}: would take the place of what the run in {path.parent} has recorded: rename it")
-    formats = plots.figure(1, 1).canvas.get_supported_filetypes()
-    if path.suffix[1:].lower() not in formats:
-        raise InputError(f"--out {path}: is no picture: end it in one of {', '.join('.' + name for name in formats)}")
-    files.require_place(path, "--out")
 
 
 def _save(figure: Any, path: Path) -> None:

@@ -11,6 +11,7 @@ from tyro.conf import Positional
 from lmjax import command_line, files, runtime
 from lmjax.console import say
 from lmjax.errors import InputError
+from lmjax.results import plots
 from lmjax.results.reproduce import results, runs, writing
 from lmjax.results.reproduce.tables import TABLES, Table, table
 from lmjax.training import Stopped, program
@@ -49,6 +50,8 @@ class Reproduce(command_line.Command):
     """Copy what the runs have recorded, to be kept."""
     page: tuple[Path, ...] = ()
     """Put the table where these pages have it."""
+    picture: Path | None = None
+    """Draw the paired differences here: .png, .svg, .pdf, ..."""
 
     def run(self) -> int:
         """Do all of it."""
@@ -82,7 +85,12 @@ class Reproduce(command_line.Command):
                 raise InputError(f"{name}: must be a whole number from 1 to {_MOST:,}, got {count}")
         making = {"--seeds": self.seeds, "--at-once": self.at_once, "--data-name": self.data_name}
         making |= {"--data-dir": self.data_dir, "--data-note": self.data_note}
-        using = {"--out": self.out, "--export": self.export, "--only-report": self.only_report or None}
+        using = {
+            "--out": self.out,
+            "--export": self.export,
+            "--picture": self.picture,
+            "--only-report": self.only_report or None,
+        }
         given = [name for name, value in (making | using).items() if value is not None]
         if wanted is None and given:
             raise InputError(f"{given[0]}: of which table? Name one: {', '.join(TABLES)}")
@@ -97,6 +105,8 @@ class Reproduce(command_line.Command):
                 raise InputError(f"--data-name {self.data_name}: does not hold the images of this table: {others}")
             if self.export is not None:
                 results.require_place(self._folder(wanted), self.export)
+            if self.picture is not None:
+                plots.require_place(self.picture, "--picture")
         for page in self.page:
             writing.require_place(page, self._place)
 
@@ -116,6 +126,9 @@ class Reproduce(command_line.Command):
         say(text)
         for page in self.page:
             writing.update(page, self._place, text)
+        if self.picture is not None:
+            with files.writing(self.picture, "--picture"):
+                plots.save(writing.picture(wanted, self._folder(wanted)), self.picture)
         if self.export is not None:
             count = results.export(wanted, self._folder(wanted), self.export)
             say(f"\n{self.export} holds {count} runs of this table now")

@@ -18,6 +18,7 @@ from lmjax import files
 from lmjax.console import printable
 from lmjax.errors import InputError, optional_import, reason
 from lmjax.results.coefficients import LARGEST, Coefficients, last_weights
+from lmjax.results.statistics import Difference
 
 # The palette of Okabe and Ito (2008), for color-blind readers, too, without its yellow, which is too pale for a line.
 # Its black is not quite #000000, which a page replaces by the color of its own text.
@@ -45,6 +46,25 @@ def _matplotlib(module: str = "", purpose: str = "drawing") -> Any:
         raise
     except ValueError as error:
         raise InputError(f"{purpose}: matplotlib does not start ({reason(error)}): unset MPLBACKEND") from error
+
+
+def require_place(path: Path, option: str) -> None:
+    """Check, before the work, that a picture can be written there.
+
+    Raises:
+        InputError: if matplotlib is missing or knows no such format, or the folder does not exist or is read-only.
+    """
+    files.local(path, option)
+    if path.stem in ("config", "metrics", "summary") and (path.parent / "config.json").exists():
+        raise InputError(
+            f"{option} {path}: would take the place of what the run in {path.parent} has recorded: rename it"
+        )
+    formats = figure(1, 1).canvas.get_supported_filetypes()
+    if path.suffix[1:].lower() not in formats:
+        raise InputError(
+            f"{option} {path}: is no picture: end it in one of {', '.join('.' + name for name in formats)}"
+        )
+    files.require_place(path, option)
 
 
 def save(figure: Any, path: str | Path) -> None:
@@ -212,6 +232,36 @@ def run_coefficients(found: Coefficients, title: str) -> Any:
     axes = drawn.subplots()
     coefficients(axes, last_weights([found]), stable=found.stepper.known.zero_stable)
     axes.set_title(plain(title), pad=18)
+    return drawn
+
+
+def paired_differences(ends: Mapping[str, Difference], curves: Mapping[str, Mapping[str, Sequence[Difference]]]) -> Any:
+    """Paired differences with their intervals: of the test errors after the last epoch, and by epoch.
+
+    Args:
+        ends: by pair, from top to bottom.
+        curves: of the pairs in question, by measure, one an epoch.
+    """
+    measures = list(next(iter(curves.values())))
+    drawn = figure(10, 2.2 + 0.25 * len(ends), purpose="drawing differences")
+    first, *others = drawn.subplots(1, 1 + len(measures))
+    for i, end in enumerate(ends.values()):
+        first.errorbar(end.mean, -i, xerr=end.half_width, capsize=3, fmt="o", markersize=4, color=COLORS[0])
+        first.annotate(f"{end.count} seeds", (1, -i), xycoords=("axes fraction", "data"), fontsize=7, va="center")
+    first.set_yticks([-i for i in range(len(ends))], list(ends))
+    first.axvline(0, color="0.4", linewidth=0.9, linestyle=":", zorder=0)
+    first.set(xlabel="test error at the end, points", ylim=(0.5 - len(ends), 0.5))
+    for axes, measure in zip(others, measures, strict=True):
+        for i, (name, found) in enumerate(curves.items()):
+            means, ranges = [x.mean for x in found[measure]], [x.interval for x in found[measure]]
+            lows, highs = zip(*ranges, strict=True)
+            mean_and_range(axes, range(1, len(means) + 1), means, lows, highs, label=name, **look(i))
+        axes.axhline(0, color="0.4", linewidth=0.9, linestyle=":", zorder=0)
+        axes.set(xlabel="epoch", ylabel=measure)
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    for axes in (first, *others):
+        open_frame(axes)
+    legend_above(drawn, *others[0].get_legend_handles_labels())
     return drawn
 
 

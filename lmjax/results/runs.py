@@ -68,11 +68,11 @@ class Run:
     def result(self) -> dict[str, Any]:
         """The results so far: errors in percent, speed over all epochs; None where nothing is known."""
         summary = self.summary or {}
-        best, epoch = min(((_error(row), row["epoch"]) for row in self.epochs), default=(None, None))
+        best, epoch = min(((error_of(row), row["epoch"]) for row in self.epochs), default=(None, None))
         rates = [row["images_per_second"] for row in self.epochs if row["images_per_second"] > 0]
         found = {
             "images_per_second": statistics.harmonic_mean(rates) if rates else None,
-            "test_error": _error(summary) if summary else None,
+            "test_error": error_of(summary) if summary else None,
             "best_error": best, "best_epoch": epoch,
             "epochs": len(self.epochs), "finished": self.summary is not None,
         } | {key: value for key, value in summary.items() if key not in ("seed", "epochs")}  # fmt: skip
@@ -81,14 +81,15 @@ class Run:
         return found | {"wall_seconds": self.epochs[-1]["wall_seconds"] if self.epochs else summary.get("wall_seconds")}
 
 
-def _error(row: dict[str, Any]) -> float:
+def error_of(row: dict[str, Any]) -> float:
+    """Test error in percent, of a row of metrics or a summary."""
     return 100 * (1 - row["test_accuracy"])
 
 
 def metrics(runs: Iterable[Run]) -> Any:
     """A row a run and epoch; see `results.read`."""
     pandas = optional_import("pandas", package="pandas", purpose="a table of runs")
-    rows = [run.about() | row | {"test_error": _error(row)} for run in runs for row in run.epochs]
+    rows = [run.about() | row | {"test_error": error_of(row)} for run in runs for row in run.epochs]
     return pandas.DataFrame(rows)
 
 

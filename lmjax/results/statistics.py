@@ -2,7 +2,7 @@
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 CONFIDENCE = 0.95
@@ -32,18 +32,26 @@ def spread(values: Iterable[float]) -> Spread:
 
 
 class Difference(NamedTuple):
-    """The mean difference of two samples over the seeds that both have.
+    """The mean difference of two samples over the seeds that both have, and whether it may be chance.
 
     Attributes:
         count: how many seeds.
         mean: of the differences.
         half_width: of the two-sided 95% confidence interval, from Student's t distribution with count - 1 degrees of
             freedom; None for a single seed.
+        p: the probability of a mean at least as far from 0 if there were no difference (two-sided paired t-test); None
+            for a single seed.
     """
 
     count: int
     mean: float
-    half_width: float | None
+    half_width: float | None = None
+    p: float | None = None
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The two ends of the confidence interval."""
+        return None if self.half_width is None else (self.mean - self.half_width, self.mean + self.half_width)
 
 
 def difference(ours: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
@@ -53,8 +61,24 @@ def difference(ours: Mapping[int, float], baseline: Mapping[int, float]) -> Diff
         return None
     found = spread(ours[seed] - baseline[seed] for seed in seeds)
     if found.std is None:
-        return Difference(1, found.mean, None)
+        return Difference(1, found.mean)
     from scipy import stats
 
-    quantile = stats.t.ppf((1 + CONFIDENCE) / 2, len(seeds) - 1)
-    return Difference(len(seeds), found.mean, float(quantile) * found.std / math.sqrt(len(seeds)))
+    error, freedom = found.std / math.sqrt(len(seeds)), len(seeds) - 1
+    t = abs(found.mean) / error if error else math.inf if found.mean else 0.0
+    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
+    return Difference(len(seeds), found.mean, quantile * error, float(2 * stats.t.sf(t, freedom)))
+
+
+def holm(values: Sequence[float]) -> list[float]:
+    """Correct the p of several tests, so that any p below 0.05 is wrong in at most one of twenty sets of tests.
+
+    The smallest of m is multiplied by m, the next by m - 1, and so on; none is less than one before it, or above 1
+    (Holm 1979).
+    """
+    ordered = sorted(range(len(values)), key=values.__getitem__)
+    corrected, largest = [0.0] * len(values), 0.0
+    for rank, i in enumerate(ordered):
+        largest = max(largest, min(1.0, (len(values) - rank) * values[i]))
+        corrected[i] = largest
+    return corrected

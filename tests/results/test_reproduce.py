@@ -145,6 +145,10 @@ def change(path, how):
     path.write_text(json.dumps(held))
 
 
+def summaries(table, out):
+    return {row: {seed: run.summary for seed, run in runs.items()} for row, runs in results.collect(table, out).items()}
+
+
 @pytest.mark.versions
 def test_runs_and_their_table(small, made, capsys):
     pairs = [("euler", 0), ("lm", 0), ("euler", 1), ("lm", 1)]  # seed by seed
@@ -158,12 +162,51 @@ def test_runs_and_their_table(small, made, capsys):
     assert before == {path: path.stat().st_mtime_ns for path in made.rglob("summary.json")}  # nothing is done twice
 
     text = writing.markdown(small, made)
-    lm = np.array([100 * (1 - found["lm"][seed]["test_accuracy"]) for seed in range(3)])
-    euler = np.array([100 * (1 - found["euler"][seed]["test_accuracy"]) for seed in range(2)])
+    lm = np.array([100 * (1 - found["lm"][seed].summary["test_accuracy"]) for seed in range(3)])
+    euler = np.array([100 * (1 - found["euler"][seed].summary["test_accuracy"]) for seed in range(2)])
     assert f"| 3 | {lm.mean():.2f} ± {lm.std(ddof=1):.2f} |" in text
-    low, high = stats.ttest_rel(lm[:2], euler).confidence_interval(0.95)
-    assert f"| `lm` minus `euler` | 2 | {(lm[:2] - euler).mean():+.2f} | {low:+.2f} to {high:+.2f} |" in text
+    test = stats.ttest_rel(lm[:2], euler)
+    low, high = test.confidence_interval(0.95)
+    cells = f"2 | {(lm[:2] - euler).mean():+.2f} | {low:+.2f} to {high:+.2f} | {test.pvalue:.3f}"
+    assert f"| `lm` minus `euler` | {cells} |" in text
+    losses = [run.epochs[-1]["train_loss"] for run in found["lm"].values()]
+    assert f" | {np.mean(losses):.3f} ± {np.std(losses, ddof=1):.3f} |" in text
     assert "Digits; protocol. 5 runs on" in text
+
+
+def test_epochs_to_a_level():
+    assert results._epochs_to(45.0, [60.0, 50.0, 40.0, 50.0]) == 2.5
+    assert results._epochs_to(60.0, [60.0, 50.0]) == 1
+    assert results._epochs_to(45.0, [60.0, 50.0]) == np.inf
+
+
+def test_level_and_families(small, out):
+    """A pair where a run never reaches the level has no number there; pairs of one baseline are corrected together."""
+    again = dataclasses.replace(small, rows=small.rows | {"lm, again": small.rows["lm"]}, level=100.0)
+    again = dataclasses.replace(again, seeds=again.seeds | {"lm, again": 3})
+    again = dataclasses.replace(again, pairs=(("lm", "euler"), ("lm, again", "euler"), ("lm", "lm, again")))
+    shutil.copytree(out / "lm", out / "lm-again")
+    lines = writing.markdown(again, out).splitlines()
+    assert sum("| epochs to 100% |" in line for line in lines) == 2
+    alone = float(next(line for line in writing.markdown(small, out).splitlines() if " minus " in line).split("|")[5])
+    first, second, last = (line.split("|")[5:] for line in lines if " minus " in line)
+    assert float(first[0]) == float(second[0]) == pytest.approx(min(1, 2 * alone), abs=2e-3)
+    assert float(last[0]) == 1
+    assert float(first[3]) == 0  # both reach 100% in the first epoch
+    never = writing.markdown(dataclasses.replace(again, level=0.0), out)
+    assert "epochs to 0%" in never
+    assert "inf" not in never.partition("difference")[2]
+
+
+def test_picture_of_the_differences(small, made, out, tmp_path):
+    assert writing.picture(small, made).axes[0].get_yticklabels()[0].get_text() == "lm - euler"
+    shutil.rmtree(out / "lm" / "seed1")
+    with pytest.raises(InputError, match="no pair of this table has two seeds in common"):
+        writing.picture(small, out)
+    arguments = ["reproduce", "digits", "--out", str(ROOT / "results" / "digits"), "--only-report"]
+    assert cli.main([*arguments, "--picture", str(tmp_path / "differences.png")]) == 0
+    assert (tmp_path / "differences.png").stat().st_size > 10_000
+    assert cli.main([*arguments, "--picture", str(tmp_path / "differences.txt")]) != 0
 
 
 @pytest.mark.slow
@@ -231,9 +274,9 @@ def test_what_is_not_the_run_of_its_place_is_refused(small, out, file, how, mess
 
 
 def test_a_copy_is_no_seed(small, out):
-    found = results.collect(small, out)
+    found = summaries(small, out)
     shutil.copytree(out / "lm" / "seed1", out / "lm" / "seed1 (copy)")
-    assert results.collect(small, out) == found
+    assert summaries(small, out) == found
     shutil.copytree(out / "lm" / "seed1", out / "lm" / "seed3")
     with pytest.raises(InputError, match="seed 1 "):
         results.collect(small, out)
@@ -245,7 +288,7 @@ def test_images_that_are_stored_otherwise(small, made, out):
     stored = dataclasses.replace(small, images=dataclasses.replace(small.images, stored=("digits", "folder")))
     for path in out.rglob("config.json"):
         change(path, lambda held: held["data"].update(name="folder", dir="here"))
-    assert results.collect(stored, out) == results.collect(small, made)
+    assert summaries(stored, out) == summaries(small, made)
     change(out / "lm" / "seed1" / "config.json", lambda held: held["data"].update(name="digits", dir=None))
     with pytest.raises(InputError, match="were trained on different images"):
         results.collect(stored, out)

@@ -11,7 +11,7 @@ from lmjax import InputError, results
 from lmjax.config import DataConfig
 from lmjax.results.report import read_rows
 from lmjax.results.runs import distinct, labels
-from lmjax.results.statistics import Difference, difference, spread
+from lmjax.results.statistics import Difference, difference, holm, spread
 from tests.results.handmade import CONFIG, make_run
 from tests.tiny import changed
 
@@ -172,9 +172,25 @@ def test_spread():
 def test_paired_difference_is_that_of_scipy():
     ours, theirs = {0: 7.0, 1: 8.5, 2: 6.0, 5: 1.0}, {0: 7.5, 1: 8.0, 2: 8.0, 4: 100.0}
     found = difference(ours, theirs)
-    low, high = stats.ttest_rel([7.0, 8.5, 6.0], [7.5, 8.0, 8.0]).confidence_interval(0.95)
+    test = stats.ttest_rel([7.0, 8.5, 6.0], [7.5, 8.0, 8.0])
     assert found.count == 3
-    np.testing.assert_allclose([found.mean - found.half_width, found.mean + found.half_width], [low, high])
-    assert difference({1: 2.0}, {1: 3.0, 2: 0.0}) == Difference(1, -1.0, None)
+    np.testing.assert_allclose([*found.interval, found.p], [*test.confidence_interval(0.95), test.pvalue])
+    assert difference({1: 2.0}, {1: 3.0, 2: 0.0}) == Difference(1, -1.0)
+    assert difference({1: 2.0, 2: 3.0}, {1: 1.0, 2: 2.0}) == Difference(2, 1.0, 0.0, 0.0)
+    assert difference({1: 2.0, 2: 3.0}, {1: 2.0, 2: 3.0}) == Difference(2, 0.0, 0.0, 1.0)
     assert difference({1: 2.0}, {2: 3.0}) is None
     assert found.mean == pytest.approx(-2 / 3)
+
+
+@pytest.mark.parametrize(
+    ("values", "corrected"),
+    [
+        ([], []),
+        ([0.03], [0.03]),
+        ([0.01, 0.04, 0.03], [0.03, 0.06, 0.06]),
+        ([0.6, 0.5, 0.001], [1.0, 1.0, 0.003]),
+        ([0.02, 0.02], [0.04, 0.04]),
+    ],
+)
+def test_correction_of_holm(values, corrected):
+    np.testing.assert_allclose(holm(values), corrected)

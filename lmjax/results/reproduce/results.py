@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,7 @@ from lmjax.config import to_dict
 from lmjax.errors import InputError
 from lmjax.results.reproduce.runs import folder_of, place
 from lmjax.results.reproduce.tables import Table
-from lmjax.results.runs import read_run
+from lmjax.results.runs import Run, error_of, read_run
 from lmjax.training import RunRecord, seeds
 
 _ABOUT = "about.json"  # beside the folders of the rows: a description of the data
@@ -53,13 +55,13 @@ def write_note(out: Path, data: str) -> None:
         files.write(out / _ABOUT, json.dumps({"data": data}, indent=2) + "\n")
 
 
-def collect(table: Table, out: Path) -> dict[str, dict[int, dict[str, Any]]]:
-    """The summaries of the finished runs of a table, by row and seed.
+def collect(table: Table, out: Path) -> dict[str, dict[int, Run]]:
+    """The finished runs of a table, by row and seed.
 
     Raises:
         InputError: if a run there is not what the table says, or was trained on other images than the rest.
     """
-    found: dict[str, dict[int, dict[str, Any]]] = {}
+    found: dict[str, dict[int, Run]] = {}
     images: dict[Path, Any] = {}
     for row, config in table.rows.items():
         found[row] = {}
@@ -78,7 +80,7 @@ def collect(table: Table, out: Path) -> dict[str, dict[int, dict[str, Any]]]:
                     f"{run.record.summary_path}: has no {said}: move its folder away, and make the run again"
                 )
             images[folder] = held.name, run.summary.get("data")  # an earlier version has not noted it
-            found[row][seed] = run.summary
+            found[row][seed] = run
     _require_one(images)
     return found
 
@@ -94,9 +96,42 @@ def _require_one(images: dict[Path, Any]) -> None:
         about = about or other
 
 
-def errors(summaries: dict[int, dict[str, Any]]) -> dict[int, float]:
+def errors(runs: Mapping[int, Run]) -> dict[int, float]:
     """Test error in percent, after the last epoch, by seed."""
-    return {seed: 100 * (1 - summary["test_accuracy"]) for seed, summary in summaries.items()}
+    return {seed: error_of(run.summary) for seed, run in runs.items()}
+
+
+def losses(runs: Mapping[int, Run]) -> dict[int, float]:
+    """Training loss, the mean of the last epoch, by seed."""
+    return {seed: _loss(run.epochs[-1]) for seed, run in runs.items() if run.epochs}
+
+
+def epochs_to(level: float, runs: Mapping[int, Run]) -> dict[int, float]:
+    """The epochs until the test error is first at most a level, by seed; infinite for a run that never reaches it.
+
+    Between the ends of two epochs the error is taken as linear.
+    """
+    return {seed: _epochs_to(level, [error_of(row) for row in run.epochs]) for seed, run in runs.items()}
+
+
+def _epochs_to(level: float, errors: list[float]) -> float:
+    for i, error in enumerate(errors):
+        if error <= level:
+            return i + (1.0 if i == 0 else (errors[i - 1] - level) / (errors[i - 1] - error))
+    return math.inf
+
+
+def by_epoch(runs: Mapping[int, Run]) -> dict[str, list[dict[int, float]]]:
+    """Test error in percent and training loss of each epoch, by seed."""
+    rows = [dict(zip(runs, rows, strict=True)) for rows in zip(*(run.epochs for run in runs.values()), strict=False)]
+    return {
+        name: [{seed: of(row) for seed, row in epoch.items()} for epoch in rows]
+        for name, of in (("test error, points", error_of), ("training loss", _loss))
+    }
+
+
+def _loss(row: dict[str, Any]) -> float:
+    return math.nan if row["train_loss"] is None else row["train_loss"]  # None, of an epoch without an update
 
 
 def require_place(out: Path, to: Path) -> None:
@@ -126,8 +161,8 @@ def export(table: Table, out: Path, to: Path) -> int:
     before = collect(table, to)
     if any(before.values()) and note(to) != note(out):
         raise InputError(f"--export {to}: says {note(to)!r} of its data, and {out} says {note(out)!r}: choose another")
-    for row, summaries in collect(table, out).items():
-        for seed in summaries:
+    for row, runs in collect(table, out).items():
+        for seed in runs:
             source = RunRecord(out / folder_of(row) / f"seed{seed}")
             target = RunRecord(files.inside(to, folder_of(row), f"seed{seed}"))
             if (target.directory / "checkpoints").exists():

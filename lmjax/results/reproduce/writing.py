@@ -1,16 +1,19 @@
 """The tables in words and numbers, and where they stand in the documentation."""
 
+import functools
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
 from lmjax import files, networks
 from lmjax.config import Config
 from lmjax.errors import InputError, reason
-from lmjax.results import published
+from lmjax.results import plots, published
 from lmjax.results.reproduce import cost, results
-from lmjax.results.reproduce.tables import TABLES, Images, Table, table
-from lmjax.results.statistics import difference, spread
+from lmjax.results.reproduce.tables import TABLES, Table, table
+from lmjax.results.runs import Run
+from lmjax.results.statistics import difference, holm, spread
 
 
 def tables() -> str:
@@ -70,37 +73,80 @@ def markdown(wanted: Table, out: Path) -> str:
     Raises:
         InputError: if the folder holds no finished run of the table, or others in their place.
     """
-    found = results.collect(wanted, out)
-    summaries = [summary for seeds in found.values() for summary in seeds.values()]
-    if not summaries:
-        raise InputError(f"{out}: holds no finished run of this table")
+    found = _some(wanted, out)
+    level = f"epochs to {wanted.level:g}%" if wanted.level is not None else ""
+    interval = "95% interval"
     return "\n\n".join(
         (
             wanted.claim,
-            f"{results.note(out) or wanted.images.name}; {wanted.protocol}. {_made(summaries)}",
+            f"{results.note(out) or wanted.images.name}; {wanted.protocol}. {_made(found)}",
             _lines(
-                ["run", "network", "parameters", "multiplications", "seeds", "test error, %", "published, %"],
-                [_row(row, config, wanted.images, found[row]) for row, config in wanted.rows.items()],
+                ["run", "network", "parameters", "multiplications", "seeds", "test error, %", "training loss", level,
+                 "published, %"],
+                [_row(row, config, wanted, found[row]) for row, config in wanted.rows.items()],
             ),
             _lines(
-                ["difference of the test errors from the same seeds", "seeds", "percentage points", "95% interval"],
-                [_pair(row, baseline, found) for row, baseline in wanted.pairs],
+                ["difference, same seeds", "seeds", "test error, points", interval, "p (Holm)", "training loss",
+                 interval, level, interval],
+                [
+                    [f"`{row}` minus `{baseline}`", *_pair(wanted, found[row], found[baseline], p)]
+                    for (row, baseline), p in _chances(wanted, found).items()
+                ],
             ),
         )
-    )
+    )  # fmt: skip
 
 
-def _row(row: str, config: Config, images: Images, summaries: dict[int, dict[str, Any]]) -> list[str]:
+def picture(wanted: Table, out: Path) -> Any:
+    """The paired differences of a table with their 95% intervals: after the last epoch, and through the epochs.
+
+    The curves are those of the pairs with the most seeds.
+
+    Raises:
+        InputError: as `markdown`, or if no pair has two seeds in common.
+    """
+    found = _some(wanted, out)
+    ends, curves = {}, {}
+    for row, baseline in wanted.pairs:
+        ours, theirs = found[row], found[baseline]
+        end = difference(results.errors(ours), results.errors(theirs))
+        if end is None or end.half_width is None:
+            continue
+        name, epochs = f"{row} - {baseline}", map(results.by_epoch, (ours, theirs))
+        ends[name] = end
+        curves[name] = {
+            measure: [difference(*pair) for pair in zip(*series, strict=False)]
+            for measure, series in _together(*epochs).items()
+        }
+    if not ends:
+        raise InputError(f"{out}: no pair of this table has two seeds in common yet: make more runs")
+    most = max(end.count for end in ends.values())
+    return plots.paired_differences(ends, {name: x for name, x in curves.items() if ends[name].count == most})
+
+
+def _together(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
+    return {key: (ours[key], theirs[key]) for key in ours}
+
+
+def _some(wanted: Table, out: Path) -> dict[str, dict[int, Run]]:
+    found = results.collect(wanted, out)
+    if not any(found.values()):
+        raise InputError(f"{out}: holds no finished run of this table")
+    return found
+
+
+def _row(row: str, config: Config, wanted: Table, runs: dict[int, Run]) -> list[str]:
+    images, level = wanted.images, wanted.level
     model = config.model.outline(classes=images.classes, cin=images.shape[-1])
     network = f"{config.model.name}" + (f", width {config.model.width:g}" if config.model.width != 1 else "")
-    errors = results.errors(summaries).values()
+    measures = results.errors(runs), results.losses(runs), {} if level is None else results.epochs_to(level, runs)
     return [
         f"`{row}`",
         network,
         f"{networks.parameter_count(model):,}",
         f"{networks.forward_macs(model, images.shape) / 1e6:.1f} M",
-        f"{len(summaries)}",
-        f"{spread(errors):.2f}" if errors else "",
+        f"{len(runs)}",
+        *(f"{spread(x.values()):.{digits}f}" if x else "" for x, digits in zip(measures, (2, 3, 2), strict=True)),
         _published(config),
     ]
 
@@ -111,17 +157,40 @@ def _published(config: Config) -> str:
     return f"{found[1].error:g}" if same and found[1].error is not None else ""
 
 
-def _pair(row: str, baseline: str, found: dict[str, dict[int, dict[str, Any]]]) -> list[str]:
-    paired = difference(results.errors(found[row]), results.errors(found[baseline]))
-    name = f"`{row}` minus `{baseline}`"
-    if paired is None:
-        return [name, "0", "", ""]
-    count, mean, half = paired
-    interval = "" if half is None else f"{mean - half:+.2f} to {mean + half:+.2f}"
-    return [name, f"{count}", f"{mean:+.2f}", interval]
+def _chances(wanted: Table, found: dict[str, dict[int, Run]]) -> dict[tuple[str, str], float | None]:
+    """The p of the difference of the test errors of each pair, corrected for all pairs that share the baseline."""
+    errors = {row: results.errors(runs) for row, runs in found.items()}
+    chances: dict[tuple[str, str], float | None] = dict.fromkeys(wanted.pairs)
+    for pair in wanted.pairs:
+        paired = difference(*(errors[row] for row in pair))
+        chances[pair] = None if paired is None else paired.p
+    for baseline in {baseline for _, baseline in wanted.pairs}:
+        pairs = [pair for pair, p in chances.items() if pair[1] == baseline and p is not None]
+        chances |= zip(pairs, holm([chances[pair] for pair in pairs]), strict=True)
+    return chances
 
 
-def _made(summaries: list[dict[str, Any]]) -> str:
+def _pair(wanted: Table, ours: dict[int, Run], theirs: dict[int, Run], p: float | None) -> list[str]:
+    def paired(of, digits):
+        found = difference(of(ours), of(theirs))
+        if found is None or not math.isfinite(found.mean):  # a run that does not reach the level takes infinitely long
+            return ["", ""]
+        low, high = found.interval or (None, None)
+        return [f"{found.mean:+.{digits}f}", "" if low is None else f"{low:+.{digits}f} to {high:+.{digits}f}"]
+
+    chance = "" if p is None else "under 0.001" if p < 0.001 else f"{p:.3f}"
+    level = ["", ""] if wanted.level is None else paired(functools.partial(results.epochs_to, wanted.level), 2)
+    return [
+        f"{len(ours.keys() & theirs.keys())}",
+        *paired(results.errors, 2),
+        chance,
+        *paired(results.losses, 3),
+        *level,
+    ]
+
+
+def _made(found: dict[str, dict[int, Run]]) -> str:
+    summaries = [run.summary for runs in found.values() for run in runs.values()]
     devices = sorted({summary["device"] for summary in summaries})
     versions = [summary["versions"] for summary in summaries]
     versions = sorted({f"jax {each.get('jax', '?')}, Python {each.get('python', '?')}" for each in versions})
