@@ -1,4 +1,4 @@
-"""E1 to E6: the step of training compiled for accelerators that need not be there, and read. Nothing is run or timed.
+"""E1 to E8: the step of training compiled for accelerators that need not be there, and read. Nothing is run or timed.
 
 A step is one of those that `train.py` makes in a dispatch: augmentation, metrics and update are in it, and its
 share of the beginning and the end of the dispatch. Times are those of compiling.
@@ -7,6 +7,7 @@ share of the beginning and the end of the dispatch. Times are those of compiling
 import dataclasses
 from collections.abc import Iterator
 
+from benchmarks import plain
 from benchmarks.row import Plan, figure
 from lmjax import recipes
 from lmjax.config import ModelConfig
@@ -88,3 +89,29 @@ def chips(plan: Plan) -> Iterator[dict]:
     for shape, count in plan.of({"2x2": 4, "4x4": 16, "16x16": 256}, {"4x4": 16}).items():
         made = train(plan, f"v5e:{shape}", "resnet20", stepper="lm", batch=128 * count)
         yield from figures(shape, made)
+
+
+def beside_plain(plan: Plan, where: str, batch: int) -> Iterator[dict]:
+    """Post-activated ResNets beside the same ones in Flax NNX alone, whose step is on a given batch."""
+    networks = {
+        "resnet20": (plain.resnet20, 32, {"batch": 128}),
+        "resnet50": (plain.resnet50, 224, {"batch": batch, "data": "imagenet"}),
+    }
+    for name, (make, size, how) in plan.of(networks, {"resnet14": (plain.tiny, 32, {})}).items():
+        ours = train(plan, where, name, stepper="euler", placement="post", **how).summary
+        theirs = plain.compiled(make, target(where), plan.of(how.get("batch"), 16), size)
+        yield figure(f"{name}: kernels", [ours.kernels / theirs.kernels], "x", counts=[ours.kernels, theirs.kernels])
+        yield figure(
+            f"{name}: bytes moved", [ours.traffic / theirs.traffic], "x", counts=[ours.traffic, theirs.traffic]
+        )
+        if ours.cycles:
+            cycles = [sum(one.cycles.values()) for one in (ours, theirs)]
+            yield figure(f"{name}: estimated cycles", [cycles[0] / cycles[1]], "x", counts=cycles)
+
+
+def plain_on_gpu(plan: Plan) -> Iterator[dict]:
+    yield from beside_plain(plan, "h100", 256)
+
+
+def plain_on_tpu(plan: Plan) -> Iterator[dict]:
+    yield from beside_plain(plan, "v5e", 128)

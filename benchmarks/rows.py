@@ -158,6 +158,14 @@ COMPILED = (
         "E6", "LM-ResNet-20 on 4, 16 and 256 chips, 128 images each", "benchmarks.programs:chips",
         {"4x4: all-reduce": at_most(25)}, seconds=300, needs=("libtpu",),
     ),
+    Row(
+        "E7", "ResNets / the same ones in Flax NNX alone, for an H100", "benchmarks.programs:plain_on_gpu",
+        {"resnet50: bytes moved": at_most(0.85)}, seconds=400, needs=("jax_cuda12_plugin", "grain"),
+    ),
+    Row(
+        "E8", "ResNets / the same ones in Flax NNX alone, for a TPU v5e", "benchmarks.programs:plain_on_tpu",
+        {"resnet50: estimated cycles": at_most(0.95)}, seconds=600, needs=("libtpu", "grain"),
+    ),
 )  # fmt: skip
 
 SUITES = {"cpu": CPU, "gpu": GPU, "compiled": COMPILED}

@@ -23,6 +23,7 @@ from lmjax.errors import InputError
 from lmjax.networks.convolution import convolve
 from lmjax.networks.normalization import activated, norm, relu
 from lmjax.networks.options import PUBLISHED, Kind, Options, branches, plain, shortcuts
+from lmjax.networks.pooling import max_pool
 from lmjax.promotion import lenient
 
 _he_fan_out = jax.nn.initializers.variance_scaling(2.0, "fan_out", "normal")
@@ -224,4 +225,4 @@ class Stem(nnx.Module):
         """[N, H, W, cin] -> [N, H / s, W / s, cout], s the product of the strides."""
         x = self.conv(x)
         x = x if self.act is None else self.act(x)
-        return nnx.max_pool(x, (3, 3), (2, 2), ((1, 1), (1, 1))) if self.pool else x
+        return max_pool(x, 3, 2, padding=1) if self.pool else x

@@ -16,8 +16,9 @@ from lmjax.config import ModelConfig
 from lmjax.devices import data_mesh, replicated
 from lmjax.networks import BatchNorm, group_batch_norm
 from lmjax.networks.normalization import GroupNorm, LayerNorm, RMSNorm
+from lmjax.networks.options import activations
 from tests.networks.small import IMAGES, loss_and_gradient, outline, silent, small
-from tests.parameters import few
+from tests.parameters import few, slow
 
 X = jax.random.normal(jax.random.key(0), (12, 5, 4, 3)) * 2 + 1
 
@@ -180,6 +181,19 @@ def test_rectified(x64, monkeypatch, group, platform):
         np.testing.assert_allclose(ours, plain, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.versions
+def test_relu(x64):
+    """As JAX's, which has no slope at 0, in all modes and orders; and the same in what follows it."""
+    x = jnp.array([-2.0, -0.0, 0.0, 0.5, 3.0])
+    ours, plain = (
+        [found, jax.grad(loss)(x), jax.jvp(jax.grad(loss), (x,), (jnp.cos(x),))[1]]
+        for relu in (activations.get("relu"), jax.nn.relu)
+        for found, loss in [(relu(x), lambda x, relu=relu: jnp.sum(jnp.sin(relu(x) + x) * relu(x)))]
+    )
+    for one, other in zip(ours, plain, strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-12)
+
+
 def test_mean_and_variance_wait_for_the_other_devices_once():
     graph, state = nnx.split(fresh(None))
     mesh = data_mesh()
@@ -244,7 +258,7 @@ def test_ones_own():
 
 
 @pytest.mark.versions
-@pytest.mark.parametrize("group", [None, 2])
+@pytest.mark.parametrize("group", [slow(None), 2])
 def test_derivatives_in_any_mode_and_order(x64, group):
     """Of the form that is written out, against finite differences; of several networks at once as of each."""
     norm = networks.BatchNorm(3, dtype=jnp.float64, rngs=nnx.Rngs(0))

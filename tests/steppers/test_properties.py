@@ -108,6 +108,7 @@ def test_implicit_gradient_is_that_of_the_solution_however_the_iteration_went():
     np.testing.assert_allclose(batched(jnp.array([0.3, rate]))[1], implicit, rtol=1e-8)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("x64")
 def test_second_derivatives_of_the_implicit_solution():
     def end(rate):

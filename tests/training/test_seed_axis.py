@@ -154,6 +154,7 @@ def test_some_begun_and_some_not(run):
     assert [len(rows(run, seed)) for seed in (0, 1, 2)] == [1, 1, 1]
 
 
+@pytest.mark.slow
 def test_damaged_checkpoints_of_different_steps(run, undisturbed, monkeypatch, capsys):
     """Then the seeds go on one by one."""
     with monkeypatch.context() as patch:
