@@ -13,8 +13,8 @@ from jax import lax
 def max_pool(x: jax.Array, size: int, stride: int, padding: int = 0) -> jax.Array:
     """The maximum of each window of size x size pixels, [N, H, W, C] -> [N, H / stride, W / stride, C].
 
-    Its gradient goes to the first maximum of a window. On a GPU that is written out: XLA's own writes a map in float32 and
-    four maps of indices.
+    Its gradient goes to the first maximum of a window. On a GPU that is written out, since XLA makes a float32 map and
+    four maps of indices of it.
     """
 
     def elsewhere(x):
