@@ -33,9 +33,10 @@ def _max_pool(x, size, stride, padding):
 
 @_max_pool.defjvp
 def _derivative(size, stride, padding, primals, tangents):
-    y, place = _first_maximum(*primals, size, stride, padding)
-    shifted = enumerate(_windows(*tangents, 0, size, stride, padding))
-    return y, sum(jnp.where(place == i, dx, 0) for i, dx in shifted)
+    (x,), (dx,) = primals, tangents
+    y, place = _first_maximum(x, size, stride, padding)
+    windows = enumerate(_windows(dx, 0, size, stride, padding))
+    return y, sum(jnp.where(place == i, one, 0) for i, one in windows)
 
 
 def _first_maximum(x, size, stride, padding):

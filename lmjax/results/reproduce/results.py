@@ -121,17 +121,18 @@ def _epochs_to(level: float, errors: list[float]) -> float:
     return math.inf
 
 
-def by_epoch(runs: Mapping[int, Run]) -> dict[str, list[dict[int, float]]]:
-    """Test error in percent and training loss of each epoch, by seed."""
-    rows = [dict(zip(runs, rows, strict=True)) for rows in zip(*(run.epochs for run in runs.values()), strict=False)]
-    return {
-        name: [{seed: of(row) for seed, row in epoch.items()} for epoch in rows]
-        for name, of in (("test error, points", error_of), ("training loss", _loss))
-    }
+def by_epoch(runs: Mapping[int, Run], measure: str) -> list[dict[int, float]]:
+    """One of `MEASURES` after each epoch, by seed."""
+    epochs = zip(*(run.epochs for run in runs.values()), strict=False)
+    return [dict(zip(runs, map(MEASURES[measure], rows), strict=True)) for rows in epochs]
 
 
 def _loss(row: dict[str, Any]) -> float:
     return math.nan if row["train_loss"] is None else row["train_loss"]  # None, of an epoch without an update
+
+
+MEASURES = {"test error, points": error_of, "training loss": _loss}
+"""What is compared epoch by epoch, as the number in a row of metrics."""
 
 
 def require_place(out: Path, to: Path) -> None:

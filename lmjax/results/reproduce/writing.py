@@ -112,20 +112,16 @@ def picture(wanted: Table, out: Path) -> Any:
         end = difference(results.errors(ours), results.errors(theirs))
         if end is None or end.half_width is None:
             continue
-        name, epochs = f"{row} - {baseline}", map(results.by_epoch, (ours, theirs))
+        name = f"{row} - {baseline}"
         ends[name] = end
         curves[name] = {
-            measure: [difference(*pair) for pair in zip(*series, strict=False)]
-            for measure, series in _together(*epochs).items()
+            measure: list(map(difference, results.by_epoch(ours, measure), results.by_epoch(theirs, measure)))
+            for measure in results.MEASURES
         }
     if not ends:
         raise InputError(f"{out}: no pair of this table has two seeds in common yet: make more runs")
     most = max(end.count for end in ends.values())
     return plots.paired_differences(ends, {name: x for name, x in curves.items() if ends[name].count == most})
-
-
-def _together(ours: dict[str, Any], theirs: dict[str, Any]) -> dict[str, tuple[Any, Any]]:
-    return {key: (ours[key], theirs[key]) for key in ours}
 
 
 def _some(wanted: Table, out: Path) -> dict[str, dict[int, Run]]:
