@@ -58,7 +58,7 @@ class ResNet(nnx.Module):
         depths: blocks in each stage.
         width: channels of the first stage.
         classes: labels.
-        photographs: which of the two.
+        photographs: for photographs, else for CIFAR.
     """
 
     def __init__(self, depths: Sequence[int], width: int, classes: int, *, photographs: bool, rngs: nnx.Rngs):
@@ -80,21 +80,12 @@ class ResNet(nnx.Module):
         return self.head(x.mean((1, 2)))
 
 
-def resnet50(rngs: nnx.Rngs) -> ResNet:
-    return ResNet((3, 4, 6, 3), 64, 1000, photographs=True, rngs=rngs)
+def summary_of_step(model: ResNet, where: Target, batch: int, size: int) -> Summary:
+    """The step of a network on one device of a target: SGD with momentum and weight decay on a given batch.
 
-
-def resnet20(rngs: nnx.Rngs) -> ResNet:
-    return ResNet((3, 3, 3), 16, 10, photographs=False, rngs=rngs)
-
-
-def tiny(rngs: nnx.Rngs) -> ResNet:
-    return ResNet((1, 1), 4, 10, photographs=False, rngs=rngs)
-
-
-def compiled(make, where: Target, batch: int, size: int) -> Summary:
-    """The step of such a network on one device of a target: SGD with momentum and weight decay on a given batch."""
-    graph, variables, statistics = nnx.split(nnx.eval_shape(lambda: make(nnx.Rngs(0))), nnx.Param, ...)
+    It is compiled with XLA's own options. The arrays of the network may be shapes.
+    """
+    graph, variables, statistics = nnx.split(model, nnx.Param, ...)
     variables, statistics = nnx.to_pure_dict(variables), nnx.to_pure_dict(statistics)
     optimizer = optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(0.1, momentum=0.9))
 

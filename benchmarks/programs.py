@@ -7,9 +7,12 @@ share of the beginning and the end of the dispatch. Times are those of compiling
 import dataclasses
 from collections.abc import Iterator
 
+from flax import nnx
+
 from benchmarks import plain
 from benchmarks.row import Plan, figure
-from lmjax import recipes
+from benchmarks.train_step import require_same_size
+from lmjax import networks, recipes
 from lmjax.config import ModelConfig
 from lmjax.estimate import Estimate, estimate, target
 
@@ -93,20 +96,27 @@ def chips(plan: Plan) -> Iterator[dict]:
 
 def beside_plain(plan: Plan, where: str, batch: int) -> Iterator[dict]:
     """Post-activated ResNets beside the same ones in Flax NNX alone, whose step is on a given batch."""
-    networks = {
-        "resnet20": (plain.resnet20, 32, {"batch": 128}),
-        "resnet50": (plain.resnet50, 224, {"batch": batch, "data": "imagenet"}),
+    cifar, photographs = {"photographs": False, "classes": 10}, {"photographs": True, "classes": 1000}
+    peers = {
+        "resnet20": ({"depths": (3, 3, 3), "width": 16} | cifar, 32, {"batch": 128}),
+        "resnet50": ({"depths": (3, 4, 6, 3), "width": 64} | photographs, 224, {"batch": batch, "data": "imagenet"}),
     }
-    for name, (make, size, how) in plan.of(networks, {"resnet14": (plain.tiny, 32, {})}).items():
+    tiny = {"resnet14": ({"depths": (2, 2, 2), "width": 4} | cifar, 32, {"batch": 16, "width": 0.25})}
+    counts = {
+        "kernels": lambda summary: summary.kernels,
+        "bytes moved": lambda summary: summary.traffic,
+        "estimated cycles": lambda summary: sum(summary.cycles.values()),
+    }
+    for name, (shape, size, how) in plan.of(peers, tiny).items():
+        model = nnx.eval_shape(lambda shape=shape: plain.ResNet(**shape, rngs=nnx.Rngs(0)))
+        chosen = ModelConfig(name, "euler", placement="post", width=how.get("width", 1.0))
+        same = chosen.outline(classes=shape["classes"], cin=3)
+        require_same_size(name, *map(networks.parameter_count, (same, model)))
         ours = train(plan, where, name, stepper="euler", placement="post", **how).summary
-        theirs = plain.compiled(make, target(where), plan.of(how.get("batch"), 16), size)
-        yield figure(f"{name}: kernels", [ours.kernels / theirs.kernels], "x", counts=[ours.kernels, theirs.kernels])
-        yield figure(
-            f"{name}: bytes moved", [ours.traffic / theirs.traffic], "x", counts=[ours.traffic, theirs.traffic]
-        )
-        if ours.cycles:
-            cycles = [sum(one.cycles.values()) for one in (ours, theirs)]
-            yield figure(f"{name}: estimated cycles", [cycles[0] / cycles[1]], "x", counts=cycles)
+        theirs = plain.summary_of_step(model, target(where), how["batch"], size)
+        for what, of in counts.items():
+            if of(theirs):
+                yield figure(f"{name}: {what}", [of(ours) / of(theirs)], "x", counts=[of(ours), of(theirs)])
 
 
 def plain_on_gpu(plan: Plan) -> Iterator[dict]:

@@ -28,7 +28,7 @@ def lm_peer(case: ours.Case, style: str, **model: Any) -> Side:
     from benchmarks import pytorch
 
     network = pytorch.LMResNet(_depth(case), width=case.width, classes=case.classes, **model)
-    require_same_size(case, pytorch.parameters(network))
+    require_same_size(case.name, ours.parameters(case), pytorch.parameters(network))
     return pytorch.Step(network, *case.images(), style, threads=devices.cores())
 
 
@@ -36,7 +36,7 @@ def lm_companion(case: ours.Case, style: str, threads: int) -> Companion:
     """The same in a process of its own."""
     options = {"batch": case.batch, "size": case.size, "classes": case.classes, "width": case.width}
     made = Companion("benchmarks.pytorch:lm_step", depth=_depth(case), style=style, threads=threads, **options)
-    require_same_size(case, made.about["parameters"])
+    require_same_size(case.name, ours.parameters(case), made.about["parameters"])
     return made
 
 
@@ -44,10 +44,10 @@ def _depth(case):
     return int(case.name.removeprefix("resnet"))
 
 
-def require_same_size(case: ours.Case, theirs: int) -> None:
+def require_same_size(name: str, ours: int, theirs: int) -> None:
     """Raises AssertionError where a peer has another number of parameters, and is another network."""
-    if ours.parameters(case) != theirs:
-        raise AssertionError(f"{case.name}: {ours.parameters(case):,} parameters in lmjax, and {theirs:,} in PyTorch")
+    if ours != theirs:
+        raise AssertionError(f"{name}: {ours:,} parameters in lmjax, and {theirs:,} in the peer")
 
 
 def seconds(label: str, values: list[float], case: ours.Case) -> list[dict]:
@@ -147,7 +147,7 @@ def imagenet(plan: Plan) -> list[dict]:
 
         network = torchvision.models.resnet50(num_classes=case.classes)
         if not plan.tiny:  # it cannot be made as narrow as ours
-            require_same_size(case, pytorch.parameters(network))
+            require_same_size(case.name, ours.parameters(case), pytorch.parameters(network))
         sides["torchvision"] = pytorch.Step(network, *case.images(), "best", threads=devices.cores())
     took = times(plan, sides)
     found = [f for name, values in took.items() for f in seconds(name, values, case)]

@@ -158,7 +158,7 @@ def test_gpu(unroll):
 
 
 def test_photographs_on_a_gpu():
-    """Neither max-pooling nor the last ReLU of a block takes more than what the library form of them would."""
+    """Max-pooling and the last ReLU of a block write no float32 map, and read no sum again."""
     pytest.importorskip("jax_cuda12_plugin")
     model = ModelConfig("resnet18", "euler", placement="post", dtype="bfloat16")
     # From 84 images on, XLA splits the sums over 7 x 7 pixels; of fewer, it writes these small maps in float32.

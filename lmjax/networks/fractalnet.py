@@ -28,6 +28,7 @@ from lmjax.errors import InputError
 from lmjax.networks.convolution import convolve
 from lmjax.networks.normalization import BatchNorm
 from lmjax.networks.options import Options, family
+from lmjax.networks.pooling import max_pool
 from lmjax.networks.stack import List, inner
 from lmjax.promotion import at_least_float32
 from lmjax.steppers import combine
@@ -148,7 +149,7 @@ class Block(nnx.Module):
 
 
 def _pool(x):
-    return nnx.max_pool(x, (2, 2), (2, 2))
+    return max_pool(x, 2, 2)
 
 
 class FractalNet(nnx.Module):

@@ -232,7 +232,8 @@ def _rectified(x):
 def _derivative_of_rectified(primals, tangents):
     (x,), (dx,) = primals, tangents
     y = _rectified(x)
-    # The test is one of y, which is stored as the input of what follows; x is often a sum of two, to be read again.
+    # Of y, which is stored as the input of what follows: of x, often a sum, both terms would be read again. XLA makes
+    # y > 0 a test of x.
     return y, jnp.where(y != 0, dx, 0)
 
 

@@ -11,7 +11,7 @@ from jax import lax
 
 
 def max_pool(x: jax.Array, size: int, stride: int, padding: int = 0) -> jax.Array:
-    """The maximum of each window of size x size pixels, [N, H, W, C] -> [N, H / stride, W / stride, C].
+    """The maximum of each window of size x size pixels, [N, H, W, C] -> [N, H', W', C].
 
     Its gradient goes to the first maximum of a window. On a GPU that is written out, since XLA makes a float32 map and
     four maps of indices of it.
@@ -32,20 +32,20 @@ def _max_pool(x, size, stride, padding):
 
 
 @_max_pool.defjvp
-def _derivative(size, stride, padding, primals, tangents):
+def _derivative_of_max_pool(size, stride, padding, primals, tangents):
     (x,), (dx,) = primals, tangents
-    y, place = _first_maximum(x, size, stride, padding)
+    _, place = _first_maximum(x, size, stride, padding)
     windows = enumerate(_windows(dx, 0, size, stride, padding))
-    return y, sum(jnp.where(place == i, one, 0) for i, one in windows)
+    return _max_pool(x, size, stride, padding), sum(jnp.where(place == i, one, 0) for i, one in windows)
 
 
 def _first_maximum(x, size, stride, padding):
     """The maximum of each window, and the place of the first one in it, an integer of 8 bits."""
-    windows = _windows(x, -jnp.inf, size, stride, padding)
-    y, place = next(windows), 0
-    for i, one in enumerate(windows, start=1):
-        place, y = jnp.where(one > y, jnp.uint8(i), jnp.uint8(place) if i == 1 else place), jnp.maximum(y, one)
-    return y, lax.stop_gradient(place)
+    y, *others = _windows(x, -jnp.inf, size, stride, padding)
+    place = jnp.zeros(y.shape, jnp.uint8)
+    for i, one in enumerate(others, start=1):
+        place, y = jnp.where(one > y, jnp.uint8(i), place), jnp.maximum(y, one)
+    return y, place
 
 
 def _windows(x: jax.Array, fill: float, size: int, stride: int, padding: int) -> Iterator[jax.Array]:

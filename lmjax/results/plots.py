@@ -235,12 +235,14 @@ def run_coefficients(found: Coefficients, title: str) -> Any:
     return drawn
 
 
-def paired_differences(ends: Mapping[str, Difference], curves: Mapping[str, Mapping[str, Sequence[Difference]]]) -> Any:
-    """Paired differences with their intervals: of the test errors after the last epoch, and by epoch.
+def paired_differences(
+    ends: Mapping[tuple[str, str], Difference], curves: Mapping[tuple[str, str], Mapping[str, Sequence[Difference]]]
+) -> Any:
+    """Differences of paired runs with their intervals: of the test errors after the last epoch, and by epoch.
 
     Args:
         ends: by pair, from top to bottom.
-        curves: of the pairs in question, by measure, one an epoch.
+        curves: by pair and measure, a difference for each epoch.
     """
     measures = list(next(iter(curves.values())))
     drawn = figure(10, 2.2 + 0.25 * len(ends), purpose="drawing differences")
@@ -248,21 +250,25 @@ def paired_differences(ends: Mapping[str, Difference], curves: Mapping[str, Mapp
     for i, end in enumerate(ends.values()):
         first.errorbar(end.mean, -i, xerr=end.half_width, capsize=3, fmt="o", markersize=4, color=COLORS[0])
         first.annotate(f"{end.count} seeds", (1, -i), xycoords=("axes fraction", "data"), fontsize=7, va="center")
-    first.set_yticks([-i for i in range(len(ends))], list(ends))
+    first.set_yticks([-i for i in range(len(ends))], list(map(_minus, ends)))
     first.axvline(0, color="0.4", linewidth=0.9, linestyle=":", zorder=0)
-    first.set(xlabel="test error at the end, points", ylim=(0.5 - len(ends), 0.5))
+    first.set(xlabel="difference of the last test errors, points", ylim=(0.5 - len(ends), 0.5))
     for axes, measure in zip(others, measures, strict=True):
-        for i, (name, found) in enumerate(curves.items()):
+        for i, (pair, found) in enumerate(curves.items()):
             means, ranges = [x.mean for x in found[measure]], [x.interval for x in found[measure]]
             lows, highs = zip(*ranges, strict=True)
-            mean_and_range(axes, range(1, len(means) + 1), means, lows, highs, label=name, **look(i))
+            mean_and_range(axes, range(1, len(means) + 1), means, lows, highs, label=_minus(pair), **look(i))
         axes.axhline(0, color="0.4", linewidth=0.9, linestyle=":", zorder=0)
-        axes.set(xlabel="epoch", ylabel=measure)
+        axes.set(xlabel="epoch", ylabel=f"difference of the {measure}")
         axes.xaxis.get_major_locator().set_params(integer=True)
     for axes in (first, *others):
         open_frame(axes)
     legend_above(drawn, *others[0].get_legend_handles_labels())
     return drawn
+
+
+def _minus(pair: tuple[str, str]) -> str:
+    return plain(" - ".join(pair))
 
 
 def _measure(rows: Sequence[Mapping[str, Any]], split: str, label: str) -> np.ndarray:

@@ -1,5 +1,6 @@
 """Statistics of runs that differ only in the seed: means with their spread, and paired differences."""
 
+import itertools
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -40,7 +41,7 @@ class Difference(NamedTuple):
         half_width: of the two-sided 95% confidence interval, from Student's t distribution with count - 1 degrees of
             freedom; None for a single seed.
         p: the probability of a mean at least as far from 0 if there were no difference (two-sided paired t-test); None
-            for a single seed.
+            for a single seed, and where all differ by the same.
     """
 
     count: int
@@ -65,20 +66,19 @@ def difference(ours: Mapping[int, float], baseline: Mapping[int, float]) -> Diff
     from scipy import stats
 
     error, freedom = found.std / math.sqrt(len(seeds)), len(seeds) - 1
-    t = abs(found.mean) / error if error else math.inf if found.mean else 0.0
     quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
-    return Difference(len(seeds), found.mean, quantile * error, float(2 * stats.t.sf(t, freedom)))
+    equal = found.std <= 1e-9 * max(1.0, abs(found.mean))  # but for rounding
+    p = None if equal else float(2 * stats.t.sf(abs(found.mean) / error, freedom))
+    return Difference(len(seeds), found.mean, quantile * error, p)
 
 
 def holm(values: Sequence[float]) -> list[float]:
-    """Correct the p of several tests, so that any p below 0.05 is wrong in at most one of twenty sets of tests.
+    """Correct the p of tests made together (Holm 1979).
 
-    The smallest of m is multiplied by m, the next by m - 1, and so on; none is less than one before it, or above 1
-    (Holm 1979).
+    The chance that any of them is below 0.05 without a difference is then at most 5%. The smallest of m is multiplied
+    by m, the next by m - 1, and so on; none is less than one before it, or above 1.
     """
-    ordered = sorted(range(len(values)), key=values.__getitem__)
-    corrected, largest = [0.0] * len(values), 0.0
-    for rank, i in enumerate(ordered):
-        largest = max(largest, min(1.0, (len(values) - rank) * values[i]))
-        corrected[i] = largest
-    return corrected
+    order = sorted(range(len(values)), key=values.__getitem__)
+    factors = range(len(values), 0, -1)
+    corrected = itertools.accumulate((min(1.0, n * values[i]) for n, i in zip(factors, order, strict=True)), max)
+    return [p for _, p in sorted(zip(order, corrected, strict=True))]

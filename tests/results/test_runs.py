@@ -176,8 +176,8 @@ def test_paired_difference_is_that_of_scipy():
     assert found.count == 3
     np.testing.assert_allclose([*found.interval, found.p], [*test.confidence_interval(0.95), test.pvalue])
     assert difference({1: 2.0}, {1: 3.0, 2: 0.0}) == Difference(1, -1.0)
-    assert difference({1: 2.0, 2: 3.0}, {1: 1.0, 2: 2.0}) == Difference(2, 1.0, 0.0, 0.0)
-    assert difference({1: 2.0, 2: 3.0}, {1: 2.0, 2: 3.0}) == Difference(2, 0.0, 0.0, 1.0)
+    assert difference({1: 2.0, 2: 3.0}, {1: 1.0, 2: 2.0}) == Difference(2, 1.0, 0.0, None)
+    assert difference({1: 2.0, 2: 3.0}, {1: 2.0, 2: 3.0}) == Difference(2, 0.0, 0.0, None)
     assert difference({1: 2.0}, {2: 3.0}) is None
     assert found.mean == pytest.approx(-2 / 3)
 

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import operator
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,10 @@ def collect(table: Table, out: Path) -> dict[str, dict[int, Run]]:
                 raise InputError(
                     f"{run.record.summary_path}: has no {said}: move its folder away, and make the run again"
                 )
+            if not run.epochs:
+                raise InputError(
+                    f"{run.record.metrics_path}: has no epoch: move its folder away, and make the run again"
+                )
             images[folder] = held.name, run.summary.get("data")  # an earlier version has not noted it
             found[row][seed] = run
     _require_one(images)
@@ -102,14 +107,14 @@ def errors(runs: Mapping[int, Run]) -> dict[int, float]:
 
 
 def losses(runs: Mapping[int, Run]) -> dict[int, float]:
-    """Training loss, the mean of the last epoch, by seed."""
-    return {seed: _loss(run.epochs[-1]) for seed, run in runs.items() if run.epochs}
+    """Mean training loss of the last epoch, by seed."""
+    return {seed: _loss_of(run.epochs[-1]) for seed, run in runs.items()}
 
 
 def epochs_to(level: float, runs: Mapping[int, Run]) -> dict[int, float]:
     """The epochs until the test error is first at most a level, by seed; infinite for a run that never reaches it.
 
-    Between the ends of two epochs the error is taken as linear.
+    Between the ends of two epochs the error is taken as linear; it is at least one epoch.
     """
     return {seed: _epochs_to(level, [error_of(row) for row in run.epochs]) for seed, run in runs.items()}
 
@@ -127,12 +132,9 @@ def by_epoch(runs: Mapping[int, Run], measure: str) -> list[dict[int, float]]:
     return [dict(zip(runs, map(MEASURES[measure], rows), strict=True)) for rows in epochs]
 
 
-def _loss(row: dict[str, Any]) -> float:
-    return math.nan if row["train_loss"] is None else row["train_loss"]  # None, of an epoch without an update
-
-
-MEASURES = {"test error, points": error_of, "training loss": _loss}
-"""What is compared epoch by epoch, as the number in a row of metrics."""
+_loss_of = operator.itemgetter("train_loss")
+MEASURES = {"test errors, points": error_of, "training losses": _loss_of}
+"""What is compared epoch by epoch: functions of a row of metrics."""
 
 
 def require_place(out: Path, to: Path) -> None:

@@ -37,7 +37,7 @@ class Table:
         protocol: how the rows are run, where that is not as published.
         rows: the runs, by name. The folder, the seed and the place of the data are left open.
         seeds: from how many seeds each row is to be run at least.
-        pairs: (row, baseline), compared by the difference of their test errors from the same seed.
+        pairs: (row, baseline), compared by the differences of their test errors and training losses from the same seed.
         folder: what the folder of its runs is called. Tables that have rows in common share it, and what is run for one
             is there for the others.
         images: what they are trained on.

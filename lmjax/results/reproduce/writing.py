@@ -3,8 +3,9 @@
 import functools
 import itertools
 import math
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from lmjax import files, networks
 from lmjax.config import Config
@@ -13,7 +14,7 @@ from lmjax.results import plots, published
 from lmjax.results.reproduce import cost, results
 from lmjax.results.reproduce.tables import TABLES, Table, table
 from lmjax.results.runs import Run
-from lmjax.results.statistics import difference, holm, spread
+from lmjax.results.statistics import Difference, difference, holm, spread
 
 
 def tables() -> str:
@@ -67,84 +68,111 @@ def _lines(header: list[str], rows: list[list[str]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in (header, ["---"] * len(header), *rows))
 
 
+class _Measure(NamedTuple):
+    """What is compared: its name, the numbers of runs by seed, and the decimals to print."""
+
+    name: str
+    of: Callable[[dict[int, Run]], dict[int, float]]
+    digits: int
+
+
+def _measures(wanted: Table) -> list[_Measure]:
+    """Those of a table, the test error first."""
+    found = [_Measure("test error, %", results.errors, 2), _Measure("training loss", results.losses, 3)]
+    if wanted.level is not None:
+        name = f"epochs to {wanted.level:g}%"
+        found.append(_Measure(name, functools.partial(results.epochs_to, wanted.level), 2))
+    return found
+
+
 def markdown(wanted: Table, out: Path) -> str:
     """The results of the finished runs of a table, as Markdown.
 
     Raises:
         InputError: if the folder holds no finished run of the table, or others in their place.
     """
-    found = _some(wanted, out)
-    level = f"epochs to {wanted.level:g}%" if wanted.level is not None else ""
-    interval = "95% interval"
+    found, measures = _finished(wanted, out), _measures(wanted)
+    names = [measure.name for measure in measures]
+    error, *others = itertools.chain.from_iterable((name, "95% interval") for name in names)
     return "\n\n".join(
         (
             wanted.claim,
             f"{results.note(out) or wanted.images.name}; {wanted.protocol}. {_made(found)}",
             _lines(
-                ["run", "network", "parameters", "multiplications", "seeds", "test error, %", "training loss", level,
-                 "published, %"],
+                ["run", "network", "parameters", "multiplications", "seeds", *names, "published, %"],
                 [_row(row, config, wanted, found[row]) for row, config in wanted.rows.items()],
             ),
             _lines(
-                ["difference, same seeds", "seeds", "test error, points", interval, "p (Holm)", "training loss",
-                 interval, level, interval],
+                ["difference, same seeds", "seeds", error, others[0], "p (Holm)", *others[1:]],
                 [
-                    [f"`{row}` minus `{baseline}`", *_pair(wanted, found[row], found[baseline], p)]
-                    for (row, baseline), p in _chances(wanted, found).items()
+                    [f"`{row}` minus `{baseline}`", *_pair(measures, found[row], found[baseline], end)]
+                    for (row, baseline), end in _ends(wanted, found).items()
                 ],
             ),
         )
-    )  # fmt: skip
+    )
 
 
 def picture(wanted: Table, out: Path) -> Any:
-    """The paired differences of a table with their 95% intervals: after the last epoch, and through the epochs.
+    """The paired differences of a table with their 95% intervals: after the last epoch, and by epoch.
 
     The curves are those of the pairs with the most seeds.
 
     Raises:
         InputError: as `markdown`, or if no pair has two seeds in common.
     """
-    found = _some(wanted, out)
-    ends, curves = {}, {}
-    for row, baseline in wanted.pairs:
-        ours, theirs = found[row], found[baseline]
-        end = difference(results.errors(ours), results.errors(theirs))
-        if end is None or end.half_width is None:
-            continue
-        name = f"{row} - {baseline}"
-        ends[name] = end
-        curves[name] = {
-            measure: list(map(difference, results.by_epoch(ours, measure), results.by_epoch(theirs, measure)))
-            for measure in results.MEASURES
-        }
+    found = _finished(wanted, out)
+    ends = {pair: end for pair, end in _ends(wanted, found).items() if end is not None and end.interval is not None}
     if not ends:
         raise InputError(f"{out}: no pair of this table has two seeds in common yet: make more runs")
     most = max(end.count for end in ends.values())
-    return plots.paired_differences(ends, {name: x for name, x in curves.items() if ends[name].count == most})
+    curves = {
+        (row, baseline): {
+            measure: list(map(difference, *(results.by_epoch(found[name], measure) for name in (row, baseline))))
+            for measure in results.MEASURES
+        }
+        for (row, baseline), end in ends.items()
+        if end.count == most
+    }
+    return plots.paired_differences(ends, curves)
 
 
-def _some(wanted: Table, out: Path) -> dict[str, dict[int, Run]]:
+def _finished(wanted: Table, out: Path) -> dict[str, dict[int, Run]]:
     found = results.collect(wanted, out)
     if not any(found.values()):
         raise InputError(f"{out}: holds no finished run of this table")
     return found
 
 
+def _ends(wanted: Table, found: dict[str, dict[int, Run]]) -> dict[tuple[str, str], Difference | None]:
+    """The difference of the test errors of each pair, with p corrected for all pairs of the table."""
+    errors = {row: results.errors(runs) for row, runs in found.items()}
+    ends = {pair: difference(*(errors[row] for row in pair)) for pair in wanted.pairs}
+    tested = {pair: end for pair, end in ends.items() if end is not None and end.p is not None}
+    corrected = holm([end.p for end in tested.values()])
+    return ends | {pair: end._replace(p=p) for (pair, end), p in zip(tested.items(), corrected, strict=True)}
+
+
 def _row(row: str, config: Config, wanted: Table, runs: dict[int, Run]) -> list[str]:
-    images, level = wanted.images, wanted.level
+    images = wanted.images
     model = config.model.outline(classes=images.classes, cin=images.shape[-1])
     network = f"{config.model.name}" + (f", width {config.model.width:g}" if config.model.width != 1 else "")
-    measures = results.errors(runs), results.losses(runs), {} if level is None else results.epochs_to(level, runs)
     return [
         f"`{row}`",
         network,
         f"{networks.parameter_count(model):,}",
         f"{networks.forward_macs(model, images.shape) / 1e6:.1f} M",
         f"{len(runs)}",
-        *(f"{spread(x.values()):.{digits}f}" if x else "" for x, digits in zip(measures, (2, 3, 2), strict=True)),
+        *(_mean(measure, runs) for measure in _measures(wanted)),
         _published(config),
     ]
+
+
+def _mean(measure: _Measure, runs: dict[int, Run]) -> str:
+    values = measure.of(runs).values()
+    if not all(map(math.isfinite, values)):
+        return f"{sum(map(math.isfinite, values))} of {len(values)}"  # that have reached the level
+    return f"{spread(values):.{measure.digits}f}" if values else ""
 
 
 def _published(config: Config) -> str:
@@ -153,36 +181,18 @@ def _published(config: Config) -> str:
     return f"{found[1].error:g}" if same and found[1].error is not None else ""
 
 
-def _chances(wanted: Table, found: dict[str, dict[int, Run]]) -> dict[tuple[str, str], float | None]:
-    """The p of the difference of the test errors of each pair, corrected for all pairs that share the baseline."""
-    errors = {row: results.errors(runs) for row, runs in found.items()}
-    chances: dict[tuple[str, str], float | None] = dict.fromkeys(wanted.pairs)
-    for pair in wanted.pairs:
-        paired = difference(*(errors[row] for row in pair))
-        chances[pair] = None if paired is None else paired.p
-    for baseline in {baseline for _, baseline in wanted.pairs}:
-        pairs = [pair for pair, p in chances.items() if pair[1] == baseline and p is not None]
-        chances |= zip(pairs, holm([chances[pair] for pair in pairs]), strict=True)
-    return chances
+def _pair(measures: list[_Measure], ours: dict[int, Run], theirs: dict[int, Run], end: Difference | None) -> list[str]:
+    cells = [(measure, difference(measure.of(ours), measure.of(theirs))) for measure in measures]
+    p = "" if end is None or end.p is None else "under 0.001" if end.p < 0.001 else f"{end.p:.3f}"
+    error, *others = (_difference(*cell) for cell in cells)
+    return [f"{len(ours.keys() & theirs.keys())}", *error, p, *itertools.chain.from_iterable(others)]
 
 
-def _pair(wanted: Table, ours: dict[int, Run], theirs: dict[int, Run], p: float | None) -> list[str]:
-    def paired(of, digits):
-        found = difference(of(ours), of(theirs))
-        if found is None or not math.isfinite(found.mean):  # a run that does not reach the level takes infinitely long
-            return ["", ""]
-        low, high = found.interval or (None, None)
-        return [f"{found.mean:+.{digits}f}", "" if low is None else f"{low:+.{digits}f} to {high:+.{digits}f}"]
-
-    chance = "" if p is None else "under 0.001" if p < 0.001 else f"{p:.3f}"
-    level = ["", ""] if wanted.level is None else paired(functools.partial(results.epochs_to, wanted.level), 2)
-    return [
-        f"{len(ours.keys() & theirs.keys())}",
-        *paired(results.errors, 2),
-        chance,
-        *paired(results.losses, 3),
-        *level,
-    ]
+def _difference(measure: _Measure, found: Difference | None) -> tuple[str, str]:
+    if found is None or not math.isfinite(found.mean):  # a run that does not reach the level takes infinitely long
+        return "", ""
+    ends = "" if found.interval is None else " to ".join(f"{x:+.{measure.digits}f}" for x in found.interval)
+    return f"{found.mean:+.{measure.digits}f}", ends
 
 
 def _made(found: dict[str, dict[int, Run]]) -> str:
