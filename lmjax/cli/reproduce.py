@@ -126,9 +126,9 @@ class Reproduce(command_line.Command):
         say(text)
         for page in self.page:
             writing.update(page, self._place, text)
-        if self.picture is not None:
-            with files.writing(self.picture, "--picture"):
-                plots.save(writing.picture(wanted, self._folder(wanted)), self.picture)
         if self.export is not None:
             count = results.export(wanted, self._folder(wanted), self.export)
             say(f"\n{self.export} holds {count} runs of this table now")
+        if self.picture is not None:
+            with files.writing(self.picture, "--picture"):
+                plots.save(writing.picture(wanted, self._folder(wanted)), self.picture)

@@ -102,8 +102,10 @@ def _failure_is_named(name: str, target: Target) -> Generator[None]:
     try:
         yield
     except jax.errors.JaxRuntimeError as error:
-        what = reason(error)
-        if "RESOURCE_EXHAUSTED" in str(error):
+        what = f"cannot be compiled ({reason(error)})"
+        if "Couldn't find output tile sizes" in str(error):  # which are measured where there is a GPU
+            what = "has a matrix product for which XLA finds no tiles: set XLA_FLAGS=--xla_gpu_enable_triton_gemm=false"
+        elif "RESOURCE_EXHAUSTED" in str(error):
             gigabytes = target.memory / 2**30
             what = f"needs more than the {gigabytes:.0f} GiB of a device: choose a smaller batch, more devices or remat"
         raise InputError(f"target {target.name}: the program {name} {what}") from error

@@ -55,19 +55,21 @@ def target(name: str) -> Target:
     Raises:
         InputError: if the name is not one of a target, or the compiler for it is not installed or rejects it.
     """
-    kind, _, shape = name.partition(":")
+    kind, colon, shape = name.partition(":")
     if kind not in known():
         raise unknown("target", kind, known())
     about = known()[kind]
     platform = about["platform"]
     modules, extra = _PLUGINS[platform]
+    one = about.get("one", "1")
+    shape = shape if colon else one
+    if not re.fullmatch("x".join([r"[1-9]\d*"] * len(one.split("x"))), shape):
+        form = f"{kind}:{'x'.join('2' * len(one.split('x')))}" if platform == "tpu" else f"{kind}:8"
+        raise InputError(f"target {name}: takes a number of devices, as in {form}")
     if not any(map(_installed, modules)):
         raise InputError(f"target {name}: its compiler is not installed: pip install '{extra}'")
-    if not re.fullmatch(r"\d+" if platform == "cuda" else r"\d+(x\d+){1,2}", shape or about.get("one", "1")):
-        form = f"{kind}:8" if platform == "cuda" else f"{kind}:2x2"
-        raise InputError(f"target {name}: takes a number of devices, as in {form}")
     try:
-        devices = _gpus(about, shape or "1") if platform == "cuda" else _tpus(kind, shape or about["one"])
+        devices = _gpus(about, shape) if platform == "cuda" else _tpus(kind, shape)
     except Exception as error:  # the compilers raise exceptions of many types
         raise InputError(f"target {name}: its compiler does not know such devices ({reason(error)})") from error
     return Target(name, platform, about["memory"], devices)

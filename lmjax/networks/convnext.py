@@ -92,6 +92,12 @@ class Patches(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         """[N, H, W, cin] -> [N, H / stride, W / stride, cout], without what remains of a division."""
+        side = self.conv.kernel_size[0]
+        if min(x.shape[1:3]) < side:
+            raise InputError(
+                f"images are too small: {x.shape[1]} x {x.shape[2]} pixels or features do not hold a patch of "
+                f"{side} x {side}: choose a smaller patch, as in convnext_atto(patch=1), or larger images"
+            )
         return self.conv(self.norm(x)) if self.before else self.norm(self.conv(x))
 
 

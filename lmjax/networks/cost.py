@@ -66,7 +66,8 @@ def plain_traffic(network: Any, shape: tuple[int, int, int]) -> int | None:
         shape: height, width and channels of the image.
 
     Returns:
-        The count; None for a network that is not made of steps, or has a stage that is nothing but its `Entry`.
+        The count; None for a network that is not made of steps, has a stage that is nothing but its `Entry`, or has
+        other products in its blocks than convolutions.
     """
     if not all(isinstance(stage, Stage) and stage.steps.depth for stage in getattr(network, "stages", ((),))):
         return None
@@ -86,10 +87,11 @@ def plain_traffic(network: Any, shape: tuple[int, int, int]) -> int | None:
         return merged.features(images, visit=visit)
 
     jax.eval_shape(features, nnx.to_pure_dict(variables), jax.ShapeDtypeStruct((1, *shape), jnp.float32))
-    return sum(_of_stage(stage, u) for stage, u in zip(network.stages, states, strict=True))
+    counts = [count for count in map(_of_stage, network.stages, states) if count is not None]
+    return sum(counts) if len(counts) == len(states) else None
 
 
-def _of_stage(stage: Stage, u: jax.ShapeDtypeStruct) -> int:
+def _of_stage(stage: Stage, u: jax.ShapeDtypeStruct) -> int | None:
     graph, variables = nnx.split(stage.steps.item)
     one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), nnx.to_pure_dict(variables))
 
@@ -100,6 +102,8 @@ def _of_stage(stage: Stage, u: jax.ShapeDtypeStruct) -> int:
 
     moved = 3 * u.size
     for equation, times in _operations(jax.make_jaxpr(block)(one, u).jaxpr, 1):
+        if equation.primitive.name == "dot_general":
+            return None
         if equation.primitive.name == _CONVOLUTION:
             read, written = (math.prod(x.aval.shape) for x in (equation.invars[0], equation.outvars[0]))
             moved += times * (10 * read + 4 * written)

@@ -40,11 +40,11 @@ def _derivative_of_max_pool(size, stride, padding, primals, tangents):
 
 
 def _first_maximum(x, size, stride, padding):
-    """The maximum of each window, and the place of the first one in it, an integer of 8 bits."""
+    """The maximum of each window, and the place of the first one in it, a small integer."""
     y, *others = _windows(x, -jnp.inf, size, stride, padding)
-    place = jnp.zeros(y.shape, jnp.uint8)
+    place = jnp.zeros(y.shape, jnp.uint8 if size < 16 else jnp.int32)
     for i, one in enumerate(others, start=1):
-        place, y = jnp.where(one > y, jnp.uint8(i), place), jnp.maximum(y, one)
+        place, y = jnp.where(one > y, jnp.asarray(i, place.dtype), place), jnp.maximum(y, one)
     return y, place
 
 

@@ -59,7 +59,7 @@ def require_place(path: Path, option: str) -> None:
         raise InputError(
             f"{option} {path}: would take the place of what the run in {path.parent} has recorded: rename it"
         )
-    formats = figure(1, 1).canvas.get_supported_filetypes()
+    formats = [name for name in figure(1, 1).canvas.get_supported_filetypes() if name not in ("pgf", "raw", "rgba")]
     if path.suffix[1:].lower() not in formats:
         raise InputError(
             f"{option} {path}: is no picture: end it in one of {', '.join('.' + name for name in formats)}"

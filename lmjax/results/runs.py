@@ -191,7 +191,9 @@ def _fits(key: str, value: Any) -> bool:
             return False
     kind = {"epoch": int, "parameters": int, "device": str, "versions": dict}.get(key, (int, float))
     fits = isinstance(value, kind) and not isinstance(value, bool)
-    return fits and (key == "train_loss" or not _number(value) or value >= 0)
+    return fits and (
+        key == "train_loss" or not _number(value) or 0 <= value <= (1 if key == "test_accuracy" else math.inf)
+    )
 
 
 def _number(x):

@@ -132,6 +132,8 @@ def test_a_branch_that_is_evaluated_repeatedly_cannot_change_the_shape():
 def test_images_of_a_size_that_does_not_fit():
     with pytest.raises(InputError, match="made for 8 x 8 pixels, got 6 x 6: give image=6"):
         small(name="vit(width=8, depth=2, heads=2, patch=4, image=8)")(IMAGES[:, :6, :6])
+    with pytest.raises(InputError, match=r"too small: 1 x 1 pixels or features do not hold a patch of 2 x 2.*patch=1"):
+        small(name="convnext((1, 1), (4, 8), patch=8)")(IMAGES[:, :8, :8])
     model = FractalNet(2, channels=(4, 6), dropout=(0.0, 0.0), rngs=nnx.Rngs(0))
     model.eval()
     with pytest.raises(InputError, match=r"images of 3 x 8 are too small for 2 blocks.*give at least 4 x 4"):

@@ -203,10 +203,13 @@ def test_picture_of_the_differences(small, made, out, tmp_path):
     shutil.rmtree(out / "lm" / "seed1")
     with pytest.raises(InputError, match="no pair of this table has two seeds in common"):
         writing.picture(small, out)
+    results.write_note(out, "Digits\n<!-- end -->")
+    assert results.note(out) == "Digits <!-- end -->"
     arguments = ["reproduce", "digits", "--out", str(ROOT / "results" / "digits"), "--only-report"]
     assert cli.main([*arguments, "--picture", str(tmp_path / "differences.png")]) == 0
     assert (tmp_path / "differences.png").stat().st_size > 10_000
-    assert cli.main([*arguments, "--picture", str(tmp_path / "differences.txt")]) != 0
+    for name in ("differences.txt", "differences.pgf"):
+        assert cli.main([*arguments, "--picture", str(tmp_path / name)]) != 0
 
 
 @pytest.mark.slow
@@ -270,6 +273,25 @@ def test_what_is_not_the_run_of_its_place_is_refused(small, out, file, how, mess
     assert results.collect(small, out)["euler"].keys() == {0, 1}
     change(other, how)
     with pytest.raises(InputError, match=message):
+        results.collect(small, out)
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda rows: rows[:1],
+        lambda rows: [*rows, rows[0]],
+        lambda rows: rows[::-1],
+        lambda rows: [*rows[:-1], rows[-1] | {"test_accuracy": 0.5 * rows[-1]["test_accuracy"] + 0.01}],
+        lambda rows: [],
+    ],
+)
+def test_epochs_that_are_not_those_of_the_run_are_refused(small, out, edit):
+    path = out / "lm" / "seed1" / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert len(rows) > 1
+    path.write_text("".join(json.dumps(row) + "\n" for row in edit(rows)))
+    with pytest.raises(InputError, match=r"lm/seed1/metrics\.jsonl: has not the epochs 1 to"):
         results.collect(small, out)
 
 

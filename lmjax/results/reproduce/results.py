@@ -10,6 +10,7 @@ from typing import Any
 
 from lmjax import files
 from lmjax.config import to_dict
+from lmjax.console import printable
 from lmjax.errors import InputError
 from lmjax.results.reproduce.runs import folder_of, place
 from lmjax.results.reproduce.tables import Table
@@ -30,7 +31,7 @@ def note(out: Path) -> str | None:
         said = json.loads(files.read(path))["data"]
         if not isinstance(said, str):
             raise ValueError("data is no text")
-        return said
+        return " ".join(printable(said).split())  # one line of a page
     except FileNotFoundError:
         return None
     except NotADirectoryError as error:
@@ -80,14 +81,22 @@ def collect(table: Table, out: Path) -> dict[str, dict[int, Run]]:
                 raise InputError(
                     f"{run.record.summary_path}: has no {said}: move its folder away, and make the run again"
                 )
-            if not run.epochs:
-                raise InputError(
-                    f"{run.record.metrics_path}: has no epoch: move its folder away, and make the run again"
-                )
+            _require_all_epochs(run)
             images[folder] = held.name, run.summary.get("data")  # an earlier version has not noted it
             found[row][seed] = run
     _require_one(images)
     return found
+
+
+def _require_all_epochs(run: Run) -> None:
+    """The rows of metrics are those of the whole run, and end as its summary says."""
+    last, accuracies = run.config.train.epochs, [row["test_accuracy"] for row in run.epochs]
+    numbers = [row["epoch"] for row in run.epochs]
+    if numbers != list(range(1, last + 1)) or accuracies[-1] != (run.summary or {})["test_accuracy"]:
+        raise InputError(
+            f"{run.record.metrics_path}: has not the epochs 1 to {last} of the run that its summary is of: move its "
+            "folder away, and make the run again"
+        )
 
 
 def _require_one(images: dict[Path, Any]) -> None:
@@ -165,8 +174,8 @@ def export(table: Table, out: Path, to: Path) -> int:
     if any(before.values()) and note(to) != note(out):
         raise InputError(f"--export {to}: says {note(to)!r} of its data, and {out} says {note(out)!r}: choose another")
     for row, runs in collect(table, out).items():
-        for seed in runs:
-            source = RunRecord(out / folder_of(row) / f"seed{seed}")
+        for seed, run in runs.items():
+            source = run.record
             target = RunRecord(files.inside(to, folder_of(row), f"seed{seed}"))
             if (target.directory / "checkpoints").exists():
                 raise InputError(f"--export {target.directory}: is a run itself: choose another folder")

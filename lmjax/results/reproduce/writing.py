@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from lmjax import files, networks
 from lmjax.config import Config
+from lmjax.console import printable
 from lmjax.errors import InputError, reason
 from lmjax.results import plots, published
 from lmjax.results.reproduce import cost, results
@@ -149,8 +150,9 @@ def _ends(wanted: Table, found: dict[str, dict[int, Run]]) -> dict[tuple[str, st
     errors = {row: results.errors(runs) for row, runs in found.items()}
     ends = {pair: difference(*(errors[row] for row in pair)) for pair in wanted.pairs}
     tested = {pair: end for pair, end in ends.items() if end is not None and end.p is not None}
-    corrected = holm([end.p for end in tested.values()])
-    return ends | {pair: end._replace(p=p) for (pair, end), p in zip(tested.items(), corrected, strict=True)}
+    without = [1.0] * (len(ends) - len(tested))  # no run yet changes the correction of the others
+    corrected = holm([*(end.p for end in tested.values()), *without])
+    return ends | {pair: end._replace(p=p) for (pair, end), p in zip(tested.items(), corrected, strict=False)}
 
 
 def _row(row: str, config: Config, wanted: Table, runs: dict[int, Run]) -> list[str]:
@@ -171,7 +173,7 @@ def _row(row: str, config: Config, wanted: Table, runs: dict[int, Run]) -> list[
 def _mean(measure: _Measure, runs: dict[int, Run]) -> str:
     values = measure.of(runs).values()
     if not all(map(math.isfinite, values)):
-        return f"{sum(map(math.isfinite, values))} of {len(values)}"  # that have reached the level
+        return f"{sum(map(math.isfinite, values))} of {len(values)}"
     return f"{spread(values):.{measure.digits}f}" if values else ""
 
 
@@ -197,7 +199,7 @@ def _difference(measure: _Measure, found: Difference | None) -> tuple[str, str]:
 
 def _made(found: dict[str, dict[int, Run]]) -> str:
     summaries = [run.summary for runs in found.values() for run in runs.values()]
-    devices = sorted({summary["device"] for summary in summaries})
+    devices = sorted({" ".join(printable(summary["device"]).split()) for summary in summaries})
     versions = [summary["versions"] for summary in summaries]
     versions = sorted({f"jax {each.get('jax', '?')}, Python {each.get('python', '?')}" for each in versions})
     hours = sum(summary["wall_seconds"] for summary in summaries) / 3600
