@@ -13,7 +13,7 @@ from lmjax.devices import data_mesh, seed_mesh
 from lmjax.estimate import targets
 from lmjax.estimate.hlo import Module
 from lmjax.estimate.program import outline, prepare
-from lmjax.estimate.summary import summarize
+from lmjax.estimate.summary import _is_map, summarize
 from lmjax.training import Trainer
 from tests.tiny import changed, config
 
@@ -183,3 +183,11 @@ def test_photographs_of_no_folder():
     """ImageNet's number of images is known; the data need not be there."""
     dataset = outline(changed(config, data={"name": "photographs(32)", "augment": ("flip",)}))
     assert (len(dataset.train), len(dataset.classes), dataset.shape) == (1_281_167, 1000, (32, 32, 3))
+
+
+def test_what_is_a_feature_map():
+    """Not the statistics of a layer normalization, which have no channels, and not a kernel."""
+    assert _is_map((8, 4, 4, 16), 8, 4, 4)
+    assert _is_map((16, 4, 4, 8), 8, 4, 4)
+    for shape in ((8, 4, 4), (8, 4, 4, 1), (16, 3, 3, 8), (8, 16)):
+        assert not _is_map(shape, 8, 4, 4)

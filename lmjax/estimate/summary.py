@@ -2,6 +2,7 @@
 
 import collections
 import dataclasses
+import math
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -71,7 +72,7 @@ def summarize(
         traffic += times * module.traffic(instruction, computation)
         if count := module.convolutions(instruction):
             convolutions[instruction.outputs[0].dtype] += times * count
-        maps = [x for x in instruction.outputs if any(_has(x.shape, batch, *size) for size in sizes)]
+        maps = [x for x in instruction.outputs if any(_is_map(x.shape, batch, *size) for size in sizes)]
         if bfloat16:
             wide += times * sum(x.dtype == "f32" for x in maps)
         if maps and _only_moves(module, instruction):
@@ -99,9 +100,10 @@ def _results(collective: Instruction, computation: dict[str, Instruction]) -> in
     return given - sum(x.bytes for name in collective.operands for x in computation[name].outputs)
 
 
-def _has(shape: Sequence[int], *lengths: int) -> bool:
-    """True if there is an axis of each of these lengths, above 1, in any order."""
-    return not collections.Counter(n for n in lengths if n > 1) - collections.Counter(shape) and max(lengths[1:]) > 1
+def _is_map(shape: Sequence[int], *lengths: int) -> bool:
+    """True if there is an axis of each of these lengths, above 1, in any order, and channels besides."""
+    missing = collections.Counter(n for n in lengths if n > 1) - collections.Counter(shape)
+    return not missing and max(lengths[1:]) > 1 and math.prod(shape) > math.prod(lengths)
 
 
 def _kind(module: Module, instruction: Instruction) -> str:

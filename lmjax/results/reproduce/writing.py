@@ -94,7 +94,7 @@ def markdown(wanted: Table, out: Path) -> str:
     """
     found, measures = _finished(wanted, out), _measures(wanted)
     names = [measure.name for measure in measures]
-    error, *others = itertools.chain.from_iterable((name, "95% interval") for name in names)
+    others = itertools.chain.from_iterable((name, "95% interval") for name in names[1:])
     return "\n\n".join(
         (
             wanted.claim,
@@ -104,7 +104,7 @@ def markdown(wanted: Table, out: Path) -> str:
                 [_row(row, config, wanted, found[row]) for row, config in wanted.rows.items()],
             ),
             _lines(
-                ["difference, same seeds", "seeds", error, others[0], "p (Holm)", *others[1:]],
+                ["difference, same seeds", "seeds", "test error, points", "95% interval", "p (Holm)", *others],
                 [
                     [f"`{row}` minus `{baseline}`", *_pair(measures, found[row], found[baseline], end)]
                     for (row, baseline), end in _ends(wanted, found).items()
