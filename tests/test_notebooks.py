@@ -70,6 +70,7 @@ def test_kept_without_outputs_and_settings_are_documented(path):
         assert "  # " in line, "what it is"
 
 
+@pytest.mark.slow
 def test_quickstart(tmp_path, execute, repository):
     """Uploaded alone, beside a zip of the code."""
     (tmp_path / "content").mkdir()

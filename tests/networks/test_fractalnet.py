@@ -179,6 +179,7 @@ def test_a_join_is_the_weighted_mean_of_its_columns():
     assert seen == {(1.0, 0.0), (0.0, 1.0), (0.5, 0.5)}
 
 
+@pytest.mark.slow
 def test_globally_only_one_column_matters():
     model = small(global_paths=1.0)
     _, params, statistics = parts(model)

@@ -144,6 +144,7 @@ def test_stopped_and_resumed_together(run, undisturbed, monkeypatch, capsys):
     assert "test accuracy of 2 seeds" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_some_begun_and_some_not(run):
     """A kill before the first checkpoint, or seeds that are added: each is begun or gone on with, as it needs."""
     run = changed(run, train={"epochs": 1})
@@ -172,6 +173,7 @@ def test_damaged_checkpoints_of_different_steps(run, undisturbed, monkeypatch, c
     assert {seed: rows(run, seed) for seed in (0, 1)} == undisturbed
 
 
+@pytest.mark.slow
 def test_rolled_back_together(run, undisturbed, monkeypatch, capsys):
     """The seed that diverges gets other draws, and the other one the same ones again."""
     trained = loop.train_epoch
