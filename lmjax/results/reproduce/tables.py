@@ -178,23 +178,30 @@ def _small() -> Table:
     )
 
 
+def _twins(
+    claim: str,
+    protocol: str,
+    of: Callable[[str], Config],
+    folder: str,
+    seeds: int = 10,
+    images: Images = _SMALL,
+    **more,
+) -> Table:
+    """LM against Euler in one network, by the scheme."""
+    rows = {scheme: of(scheme) for scheme in ("euler", "lm")}
+    return Table(claim, protocol, rows, dict.fromkeys(rows, seeds), _against("euler", rows), folder, images, **more)
+
+
 def _recipe() -> Table:
     optimizer = OptimizerConfig(
         "sgd(momentum=0.9, nesterov=True)", schedule="cosine", warmup_epochs=1.0, weight_decay=5e-4, decay="kernels"
     )
-    rows = {
-        scheme: _shortened(ModelConfig("resnet32", scheme, width=0.5), optimizer, label_smoothing=0.1)
-        for scheme in ("euler", "lm")
-    }
-    return Table(
+    return _twins(
         "Does a difference between LM and Euler survive a better recipe?",
         "The networks of `small` with 15 evaluations, 8 epochs of SGD with Nesterov's momentum, a cosine after one "
         "epoch of warm-up, weight decay 5e-4 of the kernels alone, and label smoothing 0.1",
-        rows,
-        dict.fromkeys(rows, 10),
-        _against("euler", rows),
+        lambda scheme: _shortened(ModelConfig("resnet32", scheme, width=0.5), optimizer, label_smoothing=0.1),
         "recipe",
-        _SMALL,
         level=45.0,
     )
 
@@ -202,34 +209,24 @@ def _recipe() -> Table:
 def _vit() -> Table:
     network = "vit(width=64, depth=6, heads=4, patch=4, image=16)"
     optimizer = OptimizerConfig("adamw", 2e-3, schedule="cosine", warmup_epochs=1.0, weight_decay=0.05, decay="kernels")
-    rows = {scheme: _shortened(ModelConfig(network, scheme), optimizer) for scheme in ("euler", "lm")}
-    return Table(
+    return _twins(
         "Does the linear multistep step help a network that is no ResNet? A vision transformer against its Euler twin",
         "8 epochs of AdamW, learning rate 2e-3 with a cosine after one epoch of warm-up, weight decay 0.05 of the "
         "kernels alone; images of 16 x 16 pixels in patches of 4 x 4",
-        rows,
-        dict.fromkeys(rows, 10),
-        _against("euler", rows),
+        lambda scheme: _shortened(ModelConfig(network, scheme), optimizer),
         "vit",
-        _SMALL,
         level=55.0,
     )
 
 
 def _digits() -> Table:
-    config = Config(
-        data=DataConfig("digits", augment=("crop(1)",)),  # a mirrored digit is another digit, or none
-        model=ModelConfig("resnet20"),
-        train=TrainConfig(epochs=15, batch_size=64),
-    )
-    rows = {scheme: dataclasses.replace(config, model=ModelConfig("resnet20", scheme)) for scheme in ("euler", "lm")}
-    return Table(
+    data = DataConfig("digits", augment=("crop(1)",))  # a mirrored digit is another digit, or none
+    return _twins(
         "To see how this works, in minutes and with nothing to download: do LM and Euler differ on handwritten digits?",
         "configs/digits.py: 15 epochs",
-        rows,
-        dict.fromkeys(rows, 20),
-        _against("euler", rows),
+        lambda scheme: Config(data, ModelConfig("resnet20", scheme), train=TrainConfig(epochs=15, batch_size=64)),
         "digits",
+        20,
         Images("The 8 x 8 digits of scikit-learn, 360 of them to test on", (8, 8, 1), 10, 1437),
     )
 
