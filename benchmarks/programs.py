@@ -97,17 +97,18 @@ def chips(plan: Plan) -> Iterator[dict]:
 def beside_plain(plan: Plan, where: str, batch: int) -> Iterator[dict]:
     """Post-activated ResNets beside the same ones in Flax NNX alone, whose step is on a given batch."""
     cifar, photographs = {"photographs": False, "classes": 10}, {"photographs": True, "classes": 1000}
+    deep = {"depths": (3, 4, 6, 3), "width": 64} | photographs
     peers = {
-        "resnet20": ({"depths": (3, 3, 3), "width": 16} | cifar, 32, {"batch": 128}),
-        "resnet50": ({"depths": (3, 4, 6, 3), "width": 64} | photographs, 224, {"batch": batch, "data": "imagenet"}),
+        "resnet20": ("resnet20", {"depths": (3, 3, 3), "width": 16} | cifar, 32, {"batch": 128}),
+        "resnet50": ("resnet50", deep, 224, {"batch": batch, "data": "imagenet"}),
     }
-    tiny = {"resnet14": ({"depths": (2, 2, 2), "width": 4} | cifar, 32, {"batch": 16, "width": 0.25})}
+    tiny = ("resnet14", {"depths": (2, 2, 2), "width": 4} | cifar, 32, {"batch": 16, "width": 0.25})
     counts = {
         "kernels": lambda summary: summary.kernels,
         "bytes moved": lambda summary: summary.traffic,
         "estimated cycles": lambda summary: sum(summary.cycles.values()),
     }
-    for name, (shape, size, how) in plan.of(peers, tiny).items():
+    for label, (name, shape, size, how) in plan.of(peers, dict.fromkeys(peers, tiny)).items():
         model = nnx.eval_shape(lambda shape=shape: plain.ResNet(**shape, rngs=nnx.Rngs(0)))
         chosen = ModelConfig(name, "euler", placement="post", width=how.get("width", 1.0))
         same = chosen.outline(classes=shape["classes"], cin=3)
@@ -116,7 +117,7 @@ def beside_plain(plan: Plan, where: str, batch: int) -> Iterator[dict]:
         theirs = plain.summary_of_step(model, target(where), how["batch"], size)
         for what, of in counts.items():
             if of(theirs):
-                yield figure(f"{name}: {what}", [of(ours) / of(theirs)], "x", counts=[of(ours), of(theirs)])
+                yield figure(f"{label}: {what}", [of(ours) / of(theirs)], "x", counts=[of(ours), of(theirs)])
 
 
 def plain_on_gpu(plan: Plan) -> Iterator[dict]:

@@ -46,6 +46,16 @@ def check(row, suite):
             assert "met" not in f  # nothing that is shrunk is judged
 
 
+@pytest.mark.slow
+def test_the_compiled_suite(run):
+    """Only rows whose compiler is installed are measured."""
+    status, found, _ = run("compiled", "--tiny")
+    assert status == 0
+    assert [row["name"] for row in found["rows"]] == [f"E{i}" for i in range(1, 9)]
+    for row in found["rows"]:
+        check(row, "compiled")
+
+
 def test_the_gpu_suite_on_a_cpu(run):
     status, found, table = run("gpu", "--tiny", "--only", "G1", "G2")
     assert status == 0

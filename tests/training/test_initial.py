@@ -199,16 +199,16 @@ def test_mistakes(config, digits):
 
 @pytest.mark.slow
 def test_the_second_half_of_the_digits_is_learned_faster_after_the_first(tmp_path):
-    """As docs/finetuning.md has it, until the learning rate falls: epochs until 95% of the test images are right."""
+    """As docs/finetuning.md has it: the test accuracy after two epochs, in the mean of three seeds."""
     namespace: dict = {}
     exec(blocks(text("docs/finetuning.md"))[0], namespace)
     tuned = namespace["config"]
     source = changed(tuned, data={"name": "some_digits(0, 4)"}, workdir=str(tmp_path / "source"))
     train(source)
-    tuned = changed(tuned, train={"epochs": 7}, optimizer={"schedule": "constant"}, init={"run": source.workdir})
-    epochs = {}
+    tuned = changed(tuned, train={"epochs": 2}, optimizer={"schedule": "constant"}, init={"run": source.workdir})
+    means = {}
     for name, config in (("tuned", tuned), ("scratch", changed(tuned, init=InitConfig()))):
         train_seeds(changed(config, workdir=str(tmp_path / name)), [0, 1, 2])
-        rows = [tiny.rows(tmp_path / name / f"seed{seed}") for seed in range(3)]
-        epochs[name] = [next((row["epoch"] for row in each if row["test_accuracy"] >= 0.95), 8) for each in rows]
-    assert sum(epochs["tuned"]) <= sum(epochs["scratch"]) - 3, epochs
+        last = [tiny.rows(tmp_path / name / f"seed{seed}")[-1]["test_accuracy"] for seed in range(3)]
+        means[name] = sum(last) / len(last)
+    assert means["tuned"] >= means["scratch"] + 0.1, means
