@@ -70,7 +70,7 @@ def _lines(header: list[str], rows: list[list[str]]) -> str:
 
 
 class _Measure(NamedTuple):
-    """What is compared: its name, the numbers of runs by seed, and the decimals to print."""
+    """A measure to compare: its name, the numbers of runs by seed, and the decimals to print."""
 
     name: str
     of: Callable[[dict[int, Run]], dict[int, float]]
