@@ -185,11 +185,11 @@ def _twins(
     folder: str,
     seeds: int = 10,
     images: Images = _SMALL,
-    **more,
+    level: float | None = None,
 ) -> Table:
-    """LM against Euler in one network, by the scheme."""
+    """LM against Euler in one network, which `of` makes for a scheme."""
     rows = {scheme: of(scheme) for scheme in ("euler", "lm")}
-    return Table(claim, protocol, rows, dict.fromkeys(rows, seeds), _against("euler", rows), folder, images, **more)
+    return Table(claim, protocol, rows, dict.fromkeys(rows, seeds), _against("euler", rows), folder, images, level)
 
 
 def _recipe() -> Table:
