@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -21,9 +21,9 @@ from lmjax.analysis.walk import require_steps
 from lmjax.console import say, warn
 from lmjax.errors import InputError
 from lmjax.results import plots
-from lmjax.results.coefficients import last_weights
+from lmjax.results.coefficients import changes, last_weights
 from lmjax.results.runs import find, groups, labels, metrics
-from lmjax.results.statistics import Spread
+from lmjax.results.statistics import Spread, difference
 
 _MOST = 1024  # steps for one: the time that they take grows with them
 
@@ -195,7 +195,8 @@ class Coefficients(_OfRuns):
     """The learned coefficients of runs.
 
     Draws the learned coefficients of runs of one network against depth and through the epochs, and says how far they
-    are from the edge of zero-stability.
+    are from the edge of zero-stability, and whether k jumps up after the boundaries of stages and falls at the end, as
+    Lu et al. (2018) found.
     """
 
     def show(self) -> Draw:
@@ -212,9 +213,22 @@ class Coefficients(_OfRuns):
                 rows.append([f"{stage}, {n + 1}", *means, *spread, f"{worst:.4f}"])
         say(f"{runs[0].name}: after epoch {' and '.join(sorted({str(run.epochs[-1]) for run in runs}))}\n")
         _print_table(rows)
+        if "k" in weights:
+            _print_changes(weights["k"])
         every = np.concatenate([x for each in margins for x in each.values()])
         say(f"\n{np.sum(every < 0)} of {every.size} learned steps are not zero-stable")
         return lambda: analysis.draw_coefficients(runs, runs[0].name)
+
+
+def _print_changes(k: Mapping[str, np.ndarray]) -> None:
+    """Print how k changes at the boundaries and at the end, with the 95% interval over the runs."""
+    rows = [["change of k", "mean", "95% interval", "up in"]]
+    for place, (before, after) in changes(k).items():
+        found = difference(dict(enumerate(after)), dict(enumerate(before)))
+        rows.append([place, f"{found.mean:+.2f}", found.ends(2), f"{np.sum(after > before)} of {len(after)}"])
+    if len(rows) > 1:
+        say("")
+        _print_table(rows)
 
 
 class Curves(_OfRuns):

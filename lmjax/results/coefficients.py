@@ -1,8 +1,9 @@
 """The learned coefficients of a run, as its metrics have them, without opening the network."""
 
 import dataclasses
+import itertools
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -112,6 +113,21 @@ class Coefficients:
         if "k" not in found:
             raise InputError(f"{self.directory}: {self.stepper.name} has several coefficients a step, and not one k")
         return found["k"]
+
+
+def changes(k: Mapping[str, np.ndarray]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """The neighboring learned steps in which Lu et al. (2018) saw k change: {what: (k before, k after)}, of each run.
+
+    k jumped up into the first learned step of every stage but the first, and fell in the last step of the network.
+
+    Args:
+        k: [runs, steps] by stage, see `last_weights`.
+    """
+    stages = list(k)
+    found = {f"into {now}": (k[before][:, -1], k[now][:, 0]) for before, now in itertools.pairwise(stages)}
+    if k[stages[-1]].shape[1] > 1:
+        found["in the last step"] = (k[stages[-1]][:, -2], k[stages[-1]][:, -1])
+    return found
 
 
 def last_weights(runs: Iterable[Coefficients], *, channels: bool = False) -> dict[str, dict[str, np.ndarray]]:

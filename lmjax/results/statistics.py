@@ -54,6 +54,10 @@ class Difference(NamedTuple):
         """The two ends of the confidence interval."""
         return None if self.half_width is None else (self.mean - self.half_width, self.mean + self.half_width)
 
+    def ends(self, digits: int) -> str:
+        """The confidence interval in words, "-0.52 to +0.33"; "" for a single seed."""
+        return "" if self.interval is None else " to ".join(f"{x:+.{digits}f}" for x in self.interval)
+
 
 def difference(ours: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
     """The paired difference, ours minus baseline, of numbers by seed; None if they have no seed in common."""

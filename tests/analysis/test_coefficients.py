@@ -8,9 +8,10 @@ import pytest
 
 from lmjax import InputError, analysis, steppers
 from lmjax.results import plots
-from lmjax.results.coefficients import Coefficients
+from lmjax.results.coefficients import Coefficients, changes
 from tests.analysis import main
 from tests.analysis.handmade import write_run
+from tests.tiny import ROOT
 
 EPOCHS = [{"stage1": [-0.1, -0.2], "stage2": [0.1]}, {"stage1": [-0.3, 0.4], "stage2": [-1.25]}]
 
@@ -102,10 +103,25 @@ def test_command(seeds, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "resnet20, lm, digits: after epoch 2" in printed
     assert re.search(r"^stage2, 1 +-1\.1900 +0\.0566 +-0\.2300$", printed, re.MULTILINE)  # 0.08 / sqrt(2)
+    assert re.search(r"^into stage2 +-1\.65 +-1\.65 to -1\.65 +0 of 2$", printed, re.MULTILINE)
     assert "2 of 6 learned steps are not zero-stable" in printed
     assert (tmp_path / "k.png").read_bytes().startswith(b"\x89PNG")
     assert main(["coefficients", str(seeds / "seed2")]) == 0
     assert re.search(r"^stage2, 1 +-1\.2300 +-0\.2300$", capsys.readouterr().out, re.MULTILINE)
+
+
+def test_changes_at_the_boundaries_and_at_the_end():
+    k = {"stage1": np.array([[1.0, 2.0], [3.0, 4.0]]), "stage2": np.array([[7.0], [8.0]]), "stage3": np.eye(2)}
+    found = {place: np.subtract(after, before).tolist() for place, (before, after) in changes(k).items()}
+    assert found == {"into stage2": [5, 4], "into stage3": [-6, -8], "in the last step": [-1, 1]}
+    assert changes({"stage1": np.ones((2, 1))}) == {}
+
+
+def test_the_gallery_has_what_the_records_say(capsys):
+    """That of the learned k: the numbers on the page, and what it says of them."""
+    assert main(["coefficients", str(ROOT / "results" / "small" / "lm")]) == 0
+    (changes,) = re.findall(r"^change of k .*?(?=\n\n)", capsys.readouterr().out, re.MULTILINE | re.DOTALL)
+    assert f"```\n{changes}\n```" in (ROOT / "docs" / "gallery.md").read_text()
 
 
 def test_command_on_a_trained_run(runs, tmp_path, capsys):

@@ -193,8 +193,7 @@ def _pair(measures: list[_Measure], ours: dict[int, Run], theirs: dict[int, Run]
 def _difference(measure: _Measure, found: Difference | None) -> tuple[str, str]:
     if found is None or not math.isfinite(found.mean):  # a run that does not reach the level takes infinitely long
         return "", ""
-    ends = "" if found.interval is None else " to ".join(f"{x:+.{measure.digits}f}" for x in found.interval)
-    return f"{found.mean:+.{measure.digits}f}", ends
+    return f"{found.mean:+.{measure.digits}f}", found.ends(measure.digits)
 
 
 def _made(found: dict[str, dict[int, Run]]) -> str:
