@@ -62,7 +62,7 @@ def exit_code(work: Callable[[], int | None]) -> int:
         except OSError as error:
             if error.errno not in _MISTAKES:
                 raise
-            console.warn(f"error: {error.filename}: {reason(error)}")
+            console.warn(f"error: {f'{error.filename}: ' if error.filename else ''}{reason(error)}")
             return 2
         except (RuntimeError, AssertionError, MemoryError) as error:
             if isinstance(error, MemoryError) or "RESOURCE_EXHAUSTED" in str(error):

@@ -160,8 +160,8 @@ class ModelConfig(_Checked):
     """Activations kept for the backward pass: all, the states between the steps, or none (for schemes with an
     inverse: reversible, hamiltonian, leapfrog, verlet, momentum)."""
     unroll: bool | None = None
-    """Lay the blocks out in the compiled program instead of compiling a loop; None: where all is stored (laid out, XLA
-    may keep on a CPU what was to be forgotten)."""
+    """Lay the blocks out in the compiled program instead of compiling a loop; None: laid out with memory stored, else a
+    loop (laid out, XLA on a CPU may keep activations that remat or reversible should drop)."""
 
     def check(self):
         _require(self.width > 0, "model.width", "positive", self.width)
@@ -208,6 +208,14 @@ class ModelConfig(_Checked):
 
         rolled = dataclasses.replace(self, unroll=False)
         return nnx.eval_shape(lambda: rolled.build(classes=classes, cin=cin, rngs=nnx.Rngs(0)))
+
+    def scheme(self) -> steppers.Stepper | None:
+        """The scheme that is chosen, or else that of the network; None if it is not made of steps."""
+        if self.stepper is not None:
+            return steppers.get(self.stepper)
+        from lmjax import networks
+
+        return getattr(networks.get(self.name), "stepper", None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -380,8 +388,8 @@ class CheckpointConfig(_Checked):
     keep_last: int = 2
     """Newest checkpoints that are kept."""
     keep_best: int = 1
-    """Checkpoints kept besides, of those with the highest test accuracy after an epoch; the end of an epoch that is
-    among them is a reason to save. What is chosen by the test images is not judged by them any more."""
+    """Checkpoints kept besides, of the epochs with the highest test accuracy; an epoch that becomes one of them is
+    saved at its end. That accuracy is too optimistic then: it was chosen by."""
 
     def check(self):
         for name in ("minutes", "steps", "epochs"):

@@ -103,7 +103,7 @@ def few(names: Sequence[Any], most: int = 5) -> str:
 
 
 def duration(seconds: float) -> str:
-    """1.5 -> "1.5 s", 5400 -> "1 h 30 min"."""
+    """1.5 -> "1.5 s", 9000 -> "2 h 30 min"."""
     if seconds < 120:
         return f"{seconds:.{int(seconds < 10)}f} s"
     minutes = round(seconds / 60)

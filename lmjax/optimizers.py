@@ -24,9 +24,9 @@ class Rule(NamedTuple):
     """An update rule with a place for the weight decay: u = after(before(g) + decay w).
 
     Attributes:
-        before: from gradients g. Whatever is here knows nothing of the decay, which then is decoupled (Loshchilov and
-            Hutter 2019). A transformation alone is meant as this one.
-        after: to updates u. With all here, decay w is part of the gradient.
+        before: applied to the gradients g, without the weight decay. If the whole rule is here, the decay is decoupled
+            (Loshchilov and Hutter 2019). A function that returns a single transformation sets this one.
+        after: applied to the sum. If the whole rule is here, the decay is part of the gradient.
     """
 
     before: optax.GradientTransformation = optax.identity()

@@ -1,5 +1,7 @@
 """Training recipes as published. The learning rate drops at fractions of the run, and moves along with its length."""
 
+import dataclasses
+
 from lmjax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
 
 
@@ -26,9 +28,11 @@ def lm_released(data: str, model: ModelConfig) -> Config:
 
     Their k is 1 - k here, and all parameters decay towards 0: so k does towards 1. The code has no recipe of its own.
     """
-    sgd = _sgd(decay_coefficients=True, coefficient_target=1.0)
-    augment = DataConfig(data, augment=("crop(2, padding=reflect)", "flip"))
-    return Config(augment, model, sgd, TrainConfig(epochs=160 if data == "cifar10" else 300))
+    return dataclasses.replace(
+        lm(data, model),
+        data=DataConfig(data, augment=("crop(2, padding=reflect)", "flip")),
+        optimizer=_sgd(decay_coefficients=True, coefficient_target=1.0),
+    )
 
 
 def stochastic_depth(data: str, model: ModelConfig, *, nesterov: bool = False) -> Config:

@@ -54,6 +54,7 @@ JOIN_SECONDS = 300
 """A process that has not come for so long at the beginning is lost, and the others end."""
 
 LOST = 75  # exit code after the loss of another process: what sysexits.h calls a temporary failure
+LOST_PROCESS = "error: another process of this run has ended, or cannot be reached: start all again"
 
 
 def start(*, deterministic: bool = False, seeds: int = 1) -> list[str]:
@@ -194,8 +195,7 @@ def cache_programs() -> Path | None:
     except (OSError, RuntimeError):  # no home, or one that cannot be written to: every run compiles
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    if importlib.util.find_spec("filelock"):  # JAX needs it to bound the folder
-        jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
+    jax.config.update("jax_compilation_cache_max_size", CACHE_BYTES)
     return folder
 
 
@@ -259,13 +259,8 @@ def join_processes(environment: Mapping[str, str] = os.environ) -> bool:
 
 
 def _end_alone() -> None:
-    warn(f"{lost()}\n(not all have come within {JOIN_SECONDS} s)")
+    warn(f"{LOST_PROCESS}\n(not all have come within {JOIN_SECONDS} s)")
     os._exit(LOST)
-
-
-def lost() -> str:
-    """The message that another process of the run does not answer."""
-    return "error: another process of this run has ended, or cannot be reached: start all again"
 
 
 def is_loss_of_another_process(error: BaseException) -> bool:

@@ -62,14 +62,14 @@ def roots(
     return np.where(finite[..., None], found, np.inf)
 
 
-def principal_root(stepper: Stepper, z: ArrayLike, coef: Any = None, *, info: StepInfo = _FIRST) -> np.ndarray:
+def principal_root(stepper: Stepper, z: ArrayLike, coef: Any = None) -> np.ndarray:
     """The root that belongs to the solution: exp(z) + O(z^2) for a consistent scheme. The others are parasitic.
 
     It is followed from 1 at z = 0 along the straight line to z, in 64 steps. Behind a point where two roots meet (for
     `lm` with k < 0 at z = -(1 - sqrt(-k)) / (1 + sqrt(-k))), either of them may be returned.
 
     Args:
-        stepper, coef, info: see `amplification_matrix`.
+        stepper, coef: see `amplification_matrix`.
         z: any shape.
 
     Returns:
@@ -77,7 +77,7 @@ def principal_root(stepper: Stepper, z: ArrayLike, coef: Any = None, *, info: St
     """
     z = np.asarray(z, np.complex128)
     path = np.linspace(0, 1, 65)[1:]
-    every = roots(stepper, z * path.reshape(-1, *[1] * z.ndim), coef, info=info)
+    every = roots(stepper, z * path.reshape(-1, *[1] * z.ndim), coef)
     before, now = np.ones_like(z), _nearest(every[0], np.exp(z * path[0]))
     for candidates in every[1:]:
         before, now = now, _nearest(candidates, 2 * now - before)

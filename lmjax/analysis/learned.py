@@ -1,6 +1,6 @@
 """The learned coefficients of a run, as a method: its steps as schemes, and their margins of zero-stability."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,11 +54,11 @@ def _one_channel(x, like):
     return x if x.shape[1:] == like.shape else x.mean(-1, keepdims=True).reshape(len(x), *like.shape)
 
 
-def read_learned(directory: str | Path) -> list[Learned]:
-    """The learned coefficients of a run, finished or not, or of the seeds in a folder.
+def read_learned(directories: str | Path | Iterable[str | Path]) -> list[Learned]:
+    """The learned coefficients of runs, finished or not.
 
     Args:
-        directory: the folder.
+        directories: their folders, or those of several seeds; one alone need not be in a list.
 
     Raises:
         InputError: if it holds no run, if a run has no learned coefficients or no epoch yet, or if its scheme is not
@@ -66,7 +66,7 @@ def read_learned(directory: str | Path) -> list[Learned]:
     """
     from lmjax.results.runs import find  # which imports Flax
 
-    return [run.coefficients(Learned) for run in find([directory])]
+    return [run.coefficients(Learned) for run in find(directories)]
 
 
 def read_one(directory: str | Path) -> Learned:
@@ -103,7 +103,7 @@ def draw_coefficients(runs: Sequence[Learned], title: str = "") -> Any:
     be zero-stable it is shaded. On the right the mean of the runs at each learned step through the epochs; for a scheme
     with several coefficients a step, its margin of zero-stability against depth instead.
     """
-    figure = plots.figure(10.5, 3.9, purpose="drawing coefficients")
+    figure = plots.figure(10.5, 3.9)
     left, right = figure.subplots(1, 2)
     last = last_weights(runs)
     plots.coefficients(left, last, stable=runs[0].stepper.known.zero_stable)
@@ -124,7 +124,7 @@ def draw_friction_and_mass(runs: Sequence[Learned], title: str = "") -> Any:
 
     Where the friction is negative a step is not zero-stable; it is shaded. Euler's values are lines.
     """
-    figure = plots.figure(7, 5, purpose="drawing friction and mass")
+    figure = plots.figure(7, 5)
     panels = figure.subplots(2, 1, sharex=True)
     k = [learned.k() for learned in runs]
     for i, (axes, label) in enumerate(zip(panels, ("friction 1 + k", "mass (1 − k) / 2, of h u″"), strict=True)):

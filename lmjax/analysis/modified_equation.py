@@ -68,7 +68,7 @@ def draw_rates(schemes: Sequence[Scheme]) -> Any:
     The rate of the decay u' = -u, the frequency of the oscillation u' = i omega u, and the rate of its growth over
     omega, each by the principal root. The leading term of the modified equation is dotted.
     """
-    figure = plots.figure(11, 3.8, purpose="drawing rates")
+    figure = plots.figure(11, 3.8)
     panels = figure.subplots(1, 3)
     x = np.linspace(0, 1, 101)[1:]
     for i, scheme in enumerate(schemes):

@@ -22,7 +22,7 @@ def trajectories(groups: dict[str, list[dict[str, dict[str, np.ndarray]]]]) -> A
         groups: by label, the `trajectories` of each seed. Lines are means over images and seeds, bands the standard
             deviation over them.
     """
-    figure = plots.figure(9, 6.4, purpose="drawing trajectories")
+    figure = plots.figure(9, 6.4)
     axes = dict(zip(("distance", "turn", "norm", "tortuosity"), figure.subplots(2, 2).flat, strict=True))
     names = sorted({name for seeds in groups.values() for name in seeds[0]})
     for i, (label, seeds) in enumerate(groups.items()):
@@ -90,7 +90,7 @@ def planes(drawn: list[tuple[str, np.ndarray, np.ndarray, list[str]]]) -> Any:
         drawn: of each run its label, the coordinates [L + 1, N, 2], the shares of the variance [2], and the class of
             each image.
     """
-    figure = plots.figure(1 + 3.6 * len(drawn), 4.2, purpose="drawing trajectories")
+    figure = plots.figure(1 + 3.6 * len(drawn), 4.2)
     panels = figure.subplots(1, len(drawn), squeeze=False)[0]
     for axes, (label, points, shares, classes) in zip(panels, drawn, strict=True):
         styles = {name: plots.marked(i) for i, name in enumerate(dict.fromkeys(classes))}
@@ -118,7 +118,7 @@ def refinements(groups: dict[str, list[dict[str, dict[str, float]]]], factors: l
         groups: by label, the `refinements` of each seed. Lines are means over the seeds, bars their standard deviation.
         factors: in increasing order.
     """
-    figure = plots.figure(9, 3.8, purpose="drawing refinements")
+    figure = plots.figure(9, 3.8)
     panels = dict(zip(("accuracy", "features"), figure.subplots(1, 2), strict=True))
     for i, (label, seeds) in enumerate(groups.items()):
         for key, axes in panels.items():
@@ -142,7 +142,7 @@ def robustness(groups: dict[str, list[dict[str, float]]], radii: Sequence[float]
         groups: by label, the accuracies of each seed. Lines are means over the seeds, bars their standard deviation.
         radii, sigmas: in gray levels, in increasing order.
     """
-    figure = plots.figure(9, 3.8, purpose="drawing robustness")
+    figure = plots.figure(9, 3.8)
     attack, noise = figure.subplots(1, 2, sharey=True)
     dotted = {"linewidth": 0.8, "linestyle": (0, (1, 3))}
     for i, (label, seeds) in enumerate(groups.items()):

@@ -141,7 +141,7 @@ def draw_orders(found: dict[Problem, dict[str, ObservedOrder]]) -> Any:
     The schemes are the same for all problems.
     """
     schemes = list(next(iter(found.values())))
-    figure = plots.figure(4 * len(found) + 2, max(3.6, 1 + 0.2 * len(schemes)), purpose="drawing errors")
+    figure = plots.figure(4 * len(found) + 2, max(3.6, 1 + 0.2 * len(schemes)))
     for axes, (problem, results) in zip(figure.subplots(1, len(found), squeeze=False)[0], found.items(), strict=True):
         for i, scheme in enumerate(schemes):
             orders = ", ".join(str(of_problem[scheme]) for of_problem in found.values())

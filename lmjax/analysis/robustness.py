@@ -140,8 +140,8 @@ def checks(outcomes: dict[str, dict[str, np.ndarray]]) -> dict[str, dict[str, An
         outcomes: see `attacked`.
 
     Returns:
-        Of each check "passed", True or False, or None if it could not be made; "value", a number or what was found by
-        radius; and "says", a line for who reads that it has failed.
+        Of each check "passed", True or False, or None if it could not be made; "value", a number, or one for each
+        radius; and "says", the message where it has failed or could not be made.
     """
     by_radius = {kind: _by_radius(outcomes, kind) for kind in ("uniform", "fgsm", "pgd10", "pgd20")}
     uniform, fgsm, pgd10, pgd20 = by_radius.values()

@@ -207,7 +207,7 @@ def _panels(bounds, rows, columns, damped):
     left, right, top = bounds
     width = max(9.0 / columns, 2.0)
     height = min(0.9 * width * 2 * top / (right - left), 1.6 * width)
-    figure = plots.figure(width * columns + 0.4, (height + 0.35) * rows + 0.7, purpose="drawing regions")
+    figure = plots.figure(width * columns + 0.4, (height + 0.35) * rows + 0.7)
     figure.set_layout_engine("compressed")  # "constrained" leaves gaps between panels of equal aspect
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     z = "hλ" if damped else "z"

@@ -14,7 +14,7 @@ from tyro.conf import Positional
 from lmjax import analysis, command_line, files, runtime
 from lmjax.analysis import network_figures, robustness, trajectory
 from lmjax.analysis.amplification import is_of_second_order
-from lmjax.analysis.learned import Learned, read_one, require_alike
+from lmjax.analysis.learned import read_one, require_alike
 from lmjax.analysis.refinement import refinements, require_refinable
 from lmjax.analysis.runs import Measured, as_json, grouped, measured
 from lmjax.analysis.walk import require_steps
@@ -22,7 +22,7 @@ from lmjax.console import say, warn
 from lmjax.errors import InputError
 from lmjax.results import plots
 from lmjax.results.coefficients import changes, last_weights
-from lmjax.results.runs import find, groups, labels, metrics
+from lmjax.results.runs import groups, labels, metrics
 from lmjax.results.statistics import Spread, difference
 
 _MOST = 1024  # steps for one: the time that they take grows with them
@@ -200,7 +200,7 @@ class Coefficients(_OfRuns):
     """
 
     def show(self) -> Draw:
-        runs = [run.coefficients(Learned) for run in find(self.runs)]
+        runs = analysis.read_learned(self.runs)
         require_alike(runs)
         margins = [run.margins() for run in runs]
         weights = last_weights(runs)
@@ -257,7 +257,7 @@ class Curves(_OfRuns):
 
 
 def _draw_curves(tables: dict[str, Any], title: str) -> Any:
-    figure = plots.figure(10, 4, purpose="drawing learning curves")
+    figure = plots.figure(10, 4)
     panels = figure.subplots(1, len(plots.MEASURES))
     for axes, (label, column) in zip(panels, plots.MEASURES.items(), strict=True):
         plots.learning_curves(axes, tables, column, label)

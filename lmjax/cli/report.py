@@ -33,7 +33,7 @@ class Report(command_line.Command):
         command_line.require_some(self.runs, "RUN")
         if self.no_images and self.images_of is not None:
             raise InputError("--no-images and --images-of: give one of them")
-        runtime.start()
+        runtime.start_alone()
         if self.config is not None:
             command_line.rows(self.config)
         out = report.write(

@@ -148,9 +148,9 @@ def cifar100() -> Origin:
 def folder(size: int | None = None, *, val_split: float | None = None) -> Origin:
     """A folder of images in memory: `train/<class>/*.jpg`, and `test/<class>/*.jpg` or `val/<class>/*.jpg`.
 
-    The classes are the folders below `train`, in alphabetical order. Files that do not end in .png, .jpg or .jpeg, and
-    hidden ones, are left alone. Gray, palette and CMYK images become RGB, and transparency is dropped. Nothing is
-    written to disk.
+    The classes are the folders below `train`, in alphabetical order. Files of formats that Pillow does not decode by
+    itself, and hidden ones, are not used; a note counts them. Gray, palette and CMYK images become RGB, and
+    transparency is dropped. Nothing is written to disk.
 
     Args:
         size: None takes the images as they are, all of one size. A number scales each image so that its shorter side

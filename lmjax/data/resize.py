@@ -19,6 +19,7 @@ from lmjax.data.decode import BrokenImage, PillowImage
 from lmjax.data.folder import Files, class_names, is_image
 from lmjax.data.photographs import RESIZED, Photographs
 from lmjax.data.source import Source, Subset
+from lmjax.devices import cores
 from lmjax.errors import InputError
 
 _LONGEST = 65500  # pixels of a side of a JPEG file, to libjpeg
@@ -221,7 +222,7 @@ def _images(folder: Path) -> list[str]:
 
 def _in_threads(function: Callable, items: Iterator) -> Iterator:
     """The results in order; only some are under way at a time, since there may be a million."""
-    with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow releases the interpreter's lock
+    with concurrent.futures.ThreadPoolExecutor(cores()) as pool:  # Pillow releases the interpreter's lock
         while batch := list(itertools.islice(items, 256)):
             yield from pool.map(function, batch)
 

@@ -50,7 +50,7 @@ class _Streamed:
     def _batches(self, start: int, count: int) -> Iterator[tuple[jax.Array, jax.Array]]:
         """`count` batches beginning with `start`, each placed before the one before it is asked for.
 
-        Who stops in between, and goes on later from the next one, finds everything still under way.
+        A caller may stop after any batch, and go on later with the next one: what was asked for already is kept.
         """
         if start != self._next:
             self.close()

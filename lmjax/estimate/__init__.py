@@ -35,7 +35,7 @@ class Estimate:
         fits: True if the program needs no more, as far as the compiler says.
         plain_traffic: bytes that a step moves in the plain form of its blocks, see `networks.plain_traffic`; None for
             an evaluation, and for networks that are not made of steps.
-        padding: images that are computed for one that there is, on a TPU with few images a chip; 1 elsewhere.
+        padding: images computed for each real one: above 1 on a TPU with few images a chip, else 1.
         summary: what the program is made of.
     """
 

@@ -58,7 +58,7 @@ def mesh_of(target: Target, seeds: int | None) -> Mesh:
     return seed_mesh(seeds, target.devices)
 
 
-def prepare(config: Config, dataset: Dataset | Photographs, mesh: Mesh, seeds: Sequence[int] = (0,)) -> Compiled:
+def prepare(config: Config, dataset: Dataset | Photographs, mesh: Mesh, seeds: Sequence[int]) -> Compiled:
     """The programs of a run, from the shapes of its state: those of a `Trainer` on a mesh that may only be described.
 
     Args:

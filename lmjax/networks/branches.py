@@ -122,8 +122,10 @@ def bottleneck(inner: float = 1 / 4, groups: int = 1, *, stride_first: bool = Fa
 
 def keep_shape(kind: str, cin: int, cout: int, stride: int, options: Options) -> None:
     """Check what is asked of a branch that keeps the shape, and has its activation inside."""
-    if cin != cout or stride != 1 or options.post:
-        raise InputError(f"a {kind} branch keeps the shape, and has its activation inside")
+    if cin != cout or stride != 1:
+        raise InputError(f"a {kind} branch keeps the shape, and cannot go from {cin} to {cout} channels by {stride}")
+    if options.post:
+        raise InputError(f"placement post: a {kind} branch has its activation inside: leave placement out")
     if options.sharing == "convolutions":
         raise InputError(f"sharing convolutions: a {kind} branch has none to share")
 
@@ -184,7 +186,8 @@ class BareProjection(nnx.Module):
 class PoolAndPad(nnx.Module):
     """The mean over stride x stride pixels, and as many zero channels before as after.
 
-    No parameters (Huang et al. 2016, Gomez et al. 2017; option A of He et al. 2016a subsamples instead of averaging).
+    At an odd edge it is the mean of the pixels that there are. No parameters (Huang et al. 2016, Gomez et al. 2017;
+    option A of He et al. 2016a subsamples instead of averaging).
     """
 
     def __init__(
@@ -197,7 +200,8 @@ class PoolAndPad(nnx.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         if self.stride > 1:
             with lenient():
-                x = nnx.avg_pool(x, (self.stride,) * 2, (self.stride,) * 2)
+                odd, size = any(n % self.stride for n in x.shape[1:3]), (self.stride, self.stride)
+                x = nnx.avg_pool(x, size, size, padding="SAME", count_include_pad=not odd)
         before = self.more // 2
         return jnp.pad(x, ((0, 0), (0, 0), (0, 0), (before, self.more - before)))
 

@@ -96,7 +96,7 @@ def _of_stage(stage: Stage, u: jax.ShapeDtypeStruct) -> int | None:
     one = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), nnx.to_pure_dict(variables))
 
     def block(variables, u):
-        state = tuple(jnp.split(u, stage.stepper.parts, -1)) if stage.stepper.parts > 1 else u
+        state = stage.split(u)
         info = StepInfo(None, 0, stage.depth) if stage.stepper.informed else None
         return nnx.merge(graph, variables)(state, stage.stepper.init(state), info)
 

@@ -233,7 +233,7 @@ class FractalNet(nnx.Module):
             joins, units = jax.random.split(key)
             paths = DropPath.draw(joins, columns=self.columns, drop=self.drop_path, whole=self.global_paths)
         if column is not None and column not in range(-self.columns, self.columns):
-            raise InputError(f"FractalNet: column must be -1 or from 0 to {self.columns - 1}, got {column!r}")
+            raise InputError(f"FractalNet: column must be from {-self.columns} to {self.columns - 1}, got {column!r}")
         height, width = images.shape[1:3]
         smallest = 2 ** len(self.blocks)
         if min(height, width) < smallest:

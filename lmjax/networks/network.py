@@ -14,12 +14,12 @@ from lmjax.networks.branches import Activation, Projection, Stem, basic
 from lmjax.networks.normalization import LayerNorm, norm
 from lmjax.networks.options import PUBLISHED, Boundary, Kind, Options, chosen
 from lmjax.networks.stack import List, inner
-from lmjax.networks.stage import Stage
+from lmjax.networks.stage import Stage, class_of
 from lmjax.promotion import at_least_float32
-from lmjax.steppers import StepInfo, Stepper, euler
+from lmjax.steppers import StepInfo, Stepper, euler, over_stage
 
 NORMAL = jax.nn.initializers.truncated_normal(0.02)
-"""From which ConvNeXts and Transformers are drawn: standard deviation 0.02, cut off at two of them."""
+"""N(0, 0.02^2) cut off at 0.04: for ConvNeXts, the patches, token and positions of ViTs, and the heads of both."""
 
 
 def mean(u: jax.Array) -> jax.Array:
@@ -97,7 +97,7 @@ class Architecture:
                 f"network: it is made for a coupled scheme such as {self.stepper.name}, not for {stepper.name}: leave "
                 "the stepper out (on the command line --model.stepper None), or choose a resnet"
             )
-        if o.branch is not None and self.takes is not None and getattr(o.branch, "func", o.branch) not in self.takes:
+        if o.branch is not None and self.takes is not None and class_of(o.branch) not in self.takes:
             raise InputError("network: it has branches of its own: leave out branch, or choose a resnet")
         if o.boundary == "step" and stepper.evaluations * stepper.parts == 1 and stepper.known.steps_back == 0:
             raise InputError(
@@ -106,7 +106,7 @@ class Architecture:
         if o.sharing != "none" and stepper.evaluations == 1:
             raise InputError(f"sharing {o.sharing}: {stepper.name} has one branch a step, and nothing to share it with")
         boundary = o.boundary or self.boundary
-        if max(self.depths) == 1 and boundary == "plain" and stepper is not euler():
+        if max(self.depths) == 1 and boundary == "plain" and over_stage(stepper, 1)[0] is not stepper:
             raise InputError(
                 f"a stage of one step is that of Euler, so that {stepper.name} would take no step at all: "
                 "choose a deeper network, stepper euler, or boundary step"

@@ -13,7 +13,8 @@ from lmjax.networks.resnet import IMAGENET, LARGE
 def resnext(depth: int, groups: int, width: int) -> Architecture:
     """ResNeXts (Xie et al. 2017): 29 layers for CIFAR, 50 or 101 for ImageNet.
 
-    Those for CIFAR are pre-activated as in the paper, those for ImageNet post-activated as published.
+    Those for CIFAR are pre-activated, as the authors' README says of the paper's numbers (placement="post" is their
+    released code), those for ImageNet post-activated as published.
 
     Args:
         depth: 29, 50 or 101.

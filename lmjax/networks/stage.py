@@ -53,7 +53,7 @@ class Entry(Block):
         parts = self.stepper.parts
         cin, cout = cin // parts, cout // parts
         changes = stride != 1 or cin != cout
-        first = changes and getattr(_class(chosen(options.shortcut, "shortcut")), "first", False)
+        first = changes and getattr(class_of(chosen(options.shortcut, "shortcut")), "first", False)
         self.reads = (None,) * self.stepper.evaluations if first else _reads(self.stepper)
 
         def projection():
@@ -76,9 +76,8 @@ class Entry(Block):
         new = [P(x).astype(x.dtype) for P, x in zip(self.shortcuts, old, strict=True)] if self.shortcuts else list(old)
         v = new[0] if self.stepper.parts == 1 else tuple(new)
         if self.history:
-            leaves, tree = jax.tree.flatten(history)
-            projected = [P(x).astype(x.dtype) for P, x in zip(self.history, leaves, strict=True)]
-            history = jax.tree.unflatten(tree, projected)
+            projections = iter(self.history)
+            history = jax.tree.map(lambda x: next(projections)(x).astype(x.dtype) if _is_state(x) else x, history)
         else:
             history = self.stepper.init(v)
 
@@ -133,7 +132,8 @@ class Stage(nnx.Module):
         if step and stepper.known.steps_back is None:
             raise InputError(f"{stepper.name} remembers a whole stage and nothing before it: choose boundary plain")
         first_step, stepper = over_stage(stepper, depth)
-        projected = len(jax.tree.leaves(jax.eval_shape(stepper.init, jnp.zeros(())))) if stepper.parts == 1 else 0
+        history = jax.tree.leaves(jax.eval_shape(stepper.init, jnp.zeros(()))) if stepper.parts == 1 else []
+        projected = sum(map(_is_state, history))
         self.stepper, self.depth, self.memory = stepper, depth, memory
         self.crosses = step and ((bool(projected) and not first) or not projected)
         entry = functools.partial(
@@ -175,12 +175,12 @@ class Stage(nnx.Module):
             the same as the other if there was none. Both are split into the parts of the state.
         """
         if self.entry is None:
-            start = self._split(u)
+            start = self.split(u)
             return (start, self.stepper.init(start)), start
-        old = self._split(u) if self.crosses else u
+        old = self.split(u) if self.crosses else u
         new, history, v = self.entry(old, history, info=info.of(0) if self.stepper.informed else None)
         if not self.crosses:
-            new, v = self._split(new), self._split(v)
+            new, v = self.split(new), self.split(v)
             history = self.stepper.init(v)
         return (new, history), v
 
@@ -219,7 +219,9 @@ class Stage(nnx.Module):
             nnx.update(module, update)
         return state
 
-    def _split(self, u):
+    @inner
+    def split(self, u: jax.Array) -> Any:
+        """The parts of a state, of an array of all its channels."""
         return u if self.stepper.parts == 1 else tuple(jnp.split(u, self.stepper.parts, axis=-1))
 
     @inner
@@ -228,10 +230,16 @@ class Stage(nnx.Module):
         return u if self.stepper.parts == 1 else jnp.concatenate(u, axis=-1)
 
 
-def _class(kind: Kind) -> Any:
+def class_of(kind: Kind) -> Any:
+    """The class of a branch, whether some of its arguments are given or none."""
     return getattr(kind, "func", kind)
+
+
+def _is_state(x: Any) -> bool:
+    """Whether an array of a history is a state or an increment, and not a number of steps."""
+    return jnp.issubdtype(x.dtype, jnp.floating)
 
 
 def _entry(branch: Kind) -> Kind:
     """The branch where the shape changes: the same kind, unless it keeps the shape."""
-    return getattr(_class(branch), "entry", branch)
+    return getattr(class_of(branch), "entry", branch)

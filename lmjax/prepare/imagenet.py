@@ -215,7 +215,7 @@ def _ending_like_interrupts():
 
 
 def _say_how_to_train(data_dir: Path) -> None:
-    show(f"python train.py --config configs/imagenet.py:lm_resnet50 --data.dir {shlex.quote(str(data_dir))}")
+    show(f"lmjax train --config imagenet:lm_resnet50 --data.dir {shlex.quote(str(data_dir))}")
 
 
 def _size(number: int) -> str:

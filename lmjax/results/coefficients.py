@@ -46,7 +46,7 @@ class Coefficients:
         if not rows:
             raise InputError(f"{directory}: has no epoch yet: wait for the first")
         if stepper is None or not rows[-1].get("coefficients"):
-            scheme = name.split(", ")[1] if stepper else name
+            scheme = name if stepper is None else stepper.name
             raise InputError(
                 f"{directory}: {scheme} learns no coefficients: give a run of a scheme that does, such as lm"
             )

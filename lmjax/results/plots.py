@@ -206,7 +206,7 @@ def learning_curves(
 
 def run_curves(rows: Sequence[Mapping[str, Any]], title: str) -> Any:
     """Loss and error of a run by epoch, training and test, and the drops of the learning rate, from its metrics."""
-    drawn = figure(9, 3.8, purpose="drawing learning curves")
+    drawn = figure(9, 3.8)
     epochs = [row["epoch"] for row in rows]
     changes = [(a["epoch"], b["learning_rate"] - a["learning_rate"]) for a, b in itertools.pairwise(rows)]
     steady = any(change == 0 for _, change in changes)  # a cosine has no drops to mark
@@ -228,7 +228,7 @@ def run_curves(rows: Sequence[Mapping[str, Any]], title: str) -> Any:
 
 def run_coefficients(found: Coefficients, title: str) -> Any:
     """The learned coefficients of a run after its last epoch, against depth."""
-    drawn = figure(7, 3.6, purpose="drawing coefficients")
+    drawn = figure(7, 3.6)
     axes = drawn.subplots()
     coefficients(axes, last_weights([found]), stable=found.stepper.known.zero_stable)
     axes.set_title(plain(title), pad=18)
@@ -245,7 +245,7 @@ def paired_differences(
         curves: by pair and measure, a difference for each epoch.
     """
     measures = list(next(iter(curves.values())))
-    drawn = figure(10, 2.2 + 0.25 * len(ends), purpose="drawing differences")
+    drawn = figure(10, 2.2 + 0.25 * len(ends))
     first, *others = drawn.subplots(1, 1 + len(measures))
     for i, end in enumerate(ends.values()):
         first.errorbar(end.mean, -i, xerr=end.half_width, capsize=3, fmt="o", markersize=4, color=COLORS[0])

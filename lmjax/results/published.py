@@ -204,12 +204,8 @@ def table_of(data: DataConfig) -> str:
 
 
 def _network(model: ModelConfig) -> ModelConfig:
-    stepper = model.stepper
-    if stepper is None:
-        from lmjax import networks
-
-        own = getattr(networks.get(model.name), "stepper", None)  # a FractalNet is not made of steps
-        stepper = own and own.name
+    own = None if model.stepper else model.scheme()
+    stepper = own.name if own else model.stepper  # None for a FractalNet, which is not made of steps
     return dataclasses.replace(model, stepper=stepper, dtype="float32", memory="stored", unroll=None)
 
 

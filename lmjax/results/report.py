@@ -9,6 +9,7 @@ import contextlib
 import datetime
 import functools
 import io
+import math
 import re
 import urllib.parse
 from collections.abc import Callable, Sequence
@@ -19,7 +20,7 @@ import numpy as np
 from PIL import Image
 
 import lmjax
-from lmjax import files, networks, steppers
+from lmjax import files, networks
 from lmjax.config import Config, ModelConfig, differences, flatten, to_dict
 from lmjax.console import duration, few
 from lmjax.errors import InputError, optional_import, unknown
@@ -167,7 +168,7 @@ def _with_images(rows: list[Row], images: bool, wanted: Sequence[str] | None) ->
         return [names[name] for name in dict.fromkeys(wanted)], ""
     if len(rows) <= _ROWS_WITH_IMAGES:
         return rows, ""
-    best = sorted(rows, key=lambda row: row.error or (float("inf"),))[:_ROWS_WITH_IMAGES]
+    best = sorted(rows, key=lambda row: row.error.mean if row.error else math.inf)[:_ROWS_WITH_IMAGES]
     return [row for row in rows if row in best], (
         f"Of the {_ROWS_WITH_IMAGES} runs with the lowest error: each has to be evaluated. "
         "lmjax report --images-of NAME chooses others."
@@ -356,7 +357,13 @@ def _sizes(rows: list[Row], schemes: list[str], number: int) -> dict[str, Any] |
     said = f"{caption}, by scheme; the numbers are in the table below"
     picture = plots.inline(figure, f"sizes-{number}", said)
     body = [
-        [r.name, r.network, r.scheme, f"{r.parameters:,}", *(f"{x:.2f}" if x else "" for x in (*r.error, r.published))]
+        [
+            r.name,
+            r.network,
+            r.scheme,
+            f"{r.parameters:,}",
+            *("" if x is None else f"{x:.2f}" for x in (*r.error, r.published)),
+        ]
         for r in points
     ]
     heads = ["run", "network", "scheme", "parameters", "test error, %", "standard deviation", "published, %"]
@@ -370,7 +377,7 @@ def _sizes(rows: list[Row], schemes: list[str], number: int) -> dict[str, Any] |
 def _coefficients(rows: list[Row], styles: list[dict[str, Any]], number: int) -> dict[str, Any] | None:
     """A picture for each row whose scheme has coefficients, all on one scale; None if there is none."""
     drawn = [(row, style, found) for row, style in zip(rows, styles, strict=True) if (found := _weights(row))]
-    known = {row.scheme: steppers.get(row.config.model.stepper).known.zero_stable for row, *_ in drawn}
+    known = {row.scheme: row.config.model.scheme().known.zero_stable for row, *_ in drawn}
     reach = [x.ravel() for *_, found in drawn for stages in found.values() for x in stages.values()]
     reach = np.concatenate([*reach, [0.0], *(ends for ends in known.values() if ends)])
     room = 0.08 * np.ptp(reach[np.isfinite(reach)]) or 0.1

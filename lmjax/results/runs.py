@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 
-from lmjax import steppers
 from lmjax.config import Config, differences, flatten, to_dict
 from lmjax.console import printable
 from lmjax.errors import InputError, optional_import
@@ -56,8 +55,9 @@ class Run:
 
     def coefficients(self, kind: type[Coefficients] = Coefficients) -> Any:
         """The learned coefficients; see `Coefficients.of`."""
-        stepper = self.config.model.stepper and steppers.get(self.config.model.stepper)
-        return kind.of(self.epochs, stepper, self.record.directory, f"{self.title}, {self.config.data.name}")
+        return kind.of(
+            self.epochs, self.config.model.scheme(), self.record.directory, f"{self.title}, {self.config.data.name}"
+        )
 
     def about(self) -> dict[str, Any]:
         """The name, seed, folder and config, for a table."""

@@ -62,7 +62,8 @@ class Properties:
 
     Attributes:
         order: order of accuracy on u' = F(u).
-        damping: `damping(coef) -> c`. With increments f = h F the scheme integrates c u' = F; if c is 0, u'' = F.
+        damping: `damping(coef) -> c`. With increments f = h F the scheme integrates c u' = F; if c is 0, u'' = F with
+            f = h^2 F.
         sign: of a scheme whose state is a pair: it integrates x' = F(y), y' = sign G(x).
         steps_back: over how many earlier steps its history goes (0 for a one-step method); None for those of a stage.
         nodes: when in a step each branch is evaluated, from 0 at its start to 1 at its end, for a field that depends on
@@ -70,7 +71,8 @@ class Properties:
         earlier: for each array of the history, or group of them: True for an earlier state, False for an increment.
         characteristic: `characteristic(coef) -> c`, the polynomial c[0] z^m + c[1] z^(m-1) + ... of a multistep scheme
             without its branch; None for a one-step scheme, which is always zero-stable, and where that is not judged.
-        zero_stable: from where to where its one coefficient a step makes it zero-stable, ends included, if it has one.
+        zero_stable: the interval, ends included, of its one coefficient a step in which the margin of zero-stability is
+            not negative, if it has one. At an end it may be weakly unstable, as lm is at -1.
         family: the scheme of lmjax of which it is one, wrapped or not: "lm".
     """
 
@@ -108,7 +110,8 @@ class Stepper:
         coef: `coef(key, channels) -> pytree`, the initial trainable coefficients of one step (float32), or their mean
             if the key is None; None if the scheme has none.
         evaluations: how many branches one step evaluates.
-        repeats: how often it evaluates each of them; an iteration to a tolerance counts as once.
+        repeats: how often it evaluates each of them; an iteration to a tolerance counts once, and what follows it
+            once more.
         reads: of the first branches, which part of the state before the step each of them is given; None for any other
             state, as for the rest. Where a step changes the shape, those are the branches that change it.
         parts: into how many equal groups of channels a network splits the state (2 for coupled schemes, whose state

@@ -131,9 +131,10 @@ def momentum(gamma: float = 0.9) -> Stepper:
 def dense(steps: int | None = None) -> Stepper:
     """u[n+1] = sum_j k[j] u[n-j] / sum_j k[j] + f(u[n]) over all earlier states: the authors' DenseResNet.
 
-    k is trainable, k[j] ~ U(-0.1, 0) (Lu et al. 2018, published code). It starts with one earlier state, in a network
-    the projected input of the stage; the weights of states before that one take no part. Weights whose sum meets zero
-    break it. Once all its states are there, it integrates c u' = F with c = 1 + sum_j j k[j] / sum_j k[j].
+    k is trainable, k[j] ~ U(-0.1, 0) (Lu et al. 2018, published code). At the start there is one earlier state: in a
+    network, the projected input of the stage. The weights of states that do not exist yet are left out of both sums.
+    Where the weights sum to zero, the step divides by zero. Once all states exist, it integrates c u' = F with
+    c = 1 + sum_j j k[j] / sum_j k[j].
 
     Args:
         steps: over how many states at most; None for those of a whole stage of a network.

@@ -144,7 +144,7 @@ def backward_euler(iterations: int = 3, tolerance: float | None = None) -> Stepp
             for _ in range(iterations):
                 v = picard(v)
             return v, history
-        root = _fixed_point(f, u, tolerance, iterations)
+        root = _fixed_point(picard, u, tolerance, iterations)
         # One more evaluation, outside the solver: at a fixed point it changes neither value nor gradient, and in it a
         # branch updates its running statistics.
         return picard(root), history
@@ -153,11 +153,8 @@ def backward_euler(iterations: int = 3, tolerance: float | None = None) -> Stepp
     return Stepper(name, step, repeats=iterations if tolerance is None else 2, known=Properties(nodes=(1,)))
 
 
-def _fixed_point(f, u, tolerance, iterations):
-    """The v with v = u + f(v), by Picard iteration; differentiated as the solution that it approximates."""
-
-    def picard(v):
-        return combine((1, u), (1, f(v)))
+def _fixed_point(picard, u, tolerance, iterations):
+    """The v with v = picard(v), by iteration from u; differentiated as the solution that it approximates."""
 
     def solve(_, u):
         def advance(carry):

@@ -1,4 +1,4 @@
-"""Stochastic training, as wrappers: each makes of any scheme the scheme whose branches or states are perturbed.
+"""Wrappers for stochastic training: each takes a scheme, and gives the same scheme with perturbed branches or states.
 
 The random numbers of a step follow from its `StepInfo` alone, so that a step that is undone, recomputed or resumed
 repeats them. Without a key (in evaluation) a step is deterministic. Wrappers can be nested.

@@ -41,16 +41,18 @@ def train_epoch(
     programs = [trainer.compiled.train(steps) for steps in dispatches]
     step, paused, start = first, False, time.perf_counter()
     arrays = zip(programs, trainer.feed.arrays(first, dispatches), strict=True)
-    with _InFlight(lambda metrics: _count(trainer, metrics, first - before, progress)) as pending:
-        for train, batch in arrays:
-            trainer.state, metrics = train(trainer.state, trainer.random_seeds, batch)
-            pending.add(metrics)
-            step += metrics["loss"].shape[-1]
-            if paused := pause(step):
-                break
-    seconds = time.perf_counter() - start
-    for sums in trainer.sums:
-        sums.seconds += seconds
+    try:
+        with _InFlight(lambda metrics: _count(trainer, metrics, first - before, progress)) as pending:
+            for train, batch in arrays:
+                trainer.state, metrics = train(trainer.state, trainer.random_seeds, batch)
+                pending.add(metrics)
+                step += metrics["loss"].shape[-1]
+                if paused := pause(step):
+                    break
+    finally:  # after an error in the data, too, the steps that were made are saved
+        seconds = time.perf_counter() - start
+        for sums in trainer.sums:
+            sums.seconds += seconds
     if paused and trainer.sums[0].steps < trainer.steps_per_epoch:
         return None
     return epoch_metrics(trainer)

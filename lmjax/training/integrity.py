@@ -1,7 +1,7 @@
 """SHA-256 sums of files, kept beside them, which show if a file has changed.
 
-Orbax finds many damaged files by itself, but not all: of single bits flipped in the files that hold the arrays, one in
-eight gave other numbers without an error.
+Orbax finds many damaged files by itself, but not all: of files of arrays with a bit flipped or cut short, one in eight
+gave other numbers without an error.
 """
 
 import hashlib

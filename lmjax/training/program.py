@@ -34,7 +34,7 @@ def run(work: Callable[[], None]) -> int:
         except Exception as error:
             if not runtime.is_loss_of_another_process(error):
                 raise
-            warn(f"{runtime.lost()}\n({error})")
+            warn(f"{runtime.LOST_PROCESS}\n({error})")
             return runtime.LOST
 
 

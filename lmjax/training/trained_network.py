@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 
 from lmjax import networks, weights
 from lmjax.config import Config
-from lmjax.console import no_logging, warn
+from lmjax.console import few, no_logging, warn
 from lmjax.data import Dataset, Photographs, normalize
 from lmjax.data.crops import shorter_side
 from lmjax.data.feed import EvaluationFeed, evaluation_feed
@@ -232,8 +232,7 @@ def load(
         config = record.config()
     else:
         record.require_same(config, ("model", "train.average"))
-    if data_dir is not None:
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=data_dir))
+    config = _with_data_in(data_dir, config)
     with no_logging(), Checkpoints(record.directory / "checkpoints", read_only=True) as checkpoints:
         step = checkpoints.choose(at)
         about = checkpoints.about(step)
@@ -250,6 +249,11 @@ def load(
     return TrainedNetwork(record, config, step, mesh, trained_on, nnx.graphdef(model), state)
 
 
+def _with_data_in(folder: str | None, config: Config) -> Config:
+    """The config with another folder of the data, if one is given."""
+    return config if folder is None else dataclasses.replace(config, data=dataclasses.replace(config.data, dir=folder))
+
+
 def _of_weights(record: RunRecord, at: str | int, config: Config | None, data_dir: str | None) -> TrainedNetwork:
     path, has_data = record.directory, config is not None
     found, mesh = weights.read(path), data_mesh()
@@ -259,8 +263,7 @@ def _of_weights(record: RunRecord, at: str | int, config: Config | None, data_di
         config = Config(model=found.model)
     elif config.model != found.model:
         raise InputError(f"{path}: is of another network than the config: {found.model}, not {config.model}")
-    if data_dir is not None:
-        config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=data_dir))
+    config = _with_data_in(data_dir, config)
     graph, params, statistics = nnx.split(found.network(), nnx.Param, nnx.BatchStat)
     state = TrainState(jnp.zeros((), jnp.int32), nnx.to_pure_dict(params), nnx.to_pure_dict(statistics), None)
     about = {
@@ -302,5 +305,5 @@ def _other_classes(trained_on: list[str], now: list[str]) -> str:
     parts = [f"was trained on {len(trained_on)} classes, and here are {len(now)}"]
     for names, others, what in ((trained_on, now, "missing here"), (now, trained_on, "new")):
         if different := sorted(set(names) - set(others)):
-            parts.append(f"{what}: {', '.join(different[:5])}" + (", ..." if len(different) > 5 else ""))
+            parts.append(f"{what}: {few(different)}")
     return "; ".join(parts) + ("" if len(parts) > 1 else "; they are in another order")

@@ -7,11 +7,9 @@ from lmjax.config import Config, DataConfig, ModelConfig
 from lmjax.training import RunRecordWriter, integrity
 
 
-def write_run(directory, stepper, epochs, *, seed=0):
+def write_run(directory, stepper, epochs, *, seed=0, name="resnet20"):
     """A run whose metrics have these coefficients, one dict {"stage1": [...], ...} an epoch."""
-    config = Config(
-        data=DataConfig(name="digits"), model=ModelConfig("resnet20", stepper), seed=seed, workdir=str(directory)
-    )
+    config = Config(data=DataConfig("digits"), model=ModelConfig(name, stepper), seed=seed, workdir=str(directory))
     with RunRecordWriter(directory) as record:
         record.start(config)
         for number, coefficients in enumerate(epochs, start=1):

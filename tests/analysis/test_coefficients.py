@@ -1,12 +1,13 @@
 """The learned coefficients of runs: as they were written, on the picture, and against the edge of zero-stability."""
 
+import dataclasses
 import json
 import re
 
 import numpy as np
 import pytest
 
-from lmjax import InputError, analysis, steppers
+from lmjax import InputError, analysis, networks, steppers
 from lmjax.results import plots
 from lmjax.results.coefficients import Coefficients, changes
 from tests.analysis import main
@@ -55,6 +56,14 @@ def test_several_coefficients_a_step(tmp_path):
     (legend,) = left.figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["0[0]", "0[1]", "1[0]", "1[1]"]
     np.testing.assert_allclose(right.get_lines()[0].get_ydata(), [0.5, 0.5], atol=1e-6)
+
+
+def test_network_with_a_scheme_of_its_own(tmp_path):
+    design = dataclasses.replace(networks.get("resnet20"), stepper=steppers.lm())
+    networks.registry.register(lambda: design, name="own")
+    run = write_run(tmp_path / "run", None, EPOCHS, name="own")
+    (learned,) = analysis.read_learned(run)
+    assert (learned.name, learned.stepper) == ("own, digits", steppers.lm())
 
 
 def test_the_worst_channel_decides(tmp_path):

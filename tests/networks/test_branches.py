@@ -53,6 +53,8 @@ def test_averaging_and_padding():
     found = PoolAndPad(1, 4, stride=2)(jnp.arange(16.0).reshape(1, 4, 4, 1))
     expected = np.pad([[[2.5], [4.5]], [[10.5], [12.5]]], ((0, 0), (0, 0), (1, 2)))
     np.testing.assert_allclose(found, expected[None])
+    odd = PoolAndPad(1, 1, stride=2)(jnp.arange(9.0).reshape(1, 3, 3, 1))
+    np.testing.assert_allclose(odd[0, ..., 0], [[2, 3.5], [6.5, 8]])  # as a convolution, it makes two pixels of three
 
 
 def test_a_convnext_branch_in_a_resnet():

@@ -42,6 +42,7 @@ CONVNEXT = "convnext((2, 3), (6, 8), patch=1)"
         ("resnext29_8x64d", {"width": 0.01}, "channels do not divide into 8 groups"),
         ("resnet20", {"stepper": 3}, "stepper must be a Stepper, such as steppers.lm(), got 3"),
         ("resnet8", {"stepper": "rk4"}, "rk4 would take no step at all"),
+        ("resnet8", {"stepper": "noise(lm, 0.1)"}, "noise(lm) would take no step at all"),
         ("revnet38", {"stepper": "lm"}, "made for a coupled scheme such as reversible, not for lm"),
         ("fractalnet20", {"stepper": "lm"}, "is a scheme of its own, and takes no stepper"),
         ("fractalnet20", {"memory": "remat"}, "is a scheme of its own, and takes no memory"),
@@ -51,9 +52,9 @@ CONVNEXT = "convnext((2, 3), (6, 8), patch=1)"
         (CONVNEXT, {"branch": "convnext(4)"}, "convnext: kernel must be odd, so that it has a middle, got 4"),
         ("resnext29_8x64d", {"branch": "bottleneck"}, "has branches of its own: leave out branch"),
         ("vit_tiny", {"branch": "basic"}, "it has branches of its own: leave out branch"),
-        ("vit_tiny", {"placement": "post"}, "a transformer branch keeps the shape"),
-        (CONVNEXT, {"placement": "post"}, "a convnext branch keeps the shape, and has its activation inside"),
-        ("resnet20", {"branch": "symmetric", "placement": "post"}, "keeps the shape, and has its activation inside"),
+        ("vit_tiny", {"placement": "post"}, "placement post: a transformer branch has its activation inside: leave"),
+        (CONVNEXT, {"placement": "post"}, "a convnext branch has its activation inside: leave placement out"),
+        ("resnet20", {"branch": "symmetric", "placement": "post"}, "a symmetric branch has its activation inside"),
         ("resnet8", {"placement": "before"}, "unknown placement 'before'"),
         ("resnet20", {"stepper": "lm", "sharing": "all"}, "sharing all: lm has one branch a step"),
         (CONVNEXT, {"stepper": "poly(2)", "sharing": "convolutions"}, "a convnext branch has none to share"),
@@ -98,6 +99,11 @@ def test_what_is_wrong_is_named(name, options, message):
         networks.create(name, **{"rngs": nnx.Rngs(0), **options})
 
 
+def test_wrapped_euler_makes_stages_of_one_step():
+    model = ModelConfig("resnet8", "stochastic_depth(euler, 0.5)").outline(classes=10, cin=3)
+    assert [stage.depth for stage in model.stages] == [1, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -139,7 +145,7 @@ def test_images_of_a_size_that_does_not_fit():
     with pytest.raises(InputError, match=r"images of 3 x 8 are too small for 2 blocks.*give at least 4 x 4"):
         model(IMAGES[:, :3])
     for column in (2, -3, "deepest"):
-        with pytest.raises(InputError, match=f"column must be -1 or from 0 to 1, got {column!r}"):
+        with pytest.raises(InputError, match=f"column must be from -2 to 1, got {column!r}"):
             model(IMAGES, column=column)
 
 

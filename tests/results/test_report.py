@@ -145,6 +145,10 @@ def test_images_are_of_the_best_rows_or_of_those_named(tmp_path):
     with pytest.raises(InputError, match="unknown run in --images-of 'run70': did you mean 'run7'"):
         report._with_images(rows, True, ["run70"])
     assert "Left out, by lmjax report --no-images." in written([tmp_path / "run0"], tmp_path, images=False)
+    for seed in range(2):  # of equal errors, which have a standard deviation, and one that has not
+        make_run(tmp_path / "both" / f"seed{seed}", changed(CONFIG, seed=seed, train={"batch_size": 20}), error=2.0)
+    rows = report.read_rows([tmp_path / "both", *(tmp_path / f"run{i}" for i in range(7))])
+    assert "both" in [row.name for row in report._with_images(rows, True, None)[0]]
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 import pytest
 
+from lmjax import InputError
 from lmjax.config import DataConfig
 from lmjax.data import WorkerDied, load
 from lmjax.training import Trainer, data_mesh, evaluate, train_epoch
@@ -94,6 +95,22 @@ def test_skipped_images_are_reported_and_do_not_count(config, photographs, tmp_p
         for feed, name in ((trainer.feed, "n1/4.JPEG"), (trainer.test_feed, "n0/3.JPEG")):
             assert {"/".join(place.split("/")[-2:]) for place in feed.take_broken()} == {name}
             assert feed.take_broken() == []
+
+
+def test_time_of_the_steps_before_an_error_in_the_data_counts(config, tmp_path, monkeypatch):
+    root = write_folder(tmp_path, train=20, val=9)
+    with Trainer(changed(config, train={"batch_size": 4}), load("photographs(16)", directory=root), ONE) as trainer:
+        batches = trainer.feed.arrays(0, [1] * 10)
+
+        def broken(*_):
+            yield next(batches)
+            raise InputError("cannot be decoded")
+
+        monkeypatch.setattr(trainer.feed, "arrays", broken)
+        with pytest.raises(InputError, match="cannot be decoded"):
+            train_epoch(trainer)
+        assert trainer.sums[0].steps == trainer.step == 1
+        assert trainer.sums[0].seconds > 0
 
 
 def test_close_ends_the_reading_and_the_trainer_stays_usable(config, photographs):
