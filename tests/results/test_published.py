@@ -107,7 +107,7 @@ def test_the_table_is_printed(capsys, monkeypatch):
     assert re.fullmatch(r"lm_resnet20 +20 +272,384 +40\.8 +9 +8\.33% +8\.00%  Lu et al\. 2018", lines[-5])
     assert re.match(r"fractalnet20 .* Larsson et al\. 2017 \[1\]", lines[-4])
     assert lines[-2].startswith("[1] with drop-path and dropout")
-    assert lines[-1].startswith("reproduced: the last epoch of one seed")
+    assert lines[-1].startswith("by others: the last epoch of one seed")
     assert cli.main(["published", "cifar11"]) == 2
     assert "unknown table 'cifar11': did you mean 'cifar10'" in capsys.readouterr().err
 
@@ -115,7 +115,7 @@ def test_the_table_is_printed(capsys, monkeypatch):
 def test_rows_are_listed_for_those_who_ask_for_none_or_for_another(tmp_path):
     with pytest.raises(InputError, match=r"cifar10\.py: has several rows; give one of\n") as error:
         command_line.load(CONFIGS / "cifar10.py")
-    listed = "cifar10.py:lm_resnet20           resnet20, lm: 272,384 parameters, published error 8.33%, reproduced 8%"
+    listed = "cifar10.py:lm_resnet20           resnet20, lm: 272,384 parameters, published error 8.33%, by others 8%"
     assert listed in str(error.value)
     with pytest.raises(InputError, match="has no row 'lm_resnet2': did you mean 'lm_resnet"):
         command_line.load(f"{CONFIGS}/cifar10.py:lm_resnet2")

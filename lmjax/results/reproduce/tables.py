@@ -54,7 +54,7 @@ class Table:
     level: float | None = None
 
 
-_BRANCHES = "15 evaluations of residual branches, each of one of its own; in reversible more, of half the channels"
+_BRANCHES = "15 branches, each with its own weights and evaluated once; reversible has more, with half the channels"
 
 
 def _published(*names: str) -> dict[str, Config]:
