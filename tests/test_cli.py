@@ -57,7 +57,6 @@ MISTAKES = {  # values that no key of a config has are in tests/test_config.py
         ("--model.name revnet38", "on the command line --model.stepper None"),
         ("--model.name fractalnet20", "takes no stepper: leave it out"),
         ("--model.name fractalnet5x2 --model.stepper None", "are too small for 5 blocks"),
-        ("--model.width 1e4", "width 10000 makes 8e+04 channels: choose a smaller one"),
         ("--model.width 1e300", "width 1e+300 makes 8e+300 channels: choose a smaller one"),
         ("--train.epochs 4294967295", "train.epochs: 4,294,967,295 are 94,489,280,490 steps"),
         ("--train.batch-size 100", "100 cannot be split evenly over 8 devices"),
@@ -300,11 +299,10 @@ def test_too_little_memory_is_a_mistake(error, capsys):
     assert message in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("code", [0, 2])
-def test_a_thread_that_does_not_end_keeps_no_program(code):
+def test_a_thread_that_does_not_end_keeps_no_program():
     program = (
         "import threading, time; from lmjax import cli; cli.PATIENCE = 0.5; "
-        f"threading.Thread(target=time.sleep, args=[300]).start(); print('last', flush=True); cli.end({code})"
+        "threading.Thread(target=time.sleep, args=[300]).start(); print('last', flush=True); cli.end(2)"
     )
     result = subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, timeout=60, check=False)
-    assert (result.returncode, result.stdout) == (code, b"last\n")
+    assert (result.returncode, result.stdout) == (2, b"last\n")

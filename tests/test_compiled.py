@@ -15,6 +15,8 @@ import pytest
 from lmjax import data
 from lmjax.config import Config, DataConfig, ModelConfig, TrainConfig
 from lmjax.training import Trainer, data_mesh
+from lmjax.training.optimizer import create_optimizer
+from lmjax.training.state import initialize
 from tests.networks.small import backward, outline, parts
 from tests.parameters import few, slow
 
@@ -58,17 +60,17 @@ def test_a_loop_over_the_blocks_is_the_same_program_at_any_depth(images):
     assert lines[0] == lines[1]
 
 
-def test_the_optimizer_is_as_many_operations_at_any_depth(images):
+def test_the_optimizer_is_as_many_operations_at_any_depth():
     """Variables of a stage are stacked, so that there are no more arrays to update in a deeper network."""
     counts = []
     for depth in (14, 20):
         config = Config(
             model=ModelConfig(name=f"resnet{depth}", stepper="lm", width=0.25), train=TrainConfig(batch_size=BATCH)
         )
-        trainer = Trainer(config, images, data_mesh(jax.devices()[:1]))
-        params, state = trainer.state.params, trainer.state.optimizer
-        program = jax.make_jaxpr(trainer.compiled.functions.optimizer.update)(params, state, params, step=0)
-        counts.append((len(jax.tree.leaves(params)), len(program.eqns)))
+        optimizer = create_optimizer(config.optimizer, lambda step: 0.1)
+        _, state = initialize(config, 10, 1, None, optimizer)
+        program = jax.make_jaxpr(optimizer.update)(state.params, state.optimizer, state.params, step=0)
+        counts.append((len(jax.tree.leaves(state.params)), len(program.eqns)))
     assert counts[0] == counts[1]
 
 
@@ -90,22 +92,22 @@ def test_the_second_step_of_lm_is_nearly_free():
 
 
 @pytest.mark.parametrize(
-    ("memory", "stepper", "most"),
+    ("memory", "stepper", "least", "most"),
     # In feature maps of the block. What is stored: both convolutions' inputs and outputs, the state, and on a CPU, that
     # computes nothing again, the difference that the gradient of k sums over. What remat keeps: the states, of which LM
     # has two. XLA:CPU's scheduler, which favors concurrency, adds to both.
     [
-        ("stored", "lm", 7.5),
-        slow("remat", "lm", 2.2),
-        slow("remat", "euler", 1.3),
-        ("reversible", "leapfrog", 0.05),
-        slow("reversible", "momentum", 0.05),
-        slow("reversible", "reversible", 0.05),
+        ("stored", "lm", 4, 7.5),
+        slow("remat", "lm", 1.5, 2.2),
+        slow("remat", "euler", 0.7, 1.3),
+        ("reversible", "leapfrog", 0, 0.05),
+        slow("reversible", "momentum", 0, 0.05),
+        slow("reversible", "reversible", 0, 0.05),
     ],
 )
-def test_memory_of_a_block(memory, stepper, most):
+def test_memory_of_a_block(memory, stepper, least, most):
     bytes_of = [
         gradient(f"resnet{6 * n + 2}", stepper, memory=memory).memory_analysis().temp_size_in_bytes for n in (3, 5)
     ]
     feature_maps = 4 * BATCH * (32 * 32 * 16 + 16 * 16 * 32 + 8 * 8 * 64)
-    assert (bytes_of[1] - bytes_of[0]) / (2 * feature_maps) <= most
+    assert least <= (bytes_of[1] - bytes_of[0]) / (2 * feature_maps) <= most

@@ -64,6 +64,21 @@ def test_text_of_a_program():
     assert module.convolutions(conv) == 1
 
 
+def test_feature_maps_that_are_written_in_float32_and_moved():
+    copies = """ENTRY %main (u: bf16[4,8,8,16], v: f32[4,4,4,32]) -> (bf16[4,16,8,8], f32[4,4,4,32]) {
+  %u = bf16[4,8,8,16]{3,2,1,0} parameter(0)
+  %v = f32[4,4,4,32]{3,2,1,0} parameter(1)
+  %t = bf16[4,16,8,8]{3,2,1,0} transpose(%u), dimensions={0,3,1,2}
+  %w = f32[4,4,4,32]{2,3,1,0} copy(%v)
+  ROOT %both = (bf16[4,16,8,8]{3,2,1,0}, f32[4,4,4,32]{2,3,1,0}) tuple(%t, %w)
+}
+"""
+    for text, bfloat16, wide, moved in ((TEXT, True, 7, 0), (TEXT, False, 0, 0), (copies, True, 1, 2)):
+        compiled = Mock(**{"as_text.return_value": text})
+        found = summarize(compiled, batch=4, steps=1, bfloat16=bfloat16, size=(8, 8))
+        assert (found.wide_maps, found.moved_maps) == (wide, moved)
+
+
 COLLECTIVES = """ENTRY %main (a: f32[8], b: f32[16]) -> f32[32] {
   %a = f32[8]{0} parameter(0)
   %b = f32[16]{0} parameter(1)
@@ -167,7 +182,7 @@ def test_photographs_on_a_gpu():
     large = changed(recipes.imagenet(model), train={"batch_size": 88})
     found = next(estimate.estimate(large, estimate.target("h100")))
     assert found.summary.wide_maps == found.summary.moved_maps == 0
-    assert found.summary.traffic <= 1.65 * found.plain_traffic  # 1.62 were measured, and 2.01 without
+    assert 1 < found.summary.traffic / found.plain_traffic <= 1.65  # 1.62 were measured, and 2.01 without
 
 
 @pytest.mark.slow

@@ -212,7 +212,7 @@ def test_stopped_by_a_signal_within_seconds(tmp_path, number):
     assert "Traceback" not in process.said()
 
 
-@pytest.mark.parametrize("lost", [">/dev/full 2>/dev/full", slow("<&- >&- 2>&-")], ids=["full", "closed"])
+@pytest.mark.parametrize("lost", [slow(">/dev/full 2>/dev/full"), slow("<&- >&- 2>&-")], ids=["full", "closed"])
 def test_output_that_cannot_be_written(tmp_path, undisturbed, lost):
     """On a full disk, or to descriptors that are closed and may become those of a file: the numbers are the same."""
     result = run("--workdir", tmp_path / "run", prefix=["sh", "-c", f'exec "$@" {lost}', "sh"])

@@ -17,15 +17,6 @@ from lmjax import InputError, runtime
 from tests import UNOPTIMIZED, tiny
 from tests.tiny import ROOT
 
-REPORT = """
-import json, os
-import lmjax.runtime
-notes = lmjax.runtime.start()
-import jax
-print(json.dumps({"notes": notes, "flags": os.environ.get("XLA_FLAGS", ""), "processes": jax.process_count(),
-                  "cache": jax.config.jax_compilation_cache_dir}))
-"""
-
 
 def environment(**variables):
     hidden = ("XLA_FLAGS", "JAX_COMPILATION_CACHE_DIR", "XDG_CACHE_HOME")
@@ -36,12 +27,6 @@ def environment(**variables):
 def python(program, **variables):
     command = [sys.executable, "-c", program]
     return subprocess.run(command, env=environment(**variables), capture_output=True, text=True, check=False)
-
-
-def started(**variables):
-    result = python(REPORT, **variables)
-    assert result.returncode == 0, result.stderr
-    return json.loads(result.stdout.splitlines()[-1])
 
 
 def test_options_and_flags_of_xla_and_those_of_the_user(monkeypatch):
@@ -92,8 +77,11 @@ def cache(tmp_path, monkeypatch):
 
 
 def test_the_cache_can_be_elsewhere_off_or_impossible(cache, tmp_path, monkeypatch):
-    assert started(JAX_COMPILATION_CACHE_DIR=str(tmp_path / "mine"))["cache"] == str(tmp_path / "mine")
-    assert started(JAX_ENABLE_COMPILATION_CACHE="false", XDG_CACHE_HOME=str(tmp_path))["cache"] is None
+    for settings in ({"jax_compilation_cache_dir": "mine"}, {"jax_enable_compilation_cache": False}):
+        with monkeypatch.context() as patch:
+            for name, value in settings.items():
+                patch.setattr(runtime._SETTINGS, name, value)
+            assert cache() is None
     (tmp_path / "file").touch()
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
     assert cache() is None

@@ -95,7 +95,7 @@ NETWORKS = {
     "FractalNet": ("fractalnet(2, 3)", {}),
     "ConvNeXt": ("convnext((1, 2), (8, 12), patch=2)", {"zero_init": True}),
     "vision transformer": ("vit(width=12, depth=2, patch=8, image=16, splitting=strang)", {}),
-    "bottlenecks, max-pooling": ("resnet50", {}),
+    "bottlenecks, max-pooling": ("resnet50", {"unroll": False}),
 }
 
 

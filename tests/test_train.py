@@ -468,8 +468,11 @@ def test_metrics_cut_short_by_a_crash_are_mended_without_duplicates(copy, finish
     assert rows(copy) == rows(finished)
 
 
-@pytest.mark.parametrize("when", ["an epoch", "the last save"])
-@pytest.mark.parametrize("harm", [shutil.rmtree, lambda run: run.rename(run.with_name("moved"))], ids=["gone", "moved"])
+@pytest.mark.parametrize(
+    ("when", "harm"),
+    [("an epoch", shutil.rmtree), ("the last save", lambda run: run.rename(run.with_name("moved")))],
+    ids=["gone", "moved"],
+)
 def test_a_folder_that_is_taken_away_while_the_run_goes_on(tmp_path, monkeypatch, capsys, when, harm):
     workdir = tmp_path / "run"
 

@@ -84,9 +84,14 @@ def without_times(rows: list[dict]) -> list[dict]:
     return [{k: v for k, v in row.items() if k not in ("images_per_second", "wall_seconds")} for row in rows]
 
 
+def logged(workdir: Path) -> list[dict]:
+    """The metrics of a run, an epoch each."""
+    return [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+
+
 def rows(workdir: Path) -> list[dict]:
     """The metrics of a run without times, an epoch each."""
-    return without_times([json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()])
+    return without_times(logged(workdir))
 
 
 def environment(**variables: str) -> dict[str, str]:

@@ -1,6 +1,5 @@
 """Learning curves of runs: their numbers, their picture, and runs that have none yet."""
 
-import json
 import re
 import shutil
 
@@ -8,17 +7,14 @@ import numpy as np
 
 from lmjax.results import plots
 from tests.analysis import main
-
-
-def rows(directory):
-    return [json.loads(line) for line in (directory / "metrics.jsonl").read_text().splitlines()]
+from tests.tiny import logged
 
 
 def test_curves_of_seeds(runs, tmp_path, monkeypatch, capsys):
     figures = []
     monkeypatch.setattr(plots, "save", lambda figure, path: figures.append(figure))
     assert main(["curves", *map(str, runs.values()), "--out", str(tmp_path / "curves.svg")]) == 0
-    seeds = [rows(runs["lm"] / f"seed{n}") for n in (0, 1)]
+    seeds = [logged(runs["lm"] / f"seed{n}") for n in (0, 1)]
     error = np.mean([[100 - 100 * row["test_accuracy"] for row in seed] for seed in seeds], 0)
     loss = np.mean([[row["train_loss"] for row in seed] for seed in seeds], 0)
     (line,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("tiny, lm"))
@@ -37,7 +33,7 @@ def test_curves_end_with_the_seed_that_is_farthest_behind(runs, tmp_path, capsys
     path = tmp_path / "lm" / "seed1" / "metrics.jsonl"
     path.write_text(path.read_text().splitlines(keepends=True)[0])
     assert main(["curves", str(tmp_path / "lm")]) == 0
-    error = np.mean([100 - 100 * rows(tmp_path / "lm" / f"seed{n}")[0]["test_accuracy"] for n in (0, 1)])
+    error = np.mean([100 - 100 * logged(tmp_path / "lm" / f"seed{n}")[0]["test_accuracy"] for n in (0, 1)])
     assert capsys.readouterr().out.splitlines()[1].split()[2:5] == ["2", "1", f"{error:.4g}"]
 
 

@@ -38,15 +38,11 @@ def test_errors_of_euler_are_those_of_its_formula():
     ("call", "coef", "order"),
     [
         pytest.param("euler", None, 1, marks=pytest.mark.versions),
-        pytest.param("rk4", None, 4, marks=pytest.mark.versions),
         pytest.param("lm", -0.3, 1, marks=pytest.mark.versions),
         ("lm", 1.0, 2),
         ("lm", -1.0, 2),  # for q'' = G(q)
         ("lm(per_channel=True)", np.array([0.4]), 1),
-        ("adams_bashforth(3)", None, 3),
-        ("backward_euler(60, 1e-13)", None, 1),
         ("fractal(2, False)", None, 0),
-        ("momentum(0.4)", None, 1),
         pytest.param("reversible", None, 1, marks=pytest.mark.versions),
         ("shake_shake(hamiltonian)", None, 1),
         ("noise(verlet)", None, 2),

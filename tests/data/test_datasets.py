@@ -295,9 +295,8 @@ def test_a_run_on_a_prepared_set(tmp_path, call):
     assert read(tmp_path / "run" / "summary.json")["data"]["training_images"] == 20
 
 
-def test_one_of_ones_own(tmp_path, monkeypatch, capsys):
+def test_one_of_ones_own(tmp_path, capsys):
     """The config file of docs/api/datasets.md, as it stands."""
-    monkeypatch.setattr(datasets.registry, "_makers", dict(datasets.registry._makers))
     (code,) = blocks(text("docs/api/datasets.md"))
     (tmp_path / "mine.py").write_text(code)
     arguments = ["--config", str(tmp_path / "mine.py"), "--workdir", str(tmp_path / "run")]
@@ -322,8 +321,7 @@ def test_one_of_ones_own(tmp_path, monkeypatch, capsys):
         ),
     ],
 )
-def test_mistakes_of_ones_own(monkeypatch, make, message):
-    monkeypatch.setattr(datasets.registry, "_makers", dict(datasets.registry._makers))
+def test_mistakes_of_ones_own(make, message):
     datasets.register(make, name="odd")
     with pytest.raises(InputError, match=re.escape(message)):
         load("odd")

@@ -17,11 +17,10 @@ from lmjax.data.crops import random_box
 from lmjax.data.decode import PillowImage
 from tests.data.photos import write_folder
 from tests.parameters import few
+from tests.tiny import ROOT
 
 pytest.importorskip("grain")
 pytestmark = pytest.mark.versions
-
-ROOT = Path(__file__).parent.parent.parent
 
 
 @pytest.fixture(scope="module")

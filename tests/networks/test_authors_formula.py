@@ -4,6 +4,7 @@ The formula is written out in tests/networks/reference.py, and differentiated by
 PyTorch.
 """
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +13,7 @@ from flax import nnx
 
 from lmjax import networks
 from tests.networks.reference import Reference
+from tests.networks.small import statistics_of
 
 IMAGES = np.random.default_rng(0).normal(size=(6, 8, 8, 3))
 LABELS = np.arange(6) % 5
@@ -32,9 +34,17 @@ def ours(x64):
         return cross_entropy(logits), logits
 
     (_, logits), gradient = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
-    evaluated = nnx.merge(graph, params, statistics)
-    evaluated.eval()
-    return params, statistics, logits, gradient, evaluated(jnp.asarray(IMAGES))
+
+    @jax.jit
+    def evaluated(images):
+        model = nnx.merge(graph, params, statistics)
+        model.eval()
+        return model(images), statistics_of(model)
+
+    found, after = evaluated(IMAGES)
+    chex.assert_trees_all_equal(after, statistics)  # evaluation changes nothing
+    assert_equal(evaluated(IMAGES[:1])[0], found[:1])  # and takes an image alone
+    return params, statistics, logits, gradient, found
 
 
 def cross_entropy(logits):
@@ -52,6 +62,7 @@ def jax_pad(x, p):
     return jnp.pad(x, ((0, 0), (p, p), (p, p), (0, 0)))
 
 
+@pytest.mark.versions
 def test_the_formula_differentiated_by_jax(ours):
     params, statistics, logits, gradient, evaluated = ours
 
@@ -62,7 +73,7 @@ def test_the_formula_differentiated_by_jax(ours):
     (_, expected), slopes = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     assert_equal((logits, gradient), (expected, slopes))
     assert min(np.abs(x).max() for x in jax.tree.leaves(gradient["stages"][1]["steps"]["item"]["coefficients"])) > 1e-3
-    assert_equal(evaluated, Reference(params, statistics, jax_pad)(jnp.asarray(IMAGES)))
+    assert_equal(evaluated, Reference(*jax.tree.map(np.asarray, (params, statistics)))(IMAGES))
 
 
 @pytest.mark.slow

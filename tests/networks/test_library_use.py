@@ -40,7 +40,8 @@ IN_SHORT = few(KINDS, ["LM", "stochastic depth", "reversible, random", "FractalN
 
 def create(kind):
     name, options = KINDS[kind]
-    return networks.create(name, rngs=nnx.Rngs(0), **options)
+    width = {"width": 0.25} if name.startswith(("resnet", "revnet")) else {}
+    return networks.create(name, rngs=nnx.Rngs(0), **(width | options))
 
 
 @pytest.mark.parametrize("kind", IN_SHORT)

@@ -202,7 +202,6 @@ def test_it_takes_what_training_scripts_save(weights):
         ({"fc.weight": None}, {}, "missing: fc.weight; of another shape: fc.bias"),
         ({"fc.weight": np.ones(())}, {}, r"fc.weight is \(\), not \(1, 32\)"),
         ({}, {"width": 1}, r"of another shape: bn.bias is \(32,\), not \(64,\).* and \d+ more"),
-        ({}, {"stepper": "leapfrog"}, None),
         ({}, {"stepper": "heun"}, "has no counterpart"),
         ({}, {"shortcut": "pad"}, "unexpected: downsample21"),
         ({}, {"classes": 7, "cin": 3}, "from_torch: classes, cin: follows from the weights: leave it out"),
@@ -213,9 +212,6 @@ def test_it_takes_what_training_scripts_save(weights):
 )  # fmt: skip
 def test_what_does_not_match_is_listed(weights, change, options, message):
     changed = {key: x for key, x in (weights | change).items() if x is not None}
-    if message is None:
-        load(changed, **options)
-        return
     with pytest.raises(InputError, match=message):
         load(changed, **options)
 
@@ -238,9 +234,16 @@ def test_a_network_without_names_in_pytorch(weights):
         networks.to_torch(euler, "resnetv2")
 
 
+def assert_same(path, weights):
+    """What is loaded from a file is what was put there."""
+    found, expected = (networks.to_torch(load(of), "lm_resnet") for of in (path, weights))
+    assert found.keys() == expected.keys()
+    assert all((found[key] == expected[key]).all() for key in expected)
+
+
 def test_files(weights, tmp_path):
     shapes = {"layer1.0.conv1.weight": (8, 8, 3, 3), "conv1.weight": (8, 3, 7, 7), "fc.weight": (2, 8)}
-    with pytest.raises(InputError, match="weights of a ResNet, which do not fit vit_tiny: a transformer branch"):
+    with pytest.raises(InputError, match="weights of a ResNet, which do not fit vit_tiny: "):
         networks.from_torch({name: np.zeros(shape) for name, shape in shapes.items()}, "vit_tiny")
     with pytest.raises(InputError, match="there is no such file"):
         load(tmp_path / "none.safetensors")
@@ -249,7 +252,7 @@ def test_files(weights, tmp_path):
     safetensors = pytest.importorskip("safetensors.numpy")
     path = tmp_path / "a.safetensors"
     safetensors.save_file(weights, path)
-    assert networks.to_torch(load(path), "lm_resnet").keys() <= weights.keys()
+    assert_same(path, weights)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match=r"a.safetensors: cannot be read \("):
         load(path)
@@ -266,8 +269,7 @@ def test_files_of_pytorch(weights, tmp_path):
     torch = pytest.importorskip("torch")
     path = tmp_path / "a.pth"
     torch.save({key: torch.tensor(x) for key, x in weights.items()}, path)
-    found, expected = (networks.to_torch(load(of), "lm_resnet") for of in (path, weights))
-    assert all((found[key] == expected[key]).all() for key in expected)
+    assert_same(path, weights)
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(InputError, match=r"a.pth: cannot be read \(it is damaged, or .*save its state_dict\(\)"):
         load(path)

@@ -30,10 +30,6 @@ def test_seeds_are_one_row(tmp_path):
     assert rows[0].error == (pytest.approx(7.0), pytest.approx(2.0))  # of 9, 5, 7: over n - 1
     assert rows[1].error == (pytest.approx(8.0), None)
     assert rows[0].best_run().config.seed == 9
-    # The same seed again is no new draw.
-    first, again = (make_run(tmp_path / name, seeded(0), error=4.0) for name in ("a", "b"))
-    assert [len(row.runs) for row in read_rows([first, again])] == [1, 1]
-    assert [len(row.runs) for row in read_rows([first, first, tmp_path / "." / "a"])] == [1]
 
 
 @pytest.mark.versions

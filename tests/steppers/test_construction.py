@@ -1,6 +1,5 @@
 """Making steppers: the same call gives the same object, and what is wrong is named."""
 
-import copy
 import re
 
 import jax.numpy as jnp
@@ -19,7 +18,6 @@ def test_the_same_call_gives_the_same_object(name):
     assert steppers.get(name) is steppers.get(name.replace("_", "-"))
     assert steppers.get(name) is steppers.get(f"{name}()")
     assert steppers.get(name).name.startswith(name)  # with its number, as adams_bashforth2
-    assert copy.deepcopy(steppers.get(name)) is steppers.get(name)
     for wrapper in WRAPPERS:
         assert steppers.get(f"{wrapper}({name})") is steppers.registry.maker(wrapper)(steppers.get(name))
 
@@ -146,8 +144,6 @@ def test_register_adds_a_name():
         stepper = steppers.Stepper(version, lambda fs, u, history, coef: (u, history))
         steppers.register(lambda stepper=stepper: stepper, name="mine-test")
         assert steppers.get("mine_test").name == version
-    with pytest.raises(InputError, match="lmjax has a stepper named 'lm'"):
-        steppers.register(lambda: stepper, name="lm")
     with pytest.raises(InputError, match="lmjax has a stepper named 'stochastic_depth'"):
         steppers.register(lambda: stepper, name="stochastic-depth")
     for no_name in ("my stepper", "2step", "lm(3)", ""):

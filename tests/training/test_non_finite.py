@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import re
 import signal
 from pathlib import Path
@@ -56,7 +55,7 @@ def config(tmp_path, digits, monkeypatch):
 
 
 def rows(config):
-    return [json.loads(line) for line in Path(config.workdir, "metrics.jsonl").read_text().splitlines()]
+    return tiny.logged(Path(config.workdir))
 
 
 def test_stop_names_the_step_and_the_last_good_checkpoint(config, digits):

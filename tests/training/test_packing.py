@@ -5,9 +5,8 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 
-from lmjax.training import Trainer
+from lmjax.training import Trainer, data_mesh
 from lmjax.training.packing import packing
 from tests.tiny import changed
 
@@ -28,10 +27,9 @@ def test_what_is_unpacked_is_what_was_packed():
     jax.tree.map(np.testing.assert_array_equal, unpack(vectors), tree)
 
 
-@pytest.mark.parametrize("optimizer", ["sgd(0.9)", "adam"])
-def test_steps_of_a_packed_state_are_the_same_steps(config, digits, optimizer):
-    config = changed(config, optimizer={"name": optimizer}, train={"average": 0.9})
-    with Trainer(config, digits) as trainer:
+def test_steps_of_a_packed_state_are_the_same_steps(config, digits):
+    config = changed(config, optimizer={"name": "adam"}, train={"average": 0.9})
+    with Trainer(config, digits, data_mesh(jax.devices()[:1])) as trainer:
         functions, images = trainer.compiled.functions, next(iter(trainer.feed.arrays(0, [3])))
         arguments = trainer.state, trainer.random_seeds, images
         plain, packed = (

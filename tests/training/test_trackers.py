@@ -23,8 +23,8 @@ from lmjax.config import to_dict
 from lmjax.training import NonFiniteLoss, RunRecord, data_mesh, evaluate, loop, trackers
 from lmjax.training.trackers import Trackers
 from tests import tiny
+from tests.tiny import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 TENSORBOARD = pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="needs tensorboard")
 
 
@@ -502,11 +502,13 @@ def started_and_resumed(name, folder, **settings):
     return note["id"]
 
 
+@pytest.mark.slow
 def test_wandb_offline(tmp_path):
     run = started_and_resumed("wandb", tmp_path, WANDB_MODE="offline")
     assert list((tmp_path / "wandb").glob(f"offline-run-*-{run}/run-{run}.wandb"))
 
 
+@pytest.mark.slow
 def test_mlflow_with_a_database(tmp_path):
     pytest.importorskip("sqlalchemy")  # not in mlflow-skinny
     address = f"sqlite:///{tmp_path}/mlflow.db"
@@ -517,6 +519,7 @@ def test_mlflow_with_a_database(tmp_path):
     assert [metric.step for metric in client.get_metric_history(run, "loss/train")] == [10, 30]
 
 
+@pytest.mark.slow
 def test_trackio_on_this_machine(tmp_path):
     run = started_and_resumed("trackio", tmp_path, TRACKIO_DIR=str(tmp_path / "trackio"))
     program = "import trackio; print(*(run.name for run in trackio.Api().runs('lmjax')))"

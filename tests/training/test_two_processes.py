@@ -6,7 +6,6 @@ import os
 import socket
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,8 +14,7 @@ from lmjax import data
 from lmjax.config import to_dict
 from lmjax.training import Trainer, data_mesh, evaluate, train_epoch
 from tests.data.photos import write_folder
-
-ROOT = Path(__file__).parent.parent.parent
+from tests.tiny import ROOT
 
 WORKER = """
 import json, os, sys
