@@ -23,7 +23,7 @@ from lmjax.errors import InputError
 from lmjax.results import plots
 from lmjax.results.coefficients import changes, last_weights
 from lmjax.results.runs import groups, labels, metrics
-from lmjax.results.statistics import Spread, difference
+from lmjax.results.statistics import Spread, difference, holm
 
 _MOST = 1024  # steps for one: the time that they take grows with them
 
@@ -196,7 +196,7 @@ class Coefficients(_OfRuns):
 
     Draws the learned coefficients of runs of one network against depth and through the epochs, and says how far they
     are from the edge of zero-stability, and whether k jumps up after the boundaries of stages and falls at the end, as
-    Lu et al. (2018) found.
+    Lu et al. (2018) found (p: paired t-test, corrected by Holm's method for these places).
     """
 
     def show(self) -> Draw:
@@ -221,12 +221,16 @@ class Coefficients(_OfRuns):
 
 
 def _print_changes(k: Mapping[str, np.ndarray]) -> None:
-    """Print how k changes at the boundaries and at the end, with the 95% interval over the runs."""
-    rows = [["change of k", "mean", "95% interval", "up in"]]
-    for place, (before, after) in changes(k).items():
-        found = difference(dict(enumerate(after)), dict(enumerate(before)))
-        rows.append([place, f"{found.mean:+.2f}", found.ends(2), f"{np.sum(after > before)} of {len(after)}"])
-    if len(rows) > 1:
+    """Print how k changes at the boundaries and at the end: mean and interval over the runs, p corrected for all."""
+    found = {
+        place: difference(dict(enumerate(after)), dict(enumerate(before)))
+        for place, (before, after) in changes(k).items()
+    }
+    corrected = holm([1.0 if x.p is None else x.p for x in found.values()])
+    rows = [["change of k", "mean", "95% interval", "p (Holm)", "down in"]]
+    for (place, x), p in zip(found.items(), corrected, strict=True):
+        rows.append([place, f"{x.mean:+.2f}", x.ends(2), "" if x.p is None else f"{p:.1g}", f"{x.below} of {x.count}"])
+    if found:
         say("")
         _print_table(rows)
 

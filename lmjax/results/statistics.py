@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 CONFIDENCE = 0.95
+_MOST_DIGITS = 6
 
 
 class Spread(NamedTuple):
@@ -42,12 +43,18 @@ class Difference(NamedTuple):
             freedom; None for a single seed.
         p: the probability of a mean at least as far from 0 if there were no difference (two-sided paired t-test); None
             for a single seed, and where all differ by the same.
+        std: the standard deviation of the differences; None for a single seed.
+        correlation: of the two samples; None for fewer than three seeds, and where one of them is constant.
+        below: in how many seeds ours is smaller.
     """
 
     count: int
     mean: float
     half_width: float | None = None
     p: float | None = None
+    std: float | None = None
+    correlation: float | None = None
+    below: int = 0
 
     @property
     def interval(self) -> tuple[float, float] | None:
@@ -55,8 +62,12 @@ class Difference(NamedTuple):
         return None if self.half_width is None else (self.mean - self.half_width, self.mean + self.half_width)
 
     def ends(self, digits: int) -> str:
-        """The confidence interval in words, "-0.52 to +0.33"; "" for a single seed."""
-        return "" if self.interval is None else " to ".join(f"{x:+.{digits}f}" for x in self.interval)
+        """The confidence interval, as in "-0.52 to +0.33", with more digits if an end would be 0; "" for one seed."""
+        if self.interval is None:
+            return ""
+        while digits < _MOST_DIGITS and any(x and not float(f"{x:.{digits}f}") for x in self.interval):
+            digits += 1
+        return " to ".join(f"{x:+.{digits}f}" for x in self.interval)
 
 
 def difference(ours: Mapping[int, float], baseline: Mapping[int, float]) -> Difference | None:
@@ -64,16 +75,20 @@ def difference(ours: Mapping[int, float], baseline: Mapping[int, float]) -> Diff
     seeds = sorted(ours.keys() & baseline.keys())
     if not seeds:
         return None
-    found = spread(ours[seed] - baseline[seed] for seed in seeds)
+    pairs = [(float(ours[seed]), float(baseline[seed])) for seed in seeds]
+    found, below = spread(a - b for a, b in pairs), sum(a < b for a, b in pairs)
     if found.std is None:
-        return Difference(1, found.mean)
+        return Difference(1, found.mean, below=below)
     from scipy import stats
 
     error, freedom = found.std / math.sqrt(len(seeds)), len(seeds) - 1
     quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
     equal = found.std <= 1e-9 * max(1.0, abs(found.mean))  # but for rounding
     p = None if equal else float(2 * stats.t.sf(abs(found.mean) / error, freedom))
-    return Difference(len(seeds), found.mean, quantile * error, p)
+    correlation = None
+    if len(seeds) > 2 and all(len(set(sample)) > 1 for sample in zip(*pairs, strict=True)):
+        correlation = statistics.correlation(*zip(*pairs, strict=True))
+    return Difference(len(seeds), found.mean, quantile * error, p, found.std, correlation, below)
 
 
 def holm(values: Sequence[float]) -> list[float]:

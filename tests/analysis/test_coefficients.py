@@ -112,7 +112,7 @@ def test_command(seeds, tmp_path, capsys):
     printed = capsys.readouterr().out
     assert "resnet20, lm, digits: after epoch 2" in printed
     assert re.search(r"^stage2, 1 +-1\.1900 +0\.0566 +-0\.2300$", printed, re.MULTILINE)  # 0.08 / sqrt(2)
-    assert re.search(r"^into stage2 +-1\.65 +-1\.65 to -1\.65 +0 of 2$", printed, re.MULTILINE)
+    assert re.search(r"^into stage2 +-1\.65 +-1\.65 to -1\.65 +2 of 2$", printed, re.MULTILINE)
     assert "2 of 6 learned steps are not zero-stable" in printed
     assert (tmp_path / "k.png").read_bytes().startswith(b"\x89PNG")
     assert main(["coefficients", str(seeds / "seed2")]) == 0

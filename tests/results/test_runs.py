@@ -171,11 +171,16 @@ def test_paired_difference_is_that_of_scipy():
     test = stats.ttest_rel([7.0, 8.5, 6.0], [7.5, 8.0, 8.0])
     assert found.count == 3
     np.testing.assert_allclose([*found.interval, found.p], [*test.confidence_interval(0.95), test.pvalue])
-    assert difference({1: 2.0}, {1: 3.0, 2: 0.0}) == Difference(1, -1.0)
-    assert difference({1: 2.0, 2: 3.0}, {1: 1.0, 2: 2.0}) == Difference(2, 1.0, 0.0, None)
-    assert difference({1: 2.0, 2: 3.0}, {1: 2.0, 2: 3.0}) == Difference(2, 0.0, 0.0, None)
+    correlation = np.corrcoef([7.0, 8.5, 6.0], [7.5, 8.0, 8.0])[0, 1]
+    np.testing.assert_allclose([found.std, found.correlation], [np.std([-0.5, 0.5, -2.0], ddof=1), correlation])
+    assert found.below == 2
+    assert difference({1: 2.0}, {1: 3.0, 2: 0.0}) == Difference(1, -1.0, below=1)
+    assert difference({1: 2.0, 2: 3.0}, {1: 1.0, 2: 2.0}) == Difference(2, 1.0, 0.0, None, 0.0)
+    assert difference({1: 2.0, 2: 3.0}, {1: 2.0, 2: 3.0}) == Difference(2, 0.0, 0.0, None, 0.0)
+    assert difference(dict.fromkeys(range(3), 2.0), {0: 1.0, 1: 2.0, 2: 3.0}).correlation is None
     assert difference({1: 2.0}, {2: 3.0}) is None
     assert found.mean == pytest.approx(-2 / 3)
+    assert Difference(3, -0.2, 0.199).ends(2) == "-0.399 to -0.001"  # an end that is not 0 is not printed as 0
 
 
 @pytest.mark.parametrize(

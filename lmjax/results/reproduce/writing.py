@@ -93,21 +93,28 @@ def markdown(wanted: Table, out: Path) -> str:
         InputError: if the folder holds no finished run of the table, or others in their place.
     """
     found, measures = _finished(wanted, out), _measures(wanted)
-    names = [measure.name for measure in measures]
-    others = itertools.chain.from_iterable((name, "95% interval") for name in names[1:])
+    names, others = [measure.name for measure in measures], measures[1:]
+    head = itertools.chain.from_iterable((measure.name, "95% interval") for measure in others)
     return "\n\n".join(
         (
             wanted.claim,
-            f"{results.note(out) or wanted.images.name}; {wanted.protocol}. {_made(found)}",
+            f"{results.note(out) or wanted.images.name}; {wanted.protocol}. {_made(wanted, found)}",
             _lines(
                 ["run", "network", "parameters", "multiplications", "seeds", *names, "published, %"],
                 [_row(row, config, wanted, found[row]) for row, config in wanted.rows.items()],
             ),
             _lines(
-                ["difference, same seeds", "seeds", "test error, points", "95% interval", "p (Holm)", *others],
+                ["test error, same seeds", "seeds", "points", "95% interval", "p", "std", "lower in", "correlation"],
+                [[_minus(pair), *_end(end, pair == wanted.primary)] for pair, end in _ends(wanted, found).items()],
+            ),
+            _lines(
+                ["others, same seeds", *head],
                 [
-                    [f"`{row}` minus `{baseline}`", *_pair(measures, found[row], found[baseline], end)]
-                    for (row, baseline), end in _ends(wanted, found).items()
+                    [
+                        _minus(pair),
+                        *itertools.chain.from_iterable(_difference(x, *(found[y] for y in pair)) for x in others),
+                    ]
+                    for pair in wanted.pairs
                 ],
             ),
         )
@@ -117,7 +124,7 @@ def markdown(wanted: Table, out: Path) -> str:
 def picture(wanted: Table, out: Path) -> Any:
     """The paired differences of a table with their 95% intervals: after the last epoch, and by epoch.
 
-    The curves are those of the pairs with the most seeds.
+    The curves are those of the pair that decides, or else of the pairs with the most seeds.
 
     Raises:
         InputError: as `markdown`, or if no pair has two seeds in common.
@@ -133,7 +140,7 @@ def picture(wanted: Table, out: Path) -> Any:
             for measure in results.MEASURES
         }
         for (row, baseline), end in ends.items()
-        if end.count == most
+        if ((row, baseline) == wanted.primary if wanted.primary in ends else end.count == most)
     }
     return plots.paired_differences(ends, curves)
 
@@ -146,13 +153,15 @@ def _finished(wanted: Table, out: Path) -> dict[str, dict[int, Run]]:
 
 
 def _ends(wanted: Table, found: dict[str, dict[int, Run]]) -> dict[tuple[str, str], Difference | None]:
-    """The difference of the test errors of each pair, with p corrected for all pairs of the table."""
+    """The difference of the test errors of each pair, with p corrected for all pairs of the table but the primary."""
     errors = {row: results.errors(runs) for row, runs in found.items()}
     ends = {pair: difference(*(errors[row] for row in pair)) for pair in wanted.pairs}
-    tested = {pair: end for pair, end in ends.items() if end is not None and end.p is not None}
-    without = [1.0] * (len(ends) - len(tested))  # no run yet changes the correction of the others
-    corrected = holm([*(end.p for end in tested.values()), *without])
-    return ends | {pair: end._replace(p=p) for (pair, end), p in zip(tested.items(), corrected, strict=False)}
+    family = {pair: end for pair, end in ends.items() if pair != wanted.primary}
+    ps = [1.0 if end is None or end.p is None else end.p for end in family.values()]  # without runs they count, too
+    for (pair, end), p in zip(family.items(), holm(ps), strict=True):
+        if end is not None and end.p is not None:
+            ends[pair] = end._replace(p=p)
+    return ends
 
 
 def _row(row: str, config: Config, wanted: Table, runs: dict[int, Run]) -> list[str]:
@@ -164,7 +173,7 @@ def _row(row: str, config: Config, wanted: Table, runs: dict[int, Run]) -> list[
         network,
         f"{networks.parameter_count(model):,}",
         f"{networks.forward_macs(model, images.shape) / 1e6:.1f} M",
-        f"{len(runs)}",
+        f"{len(runs)}" + (f" of {wanted.seeds[row]}" if len(runs) < wanted.seeds[row] else ""),
         *(_mean(measure, runs) for measure in _measures(wanted)),
         _published(config),
     ]
@@ -183,26 +192,38 @@ def _published(config: Config) -> str:
     return f"{found[1].error:g}" if same and found[1].error is not None else ""
 
 
-def _pair(measures: list[_Measure], ours: dict[int, Run], theirs: dict[int, Run], end: Difference | None) -> list[str]:
-    cells = [(measure, difference(measure.of(ours), measure.of(theirs))) for measure in measures]
-    p = "" if end is None or end.p is None else "under 0.001" if end.p < 0.001 else f"{end.p:.3f}"
-    error, *others = (_difference(*cell) for cell in cells)
-    return [f"{len(ours.keys() & theirs.keys())}", *error, p, *itertools.chain.from_iterable(others)]
+def _minus(pair: tuple[str, str]) -> str:
+    return "`{}` minus `{}`".format(*pair)
 
 
-def _difference(measure: _Measure, found: Difference | None) -> tuple[str, str]:
+def _end(end: Difference | None, decides: bool) -> list[str]:
+    """The cells of a difference of test errors."""
+    if end is None:
+        return ["0", *[""] * 6]
+    p = "" if end.p is None else "under 0.001" if end.p < 0.001 else f"{end.p:.3f}"
+    std = "" if end.std is None else f"{end.std:.2f}"
+    correlation = "" if end.correlation is None else f"{end.correlation:+.2f}"
+    lower = f"{end.below} of {end.count}"
+    return [f"{end.count}", f"{end.mean:+.2f}", end.ends(2), p + " (decides)" * decides, std, lower, correlation]
+
+
+def _difference(measure: _Measure, ours: dict[int, Run], theirs: dict[int, Run]) -> tuple[str, str]:
+    found = difference(measure.of(ours), measure.of(theirs))
     if found is None or not math.isfinite(found.mean):  # a run that does not reach the level takes infinitely long
         return "", ""
     return f"{found.mean:+.{measure.digits}f}", found.ends(measure.digits)
 
 
-def _made(found: dict[str, dict[int, Run]]) -> str:
+def _made(wanted: Table, found: dict[str, dict[int, Run]]) -> str:
     summaries = [run.summary for runs in found.values() for run in runs.values()]
     devices = sorted({" ".join(printable(summary["device"]).split()) for summary in summaries})
     versions = [summary["versions"] for summary in summaries]
     versions = sorted({f"jax {each.get('jax', '?')}, Python {each.get('python', '?')}" for each in versions})
     hours = sum(summary["wall_seconds"] for summary in summaries) / 3600
     count = f"{len(summaries)} run" + "s" * (len(summaries) > 1)
+    planned = {(row, seed) for row, seeds in wanted.seeds.items() for seed in range(seeds)}
+    if missing := len(planned - {(row, seed) for row, runs in found.items() for seed in runs}):
+        count += f" ({missing} of the {len(planned)} planned are missing)"
     return f"{count} on {', '.join(devices)} ({'; '.join(versions)}), whose times add up to {hours:.1f} hours."
 
 
