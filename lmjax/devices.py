@@ -6,7 +6,7 @@ Several seeds are a leading axis of every array of their state, divided over the
 import math
 import os
 import platform
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +31,6 @@ def seed_mesh(seeds: int, devices: Sequence[jax.Device] | None = None) -> Mesh:
     # Not make_mesh, which wants the chips of a TPU to fill a box; seeds never communicate.
     devices = jax.devices() if devices is None else devices
     return Mesh(np.array(devices[:seeds]), ("seed",), axis_types=(AxisType.Auto,))
-
-
-def described(mesh: Mesh) -> bool:
-    """True if the devices of a mesh are descriptions to compile for, which hold no arrays (see `lmjax.estimate`)."""
-    return all(device.local_hardware_id is None for device in mesh.devices.flat)
 
 
 def has_seeds(mesh: Mesh) -> bool:
@@ -102,48 +97,34 @@ def shardings(tree: Any, mesh: Mesh, *, split: bool) -> Any:
     return jax.tree.map(layout, tree)
 
 
-def place(tree: Any, layout: Any) -> Any:
-    """Arrays of this process, equal in all processes, brought to the devices."""
-    # From NumPy: an array that lives on one process's device cannot become one that spans several processes.
-    return jax.tree.map(lambda x, sharding: jax.device_put(np.asarray(x), sharding), tree, layout)
-
-
 def put(tree: Any, mesh: Mesh) -> Any:
-    """The whole arrays on every device of a mesh; their shapes, where the devices are only described."""
+    """The whole arrays on every device of a mesh; their shapes, where it has descriptions (see `lmjax.estimate`)."""
     everywhere = replicated(mesh)
-    if described(mesh):
+    if all(device.local_hardware_id is None for device in mesh.devices.flat):
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), tree)
     return jax.device_put(tree, everywhere)
 
 
-def batches(mesh: Mesh, size: int, *arrays: np.ndarray) -> Iterator[tuple[Any, ...]]:
-    """Cut arrays of equal length into batches of rows, each divided over the devices of a mesh with the axis "data".
+def over_batches(program: Callable[..., Any], mesh: Mesh, size: int, *arrays: np.ndarray, axis: int = 0) -> Any:
+    """Apply a program to batches of rows, in their order, and join what it gives along an axis.
 
     Args:
-        mesh: the devices.
+        program: takes a batch of each array, divided over the devices.
+        mesh: the devices, with the axis "data".
         size: the rows of a batch. Fewer rows are a batch of the next power of two, so that not every number of rows has
             a program of its own. Rounded up to a multiple of the devices.
-        arrays: of at least one row.
-
-    Yields:
-        A count, and a batch of each array. Its first `count` rows are those of the array; in the last batch, copies of
-        its first row follow.
+        arrays: of equal length, at least one row. Copies of its first row fill the last batch, and are cut off again.
+        axis: of the rows in what the program gives.
     """
     size = min(size, 1 << (len(arrays[0]) - 1).bit_length())
     size = -(-size // mesh.size) * mesh.size
+    parts = []
     for start in range(0, len(arrays[0]), size):
         pieces = [array[start : start + size] for array in arrays]
         count = len(pieces[0])
         filled = [np.concatenate([piece, np.repeat(piece[:1], size - count, axis=0)]) for piece in pieces]
-        yield count, *(jax.device_put(piece, NamedSharding(mesh, P("data"))) for piece in filled)
-
-
-def over_batches(program: Callable[..., Any], mesh: Mesh, size: int, *arrays: np.ndarray, axis: int = 0) -> Any:
-    """Apply a program to all `batches`, and join what it gives along an axis."""
-    parts = [
-        jax.tree.map(lambda x, count=count: np.asarray(x).take(range(count), axis), program(*pieces))
-        for count, *pieces in batches(mesh, size, *arrays)
-    ]
+        found = program(*(jax.device_put(piece, NamedSharding(mesh, P("data"))) for piece in filled))
+        parts.append(jax.tree.map(lambda x, count=count: np.asarray(x).take(range(count), axis), found))
     return jax.tree.map(lambda *x: np.concatenate(x, axis), *parts)
 
 

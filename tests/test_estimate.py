@@ -1,7 +1,6 @@
 """Programs compiled for accelerators that are not there, and read."""
 
 import json
-import re
 from unittest.mock import Mock
 
 import jax
@@ -9,12 +8,9 @@ import pytest
 
 from lmjax import InputError, cli, estimate, recipes
 from lmjax.config import ModelConfig
-from lmjax.devices import data_mesh, seed_mesh
 from lmjax.estimate import targets
 from lmjax.estimate.hlo import Module
-from lmjax.estimate.program import outline, prepare
 from lmjax.estimate.summary import _is_map, summarize
-from lmjax.training import Trainer
 from tests.tiny import changed, config
 
 TEXT = """HloModule jit_train, is_scheduled=true
@@ -94,25 +90,6 @@ def test_bytes_of_collectives():
     compiled = Mock(**{"as_text.return_value": COLLECTIVES})
     found = summarize(compiled, batch=4, steps=1, bfloat16=False, size=(8, 8)).collectives
     assert found == {"all-reduce": (1, 4 * 24), "all-gather": (1, 4 * 32)}
-
-
-@pytest.mark.parametrize("seeds", [None, 2])
-def test_the_program_is_that_of_the_trainer(seeds):
-    """The same text, from shapes and from a trainer: what is estimated is what is run."""
-    small = changed(config, train={"batch_size": 16})
-    data, numbers = small.data.load(), None if seeds is None else tuple(range(seeds))
-    mesh = data_mesh() if seeds is None else seed_mesh(seeds)
-    outlined = prepare(small, data, mesh, numbers or (0,))
-    with Trainer(small, data, mesh, numbers) as trainer:
-        for name in ("train", "evaluate"):
-            ours, theirs = (x.train(1) if name == "train" else x.evaluate() for x in (outlined, trainer.compiled))
-            assert _operations(ours) == _operations(theirs)
-
-
-def _operations(compiled):
-    """The text without the lines of the sources."""
-    text = compiled.as_text()
-    return re.sub(r", metadata=\{[^}]*\}", "", text[re.search(r"^%|^ENTRY", text, re.MULTILINE).start() :])
 
 
 @pytest.mark.parametrize(
@@ -196,7 +173,7 @@ def test_batch_normalization_of_each_chip_exchanges_no_sums():
 
 def test_photographs_of_no_folder():
     """ImageNet's number of images is known; the data need not be there."""
-    dataset = outline(changed(config, data={"name": "photographs(32)", "augment": ("flip",)}))
+    dataset = changed(config, data={"name": "photographs(32)", "augment": ("flip",)}).data.origin.outline()
     assert (len(dataset.train), len(dataset.classes), dataset.shape) == (1_281_167, 1000, (32, 32, 3))
 
 

@@ -23,7 +23,7 @@ from flax import nnx
 from optax import softmax_cross_entropy_with_integer_labels as cross_entropy
 
 from lmjax.analysis import attacks
-from lmjax.devices import batches
+from lmjax.devices import over_batches
 from lmjax.results.statistics import Spread, spread
 from lmjax.training import TrainedNetwork
 
@@ -57,10 +57,11 @@ def attacked(
         and "loss", float32 [N], the cross-entropy. For "clean" also "zero_gradient", bool [N]: whether the gradient is
         zero in every pixel, so that an attack could not begin.
     """
-    run = _Programs(trained)
-    state, parts = run.state, []
-    for number, (count, pixels, theirs) in enumerate(batches(trained.mesh, _BATCH, images, labels)):
-        key = jax.random.fold_in(jax.random.key(seed), number)
+    run, numbers = _Programs(trained), itertools.count()
+    state = run.state
+
+    def outcomes(pixels, theirs):
+        key = jax.random.fold_in(jax.random.key(seed), next(numbers))
         x, found = pixels.astype(jnp.float32) / 255, {}
         found["clean"] = run.outcome(state, x, theirs) | {"zero_gradient": run.zero_gradient(state, x, theirs)}
         for i, sigma in enumerate(sigmas):
@@ -74,8 +75,9 @@ def attacked(
             for steps in (_STEPS, 2 * _STEPS) if radius == HEADLINE else (_STEPS,):
                 iterate = run.pgd(state, x, theirs, r, iterate)
                 found[f"pgd{steps} {radius:g}"] = run.outcome(state, iterate, theirs)
-        parts.append(jax.tree.map(lambda a, count=count: np.asarray(a)[:count], found))
-    return jax.tree.map(lambda *a: np.concatenate(a), *parts)
+        return found
+
+    return over_batches(outcomes, trained.mesh, _BATCH, images, labels)
 
 
 class _Programs:

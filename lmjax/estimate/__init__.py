@@ -4,17 +4,22 @@ Nothing is run, and nothing is timed. What comes out is exact of the program (ke
 or an estimate of the compiler (cycles), which says so.
 """
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from lmjax import networks
 from lmjax.config import Config
-from lmjax.estimate.program import mesh_of, outline, prepare, programs
+from lmjax.devices import data_mesh, seed_mesh
+from lmjax.errors import InputError, reason
 from lmjax.estimate.summary import Summary, summarize
 from lmjax.estimate.targets import Target, known, target
+from lmjax.training.compiled import Compiled
 from lmjax.training.progress import LANES
 
 __all__ = ["Estimate", "Summary", "Target", "estimate", "known", "target"]
@@ -64,24 +69,54 @@ def estimate(config: Config, where: Target, *, seeds: Sequence[int] | None = Non
         The figures of the training, and then of the evaluation.
 
     Raises:
-        InputError: if the run cannot be compiled for the target, or does not fit.
+        InputError: if there are more seeds than devices, or the run cannot be compiled for the target, or does not fit.
     """
-    dataset = outline(config)
-    compiled = prepare(config, dataset, mesh_of(where, None if seeds is None else len(seeds)), seeds or (config.seed,))
-    over = len(where.devices) if seeds is None else 1
+    count = len(where.devices)
+    if seeds is not None and len(seeds) > count:
+        raise InputError(
+            f"--seeds {len(seeds)}: target {where.name} has {count} devices, each for one seed: give fewer"
+        )
+    made = config.data.origin.outline  # without its images, where their number and shape are known
+    dataset = config.data.load() if made is None else made()
+    mesh = data_mesh(where.devices) if seeds is None else seed_mesh(len(seeds), where.devices)
+    compiled = Compiled(config, dataset, mesh, seeds or (config.seed,))
+    over = count if seeds is None else 1
     model = config.model.outline(classes=len(dataset.classes), cin=dataset.shape[-1])
     plain = networks.plain_traffic(model, dataset.shape)
     width = jnp.dtype(config.model.dtype).itemsize
-    for made in programs(compiled, where):
-        train = made.name == "train"
+    longest = compiled.dispatches(compiled.functions.feed.steps_per_epoch)[0]
+    for name, steps in (("train", longest), ("evaluate", 1)):
+        before, train = compiled.seconds, name == "train"
+        with _compiling(name, where):
+            program = compiled.train(steps) if train else compiled.evaluate()
         images = config.train.batch_size if train else min(config.train.eval_batch_size, len(dataset.test))
         batch, bfloat16 = math.ceil(images / over), config.model.dtype == "bfloat16"
-        summary = summarize(made.compiled, batch=batch, steps=made.steps, bfloat16=bfloat16, size=dataset.shape[:2])
+        summary = summarize(program, batch=batch, steps=steps, bfloat16=bfloat16, size=dataset.shape[:2])
         held = summary.memory
         needed = held["arguments"] + held["results"] + held["between"] - held["donated"]
         yield Estimate(
-            where.name, made.name, len(where.devices), batch, made.steps, made.seconds, where.memory,
+            where.name, name, count, batch, steps, compiled.seconds - before, where.memory,
             where.platform == "tpu" or needed <= where.memory,  # the compiler for TPUs refuses what does not fit
             plain * width * batch if train and plain else None,
             math.ceil(batch / LANES) * LANES / batch if where.platform == "tpu" else 1.0, summary,
         )  # fmt: skip
+
+
+@contextlib.contextmanager
+def _compiling(name: str, where: Target) -> Generator[None]:
+    """Name what cannot be compiled; without the folder of programs, as JAX cannot load one for devices not there."""
+    settings: Any = jax.config
+    enabled = settings.jax_enable_compilation_cache
+    jax.config.update("jax_enable_compilation_cache", False)
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        what = f"cannot be compiled ({reason(error)})"
+        if "Couldn't find output tile sizes" in str(error):  # which are measured where there is a GPU
+            what = "has a matrix product for which XLA finds no tiles: set XLA_FLAGS=--xla_gpu_enable_triton_gemm=false"
+        elif "RESOURCE_EXHAUSTED" in str(error):
+            gigabytes = where.memory / 2**30
+            what = f"needs more than the {gigabytes:.0f} GiB of a device: choose a smaller batch, more devices or remat"
+        raise InputError(f"target {where.name}: the program {name} {what}") from error
+    finally:
+        jax.config.update("jax_enable_compilation_cache", enabled)

@@ -2,38 +2,66 @@
 
 import functools
 import time
-from typing import Any
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax import nnx
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
 
-from lmjax.devices import has_seeds, replicated, spread
+from lmjax.config import Config
+from lmjax.data import Dataset, Photographs
+from lmjax.data.feed import evaluation_feed, training_feed
+from lmjax.devices import has_seeds, replicated, seed_array, shardings, spread
 from lmjax.runtime import compiler_options
-from lmjax.training.state import TrainState
+from lmjax.training.optimizer import create_optimizer, learning_rate
+from lmjax.training.state import initialize
 from lmjax.training.step import StepFunctions
 
 
 class Compiled:
     """The programs of a run, compiled when they are first asked for; for several seeds, spread over their devices.
 
+    They are made from the shapes of the state alone, so that the devices may be described ones (see `lmjax.estimate`).
+
     Args:
-        functions: to compile.
-        mesh: of the run.
-        state, seeds: arguments, or their shapes.
-        layout: of the state.
+        config, dataset: of the run.
+        mesh: from `data_mesh` or `seed_mesh`.
+        seeds: as many as the mesh has, where it is one of seeds.
 
     Attributes:
+        functions: what is compiled, with the feeds and the optimizer.
+        model: the network, without its numbers.
+        layout: of the state on the devices.
+        learning_rate: of each step.
         seconds: of tracing and compiling so far.
+
+    Raises:
+        InputError: if a batch is too large, or cannot be split, or the images are too small for the augmentation.
     """
 
-    def __init__(self, functions: StepFunctions, mesh: Mesh, state: TrainState, seeds: Any, layout: Any):
-        self.functions, self._mesh = functions, mesh
+    def __init__(self, config: Config, dataset: Dataset | Photographs, mesh: Mesh, seeds: Sequence[int]):
+        feed, test_feed = training_feed(config, dataset, mesh, seeds), evaluation_feed(config, dataset, mesh)
+        self.learning_rate = learning_rate(
+            config.optimizer, steps_per_epoch=feed.steps_per_epoch, epochs=config.train.epochs,
+            batch_size=config.train.batch_size,
+        )  # fmt: skip
+        optimizer = create_optimizer(config.optimizer, self.learning_rate)
+        self.model, state = initialize(config, len(dataset.classes), dataset.shape[-1], None, optimizer)
+        self.functions = StepFunctions.of(
+            config, dataset, nnx.graphdef(self.model), test_feed, mesh, feed=feed, optimizer=optimizer,
+            options=config.train, random=getattr(self.model, "random", True),  # a key that is not needed costs nothing
+        )  # fmt: skip
+        self.layout, self._replicated = shardings(state, mesh, split=config.train.shard_parameters), replicated(mesh)
+        leading = (len(seeds),) if has_seeds(mesh) else ()
+        self._state = jax.tree.map(
+            lambda x, sharding: jax.ShapeDtypeStruct((*leading, *x.shape), x.dtype, sharding=sharding),
+            state, self.layout,
+        )  # fmt: skip
+        self._seeds, self._mesh = seed_array(seeds, mesh), mesh
         self._platform = mesh.devices.flat[0].platform
-        self._state, self._seeds = jax.tree.map(_shape, (state, seeds))
-        self._layout, self._replicated = layout, replicated(mesh)
         self._programs, self.seconds = {}, 0.0
 
     @functools.cached_property
@@ -58,7 +86,7 @@ class Compiled:
         program = functools.partial(self.functions.train, steps=steps, packed=packed)
         specs = P("seed"), P("seed"), self.functions.feed.specs
         arguments = self._state, self._seeds, self.functions.feed.example
-        return self._compile(f"train {steps}", program, specs, arguments, (self._layout, self._replicated), donate=True)
+        return self._compile(f"train {steps}", program, specs, arguments, (self.layout, self._replicated), donate=True)
 
     def evaluate(self):
         """The compiled program of a batch of evaluation."""
@@ -91,7 +119,3 @@ class Compiled:
         for steps in set(self.dispatches(self.functions.feed.steps_per_epoch)):
             self.train(steps)
         self.evaluate()
-
-
-def _shape(x):
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=getattr(x, "sharding", None))

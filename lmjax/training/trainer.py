@@ -17,14 +17,11 @@ from jax.sharding import Mesh
 from lmjax import networks
 from lmjax.config import Config
 from lmjax.data import Dataset, Photographs
-from lmjax.data.feed import evaluation_feed, training_feed
-from lmjax.devices import data_mesh, has_seeds, place, replicated, seed_array, shardings, stack
+from lmjax.devices import data_mesh, has_seeds, replicated, seed_array, stack
 from lmjax.errors import InputError
 from lmjax.training.compiled import Compiled
 from lmjax.training.initial import load_initial
-from lmjax.training.optimizer import create_optimizer, learning_rate
 from lmjax.training.state import TrainState, initialize
-from lmjax.training.step import StepFunctions
 
 
 class NonFiniteLoss(ArithmeticError):
@@ -112,26 +109,15 @@ class Trainer(contextlib.AbstractContextManager):
         self.mesh = data_mesh() if mesh is None else mesh
         self.several = has_seeds(self.mesh)
         self.seeds = (config.seed,) if seeds is None else tuple(seeds)
-        self.feed = training_feed(config, dataset, self.mesh, self.seeds)
-        self.test_feed = evaluation_feed(config, dataset, self.mesh)
-        self.steps_per_epoch = self.feed.steps_per_epoch
+        self.compiled = Compiled(config, dataset, self.mesh, self.seeds)
+        self.feed, self.test_feed = self.compiled.functions.feed, self.compiled.functions.test_feed
+        self.steps_per_epoch, self.learning_rate = self.feed.steps_per_epoch, self.compiled.learning_rate
         self.total_steps = self.steps_per_epoch * config.train.epochs
-        self.learning_rate = learning_rate(
-            config.optimizer, steps_per_epoch=self.steps_per_epoch, epochs=config.train.epochs,
-            batch_size=config.train.batch_size,
-        )  # fmt: skip
-        self._optimizer = create_optimizer(config.optimizer, self.learning_rate)
-        model, states = _initial(self, begins)
+        model = self.compiled.model
         self.scheme, self.stepper = config.model.stepper or networks.scheme(model), getattr(model, "stepper", None)
         _require_coefficients(config, model, self.scheme)
-        self._layout = shardings(states[0], self.mesh, split=config.train.shard_parameters)
         self.redraws, self.random_seeds = [0] * len(self.seeds), seed_array(self.seeds, self.mesh)
-        self._begin(states)
-        functions = StepFunctions.of(
-            config, dataset, nnx.graphdef(model), self.test_feed, self.mesh, feed=self.feed, optimizer=self._optimizer,
-            options=config.train, random=getattr(model, "random", True),  # a key that is not needed costs nothing
-        )  # fmt: skip
-        self.compiled = Compiled(functions, self.mesh, self.state, self.random_seeds, self._layout)
+        self._begin(begins)
 
     def __exit__(self, *_) -> None:
         self.close()
@@ -152,19 +138,23 @@ class Trainer(contextlib.AbstractContextManager):
     def restart(self, begins: bool = True) -> None:
         """Go back to the beginning of the run; `begins` as for a trainer."""
         self._draw([0] * len(self.seeds))
-        self._begin(_initial(self, begins)[1])
+        self._begin(begins)
 
     @functools.cached_property
     def _loaded(self) -> dict[str, np.ndarray]:
         return load_initial(self.config, self.dataset)
 
-    def _begin(self, states: Sequence[TrainState]) -> None:
-        self.place(states)
+    def _begin(self, begins: bool) -> None:
+        sizes, loaded = (len(self.dataset.classes), self.dataset.shape[-1]), self._loaded if begins else {}
+        optimizer = self.compiled.functions.optimizer
+        self.place([initialize(self.config, *sizes, seed, optimizer, loaded)[1] for seed in self.seeds])
         self.sums, self.diverged = [EpochSums() for _ in self.seeds], {}
 
     def place(self, states: Sequence[TrainState]) -> None:
         """Bring the state of each seed, equal in all processes, to the devices."""
-        self.state = place(stack(states) if self.several else states[0], self._layout)
+        # From NumPy: an array that lives on one process's device cannot become one that spans several processes.
+        arrays = jax.tree.map(np.asarray, stack(states) if self.several else states[0])
+        self.state = jax.device_put(arrays, self.compiled.layout)
 
     def go_on(self, states: Sequence[TrainState], sums: Sequence[EpochSums], redraws: Sequence[int]) -> None:
         """Go on from a checkpoint of each seed."""
@@ -222,14 +212,6 @@ class Trainer(contextlib.AbstractContextManager):
         return _plain(networks.zero_stability(_network(self, i)))
 
 
-def _initial(trainer: Trainer, begins: bool) -> tuple[nnx.Module, list[TrainState]]:
-    """The network, and the state of each seed at the beginning."""
-    dataset, loaded = trainer.dataset, trainer._loaded if begins else {}
-    sizes = len(dataset.classes), dataset.shape[-1]
-    made = [initialize(trainer.config, *sizes, seed, trainer._optimizer, loaded) for seed in trainer.seeds]
-    return made[0][0], [state for _, state in made]
-
-
 def _network(trainer: Trainer, i: int) -> nnx.Module:
     """The network of seed number i in training."""
     state = trainer.state_of(i)
@@ -238,7 +220,7 @@ def _network(trainer: Trainer, i: int) -> nnx.Module:
 
 def _require_coefficients(config: Config, model: nnx.Module, scheme: str) -> None:
     chosen = config.optimizer.chosen_for_coefficients()
-    if chosen and not networks.coefficients(model):
+    if chosen and not nnx.eval_shape(networks.coefficients, model):
         raise InputError(f"optimizer.{chosen[0]}: {scheme} has no coefficients: leave it out")
 
 

@@ -189,14 +189,14 @@ def test_rolled_back_together(run, undisturbed, monkeypatch, capsys):
 def test_one_that_gives_up_is_named_and_the_other_is_finished(run, side_by_side, monkeypatch, capsys):
     run = changed(run, train={"epochs": 1})
     monkeypatch.setattr(seeds, "side_by_side", lambda config: side_by_side)
-    begin = Trainer._begin
+    place = Trainer.place
 
     def broken(self, states):
         states = [state._replace(params=jax.tree.map(lambda x: x * np.nan, state.params)) if seed == 1 else state
                   for seed, state in zip(self.seeds, states, strict=True)]  # fmt: skip
-        begin(self, states)
+        place(self, states)
 
-    monkeypatch.setattr(Trainer, "_begin", broken)
+    monkeypatch.setattr(Trainer, "place", broken)
     with pytest.raises(InputError, match="seed 1 diverged, and is not counted"):
         train_seeds(run, [1, 0])
     assert "seed 1: the training loss is nan at step 1: try a smaller" in capsys.readouterr().err
