@@ -18,7 +18,7 @@ from typing import Any
 import jax
 import tyro
 
-from lmjax import console, files
+from lmjax import console, files, runtime
 from lmjax.config import Config, from_dict
 from lmjax.errors import InputError, reason
 
@@ -45,6 +45,13 @@ class Command:
     def form(cls) -> type:
         """The class whose fields are all that may follow the command."""
         return cls
+
+
+def start_alone(config: Path | None) -> None:
+    """Prepare a command that reads runs; a Python file registers parts of the user's own first."""
+    runtime.start_alone()
+    if config is not None:
+        rows(config)
 
 
 def exit_code(work: Callable[[], int | None]) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 import tyro
 from tyro.conf import Positional
 
-from lmjax import analysis, command_line, files, runtime
+from lmjax import analysis, command_line, files
 from lmjax.analysis import network_figures, robustness, trajectory
 from lmjax.analysis.amplification import is_of_second_order
 from lmjax.analysis.learned import read_one, require_alike
@@ -42,9 +42,7 @@ class _Analysis(command_line.Command):
         picture = self.picture
         if picture is not None:
             plots.require_place(picture, "--out")
-        runtime.start_alone()
-        if self.config is not None:
-            command_line.rows(self.config)
+        command_line.start_alone(self.config)
         draw = self.show()
         if picture is not None:
             _save(draw(), picture)

@@ -7,7 +7,7 @@ import tyro
 from tyro.conf import Positional
 
 import lmjax
-from lmjax import command_line, export, runtime
+from lmjax import command_line, export
 from lmjax.console import show
 
 
@@ -32,9 +32,7 @@ class Export(command_line.Command):
     def run(self) -> None:
         """Write the file."""
         command_line.require_checkpoint(self.at)
-        runtime.start_alone()
-        if self.config is not None:
-            command_line.rows(self.config)
+        command_line.start_alone(self.config)
         with lmjax.load(self.folder, at=self.at) as trained:
             name = trained.record.directory.resolve().name.removesuffix(".safetensors")
             out = self.out or Path(f"{name}.{self.format}")

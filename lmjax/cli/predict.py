@@ -15,7 +15,7 @@ import tyro
 from tyro.conf import Positional
 
 import lmjax
-from lmjax import command_line, devices, runtime
+from lmjax import command_line, devices
 from lmjax.console import show, warn
 from lmjax.data.folder import is_image
 from lmjax.errors import InputError
@@ -53,9 +53,7 @@ class Predict(command_line.Command):
         command_line.require_checkpoint(self.at)
         if self.top < 1:
             raise InputError(f"--top: must be at least 1, got {self.top}")
-        runtime.start_alone()
-        if self.config is not None:
-            command_line.rows(self.config)
+        command_line.start_alone(self.config)
         broken = []
         with lmjax.load(self.folder, at=self.at) as trained:
             _WRITERS[self.format](_predicted(trained, list(_found(self.files)), self.top, broken))

@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 from tyro.conf import Positional
 
-from lmjax import command_line, runtime
+from lmjax import command_line
 from lmjax.console import show
 from lmjax.errors import InputError
 from lmjax.results import report
@@ -33,9 +33,7 @@ class Report(command_line.Command):
         command_line.require_some(self.runs, "RUN")
         if self.no_images and self.images_of is not None:
             raise InputError("--no-images and --images-of: give one of them")
-        runtime.start_alone()
-        if self.config is not None:
-            command_line.rows(self.config)
+        command_line.start_alone(self.config)
         out = report.write(
             self.runs, self.out, images=not self.no_images, images_of=self.images_of, data_dir=self.data_dir
         )

@@ -85,8 +85,17 @@ class Checkpoints(contextlib.AbstractContextManager):
 
     def choose(self, which: str | int) -> int:
         """The step that is meant by "latest", "best", or a step. Raises InputError if there is no such checkpoint."""
-        steps = self.steps()
-        return self.folder.choose(which, steps, self._kept.best(steps, 1))
+        steps, aside = self.steps(), [*map(str, sorted(self.folder.damaged)), *self.folder.set_aside()]
+        if not steps:
+            why = f" that is whole ({', '.join(aside)}): restore one from a copy, or start a new run"
+            raise InputError(f"{self.directory}: holds no checkpoint{why if aside else ''}")
+        best = self.best() if which == "best" else None
+        if which == "best" and best is None:
+            raise InputError(f"{self.directory}: none of the checkpoints was made after an evaluation: name a step")
+        step = steps[-1] if which == "latest" else int(which if best is None else best)
+        if step not in steps:
+            raise InputError(f"{self.directory}: no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
+        return step
 
     def about(self, step: int) -> dict[str, Any]:
         """The plain data that was kept with a checkpoint. Raises InputError as `restore`."""
@@ -244,9 +253,9 @@ def _read(
     abstract = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding), (network, training))
     wanted = {"network": abstract[0]} if network_only else dict(zip(("network", "training"), abstract, strict=True))
     with folder.reading(step):
-        saved = manager.item_metadata(step).network
-        if saved is not None:
-            _require_same_arrays(saved, abstract[0], f"{folder.path}: the checkpoint of step {step}")
+        # Read by itself: the manager would look into Orbax's own metadata first, which have no checksum.
+        saved = ocp.StandardCheckpointHandler().metadata(manager.directory / str(step) / "network")
+        _require_same_arrays(saved, abstract[0], f"{folder.path}: the checkpoint of step {step}")
         items = {name: ocp.args.StandardRestore(target) for name, target in wanted.items()}
         restored: Any = manager.restore(step, args=ocp.args.Composite(**items))
     return TrainState(**restored.network, **(training if network_only else restored.training)), folder.about(step)

@@ -5,7 +5,7 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Callable, Collection, Generator, Sequence
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -63,12 +63,6 @@ class CheckpointFolder:
             wrong = None if _about(place).is_file() else "is no checkpoint"
         if not place.exists():  # removed meanwhile by the run that is still writing
             return
-        if not wrong and not integrity.sound_notes(place):
-            wrong = f"{integrity.NOTES} is not what was written"
-            if self.writes:  # Orbax can do without the file
-                (place / integrity.NOTES).unlink()
-                self.report(f"{place}: {wrong}: it is removed, and the checkpoint used")
-                wrong = None
         if wrong:
             self.leave_out(step, wrong)
         elif sums is None:
@@ -89,19 +83,6 @@ class CheckpointFolder:
     def set_aside(self) -> list[str]:
         """The names of damaged checkpoints, now and earlier."""
         return sorted(path.name for path in self.path.glob("damaged-*"))
-
-    def choose(self, which: str | int, steps: Sequence[int], best: Collection[int]) -> int:
-        """The step that is meant by "latest", "best" (one of `best`), or a step. Raises InputError if there is none."""
-        if not steps:
-            damaged = [*map(str, sorted(self.damaged)), *self.set_aside()]
-            why = f" that is whole ({', '.join(damaged)}): restore one from a copy, or start a new run"
-            raise InputError(f"{self.path}: holds no checkpoint{why if damaged else ''}")
-        if which == "best" and not best:
-            raise InputError(f"{self.path}: none of the checkpoints was made after an evaluation: name a step")
-        step = steps[-1] if which == "latest" else max(best) if which == "best" else int(which)
-        if step not in steps:
-            raise InputError(f"{self.path}: no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
-        return step
 
     def about(self, step: int) -> dict[str, Any]:
         """The plain data that was kept with a checkpoint.

@@ -11,42 +11,20 @@ from pathlib import Path
 from lmjax import files
 from lmjax.errors import reason
 
-NAME, NOTES = "checksums.json", "_CHECKPOINT_METADATA"
-
-_TIMES = "init_timestamp_nsecs", "commit_timestamp_nsecs"
-_TABLES = "metrics", "performance_metrics", "custom_metadata"
+NAME = "checksums.json"
 
 
 def seal(directory: Path) -> None:
     """Write checksums.json: the SHA-256 of every file in the subfolders of a checkpoint; sync everything to the disk.
 
-    Files directly in the checkpoint's folder have no sum, since Orbax changes its metadata there afterwards; see
-    `sound_notes`.
+    Files directly in the checkpoint's folder have no sum: Orbax changes its metadata there afterwards, which nothing
+    depends on.
     """
     paths = sorted(directory.glob("*/**/*"))
     found = {path.relative_to(directory).as_posix(): _sum(path) for path in paths if path.is_file()}
     files.write(directory / NAME, json.dumps(found, indent=0), durable=False)
     for path in (*directory.rglob("*"), directory):
         files.sync(path)
-
-
-def sound_notes(directory: Path) -> bool:
-    """False if the metadata file that Orbax writes beside a checkpoint would make Orbax fail.
-
-    Orbax does not need the file: it ignores a missing one, and text that is not JSON. It fails on JSON of other types
-    than its own, and on what is not a regular file, such as a pipe.
-    """
-    try:
-        notes = json.loads(files.read(directory / NOTES))
-        handlers, times = notes.get("item_handlers") or {}, [notes.get(key) for key in _TIMES]
-        tables = [notes.get(key) or {} for key in _TABLES]
-        return all(isinstance(table, dict) for table in (handlers, *tables)) and all(
-            type(value) in (int, type(None)) for value in times
-        )
-    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
-        return True
-    except (OSError, ValueError, RecursionError, AttributeError):
-        return False
 
 
 def sums(directory: Path) -> dict[str, str] | None:

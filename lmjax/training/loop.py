@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -85,7 +86,8 @@ def run(
             folder.open(stack, log)
         if any(resume):
             restore(trainer, folders)
-        due, trace = Due(config.checkpoint, trainer.step), Profile.of(profile, folders[0].record)
+        due, record = Due(config.checkpoint, trainer.step), folders[0].record
+        trace = Profile(None if profile is None or not record.writes else Path(profile or record.directory / "profile"))
         while (epoch := _epochs(trainer, folders) + 1) <= config.train.epochs:
             try:
                 tested = _train_and_evaluate(trainer, folders, epoch, interruption, due, trace)

@@ -12,7 +12,6 @@ import jax
 from lmjax import files
 from lmjax.console import say, warn
 from lmjax.errors import InputError, reason
-from lmjax.training.run_record_writer import RunRecordWriter
 from lmjax.training.trainer import Trainer
 
 WARM_UP = 10
@@ -66,14 +65,7 @@ class Profile:
     def __init__(self, directory: Path | None):
         self.directory = directory
         self._tracing = self._done = False
-        self._step: contextlib.AbstractContextManager | None = None
-
-    @classmethod
-    def of(cls, wanted: str | None, record: RunRecordWriter) -> "Profile":
-        """The trace that --profile asks for: in a folder, or for "" in that of the run; by the process that writes."""
-        if wanted is None or not record.writes:
-            return cls(None)
-        return cls(Path(wanted) if wanted else record.directory / "profile")
+        self._step = contextlib.ExitStack()
 
     @contextlib.contextmanager
     def epoch(self, trainer: Trainer) -> Generator[Callable[[int], None], None, None]:
@@ -114,9 +106,7 @@ class Profile:
     def _at(self, step: int, begin: int, end: int) -> None:
         """End what was traced until this step, and begin what comes next."""
         try:
-            if self._step is not None:
-                self._step.__exit__(None, None, None)
-                self._step = None
+            self._step.close()
             if step == begin:
                 jax.profiler.start_trace(str(self.directory), create_perfetto_trace=True)
                 self._tracing = True
@@ -126,8 +116,7 @@ class Profile:
                 self._say_where(begin, end)
             if self._tracing:
                 # A program of several steps is annotated with the number of its first.
-                self._step = jax.profiler.StepTraceAnnotation("train", step_num=step + 1)
-                self._step.__enter__()
+                self._step.enter_context(jax.profiler.StepTraceAnnotation("train", step_num=step + 1))
         except Exception as error:  # no training ends because a trace cannot be written
             warn(f"--profile has failed ({reason(error)}): going on without it")
 

@@ -22,6 +22,7 @@ from lmjax.data.feed import EvaluationFeed, evaluation_feed
 from lmjax.data.given import Preparation
 from lmjax.devices import data_mesh, over_batches, replicated, shardings
 from lmjax.errors import InputError
+from lmjax.runtime import compiler_options
 from lmjax.training.checkpoint import Checkpoints
 from lmjax.training.epoch import mean_metrics
 from lmjax.training.run_record import RunRecord, cure
@@ -133,7 +134,9 @@ class TrainedNetwork(contextlib.AbstractContextManager["TrainedNetwork"]):
     def evaluate(self) -> dict[str, float]:
         """The metrics over every test image, each counted once; see `training.evaluate`."""
         function = Evaluation.of(self.config, self.dataset, self.graph, self._feed, self.mesh).evaluate
-        found = mean_metrics(jax.jit(function, out_shardings=replicated(self.mesh)), self.state.evaluated(), self._feed)
+        options = compiler_options(self.mesh.devices.flat[0].platform)  # as in the evaluations of the run itself
+        program = jax.jit(function, out_shardings=replicated(self.mesh), compiler_options=options)
+        found = mean_metrics(program, self.state.evaluated(), self._feed)
         assert found is not None  # which it is only after a pause
         return found[0]
 

@@ -1,5 +1,7 @@
 """Checkpoints: a run that goes on from one is the run that was never interrupted."""
 
+import os
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -86,27 +88,33 @@ def test_killed_while_an_old_one_is_removed(tmp_path, capsys):
     assert not (tmp_path / "discarded").exists()
 
 
+@pytest.mark.versions
 @pytest.mark.parametrize(
-    ("notes", "used"),
-    [("[1]", 22), ('{"init_timestamp_nsecs": "now"}', 22), ('{"item_handlers": 7}', 22), ("[" * 100_000, 22),
-     (None, 44), ("{", 44), ("{}", 44)],
-    ids=str,
-)  # fmt: skip
-def test_notes_of_orbax_have_no_sum_and_do_no_harm(tmp_path, notes, used):
-    """A reader leaves the checkpoint out; a run removes them, and loses nothing."""
+    "notes",
+    ["[1]", '{"init_timestamp_nsecs": "now"}', '{"item_handlers": 7}', "[" * 100_000, None, "{", "{}", os.mkfifo],
+    ids=["list", "time", "handlers", "deep", "missing", "cut short", "empty", "pipe"],
+)
+def test_notes_of_orbax_have_no_sum_and_do_no_harm(tmp_path, notes):
+    """Nothing reads them: neither a reader nor a run, which goes on to save and to remove."""
     with Checkpoints(tmp_path) as checkpoints:
         for step in (22, 44):
             checkpoints.save(small(step), {})
     (tmp_path / "44" / "commit_success.txt").write_text("nonsense")
-    path = tmp_path / "44" / integrity.NOTES
-    path.unlink() if notes is None else path.write_text(notes)
-    for read_only, step in ((True, used), (False, 44), (True, 44)):
-        said = []
+    path = tmp_path / "44" / "_CHECKPOINT_METADATA"
+    path.unlink()
+    if callable(notes):
+        notes(path)
+    elif notes is not None:
+        path.write_text(notes)
+    said = []
+    for read_only in (True, False):
         with Checkpoints(tmp_path, read_only=read_only, report=said.append) as checkpoints:
-            assert int(checkpoints.restore(small(0))[0].step) == checkpoints.latest() == step
-        # The run has mended it, and the last reader finds nothing.
-        harmful = used == 22 and (step == 22 or not read_only)
-        assert [integrity.NOTES in line for line in said] == [True] * harmful
+            assert int(checkpoints.restore(small(0))[0].step) == checkpoints.latest() == 44
+            if not read_only:
+                for step in (66, 88):
+                    checkpoints.save(small(step), {})
+    assert said == []
+    assert sorted(int(path.name) for path in tmp_path.iterdir() if path.name.isdecimal()) == [66, 88]
 
 
 @pytest.mark.versions

@@ -7,6 +7,7 @@ from typing import Any, ClassVar
 from lmjax import files
 from lmjax.config import Config
 from lmjax.errors import optional_import
+from lmjax.training.trackers.tracker import histograms, scalars
 
 
 class Appending:
@@ -24,6 +25,7 @@ class Appending:
         self._directory, self._config = directory, config
         self._note = directory / f"{self.NAME}.json"
         self._id: str | None = None
+        self._run: Any = None
         self._told = -1
         self._waiting: list[dict[str, Any]] = []
 
@@ -60,12 +62,13 @@ class Appending:
         return optional_import(cls.NAME, package=cls.NAME, purpose=f"--log {cls.NAME}")
 
     def _start(self, name: str, before: str | None) -> str:
-        """Start a run of this name, or go on with the one of this id; returns its id."""
+        """Start a run of this name, or go on with the one of this id, as self._run; returns its id."""
         raise NotImplementedError
 
     def _send(self, row: dict[str, Any]) -> None:
-        """Send the row of an epoch."""
-        raise NotImplementedError
+        """Send the row of an epoch: scalars, and the coefficients as histograms."""
+        drawn = {name: self._module().Histogram(values) for name, values in histograms(row).items()}
+        self._run.log(scalars(row) | drawn, step=row["step"])
 
     def _finish(self, finished: bool) -> None:
         """Send what is left; see `Tracker.close`."""

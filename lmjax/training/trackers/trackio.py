@@ -2,11 +2,9 @@
 
 import contextvars
 import secrets
-from typing import Any
 
 from lmjax.config import to_dict
 from lmjax.training.trackers.appending import Appending
-from lmjax.training.trackers.tracker import histograms, scalars
 
 
 class Trackio(Appending):
@@ -26,10 +24,6 @@ class Trackio(Appending):
             self._module().init, project="lmjax", name=name, config=to_dict(self._config), resume="allow", embed=False
         )
         return name
-
-    def _send(self, row: dict[str, Any]) -> None:
-        drawn = {name: self._module().Histogram(values) for name, values in histograms(row).items()}
-        self._run.log(scalars(row) | drawn, step=row["step"])
 
     def _finish(self, finished: bool) -> None:
         self._run.finish()

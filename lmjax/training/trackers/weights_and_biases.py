@@ -1,11 +1,9 @@
 """A run on Weights & Biases (wandb.ai)."""
 
 import os
-from typing import Any
 
 from lmjax.config import to_dict
 from lmjax.training.trackers.appending import Appending
-from lmjax.training.trackers.tracker import histograms, scalars
 
 _LIMITS = {"WANDB_LOGIN_TIMEOUT": "60", "WANDB_INIT_TIMEOUT": "60", "WANDB_FINISH_TIMEOUT": "60"}
 """Seconds to wait for an answer on the terminal, for the server, and for what is not uploaded yet at the end.
@@ -40,10 +38,6 @@ class WeightsAndBiases(Appending):
         if self._run.disabled:
             raise RuntimeError("it is disabled, or nobody has logged in: wandb login, or WANDB_MODE=offline")
         return self._run.id
-
-    def _send(self, row: dict[str, Any]) -> None:
-        drawn = {name: self._module().Histogram(values) for name, values in histograms(row).items()}
-        self._run.log(scalars(row) | drawn, step=row["step"])
 
     def _finish(self, finished: bool) -> None:
         self._run.finish(exit_code=0 if finished else 1)
