@@ -129,7 +129,7 @@ def test_kaggle(tmp_path, execute, repository):
         "LMJAX_OPTIONS": f"--data.name digits --data.augment crop(1) {SMALL}", "LMJAX_ANY_BACKEND": 1,
         "XLA_FLAGS": f"{UNOPTIMIZED} --xla_force_host_platform_device_count=2",
     }  # fmt: skip
-    for said in ("seed 0, seed 1:", "is finished"):
+    for said in ("seed 0; seed 1:", "is finished"):
         outputs = execute("kaggle_tpu", tmp_path, **settings)
         assert "on 2 x cpu" in printed(outputs, "backend")
         assert said in printed(outputs, "train")

@@ -7,6 +7,7 @@ import jax
 
 from lmjax.config import Config
 from lmjax.console import say, warn
+from lmjax.data import Dataset, Photographs
 from lmjax.results.statistics import spread
 from lmjax.training import loop, profiling, seeds, trackers
 from lmjax.training.interruption import Interruption
@@ -14,6 +15,7 @@ from lmjax.training.loop import Diverged, NoCommonStep
 from lmjax.training.processes import require_alike
 from lmjax.training.run_record import RunRecord
 from lmjax.training.run_record_writer import RunRecordWriter
+from lmjax.training.trainer import Trainer
 
 
 def train(
@@ -62,37 +64,64 @@ def train_seeds(
     record = RunRecordWriter(config.folder, writes=jax.process_index() == 0)
     require_alike(config, resume=resume, seeds=list(wanted), started=list(map(str, seeds.folders(config.folder))))
     summaries = seeds.require_seeds(record, config, wanted, resume=resume)
-    missing, interruption, like = [], Interruption(), None
+    missing = []
     for seed in wanted:
         one = seeds.of_seed(config, seed)
         if RunRecord(one.folder).started and (summary := finished(one)) is not None:
             summaries[seed] = summary
         else:
             missing.append(one)
-    side_by_side, left, before = seeds.side_by_side(config), missing, None
+    summaries |= train_groups(missing, log=log, profile=profile)[1]
+    results = _together(record, summaries) if summaries else {}
+    if diverged := [one.seed for one in missing if one.seed not in summaries]:
+        verb = "is" if len(diverged) == 1 else "are"
+        raise Diverged(f"seed {', seed '.join(map(str, diverged))} diverged, and {verb} not counted: see above")
+    return results
+
+
+def train_groups(
+    configs: Sequence[Config],
+    at_once: int | None = None,
+    *,
+    name: str = "",
+    like: Trainer | None = None,
+    dataset: Dataset | Photographs | None = None,
+    interruption: Interruption | None = None,
+    log: Collection[str] = (),
+    profile: str | None = None,
+) -> tuple[Trainer | None, dict[int, dict[str, Any]]]:
+    """Train or go on with runs that differ in the seed alone, group after group; one that diverges ends no other.
+
+    Args:
+        configs: that of each run.
+        at_once: how many to train side by side, where that is possible; None: one a device.
+        name: of the network, before the seed in messages.
+        like, dataset, interruption, log, profile: see `loop.run`; the trace is of the first group.
+
+    Returns:
+        The last trainer, and the summaries by seed; those of seeds that have diverged are missing.
+    """
+    interruption, summaries, left, before = interruption or Interruption(), {}, list(configs), None
+    side_by_side = bool(configs) and seeds.side_by_side(configs[0])
     while left:
-        group = next(seeds.groups(left, jax.local_device_count() if side_by_side else 1))
-        names = [f"seed {one.seed}" for one in group]
-        say(f"{', '.join(names)}:")
+        group = next(seeds.groups(left, (at_once or jax.local_device_count()) if side_by_side else 1))
+        names = [f"{name}seed {one.seed}" for one in group]
+        say(f"{'; '.join(names)}:")
         try:
             like, found = loop.run(
                 group, names, resume=[RunRecord(one.folder).started for one in group], side_by_side=side_by_side,
-                like=like, interruption=interruption, log=log, profile=profile,
+                like=like, dataset=dataset, interruption=interruption, log=log, profile=profile,
             )  # fmt: skip
             summaries |= found
         except Diverged as error:  # the other groups go on
-            warn(f"{', '.join(names)}: {error}")
+            warn(f"{'; '.join(names)}: {error}")
         except NoCommonStep:  # damaged checkpoints are now set aside: divide the seeds into groups again
             if group == before:
                 raise
             before = group
             continue
         profile, left = None, [one for one in left if one not in group]
-    results = _together(record, summaries) if summaries else {}
-    if diverged := [one.seed for one in missing if one.seed not in summaries]:
-        verb = "is" if len(diverged) == 1 else "are"
-        raise Diverged(f"seed {', seed '.join(map(str, diverged))} diverged, and {verb} not counted: see above")
-    return results
+    return like, summaries
 
 
 def _require(log: Collection[str], profile: str | None) -> None:

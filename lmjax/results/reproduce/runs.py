@@ -1,21 +1,20 @@
 """The runs of a table: those that are not made yet, several seeds at once where there are several devices."""
 
-import contextlib
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import jax
 
 from lmjax.config import Config
-from lmjax.console import say, warn
+from lmjax.console import say
 from lmjax.errors import InputError
 from lmjax.results.reproduce.tables import Table
-from lmjax.training import Diverged, Interruption, RunRecord, seeds
-from lmjax.training.loop import run
+from lmjax.training import Interruption, RunRecord, seeds
 from lmjax.training.run_folder import describe
+from lmjax.training.runs import train_groups
 
 
 def folder_of(row: str) -> str:
@@ -74,42 +73,30 @@ def make(
     side_by_side = bool(jobs) and seeds.side_by_side(jobs[0][1])
     for row, group in _groups(missing, (at_once or devices) if side_by_side else 1):
         say(f"{done} of {len(jobs)} runs are finished")
-        config, names = group[0], [f"{row}, seed {one.seed}" for one in group]
-        say(f"{'; '.join(names)}:")
-        source = config.data.name, config.data.dir
+        source = group[0].data.name, group[0].data.dir
         if source not in datasets:
-            datasets[source] = config.data.load()
+            datasets[source] = group[0].data.load()
         now = describe(datasets[source])
         if images not in (None, now):
             raise InputError(f"{out}: its runs were trained on other images: give the same, or another --out")
-        images, found = now, {}
-        with _reported(names):  # one that diverges ends no other
-            trainers[row], found = run(
-                group, names, resume=[RunRecord(one.workdir).started for one in group], side_by_side=side_by_side,
-                like=trainers.get(row), dataset=datasets[source], interruption=interruption,
-            )  # fmt: skip
-        diverged += [name for name, one in zip(names, group, strict=True) if one.seed not in found]
+        images = now
+        trainers[row], found = train_groups(
+            group, at_once, name=f"{row}, ", like=trainers.get(row), dataset=datasets[source], interruption=interruption
+        )
+        diverged += [f"{row}, seed {one.seed}" for one in group if one.seed not in found]
         done += len(found)
     say(f"{done} of {len(jobs)} runs are finished")
     return diverged
 
 
-@contextlib.contextmanager
-def _reported(names: Sequence[str]) -> Iterator[None]:
-    try:
-        yield
-    except Diverged as error:
-        warn(f"{', '.join(names)}: {error}")
-
-
 def _groups(jobs: list[tuple[str, Config]], at_once: int) -> Iterator[tuple[str, list[Config]]]:
-    """The rows' runs that are trained side by side: of the first seeds those of every row, then of the next seeds."""
+    """The runs of a row from some seeds: from the first seeds those of every row, then from the next seeds."""
     numbers = sorted({config.seed for _, config in jobs})
     for i in range(0, len(numbers), at_once):
         wanted = numbers[i : i + at_once]
         for row in dict.fromkeys(row for row, _ in jobs):
-            found = [config for other, config in jobs if other == row and config.seed in wanted]
-            yield from ((row, group) for group in seeds.groups(found, at_once))
+            if found := [config for other, config in jobs if other == row and config.seed in wanted]:
+                yield row, found
 
 
 def _look(config: Config) -> dict[str, Any] | None:
