@@ -389,7 +389,7 @@ class CheckpointConfig(_Checked):
     """Newest checkpoints that are kept."""
     keep_best: int = 1
     """Checkpoints kept besides, of the epochs with the highest test accuracy; an epoch that becomes one of them is
-    saved at its end. That accuracy is too optimistic then: it was chosen by."""
+    saved at its end. The accuracy of such a checkpoint is optimistic, because it was chosen by it."""
 
     def check(self):
         for name in ("minutes", "steps", "epochs"):

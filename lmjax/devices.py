@@ -98,7 +98,7 @@ def shardings(tree: Any, mesh: Mesh, *, split: bool) -> Any:
 
 
 def put(tree: Any, mesh: Mesh) -> Any:
-    """The whole arrays on every device of a mesh; their shapes, where it has descriptions (see `lmjax.estimate`)."""
+    """The whole arrays on every device of a mesh; their shapes, where these are descriptions (`lmjax.estimate`)."""
     everywhere = replicated(mesh)
     if all(device.local_hardware_id is None for device in mesh.devices.flat):
         return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=everywhere), tree)

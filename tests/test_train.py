@@ -570,7 +570,7 @@ sys.exit(train.main(sys.argv[1:]))
     command = [sys.executable, "-c", program, "--config", "tests/tiny.py", *options]
     result = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
-    assert "drawing learning curves needs matplotlib, which is not installed: pip install matplotlib" in result.stdout
+    assert "drawing needs matplotlib, which is not installed: pip install matplotlib" in result.stdout
     assert read(tmp_path / "run" / "summary.json")["test_accuracy"] == 1.0
 
 

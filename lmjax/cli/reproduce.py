@@ -51,7 +51,7 @@ class Reproduce(command_line.Command):
     page: tuple[Path, ...] = ()
     """Put the table where these pages have it."""
     picture: Path | None = None
-    """Draw the paired differences here, by epoch those of the pairs with the most seeds: .png, .svg, .pdf, ..."""
+    """Draw the paired differences here, by epoch those that decide, or of most seeds: .png, .svg, .pdf, ..."""
 
     def run(self) -> int:
         """Do all of it."""

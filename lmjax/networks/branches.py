@@ -123,7 +123,9 @@ def bottleneck(inner: float = 1 / 4, groups: int = 1, *, stride_first: bool = Fa
 def keep_shape(kind: str, cin: int, cout: int, stride: int, options: Options) -> None:
     """Check what is asked of a branch that keeps the shape, and has its activation inside."""
     if cin != cout or stride != 1:
-        raise InputError(f"a {kind} branch keeps the shape, and cannot go from {cin} to {cout} channels by {stride}")
+        raise InputError(
+            f"a {kind} branch keeps the shape, and cannot go from {cin} to {cout} channels with stride {stride}"
+        )
     if options.post:
         raise InputError(f"placement post: a {kind} branch has its activation inside: leave placement out")
     if options.sharing == "convolutions":

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 CONFIDENCE = 0.95
-_MOST_DIGITS = 6
+_MOST_DIGITS, _HUGE = 6, 1e100  # a square of larger numbers may be infinite
 
 
 class Spread(NamedTuple):
@@ -44,7 +44,7 @@ class Difference(NamedTuple):
         p: the probability of a mean at least as far from 0 if there were no difference (two-sided paired t-test); None
             for a single seed, and where all differ by the same.
         std: the standard deviation of the differences; None for a single seed.
-        correlation: of the two samples; None for fewer than three seeds, and where one of them is constant.
+        correlation: of the two samples; None for fewer than three seeds, and where one is constant or not finite.
         below: in how many seeds ours is smaller.
     """
 
@@ -85,9 +85,9 @@ def difference(ours: Mapping[int, float], baseline: Mapping[int, float]) -> Diff
     quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, freedom))
     equal = found.std <= 1e-9 * max(1.0, abs(found.mean))  # but for rounding
     p = None if equal else float(2 * stats.t.sf(abs(found.mean) / error, freedom))
-    correlation = None
-    if len(seeds) > 2 and all(len(set(sample)) > 1 for sample in zip(*pairs, strict=True)):
-        correlation = statistics.correlation(*zip(*pairs, strict=True))
+    correlation, samples = None, list(zip(*pairs, strict=True))
+    if len(seeds) > 2 and all(len(set(sample)) > 1 and all(abs(x) < _HUGE for x in sample) for sample in samples):
+        correlation = statistics.correlation(*samples)
     return Difference(len(seeds), found.mean, quantile * error, p, found.std, correlation, below)
 
 

@@ -110,8 +110,8 @@ class Stepper:
         coef: `coef(key, channels) -> pytree`, the initial trainable coefficients of one step (float32), or their mean
             if the key is None; None if the scheme has none.
         evaluations: how many branches one step evaluates.
-        repeats: how often it evaluates each of them; an iteration to a tolerance counts once, and what follows it
-            once more.
+        repeats: how often it evaluates each of them; an iteration to a tolerance counts as one evaluation, and
+            the one after it as another.
         reads: of the first branches, which part of the state before the step each of them is given; None for any other
             state, as for the rest. Where a step changes the shape, those are the branches that change it.
         parts: into how many equal groups of channels a network splits the state (2 for coupled schemes, whose state

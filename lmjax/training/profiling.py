@@ -97,9 +97,9 @@ class Profile:
             self._at(first, begin, end)
         try:
             yield between
+        finally:
             for sums in trainer.sums:
                 sums.seconds -= seconds
-        finally:
             if self._tracing:  # an interruption, or an error
                 self._at(end, begin, end)
 

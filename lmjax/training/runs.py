@@ -95,7 +95,7 @@ def train_groups(
     Args:
         configs: that of each run.
         at_once: how many to train side by side, where that is possible; None: one a device.
-        name: of the network, before the seed in messages.
+        name: put before "seed N" in messages, as "lm, ".
         like, dataset, interruption, log, profile: see `loop.run`; the trace is of the first group.
 
     Returns:

@@ -177,7 +177,8 @@ def test_paired_difference_is_that_of_scipy():
     assert difference({1: 2.0}, {1: 3.0, 2: 0.0}) == Difference(1, -1.0, below=1)
     assert difference({1: 2.0, 2: 3.0}, {1: 1.0, 2: 2.0}) == Difference(2, 1.0, 0.0, None, 0.0)
     assert difference({1: 2.0, 2: 3.0}, {1: 2.0, 2: 3.0}) == Difference(2, 0.0, 0.0, None, 0.0)
-    assert difference(dict.fromkeys(range(3), 2.0), {0: 1.0, 1: 2.0, 2: 3.0}).correlation is None
+    for last in (2.0, np.inf, np.nan, 1e300):
+        assert difference({0: 2.0, 1: 2.0, 2: last}, {0: 1.0, 1: 2.0, 2: 3.0}).correlation is None
     assert difference({1: 2.0}, {2: 3.0}) is None
     assert found.mean == pytest.approx(-2 / 3)
     assert Difference(3, -0.2, 0.199).ends(2) == "-0.399 to -0.001"  # an end that is not 0 is not printed as 0
