@@ -47,6 +47,28 @@ class Command:
         return cls
 
 
+_MOST_SEEDS = 10_000  # in a range, which may be misspelt
+
+
+def seed_numbers(words: Sequence[str] | None) -> tuple[int, ...] | None:
+    """The seeds that --seeds names, as in 0 1 2 or 0..7; None without it. Raises InputError if they cannot be."""
+    if words is None:
+        return None
+    numbers: list[int] = []
+    for word in words:
+        match = re.fullmatch(r"(-?\d+)(?:\.\.(\d+))?", word, re.ASCII)
+        if match is None or (match[2] and not 0 <= int(match[2]) - int(match[1]) < _MOST_SEEDS):
+            raise InputError(f"--seeds: must be whole numbers, as in 0 1 2 or 0..7, got {word!r}")
+        numbers += range(int(match[1]), int(match[2] or match[1]) + 1)
+    if not numbers:
+        raise InputError("--seeds: give at least one, as in 0 1 2 or 0..7")
+    if twice := sorted({seed for seed in numbers if numbers.count(seed) > 1}):
+        raise InputError(f"--seeds: {', '.join(map(str, twice))} twice: give each seed once")
+    if wrong := [seed for seed in numbers if not 0 <= seed < 2**32]:
+        raise InputError(f"--seeds: must be from 0 to 2**32 - 1, got {wrong[0]}")
+    return tuple(numbers)
+
+
 def start_alone(config: Path | None) -> None:
     """Prepare a command that reads runs; a Python file registers parts of the user's own first."""
     runtime.start_alone()

@@ -171,6 +171,14 @@ def test_batch_normalization_of_each_chip_exchanges_no_sums():
     assert found.collectives["all-reduce"][0] <= 2
 
 
+def test_more_seeds_than_devices():
+    where = Mock(devices=jax.devices()[:1])
+    where.name = "v5e"
+    with pytest.raises(InputError, match="--seeds 2: target v5e has 1 devices, each for one seed: give fewer"):
+        next(estimate.estimate(config, where, seeds=(0, 1)))
+    assert cli.main(["estimate", "--config", "digits", "--seeds", "0..x", "--target", "v5e"]) == 2
+
+
 def test_photographs_of_no_folder():
     """ImageNet's number of images is known; the data need not be there."""
     dataset = changed(config, data={"name": "photographs(32)", "augment": ("flip",)}).data.origin.outline()

@@ -10,7 +10,6 @@ from lmjax import command_line
 from lmjax.command_line import load, override, read
 from lmjax.config import Config
 from lmjax.console import say
-from lmjax.errors import InputError
 from lmjax.estimate import Estimate, estimate, known, target
 from lmjax.training.progress import padding
 
@@ -26,16 +25,15 @@ class EstimateRun(command_line.Command):
     """The run, as lmjax train takes it."""
     target: tuple[str, ...]
     """The accelerators, one after another."""
-    seeds: int | None = None
-    """So many seeds side by side, one on each device."""
+    seeds: tuple[str, ...] | None = None
+    """Seeds side by side, one on each device, as in 0 1 2 or 0..7."""
     json: bool = False
     """Print the figures as JSON."""
 
     @classmethod
     def start(cls, words: Sequence[str], prog: str) -> int:
         options, overrides = read(cls, words, prog=prog, return_unknown_args=True)
-        if options.seeds is not None and options.seeds < 1:
-            raise InputError(f"--seeds: must be at least 1, got {options.seeds}")
+        command_line.seed_numbers(options.seeds)
         config = override(load(options.config), overrides, prog=f"{prog} --config {options.config}")
         options.run(config)
         return 0
@@ -43,8 +41,7 @@ class EstimateRun(command_line.Command):
     def run(self, config: Config) -> None:
         """Print the figures of each target."""
         jax.config.update("jax_platforms", "cpu")  # JAX must not look for the devices that are only described
-        seeds = None if self.seeds is None else range(self.seeds)
-        found = []
+        seeds, found = command_line.seed_numbers(self.seeds), []
         for name in self.target:
             where = target(name)
             for each in estimate(config, where, seeds=seeds):

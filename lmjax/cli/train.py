@@ -6,7 +6,7 @@ import itertools
 import json
 import re
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, Self
@@ -25,8 +25,6 @@ from lmjax.console import quiet, say
 from lmjax.errors import InputError, unknown
 from lmjax.training import RunRecord, Trainer, program, seed_mesh, seeds, train, train_seeds
 from lmjax.training.loop import name_broken
-
-_MOST_SEEDS = 10_000  # in a range, which may be misspelt
 
 
 class Train(command_line.Command):
@@ -64,7 +62,7 @@ class Train(command_line.Command):
     @property
     def numbers(self) -> tuple[int, ...] | None:
         """The seeds as numbers."""
-        return None if self.seeds is None else tuple(itertools.chain.from_iterable(map(_numbers, self.seeds)))
+        return command_line.seed_numbers(self.seeds)
 
     def _check(self, overrides: Sequence[str]) -> None:
         """Raise InputError if the choices contradict each other, or the config keys on the command line."""
@@ -83,13 +81,7 @@ class Train(command_line.Command):
             self._check_seeds(overrides)
 
     def _check_seeds(self, overrides: Sequence[str]) -> None:
-        numbers = self.numbers
-        if not numbers:
-            raise InputError("--seeds: give at least one, as in 0 1 2 or 0..7")
-        if twice := sorted({seed for seed in numbers if numbers.count(seed) > 1}):
-            raise InputError(f"--seeds: {', '.join(map(str, twice))} twice: give each seed once")
-        if wrong := [seed for seed in numbers if not 0 <= seed < 2**32]:
-            raise InputError(f"--seeds: must be from 0 to 2**32 - 1, got {wrong[0]}")
+        command_line.seed_numbers(self.seeds)
         if any(re.match(r"--seed\b", word) for word in overrides):
             raise InputError("--seed and --seeds: give one of them")
         if self.evaluate is not None:
@@ -187,13 +179,6 @@ class Evaluate(command_line.Command):
         """Print what is found, as JSON."""
         runtime.start(deterministic=self.deterministic)
         _say_evaluation(config, self.folder, self.at)
-
-
-def _numbers(word: str) -> Iterable[int]:
-    match = re.fullmatch(r"(-?\d+)(?:\.\.(\d+))?", word, re.ASCII)
-    if match is None or (match[2] and not 0 <= int(match[2]) - int(match[1]) < _MOST_SEEDS):
-        raise InputError(f"--seeds: must be whole numbers, as in 0 1 2 or 0..7, got {word!r}")
-    return range(int(match[1]), int(match[2] or match[1]) + 1)
 
 
 def _value(words: Sequence[str], name: str) -> str | None:
