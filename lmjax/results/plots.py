@@ -175,7 +175,9 @@ def mean_and_std(axes: Any, x: Sequence[float], seeds: Sequence[Sequence[float]]
 def learning_curves(
     axes: Any, runs: Mapping[str, Any], column: str, label: str, styles: Sequence[dict[str, Any]] | None = None
 ) -> None:
-    """A measure against the epoch: a line for each name, the mean over its seeds that have come so far, and the range.
+    """A measure against the epoch: a line for each name, the mean over its seeds that have come so far.
+
+    Around it is one standard deviation to either side, as far as there are values: the range would grow with the seeds.
 
     Args:
         axes: to draw on.
@@ -190,7 +192,8 @@ def learning_curves(
         every = np.where(np.abs(every) <= LARGEST, every, np.nan)
         epochs, which = np.unique(np.asarray(table["epoch"]), return_inverse=True)
         values = [every[which == i] for i in range(len(epochs))]
-        mean, low, high = ([f(each) for each in values] for f in (np.mean, np.min, np.max))
+        mean, std = np.array([[np.mean(each), np.std(each, ddof=len(each) > 1)] for each in values]).reshape(-1, 2).T
+        low, high = np.maximum(mean - std, list(map(np.min, values))), np.minimum(mean + std, list(map(np.max, values)))
         marker = "o" if len(epochs) < 3 else None
         mean_and_range(axes, epochs, mean, low, high, label=plain(name), marker=marker, markersize=3, **style)
         found.append(every[np.isfinite(every)])

@@ -42,7 +42,7 @@ _COLUMNS = {
     "scheme": "text", "parameters": "number", "MACs": "number", "seeds": "number", "epochs": "number",
     "images/s": "number", "time": "number",
 }  # fmt: skip
-_SEEDS = "Lines are means over the seeds that have come so far, bands their range."
+_SEEDS = "Lines are means over the seeds that have come so far, bands one standard deviation."
 _RECIPE = ("data", "optimizer", "train", "model.dtype")
 # The keys in which two points of one curve may differ: those of the network (the scheme, which `stepper` names, is the
 # same in a curve), and those that change no number.

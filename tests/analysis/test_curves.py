@@ -24,7 +24,7 @@ def test_curves_of_seeds(runs, tmp_path, monkeypatch, capsys):
     assert [text.get_text() for text in right.get_legend().get_texts()] == ["tiny, lm", "tiny, euler"]
     np.testing.assert_allclose(left.lines[0].get_ydata(), error)
     np.testing.assert_allclose(right.lines[0].get_ydata(), loss)
-    assert len(left.collections) == 1  # the range, of the run with two seeds
+    assert len(left.collections) == 1  # the band, of the run with two seeds
     assert [line.get_color() for line in left.lines] == list(plots.COLORS[:2])
 
 

@@ -112,6 +112,13 @@ def test_curves_are_means_over_the_seeds_that_have_come_so_far(tmp_path):
     assert part["file"].endswith("a,1,1,22,1%0A")  # every epoch of every seed
 
 
+def test_bands_of_curves_are_one_standard_deviation_within_the_values():
+    axes = axes_of()
+    plots.learning_curves(axes, {"a": {"epoch": [1, 1, 1, 2, 2, 2], "x": [1.0, 2.0, 6.0] * 2}}, "x", "x")
+    (band,) = axes.collections
+    assert band.get_datalim(axes.transData).intervaly == pytest.approx([1, 3 + 7**0.5])
+
+
 def test_coefficients_show_where_the_scheme_is_zero_stable(tmp_path):
     coefficients = {"stage1": [-0.5, 0.5], "stage2": [-2.0]}
     stability = {"stage1": [0.5, 0.5], "stage2": [-1.0]}
