@@ -255,7 +255,7 @@ def paired_differences(
         first.annotate(f"{end.count} seeds", (1, -i), xycoords=("axes fraction", "data"), fontsize=7, va="center")
     first.set_yticks([-i for i in range(len(ends))], list(map(_minus, ends)))
     first.axvline(0, color="0.4", linewidth=0.9, linestyle=":", zorder=0)
-    first.set(ylim=(0.5 - len(ends), 0.5), xlabel="points, with 95% intervals; below 0: fewer errors")
+    first.set(ylim=(0.5 - len(ends), 0.5), xlabel="points, 95% intervals")
     first.set_title("difference of the last test errors", fontsize=9)
     for axes, measure in zip(others, measures, strict=True):
         for i, (pair, found) in enumerate(curves.items()):
@@ -263,7 +263,7 @@ def paired_differences(
             lows, highs = zip(*ranges, strict=True)
             mean_and_range(axes, range(1, len(means) + 1), means, lows, highs, label=_minus(pair), **look(i))
         axes.axhline(0, color="0.4", linewidth=0.9, linestyle=":", zorder=0)
-        axes.set(xlabel="epoch, each with an interval of its own")
+        axes.set(xlabel="epoch")
         axes.set_title(f"difference of the {measure}", fontsize=9)
         axes.xaxis.get_major_locator().set_params(integer=True)
     for axes in (first, *others):

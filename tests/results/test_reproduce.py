@@ -18,6 +18,7 @@ from lmjax.config import OptimizerConfig
 from lmjax.results import published
 from lmjax.results.reproduce import cost, results, runs, writing
 from lmjax.results.reproduce.tables import TABLES, Images, Table, table
+from lmjax.results.statistics import difference
 from tests import tiny
 from tests.parameters import slow
 from tests.tiny import ROOT, changed
@@ -390,3 +391,21 @@ def test_the_pages_have_what_the_command_writes(page, kind, places, tmp_path):
         recorded = [name, "--out", str(ROOT / "results" / name), "--only-report"] if kind == "table" else []
         assert cli.main(["reproduce", *recorded, "--page", str(copy)]) == 0
     assert copy.read_text() == (ROOT / page).read_text()
+
+
+def test_what_the_pages_say_of_the_difference_that_decides():
+    found = results.collect(table("small"), ROOT / "results" / "small")
+    lm, euler = (results.errors(found[row]) for row in ("lm", "euler"))
+    end, later = difference(lm, euler), difference({seed: x for seed, x in lm.items() if seed >= 5}, euler)
+    page, readme = (" ".join((ROOT / name).read_text().split()) for name in ("docs/results.md", "README.md"))
+    assert (end.count, later.count) == (20, 15)
+    assert f"is {end.mean:+.2f} points of test error (95% interval {end.ends(2)}, p = {end.p:.2f};" in page
+    assert f"seeds 5 to 19 alone, which the earlier runs did not have: {later.mean:+.2f}, {later.ends(2)})" in page
+    assert f"LM has the lower error with {end.below} of {end.count} seeds." in page
+    assert f"standard deviation is {end.std:.2f} points" in page
+    assert f"not correlated ({end.correlation:+.2f})" in page
+    missing = sum(max(0, count - len(found[row])) for row, count in table("small").seeds.items())
+    assert f"{missing} of their runs are missing" in page
+    assert (
+        f"`lm` minus `euler` is {end.mean:+.2f} points of test error (95% interval {end.ends(2)}, 20 seeds)" in readme
+    )
