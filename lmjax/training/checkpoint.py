@@ -85,17 +85,7 @@ class Checkpoints(contextlib.AbstractContextManager):
 
     def choose(self, which: str | int) -> int:
         """The step that is meant by "latest", "best", or a step. Raises InputError if there is no such checkpoint."""
-        steps, aside = self.steps(), [*map(str, sorted(self.folder.damaged)), *self.folder.set_aside()]
-        if not steps:
-            why = f" that is whole ({', '.join(aside)}): restore one from a copy, or start a new run"
-            raise InputError(f"{self.directory}: holds no checkpoint{why if aside else ''}")
-        best = self.best() if which == "best" else None
-        if which == "best" and best is None:
-            raise InputError(f"{self.directory}: none of the checkpoints was made after an evaluation: name a step")
-        step = steps[-1] if which == "latest" else int(which if best is None else best)
-        if step not in steps:
-            raise InputError(f"{self.directory}: no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
-        return step
+        return _chosen(which, self.steps(), self.best(), self.folder)
 
     def about(self, step: int) -> dict[str, Any]:
         """The plain data that was kept with a checkpoint. Raises InputError as `restore`."""
@@ -184,6 +174,19 @@ class Checkpoints(contextlib.AbstractContextManager):
             self._manager.reload()
             last = "there is none" if (before := self.latest()) is None else f"the last one is of step {before}"
             self.folder.report(f"{_unwritten(step, error)}: going on without it; {last}")
+
+
+def _chosen(which: str | int, steps: Sequence[int], best: int | None, folder: CheckpointFolder) -> int:
+    if not steps:
+        aside = [*map(str, sorted(folder.damaged)), *folder.set_aside()]
+        why = f" that is whole ({', '.join(aside)}): restore one from a copy, or start a new run"
+        raise InputError(f"{folder.path}: holds no checkpoint{why if aside else ''}")
+    step = {"latest": steps[-1], "best": best}.get(str(which), which)
+    if step is None:
+        raise InputError(f"{folder.path}: none of the checkpoints was made after an evaluation: name a step")
+    if int(step) not in steps:
+        raise InputError(f"{folder.path}: no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
+    return int(step)
 
 
 class _Kept:

@@ -134,9 +134,7 @@ class TrainedNetwork(contextlib.AbstractContextManager["TrainedNetwork"]):
     def evaluate(self) -> dict[str, float]:
         """The metrics over every test image, each counted once; see `training.evaluate`."""
         function = Evaluation.of(self.config, self.dataset, self.graph, self._feed, self.mesh).evaluate
-        options = compiler_options(self.mesh.devices.flat[0].platform)  # as in the evaluations of the run itself
-        program = jax.jit(function, out_shardings=replicated(self.mesh), compiler_options=options)
-        found = mean_metrics(program, self.state.evaluated(), self._feed)
+        found = mean_metrics(_as_in_training(function, self.mesh), self.state.evaluated(), self._feed)
         assert found is not None  # which it is only after a pause
         return found[0]
 
@@ -198,6 +196,12 @@ class TrainedNetwork(contextlib.AbstractContextManager["TrainedNetwork"]):
     def over_batches(self, function: Callable[..., Any], size: int, *arrays: np.ndarray, axis: int = 0) -> Any:
         """Compile `function(network, *batch)`, apply it to all batches, and join the results along an axis."""
         return over_batches(_compiled(self.model(), function), self.mesh, size, *arrays, axis=axis)
+
+
+def _as_in_training(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:
+    """A function to be compiled with the options of the evaluations of a run, such as no excess precision on a GPU."""
+    options = compiler_options(mesh.devices.flat[0].platform)
+    return jax.jit(function, out_shardings=replicated(mesh), compiler_options=options)
 
 
 def _compiled(model: nnx.Module, function: Callable[..., Any]) -> Callable[..., Any]:
