@@ -236,7 +236,7 @@ def class_of(kind: Kind) -> Any:
 
 
 def _is_state(x: Any) -> bool:
-    """Whether an array of a history is a state or an increment, and not a number of steps."""
+    """True for an array of a history that is a state or an increment, and no number of steps."""
     return jnp.issubdtype(x.dtype, jnp.floating)
 
 
