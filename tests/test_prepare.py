@@ -129,7 +129,7 @@ def test_prepares_and_says_how_to_train(run, data, mistake):
     assert (status, err) == (0, "")
     version = data / "imagenet2012" / "5.1.0"
     assert f"{version}: 4 training and 3 test images\n" in out
-    assert out.endswith(f"--config configs/imagenet.py:lm_resnet50 --data.dir {data}\n")
+    assert out.endswith(f"--config imagenet:lm_resnet50 --data.dir {data}\n")
     assert os.listdir(data) == ["imagenet2012"]
     assert len(prepared.load(version).train) == 4
     status, out, _ = run(program="raise Exception")
