@@ -38,11 +38,9 @@ def faulty(probability):
     return Stepper("faulty", step, informed=True, random=True)
 
 
-steppers.register(faulty)
-
-
 @pytest.fixture
 def config(tmp_path, digits, monkeypatch):
+    steppers.register(faulty)
     monkeypatch.setattr(DataConfig, "load", lambda self: digits)
     return changed(
         tiny.config,
