@@ -23,7 +23,7 @@ def unknown(kind: str, name: str, choices: Iterable[str]) -> InputError:
         name: what was given.
         choices: every name that would have done.
     """
-    choices = sorted(choices)
+    choices = sorted(set(choices))
     close = difflib.get_close_matches(name, choices, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(map(repr, close))}? " if close else ""
     return InputError(f"unknown {kind} {name!r}: {hint}known: {', '.join(choices)}")

@@ -19,7 +19,7 @@ from jax import export
 import lmjax
 from lmjax import files, weights
 from lmjax.console import no_logging
-from lmjax.errors import InputError, optional_import, reason
+from lmjax.errors import InputError, optional_import, reason, unknown
 from lmjax.training import TrainedNetwork
 from lmjax.training.state import initialize
 
@@ -90,6 +90,8 @@ def save(trained: TrainedNetwork, path: str | Path, format: str) -> list[Path]:
     if format == "safetensors":
         weights.save(path, trained.weights())
         return [path]
+    if format not in FORMATS:
+        raise unknown("format", format, (*FORMATS, "safetensors"))
     about = path.with_name(f"{path.name}.json")
     with files.writing(path):
         files.write(path, FORMATS[format](trained))

@@ -70,10 +70,12 @@ def odeint(
         InputError: naming the argument that does not fit the scheme, the state or the times.
     """
     stepper, start = _scheme(stepper), None if start is None else _scheme(start)
-    steps = _require_fitting(stepper, steps, coef, start, memory)
-    _require_one(t0), _require_one(t1), _require_parts(stepper, u0)
+    steps = _require_fitting(stepper, u0, steps, coef, start, memory)
+    _require_one(t0), _require_one(t1)
     with lenient():
         h = (t1 - t0) / steps
+    if start is not None and stepper.known.steps_back and not callable(field):
+        raise InputError("odeint: start makes the first values of one field, and there are several: give start=None")
     solver = _Solver(stepper, _fields(stepper, field, args), t0, h, steps, coef, memory)
     kept, history = solver.begin(jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), u0), start)
     if save_at is None:
@@ -123,8 +125,9 @@ class _Solver:
         for n in range(0 if start is None else min(self.stepper.known.steps_back or 0, self.steps)):
             # The history after a step does not depend on where the step arrives, so it comes from the scheme itself.
             _, history = self.step((u, history), n)
-            fs = tuple(functools.partial(self.increment, self.fields[0], n, node, 1.0) for node in _nodes(start))
-            u, _ = start.step(fs, u, (), None)
+            scale = start.known.damping(None)
+            fs = tuple(functools.partial(self.increment, self.fields[0], n, node, scale) for node in _nodes(start))
+            u, _ = start.step(fs, u, (), None, self.info(n))
             kept.append(u)
         return kept, history
 
@@ -218,13 +221,18 @@ def _scheme(scheme: Stepper | str) -> Stepper:
     return scheme
 
 
-def _require_fitting(stepper: Stepper, steps: int, coef: Any, start: Stepper | None, memory: Memory) -> int:
+def _require_fitting(stepper: Stepper, u0: State, steps: int, coef: Any, start: Stepper | None, memory: Memory) -> int:
     """Check what the scheme is given; returns the number of steps."""
-    if (
-        isinstance(steps, bool | np.bool_ | jax.core.Tracer)
-        or not hasattr(steps, "__index__")
-        or operator.index(steps) < 1
-    ):
+    if stepper.parts > 1 and not (isinstance(u0, tuple) and len(u0) == stepper.parts):
+        raise InputError(f"odeint: the state of {stepper.name} is a pair (x, y), got {jax.tree.structure(u0)}")
+    leaves = jax.tree.leaves(u0)
+    if not leaves or not all(jnp.issubdtype(_dtype(x), jnp.inexact) for x in leaves):
+        raise InputError(f"odeint: u0 must be of floating-point or complex numbers, as 1.0 and not 1, got {u0!r}")
+    try:
+        count = 0 if isinstance(steps, bool | np.bool_) else operator.index(steps)
+    except TypeError:  # a traced number, too
+        count = 0
+    if count < 1:
         raise InputError(f"odeint: steps must be a whole number, at least 1, got {steps!r}")
     if memory not in get_args(Memory):
         raise unknown("memory of odeint", str(memory), get_args(Memory))
@@ -232,28 +240,35 @@ def _require_fitting(stepper: Stepper, steps: int, coef: Any, start: Stepper | N
         raise InputError(f"odeint: {stepper.name} has coefficients to choose: give coef, e.g. coef=-0.1 for lm")
     if stepper.coef is None and coef is not None:
         raise InputError(f"odeint: {stepper.name} has no coefficients, got coef={coef!r}")
+    if stepper.coef is not None:
+        like, dtypes = jax.eval_shape(lambda: stepper.coef(None, 1)), map(_dtype, jax.tree.leaves(coef))
+        alike = jax.tree.structure(coef) == jax.tree.structure(like)
+        if not (alike and all(jnp.issubdtype(dtype, jnp.number) for dtype in dtypes)):
+            shown = jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", like)
+            raise InputError(f"odeint: coef of {stepper.name} must be an array as {shown}, got {coef!r}")
     if start is not None and (start.known.steps_back != 0 or start.parts > 1 or start.coef is not None):
         raise InputError(
             f"odeint: start must be a one-step scheme for one field, without coefficients; got {start.name}"
         )
     damping = stepper.known.damping(coef)
-    if not isinstance(damping, jax.core.Tracer) and np.any(np.asarray(damping) == 0):
-        raise InputError(f"odeint: {stepper.name} integrates u'' = F(u), not u' = F(t, u)")
-    return operator.index(steps)
+    if not isinstance(damping, jax.core.Tracer):
+        if np.any(np.asarray(damping) == 0):
+            raise InputError(f"odeint: {stepper.name} integrates u'' = F(u), not u' = F(t, u)")
+        if not np.all(np.isfinite(damping)):
+            raise InputError(f"odeint: {stepper.name} with coef={coef!r} integrates no equation: choose another coef")
+    return count
 
 
 def _require_one(time: Any) -> None:
-    if np.ndim(time):
+    if isinstance(time, (list, tuple)) or np.ndim(time):
         raise InputError(f"odeint: t0 and t1 must be single times, got {time}: for several ones use jax.vmap")
     number = np.asarray(0 if isinstance(time, jax.core.Tracer) else time)
     if not jnp.issubdtype(number.dtype, jnp.number) or not np.isfinite(number):
         raise InputError(f"odeint: t0 and t1 must be finite numbers, got {time!r}")
 
 
-def _require_parts(stepper: Stepper, u0: State) -> None:
-    """Raise InputError if a coupled scheme is not given a pair."""
-    if stepper.parts > 1 and not (isinstance(u0, tuple) and len(u0) == stepper.parts):
-        raise InputError(f"odeint: the state of {stepper.name} is a pair (x, y), got {jax.tree.structure(u0)}")
+def _dtype(x: Any) -> Any:
+    return x.dtype if hasattr(x, "dtype") else np.asarray(x).dtype
 
 
 def _nodes(stepper: Stepper) -> tuple[float, ...]:
@@ -275,8 +290,9 @@ def _fields(stepper: Stepper, field: Field | Sequence[Field], args: Any) -> tupl
         raise InputError(f"odeint: {stepper.name} takes a tuple of {stepper.evaluations} fields, one a branch, got one")
     if several and len(field) != stepper.evaluations:
         raise InputError(f"odeint: {stepper.name} takes {stepper.evaluations} fields, one a branch, got {len(field)}")
-    fields = tuple(_of_time_and_state(F, args) for F in (field if several else (field,)))
-    return fields if several else fields * stepper.evaluations
+    given = field if several else (field,) * stepper.evaluations
+    fields = {F: _of_time_and_state(F, args) for F in dict.fromkeys(given)}
+    return tuple(fields[F] for F in given)
 
 
 def _of_time_and_state(field: Field, args: Any) -> Field:
@@ -301,8 +317,13 @@ def _step_numbers(save_at: Any, t0: Any, t1: Any, steps: int) -> np.ndarray | No
         if save_at != "steps":
             raise InputError(f'odeint: save_at must be "steps", an array of times, or None, got {save_at!r}')
         return np.arange(steps + 1)
+    if jnp.iscomplexobj(t0) or jnp.iscomplexobj(t1):
+        raise InputError('odeint: with complex t0 or t1, save_at must be "steps" or None')
     traced = any(isinstance(x, jax.core.Tracer) for x in jax.tree.leaves((save_at, t0, t1)))
-    times = (jnp if traced else np).asarray(save_at)
+    try:
+        times = (jnp if traced else np).asarray(save_at)
+    except ValueError:  # lists of several lengths
+        raise InputError(f"odeint: save_at must be a list of times, got {save_at!r}") from None
     if times.ndim != 1 or not times.size or not (traced or times.dtype.kind in "iuf"):
         raise InputError(f"odeint: save_at must be a list of times, got an array of shape {times.shape}: {save_at!r}")
     if traced:
@@ -315,7 +336,8 @@ def _step_numbers(save_at: Any, t0: Any, t1: Any, steps: int) -> np.ndarray | No
     if not (h and (np.diff(x) > 0).all() and x[0] >= -slack and x[-1] <= steps + slack):
         shown = np.array2string(exact, threshold=6)
         raise InputError(f"odeint: the times of save_at must go from t0 = {t0} towards t1 = {t1}, got {shown}")
-    return np.rint(x).astype(int) if (abs(x - np.rint(x)) <= slack).all() else None
+    n = np.rint(x).astype(int)
+    return n if (abs(x - n) <= slack).all() and (np.diff(n) > 0).all() else None
 
 
 def _scaled(h: Any, dx: Any, dtype: Any) -> jax.Array:

@@ -14,11 +14,6 @@ import optax
 from lmjax.errors import InputError
 from lmjax.registry import Registry
 
-registry: Registry["optax.GradientTransformation | Rule"] = Registry(
-    "optimizer", optax.GradientTransformation, example="adamw(b2=0.95)"
-)
-register, normalize = registry.register, registry.normalize
-
 
 class Rule(NamedTuple):
     """An update rule with a place for the weight decay: u = after(before(g) + decay w).
@@ -33,6 +28,12 @@ class Rule(NamedTuple):
     after: optax.GradientTransformation = optax.identity()
 
 
+registry: Registry[optax.GradientTransformation | Rule] = Registry(
+    "optimizer", (optax.GradientTransformation, Rule), example="adamw(b2=0.95)"
+)
+register, normalize = registry.register, registry.normalize
+
+
 def get(call: str) -> Rule:
     """The rule of a name or a call.
 
@@ -40,14 +41,7 @@ def get(call: str) -> Rule:
         InputError: if there is none, or its function gives something else.
     """
     made = registry.get(call)
-    if isinstance(made, optax.GradientTransformation):
-        return Rule(made)
-    if not isinstance(made, Rule):
-        raise InputError(
-            f"optimizer {call!r}: its function must return an optax.GradientTransformation or an "
-            f"lmjax.optimizers.Rule, not {type(made).__name__}"
-        )
-    return made
+    return made if isinstance(made, Rule) else Rule(made)
 
 
 @register
@@ -112,15 +106,17 @@ def lion(b1: float = 0.9, b2: float = 0.99) -> Rule:
 def muon(beta: float = 0.95, *, rms: float = 0.2, b1: float = 0.9, b2: float = 0.999, eps: float = 1e-8) -> Rule:
     """Muon: momentum of kernels made orthogonal; all else by `adamw(b1, b2)` (Jordan et al. 2024).
 
-    A kernel is a matrix [inputs, outputs], that of a convolution [height width inputs, outputs], each step of a network
-    its own. Its Nesterov momentum U S V' becomes nearly U V' by five Newton-Schulz iterations, and is multiplied by
-    rms sqrt(max(inputs, outputs)): at rms 0.2, rates and decays of adamw suit (Liu et al. 2025, equation 4).
+    A kernel is a matrix [inputs, outputs], that of a convolution [height width inputs, outputs], those of the queries,
+    keys and values of attention [inputs, heads outputs], each step of a network its own. Its Nesterov momentum U S V'
+    becomes nearly U V' by five Newton-Schulz iterations, and is multiplied by rms sqrt(max(inputs, outputs)): at rms
+    0.2, rates and decays of adamw suit (Liu et al. 2025, equation 4).
     """
     _require_fractions("muon", beta=beta)
     _require_positive("muon", rms, "rms")
 
     def size(path, x):
-        return rms * math.sqrt(max(math.prod(x.shape[_stacked(path) : -1]), x.shape[-1])) * x
+        first, outputs = _stacked(path), _outputs(path, x)
+        return rms * math.sqrt(max(math.prod(x.shape[first:outputs]), math.prod(x.shape[outputs:]))) * x
 
     matrices = optax.chain(
         optax.contrib.scale_by_muon(beta=beta, weight_dimension_numbers=_matrices),
@@ -155,8 +151,7 @@ def kernels(params: Any) -> Any:
     """
 
     def is_kernel(path, x):
-        names = [entry.key for entry in path if hasattr(entry, "key")]  # a State has another one below, of the value
-        return names[-1:] == ["kernel"] and x.ndim - _stacked(path) >= 2
+        return _names(path)[-1:] == ["kernel"] and x.ndim - _stacked(path) >= 2
 
     return jax.tree_util.tree_map_with_path(is_kernel, params)
 
@@ -171,16 +166,27 @@ def coefficients(params: Any) -> Any:
     )
 
 
+def _names(path: tuple[Any, ...]) -> list[Any]:
+    return [entry.key for entry in path if hasattr(entry, "key")]  # a State has another entry below, of the value
+
+
 def _stacked(path: tuple[Any, ...]) -> int:
     """The number of leading axes of an array that count steps: `lmjax.networks.Stack` calls its variables "item"."""
     return sum(getattr(entry, "key", None) == "item" for entry in path)
+
+
+def _outputs(path: tuple[Any, ...], x: Any) -> int:
+    """The first axis of a kernel's outputs: the last axis, or that of the heads in nnx.MultiHeadAttention."""
+    of_heads = x.ndim - _stacked(path) == 3 and _names(path)[-2:-1] in (["query"], ["key"], ["value"])
+    return x.ndim - (2 if of_heads else 1)
 
 
 def _matrices(params: Any) -> Any:
     """The axes of kernels that are rows, and those that are columns, for optax."""
 
     def axes(path, x):
-        return optax.contrib.MuonDimensionNumbers(tuple(range(_stacked(path), x.ndim - 1)), x.ndim - 1)
+        outputs = _outputs(path, x)
+        return optax.contrib.MuonDimensionNumbers(tuple(range(_stacked(path), outputs)), tuple(range(outputs, x.ndim)))
 
     return jax.tree_util.tree_map_with_path(axes, params)
 

@@ -13,7 +13,7 @@ import sys
 import types
 import typing
 from collections.abc import Callable, Iterator, Mapping
-from numbers import Real
+from numbers import Integral, Real
 from typing import Any, Generic, Literal, NamedTuple, TypeVar, overload
 
 from lmjax.errors import InputError, unknown
@@ -46,7 +46,7 @@ class Registry(Generic[T]):
 
     Args:
         kind: of which kind they are, in the singular: "stepper".
-        makes: the type of the parts; an argument annotated with it may be another part of this kind.
+        makes: the type of the parts, or several; an argument annotated with it may be another part of this kind.
         example: a call, for messages.
         plural: of the kind; None adds an s.
         hint: what to add where a name is unknown.
@@ -59,7 +59,8 @@ class Registry(Generic[T]):
     ):  # fmt: skip
         self.kind, self.plural, self.example = kind, plural or f"{kind}s", example
         self._hint, self.note = hint, note
-        self.words = _WORDS | {makes: f"a {kind} such as {example}"}
+        self._makes = makes if isinstance(makes, tuple) else (makes,)
+        self.words = _WORDS | dict.fromkeys(self._makes, f"a {kind} such as {example}")
         self._makers: dict[str, Callable[..., T]] = {}
         KINDS[self.plural] = self
 
@@ -175,8 +176,9 @@ class Registry(Generic[T]):
             raise
         except (TypeError, ValueError) as error:  # a string for a number, say
             raise InputError(f"{self.kind} {whole!r}: {name}: {error}") from None
-        if made is None:
-            raise InputError(f"{self.kind} {whole!r}: its function returns nothing")
+        if made is None or not isinstance(made, self._makes):
+            types = " or ".join(each.__name__ for each in self._makes)
+            raise InputError(f"{self.kind} {whole!r}: its function must return {types}, not {type(made).__name__}")
         return made
 
     def _unreadable(self, text: str) -> InputError:
@@ -298,7 +300,7 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is float:
         return issubclass(type(value), Real) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
     if hint is int:  # more than 32 bits would count for ever
-        return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**31
+        return issubclass(type(value), Integral) and not isinstance(value, bool) and abs(value) < 2**31
     if hint is None:
         return value is None
     return isinstance(value, hint) if isinstance(hint, type) else True

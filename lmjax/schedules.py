@@ -17,22 +17,7 @@ MakeSchedule = Callable[[float, int], optax.Schedule]
 """From the highest rate and the number T of updates of the run to the rate of each update n = 0, 1, ..., T - 1."""
 
 registry: Registry[MakeSchedule] = Registry("schedule", Callable, example="steps(0.5, 0.75)")
-register, normalize = registry.register, registry.normalize
-
-
-def get(call: str) -> MakeSchedule:
-    """The schedule of a name or a call.
-
-    Raises:
-        InputError: if there is no such schedule, or the registered function does not return a function.
-    """
-    schedule = registry.get(call)
-    if not callable(schedule):
-        raise InputError(
-            f"schedule {call!r}: its function must return a function of the rate and the number of updates, "
-            f"not {type(schedule).__name__}"
-        )
-    return schedule
+register, get, normalize = registry.register, registry.get, registry.normalize
 
 
 @register

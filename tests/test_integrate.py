@@ -51,6 +51,18 @@ def at_traced(scheme, times):
     return jax.tree.leaves(solved(scheme, save_at=times))
 
 
+def test_times_within_rounding_of_one_step():
+    near = 0.1 + 0.2  # and not 0.3
+    assert solved("rk4", steps=10, save_at=[0.3, near, 0.7]).shape == (3, 2)
+
+
+@pytest.mark.parametrize("start", ["way(2)", "scaled(euler)"])
+def test_a_multistep_scheme_may_start_with_any_one_step_method(start):
+    """`way(2)` integrates u' / 2 = F, so that its branches are given 2 h F."""
+    found, expected = (solved("adams_bashforth(2)", start=each) for each in (start, "euler"))
+    np.testing.assert_allclose(found, expected, rtol=1e-14)
+
+
 def test_times_off_the_grid_have_the_order_of_the_scheme():
     exact = np.asarray(solved("rk4", steps=3000, save_at=[0.111, 0.345, 0.777]))
     for scheme, order in (("rk4", 4), ("adams_bashforth(2)", 2), ("adams_bashforth(4)", 4)):
@@ -173,6 +185,15 @@ def solved_by(stepper):
         ({"t1": np.ones(3)}, "t0 and t1 must be single times, got .*: for several ones use jax.vmap"),
         ({"t1": np.nan}, "t0 and t1 must be finite numbers, got nan"),
         ({"t1": None}, "t0 and t1 must be finite numbers, got None"),
+        ({"t1": [1, [2]]}, r"t0 and t1 must be single times, got \[1, \[2\]\]"),
+        ({"t1": 1j, "u0": START + 0j, "save_at": [0.5]}, 'with complex t0 or t1, save_at must be "steps" or None'),
+        ({"save_at": [0.1, [2]]}, r"save_at must be a list of times, got \[0.1, \[2\]\]"),
+        *(({"u0": u0}, "u0 must be of floating-point or complex numbers") for u0 in (1, True, "a", None)),
+        *(({"steps": n}, "steps must be a whole number") for n in (0, True, 2.0, jnp.asarray(4.0), np.array([4]))),
+        ({"stepper": "lm", "coef": "a"}, r"coef of lm must be an array as float32\[\], got 'a'"),
+        ({"stepper": "lm", "coef": (1, 2)}, r"coef of lm must be an array as float32\[\], got \(1, 2\)"),
+        ({"stepper": "lm", "coef": np.nan}, "lm with coef=nan integrates no equation"),
+        ({"stepper": "shake_shake(adams_bashforth(2))", "field": (field, field)}, "there are several: give start=None"),
         ({"t0": "0"}, "t0 and t1 must be finite numbers, got '0'"),
         ({"stepper": "reversible", "field": (field, field)}, r"state of reversible is a pair \(x, y\), got PyTreeDef"),
         ({"memory": "reversible"}, "rk4 cannot be undone"),
@@ -187,7 +208,7 @@ def solved_by(stepper):
         ),
         ({"field": 3}, "a field must be a function of"),
         ({"field": lambda t, u, w: u[None]}, r"the state is float64\[2\], and the field gives float64\[1,2\]"),
-        ({"field": (field,) * 4, "save_at": [0.001]}, "rk4 has several fields, and times off its grid need one"),
+        ({"field": (field, *[lambda *_: field(*_)] * 3), "save_at": [0.001]}, "rk4 has several fields, and times off"),
     ],
 )
 def test_messages(options, message):

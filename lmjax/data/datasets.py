@@ -77,8 +77,6 @@ def get(call: str) -> Origin:
         InputError: if there is no such data set, or the registered function does not return a valid `Origin`.
     """
     made = registry.get(call)
-    if not isinstance(made, Origin):
-        raise InputError(f"data set {call!r}: its function must return an lmjax.data.Origin, not {type(made).__name__}")
     if others := [name for name in made.takes if name not in _DEFAULTS]:
         raise InputError(f"data set {call!r}: its load may take {', '.join(_DEFAULTS)}, and not {others[0]}")
     return made

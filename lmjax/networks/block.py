@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from lmjax.errors import InputError
 from lmjax.networks.options import Options, chosen
 from lmjax.networks.stack import List, inner, observed
 from lmjax.steppers import StepInfo, Stepper
@@ -96,9 +97,11 @@ def _mean(*values):
 
 
 def _share_convolutions(first, other):
-    for name, child in list(vars(other).items()):
-        if isinstance(child, nnx.Conv):
-            setattr(other, name, getattr(first, name))
+    names = [name for name, child in vars(other).items() if isinstance(child, nnx.Conv)]
+    if not names:
+        raise InputError("sharing convolutions: this branch has no nnx.Conv of its own: choose all or none")
+    for name in names:
+        setattr(other, name, getattr(first, name))
 
 
 def draw_coefficients(stepper: Stepper, channels: int, rngs: nnx.Rngs) -> tuple[Any, Any]:

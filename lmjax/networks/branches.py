@@ -43,7 +43,7 @@ class Activation(nnx.Module):
     """Normalization and activation: batch normalization and ReLU unless the options say otherwise."""
 
     def __init__(self, channels: int, options: Options = PUBLISHED, *, rngs: nnx.Rngs):
-        self.norm, self.function = norm(channels, options, rngs), options.activation or relu()
+        self.norm, self.function = norm(channels, options, rngs), options.activation or relu
 
     def __call__(self, x: jax.Array) -> jax.Array:
         return activated(self.norm, self.function, x)
@@ -65,7 +65,7 @@ class Convolutions(nnx.Module):
         stride: int = 1, options: Options = PUBLISHED, rngs: nnx.Rngs,
     ):  # fmt: skip
         convolutions, post, dtype = layers(cout, stride), options.post, options.dtype
-        self.post, self.layers, self.function = post, len(convolutions), options.activation or relu()
+        self.post, self.layers, self.function = post, len(convolutions), options.activation or relu
         for i, (cout, size, stride, groups) in enumerate(convolutions, start=1):
             if not post:
                 setattr(self, f"act{i}", Activation(cin, options, rngs=rngs))
@@ -111,7 +111,7 @@ def bottleneck(inner: float = 1 / 4, groups: int = 1, *, stride_first: bool = Fa
         raise InputError(f"bottleneck: inner must be positive and groups at least 1, got {inner} and {groups}")
 
     def layers(cout, stride):
-        channels = round(inner * cout)
+        channels = max(1, round(inner * cout))
         if channels % groups:
             raise InputError(f"{channels} channels do not divide into {groups} groups: choose another width")
         first, second = (stride, 1) if stride_first else (1, stride)
@@ -129,7 +129,7 @@ def keep_shape(kind: str, cin: int, cout: int, stride: int, options: Options) ->
     if options.post:
         raise InputError(f"placement post: a {kind} branch has its activation inside: leave placement out")
     if options.sharing == "convolutions":
-        raise InputError(f"sharing convolutions: a {kind} branch has none to share")
+        raise InputError(f"sharing convolutions: not for a {kind} branch: choose all or none")
 
 
 @plain(branches, "symmetric")

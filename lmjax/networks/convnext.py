@@ -109,8 +109,9 @@ def convnext(depths: tuple[int, ...], channels: tuple[int, ...], *, patch: int =
         depths, channels: of the stages; all but the first halve the resolution.
         patch: side of the first patches in pixels; 4 for ImageNet, 1 or 2 for small images.
     """
-    if not depths or len(depths) != len(channels) or min(*depths, *channels, patch) < 1:
-        raise InputError("network convnext: depths and channels must have an entry a stage, and nothing be below 1")
+    whole = all(isinstance(n, int) for n in (*depths, *channels))
+    if not (depths and len(depths) == len(channels) and whole and min(*depths, *channels, patch) >= 1):
+        raise InputError("network convnext: depths and channels must have a whole number a stage, and none below 1")
     return Architecture(
         tuple(depths), tuple(channels), None, inverted(), Patches,
         first=functools.partial(Patches, stride=patch, before=False), activation=None, head=NormalizedLinear,

@@ -181,8 +181,8 @@ class FractalNet(nnx.Module):
         drop_path: float = 0.15, global_paths: float = 0.5, classes: int = 10, cin: int = 3,
         dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs,
     ):  # fmt: skip
-        if not isinstance(columns, int) or columns < 1:
-            raise InputError(f"FractalNet: columns must be an integer of at least 1, got {columns!r}")
+        if not isinstance(columns, int) or not 1 <= columns <= 10:  # which are 1,023 convolutions a block
+            raise InputError(f"FractalNet: columns must be an integer from 1 to 10, got {columns!r}")
         if not channels or len(channels) != len(dropout):
             raise InputError(
                 f"FractalNet: channels and dropout must have an entry a block, got {len(channels)} and {len(dropout)}"

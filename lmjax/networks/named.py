@@ -21,7 +21,7 @@ def get(name: str) -> Builder:
     Raises:
         InputError: for a name that is none, with the nearest ones, or arguments that its family does not take.
     """
-    match = _NAME.fullmatch(name)
+    match = None if name in registry.names() else _NAME.fullmatch(name)
     if match and match[1] not in registry.names():
         raise unknown("network", name, (*names(), *registry.names()))
     return registry.get(f"{match[1]}({', '.join(n for n in match.groups()[1:] if n)})" if match else name)

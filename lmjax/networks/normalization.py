@@ -172,14 +172,16 @@ def group_batch_norm(network: nnx.Module, group: int | None) -> None:
         module.group = group
 
 
+@plain(normalizations, "layer")
 class LayerNorm(nnx.LayerNorm):
-    """Flax's layer normalization, which promotes dtypes."""
+    """Layer normalization, of each pixel or token over its channels (Ba et al. 2016)."""
 
     __call__ = lenient()(nnx.LayerNorm.__call__)
 
 
+@plain(normalizations, "rms")
 class RMSNorm(nnx.RMSNorm):
-    """Flax's root-mean-square normalization, which promotes dtypes."""
+    """Each pixel or token over the root mean square of its channels, times a scale (Zhang and Sennrich 2019)."""
 
     __call__ = lenient()(nnx.RMSNorm.__call__)
 
@@ -188,18 +190,6 @@ class GroupNorm(nnx.GroupNorm):
     """Flax's group normalization, which promotes dtypes."""
 
     __call__ = lenient()(nnx.GroupNorm.__call__)
-
-
-@normalizations.register
-def layer() -> Normalization:
-    """Layer normalization, of each pixel or token over its channels (Ba et al. 2016)."""
-    return LayerNorm
-
-
-@normalizations.register
-def rms() -> Normalization:
-    """Each pixel or token over the root mean square of its channels, times a scale (Zhang and Sennrich 2019)."""
-    return RMSNorm
 
 
 @normalizations.register
@@ -240,15 +230,21 @@ def _derivative_of_rectified(primals, tangents):
 # Python functions: copies of a network, pickled ones too, share them, but would each have a jax object of its own.
 
 
-def _relu(x):
+@plain(activations, "relu")
+def relu(x: jax.Array) -> jax.Array:
+    """max(x, 0), the rectified linear unit (Nair and Hinton 2010)."""
     return _rectified(x)
 
 
-def _silu(x):
+@plain(activations, "silu")
+def silu(x: jax.Array) -> jax.Array:
+    """x / (1 + exp(-x)), the sigmoid linear unit or swish (Elfwing et al. 2018)."""
     return jax.nn.silu(x)
 
 
-def _tanh(x):
+@plain(activations, "tanh")
+def tanh(x: jax.Array) -> jax.Array:
+    """The hyperbolic tangent."""
     return jnp.tanh(x)
 
 
@@ -262,27 +258,9 @@ def _tanh_gelu(x):
 
 def activated(normalization: nnx.Module, function: Activation, x: jax.Array) -> jax.Array:
     """function(normalization(x)); batch normalization with ReLU is one operation, with one derivative."""
-    if function is _relu and type(normalization) is BatchNorm:
+    if function is relu and type(normalization) is BatchNorm:
         return normalization(x, rectify=True)
     return function(normalization(x))
-
-
-@activations.register
-def relu() -> Activation:
-    """max(x, 0), the rectified linear unit (Nair and Hinton 2010)."""
-    return _relu
-
-
-@activations.register
-def silu() -> Activation:
-    """x / (1 + exp(-x)), the sigmoid linear unit or swish (Elfwing et al. 2018)."""
-    return _silu
-
-
-@activations.register
-def tanh() -> Activation:
-    """The hyperbolic tangent."""
-    return _tanh
 
 
 @activations.register

@@ -1,11 +1,13 @@
 """The options that networks are built with, whatever their family, and the registries of their parts."""
 
+import contextlib
 import dataclasses
 from collections.abc import Callable
 from typing import Any, Generic, Literal, TypeVar, get_args, overload
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jax.typing import DTypeLike
 
@@ -29,11 +31,11 @@ Builder = Callable[["Options", nnx.Rngs], nnx.Module]
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
-registry: Registry[Builder] = Registry("network", example="resnet(56)")
-branches: Registry[Kind] = Registry("branch", example="bottleneck(groups=8)", plural="branches")
-normalizations: Registry[Normalization] = Registry("normalization", example="group(8)")
-activations: Registry[Activation] = Registry("activation", example="silu")
-shortcuts: Registry[Kind] = Registry("shortcut", example="projection")
+registry: Registry[Builder] = Registry("network", Callable, example="resnet(56)")
+branches: Registry[Kind] = Registry("branch", Callable, example="bottleneck(groups=8)", plural="branches")
+normalizations: Registry[Normalization] = Registry("normalization", Callable, example="group(8)")
+activations: Registry[Activation] = Registry("activation", Callable, example="silu")
+shortcuts: Registry[Kind] = Registry("shortcut", Callable, example="projection")
 PARTS: dict[str, Registry[Any]] = {
     "branch": branches, "normalization": normalizations, "activation": activations, "shortcut": shortcuts,
 }  # fmt: skip
@@ -102,7 +104,10 @@ class Options:
     memory: Memory = "stored"
 
     def __post_init__(self):
-        object.__setattr__(self, "dtype", jnp.dtype(self.dtype))
+        with contextlib.suppress(TypeError):
+            object.__setattr__(self, "dtype", jnp.dtype(self.dtype))
+        if not isinstance(self.dtype, np.dtype) or not jnp.issubdtype(self.dtype, jnp.floating):
+            raise InputError(f"network: dtype must be one of floating-point numbers, as bfloat16, got {self.dtype!r}")
         if self.stepper is not None and not isinstance(self.stepper, Stepper):
             raise InputError(f"network: stepper must be a Stepper, such as steppers.lm(), got {self.stepper!r}")
         if self.classes < 1 or self.cin < 1 or not self.width > 0:

@@ -135,17 +135,16 @@ class Stage(nnx.Module):
         history = jax.tree.leaves(jax.eval_shape(stepper.init, jnp.zeros(()))) if stepper.parts == 1 else []
         projected = sum(map(_is_state, history))
         self.stepper, self.depth, self.memory = stepper, depth, memory
-        self.crosses = step and ((bool(projected) and not first) or not projected)
+        self.crosses = step and not (projected and first)
         entry = functools.partial(
             Entry, options.replace(stepper=stepper if self.crosses else first_step), cin, cout,
             stride=stride, projected=projected if self.crosses else 0, rngs=nnx.Rngs(rngs.params()),
         )  # fmt: skip
         self.entry = entry() if changes or not self.crosses else None
-        block, unroll = functools.partial(Block, options.replace(stepper=stepper), cout), options.unroll
-        unroll = memory == "stored" if unroll is None else unroll
-        self.steps = Stack(
-            lambda rngs: block(rngs=rngs), depth - (self.entry is not None), unroll=unroll, rngs=rngs
-        )  # fmt: skip
+        options = options.replace(stepper=stepper)
+        unroll = memory == "stored" if options.unroll is None else options.unroll
+        depth -= self.entry is not None
+        self.steps = Stack(lambda rngs: Block(options, cout, rngs=rngs), depth, unroll=unroll, rngs=rngs)
 
     def __call__(self, u: jax.Array, history: Any = None, info: StepInfo | None = None) -> tuple[jax.Array, Any]:
         """[N, H, W, cin] and the history of the stage before -> [N, H / stride, W / stride, cout] and the history.

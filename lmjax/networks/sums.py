@@ -2,8 +2,8 @@
 
 On a GPU XLA makes one kernel of two sums only if they are one operation, which saves two launches for every batch
 normalization. On a TPU it adds up plain sums within the convolution before them, and a sum of pairs apart from it: by
-its own estimate, a step would take half as long again. So each has its form, and nothing outside of this file has to
-know. Both are linear, and are told to JAX as that: all modes of differentiation work.
+its own estimate, a step would take half as long again. So each has its form. Of other files `stack.py` alone knows of
+them, whose loops store the sums. Both are linear, and are told to JAX as that: all modes of differentiation work.
 """
 
 import operator

@@ -111,9 +111,10 @@ class Tokens(nnx.Module):
 
     def __call__(self, x: jax.Array) -> jax.Array:
         if x.shape[1:3] != (self.image, self.image):
+            height, width = x.shape[1:3]
+            cure = f"image={height}, and a patch that divides it" if height == width else "square images"
             raise InputError(
-                f"network vit: made for {self.image} x {self.image} pixels, got {x.shape[1]} x {x.shape[2]}: "
-                f"give image={x.shape[1]}, and a patch that divides it"
+                f"network vit: made for {self.image} x {self.image} pixels, got {height} x {width}: give {cure}"
             )
         x = self.conv(x)
         x = x.reshape(x.shape[0], -1, x.shape[-1])
@@ -138,7 +139,8 @@ def vit(
         splitting: of a step: lie (the Transformer), strang (the Macaron net) or parallel.
     """
     if min(width, depth, heads, patch, image) < 1 or image % patch:
-        raise InputError(f"network vit: sizes must be at least 1, and patch divide image, got {patch} and {image}")
+        got = f"width {width}, depth {depth}, heads {heads}, patch {patch} and image {image}"
+        raise InputError(f"network vit: sizes must be at least 1, and patch divide image, got {got}")
     return Architecture(
         (depth,), (width,), None, transformer(heads, splitting), first=functools.partial(Tokens, image, patch),
         activation=None, pool=_class_token, head=NormalizedLinear, takes=(Transformer,),

@@ -87,12 +87,13 @@ def way(count: int = 2, *, drop: float = 0.0, scale: float = 1.0) -> Stepper:
     def paths(fs, u):
         return [f(u) for f in fs]
 
-    return _sum_of_paths("way", "count", count, paths, drop, scale, reads=(0,) * count, damping=1 / max(count, 1))
+    reads = (0,) * min(count, 1000)  # which is checked below
+    return _sum_of_paths("way", "count", count, paths, drop, scale, reads=reads, damping=1 / max(count, 1))
 
 
 def _sum_of_paths(name, what, count, paths, drop, scale, *, reads=(0,), damping=1.0):
-    if count < 1:
-        raise InputError(f"{name}: {what} must be a whole number, at least 1, got {count}")
+    if not 1 <= count <= 1000:
+        raise InputError(f"{name}: {what} must be a whole number from 1 to 1000, got {count}")
     if not 0 <= drop < 1:
         raise InputError(f"{name}: drop must be at least 0 and less than 1, got {drop}")
 
@@ -128,8 +129,8 @@ def backward_euler(iterations: int = 3, tolerance: float | None = None) -> Stepp
             with the iterations. Where the iteration has not converged in `iterations`, neither the value nor the
             gradient is that of backward Euler. Cannot be smaller than the rounding of the state's dtype.
     """
-    if iterations < 1:
-        raise InputError(f"backward_euler: iterations must be a whole number, at least 1, got {iterations!r}")
+    if not 1 <= iterations <= 1000:
+        raise InputError(f"backward_euler: iterations must be a whole number from 1 to 1000, got {iterations!r}")
     if tolerance is not None and not tolerance > 0:
         raise InputError(f"backward_euler: tolerance must be positive, got {tolerance}")
 

@@ -63,10 +63,10 @@ def loss_and_gradient(model, key=None, images=IMAGES):
     return backward(model)(*parts(model)[1:], key, images)
 
 
-def silent(gradient, *exceptions, below=0.0):
+def silent(gradient, *exceptions):
     """The parameters that took no part, but for those whose names hold one of the exceptions."""
     names = {jax.tree_util.keystr(path): x for path, x in jax.tree_util.tree_leaves_with_path(gradient)}
-    return [n for n, x in names.items() if not jnp.abs(x).max() > below and not any(e in n for e in exceptions)]
+    return [n for n, x in names.items() if not jnp.abs(x).max() > 0 and not any(e in n for e in exceptions)]
 
 
 def scrambled(tree, low=0.0, high=0.5, seed=5):

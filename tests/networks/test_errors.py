@@ -29,10 +29,15 @@ CONVNEXT = "convnext((2, 3), (6, 8), patch=1)"
         ("resnet21", {}, "its depth must be 6n + 2"),
         ("resnet2", {}, "its depth must be 6n + 2"),
         ("fractalnet9x2", {}, "has 1 to 5 blocks"),
-        ("fractalnet3x0", {}, "columns must be an integer of at least 1, got 0"),
+        ("fractalnet3x0", {}, "columns must be an integer from 1 to 10, got 0"),
         ("resnext29_0x64d", {}, "has two numbers from 1, got 0x64d"),
-        ("convnext((1, 1), (2,))", {}, "must have an entry a stage"),
-        ("vit(patch=3)", {}, "network vit: sizes must be at least 1, and patch divide image, got 3 and 224"),
+        ("convnext((1, 1), (2,))", {}, "must have a whole number a stage"),
+        ("convnext((2.5,), (8,))", {}, "must have a whole number a stage"),
+        (
+            "vit(patch=3)",
+            {},
+            "and patch divide image, got width 192, depth 12, heads 3, patch 3 and image 224",
+        ),
         ("vit(heads=5)", {}, "transformer: 192 channels do not divide into 5 heads"),
         ("resnet20", {"classes": 0}, "classes and cin must be at least 1 and width positive"),
         ("resnet20", {"width": 0}, "width positive"),
@@ -57,11 +62,11 @@ CONVNEXT = "convnext((2, 3), (6, 8), patch=1)"
         ("resnet20", {"branch": "symmetric", "placement": "post"}, "a symmetric branch has its activation inside"),
         ("resnet8", {"placement": "before"}, "unknown placement 'before'"),
         ("resnet20", {"stepper": "lm", "sharing": "all"}, "sharing all: lm has one branch a step"),
-        (CONVNEXT, {"stepper": "poly(2)", "sharing": "convolutions"}, "a convnext branch has none to share"),
+        (CONVNEXT, {"stepper": "poly(2)", "sharing": "convolutions"}, "not for a convnext branch"),
         (
             "resnet20",
             {"branch": "symmetric", "sharing": "convolutions", "stepper": "poly"},
-            "a symmetric branch has none to share",
+            "not for a symmetric branch",
         ),
         ("resnet20", {"boundary": "step"}, "euler has no history and one branch"),
         (
@@ -107,8 +112,8 @@ def test_wrapped_euler_makes_stages_of_one_step():
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"columns": 0}, "columns must be an integer of at least 1, got 0"),
-        ({"columns": 2.0}, "columns must be an integer of at least 1, got 2.0"),
+        ({"columns": 0}, "columns must be an integer from 1 to 10, got 0"),
+        ({"columns": 2.0}, "columns must be an integer from 1 to 10, got 2.0"),
         ({"channels": (4, 6, 8)}, "channels and dropout must have an entry a block, got 3 and 2"),
         ({"channels": (), "dropout": ()}, "must have an entry a block, got 0 and 0"),
         ({"dropout": (0.0, 1.0)}, "dropout must be at least 0 and below 1, got 1.0"),

@@ -86,7 +86,7 @@ FAMILIES = {scheme: chain(scheme) for scheme in SCHEMES} | {
     "rebuilt, shared": chain("reversible", memory="reversible", sharing="all"),
     "shared everything": chain("poly(2)", sharing="all"),
     "two stages": stages("lm"),
-    "root mean square, SiLU, post-activated": stages("lm", normalization="rms", placement="post", activation=silu()),
+    "root mean square, SiLU, post-activated": stages("lm", normalization="rms", placement="post", activation=silu),
     "groups of channels, GELU": stages("poly(2)", normalization="group(2)", sharing="convolutions", activation=gelu()),
     "ResNeXt": stages("lm", branch=bottleneck(1, 2)),
     "RevNet with bottlenecks": of("revnet164", channels=(8, 16), stem=8),

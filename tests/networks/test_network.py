@@ -1,6 +1,5 @@
 """What the networks compute: against NumPy, in loops, at boundaries, at random, and in half precision."""
 
-import copy
 import functools
 
 import chex
@@ -320,11 +319,6 @@ def test_bfloat16_computes_in_bfloat16_and_keeps_parameters_in_float32(name, cou
     results = [line.rpartition("->")[2] for line in program.splitlines() if "stablehlo.convolution" in line]
     assert len(results) >= count  # forward and backward; none for the gradient of the images
     assert all("bf16" in line for line in results)
-
-
-def test_a_deep_copy_is_the_same_program():
-    model = outline("lm")
-    assert nnx.graphdef(copy.deepcopy(model)) == nnx.graphdef(model)
 
 
 def test_in_your_own_loop():

@@ -79,7 +79,7 @@ def test_states_of_a_sum_must_fit():
 
 def test_integer_states_are_refused():
     with pytest.raises(TypeError, match="floating-point or complex, and one of its leaves is int32"):
-        odeint(steppers.euler(), decay, jnp.arange(3), t1=1.0, steps=1)
+        steppers.combine((1, jnp.arange(3)), (1, jnp.arange(3)))
 
 
 @pytest.mark.usefixtures("x64")
