@@ -74,13 +74,17 @@ def require_place(path: Path, option: str) -> None:
     """Check, before the work, that a file can be written.
 
     Raises:
-        InputError: if it is a folder or in none, or the folder cannot be written.
+        InputError: if it is a folder or in none, a run has recorded something there, or the folder cannot be written.
     """
     with writing(path, option):
         if path.is_dir():
             raise InputError(f"{option} {path}: is a folder: name a file in it")
         if not path.parent.is_dir():
             raise InputError(f"{option} {path}: there is no folder {path.parent}: make it first")
+        if path.stem in ("config", "metrics", "summary") and (path.parent / "config.json").exists():
+            raise InputError(
+                f"{option} {path}: would take the place of what the run in {path.parent} has recorded: rename it"
+            )
         if path.is_file() or not path.exists():  # else a device, which is written to itself
             tempfile.TemporaryFile(dir=path.parent).close()
 
@@ -92,13 +96,18 @@ def read(path: Path) -> str:
         OSError: if it cannot be read, or is no file: a pipe or a device may have no end.
         ValueError: if it is no text, or too long to be one.
     """
-    with open(os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0)), "rb") as file:  # not on Windows
+    with open(path, "rb", opener=without_waiting) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):
             raise OSError(errno.EINVAL, "it is no file", str(path))
         if status.st_size > _LARGEST:
             raise ValueError(f"it has {status.st_size:,} bytes")
         return file.read().decode()
+
+
+def without_waiting(path: str | Path, flags: int) -> int:
+    """Open a file; a pipe, too, which otherwise waits for someone to write into it. An `opener` of `open`."""
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # not on Windows
 
 
 def write(path: Path, content: str | bytes, *, durable: bool = True) -> None:

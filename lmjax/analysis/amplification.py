@@ -87,15 +87,12 @@ def principal_root(stepper: Stepper, z: ArrayLike, coef: Any = None) -> np.ndarr
 def parasitic_roots(stepper: Stepper, coef: Any = None) -> np.ndarray:
     """The roots at z = 0 that belong to no solution, whatever their order: complex128 [n].
 
-    Those nearest to 1 are taken for the others: one, or `principal_count`. A one-step scheme has none.
+    Those nearest to 1 are taken for the others: two for a coupled scheme and for one that integrates u'' = F, else one.
+    A one-step scheme has none.
     """
     found = roots(stepper, 0.0, coef)
-    return found[np.argsort(np.abs(found - 1))[principal_count(stepper, coef) :]]
-
-
-def principal_count(stepper: Stepper, coef: Any = None) -> int:
-    """The number of roots that are 1 at z = 0: 2 for a coupled scheme and for one that integrates u'' = F, else 1."""
-    return 2 if stepper.parts > 1 or is_of_second_order(stepper, coef) else 1
+    principal = 2 if stepper.parts > 1 or is_of_second_order(stepper, coef) else 1
+    return found[np.argsort(np.abs(found - 1))[principal:]]
 
 
 def is_of_second_order(stepper: Stepper, coef: Any = None) -> bool:
@@ -134,7 +131,6 @@ def _matrices(stepper, z, coef, damped, info):
 @functools.lru_cache(maxsize=64)
 def _compiled(stepper, second_order, damped, info):
     """(z, coef) -> the matrices; what the steps make of some vector; and what the matrices make of it."""
-    more = (info,) if stepper.informed else ()
 
     def branches(z, coef):
         c = 1.0 if second_order or not damped else stepper.known.damping(coef)
@@ -145,14 +141,14 @@ def _compiled(stepper, second_order, damped, info):
 
     @jax.jit
     def matrices(z, coef):
-        leaves, tree = jax.tree.flatten(_start(stepper, coef, more))
+        leaves, tree = jax.tree.flatten(_start(stepper, coef, info))
         varies = [jnp.iscomplexobj(x) for x in leaves]  # a counter, say, does not
         sizes = [x.size for x, variable in zip(leaves, varies, strict=True) if variable]
 
         def step(z, vector):
             parts = iter(jnp.split(vector, np.cumsum(sizes)[:-1]))
             state = [next(parts).reshape(x.shape) if v else x for x, v in zip(leaves, varies, strict=True)]
-            after = jax.tree.leaves(stepper.step(branches(z, coef), *jax.tree.unflatten(tree, state), coef, *more))
+            after = jax.tree.leaves(stepper.step(branches(z, coef), *jax.tree.unflatten(tree, state), coef, info))
             return jnp.concatenate([x.ravel() for x, v in zip(after, varies, strict=True) if v])
 
         def with_probe(z):
@@ -165,11 +161,11 @@ def _compiled(stepper, second_order, damped, info):
     return matrices
 
 
-def _start(stepper, coef, more):
+def _start(stepper, coef, info):
     """(u, history) of one sample of one channel. One that counts has all the history that it ever has."""
     one = jnp.ones(1, jnp.complex128)
     u = one if stepper.parts == 1 else (one,) * stepper.parts
     history = stepper.init(u)
     for _ in range(stepper.known.steps_back):
-        history = stepper.step((jnp.zeros_like,) * stepper.evaluations, u, history, coef, *more)[1]
+        history = stepper.step((jnp.zeros_like,) * stepper.evaluations, u, history, coef, info)[1]
     return u, history

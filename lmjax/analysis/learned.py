@@ -122,7 +122,7 @@ def draw_coefficients(runs: Sequence[Learned], title: str = "") -> Any:
 def draw_friction_and_mass(runs: Sequence[Learned], title: str = "") -> Any:
     """Friction and mass of the learned steps of runs of `lm` against depth, their mean and range; a matplotlib figure.
 
-    Where the friction is negative a step is not zero-stable; it is shaded. Euler's values are lines.
+    Where a step is not zero-stable it is shaded. Euler's values are lines.
     """
     figure = plots.figure(7, 5)
     panels = figure.subplots(2, 1, sharex=True)
@@ -133,7 +133,7 @@ def draw_friction_and_mass(runs: Sequence[Learned], title: str = "") -> Any:
         axes.axhline(friction_and_mass(0)[i], color="0.5", linewidth=0.8, linestyle="--")
         plots.mark_stages(axes, {stage: x.shape[1] for stage, x in stages.items()}, names=i == 0)
         axes.set(ylabel=label)
-        plots.shade(axes, "not zero-stable", 0)
+        plots.shade(axes, "not zero-stable", 0, 2 - i)  # k is from -1 to 1
     panels[0].set(xlabel="")
     figure.suptitle(_title(runs, title), fontsize=10)
     return figure

@@ -24,7 +24,7 @@ def trajectories(groups: dict[str, list[dict[str, dict[str, np.ndarray]]]]) -> A
     """
     figure = plots.figure(9, 6.4)
     axes = dict(zip(("distance", "turn", "norm", "tortuosity"), figure.subplots(2, 2).flat, strict=True))
-    names = sorted({name for seeds in groups.values() for name in seeds[0]})
+    names = list(dict.fromkeys(name for seeds in groups.values() for name in seeds[0]))
     for i, (label, seeds) in enumerate(groups.items()):
         style = plots.marked(i)
         aside = _WIDTH * (i + 0.5) / len(groups)
@@ -107,7 +107,9 @@ def planes(drawn: list[tuple[str, np.ndarray, np.ndarray, list[str]]]) -> Any:
         )
         axes.set_aspect("equal", adjustable="datalim")
         plots.open_frame(axes)
-    panels[-1].legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
+    one = len({tuple(dict.fromkeys(classes)) for *_, classes in drawn}) == 1
+    for axes in panels[-1:] if one else panels:
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure
 
 

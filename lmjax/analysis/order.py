@@ -121,16 +121,16 @@ def _error(stepper, coef, problem, n):
 
 def _second_order(stepper, coef, problem, n):
     """q at the end, by a scheme for q'' = G(q) from exact first values."""
-    h, more = problem.t1 / n, (lambda i: (StepInfo(None, i, n),)) if stepper.informed else (lambda i: ())
+    h = problem.t1 / n
     fs = (lambda q: h**2 * problem.force(q),) * stepper.evaluations
     q = jnp.asarray(problem.exact(0.0)[0])
     history = stepper.init(q)
     for i in range(stepper.known.steps_back):
-        _, history = stepper.step(fs, q, history, coef, *more(i))
+        _, history = stepper.step(fs, q, history, coef, StepInfo(None, i, n))
         q = jnp.asarray(problem.exact((i + 1) * h)[0])
 
     def step(carry, i):
-        return stepper.step(fs, *carry, coef, *more(i)), None
+        return stepper.step(fs, *carry, coef, StepInfo(None, i, n)), None
 
     return lax.scan(step, (q, history), jnp.arange(stepper.known.steps_back, n))[0][0]
 

@@ -21,6 +21,7 @@ To coarsen by c leaves c - 1 of c steps out, and gives the remaining one their t
 divide the number of steps, the last one stands for fewer, and what is remembered is brought to its size.
 """
 
+import functools
 from collections.abc import Callable
 from fractions import Fraction
 from typing import Any
@@ -56,8 +57,12 @@ def refined(network: Network, images: jax.Array, factor: Fraction | int) -> tupl
     if factor <= 0 or 1 not in (factor.numerator, factor.denominator):
         raise InputError(f"refinement by {factor}: give a whole number, or 1/2, 1/3, ... to coarsen")
 
-    (require_steps if factor == 1 else require_refinable)(network)
-    u = network.features(images, visit=lambda *state: _refined_stage(*state, factor))
+    if factor == 1:
+        require_steps(network)
+        u = network.features(images)
+    else:
+        require_refinable(network)
+        u = network.features(images, visit=functools.partial(_refined_stage, factor=factor))
     return u, network.classify(u)
 
 
@@ -89,16 +94,16 @@ def _refined_stage(stage: Stage, u: Any, history: Any, info: StepInfo, factor: F
         scale = time**2 if _second_order(block) else time
 
         def substep(_, state):
-            u, history = advance(block, *state, info_of(inputs), _scaled(scale) if factor != 1 else _unchanged)
+            u, history = advance(block, *state, info_of(inputs), _scaled(scale))
             return block.after(u), history
 
-        if factor == 1:
-            return substep(0, state)
         u, history = state
         return lax.fori_loop(0, factor.numerator, substep, (u, _rescaled(stage.stepper, u, history, ratio)))
 
     steps = (jax.tree.map(lambda x: x[starts], inputs), times, ratios)
     u, history = _thinned(stage.steps, group).scan(body, (u, history), steps)
+    if len(times):  # the first step of the next stage is as long as in the network
+        history = _rescaled(stage.stepper, u, history, 1 / times[-1])
     return stage.join(u), history
 
 
@@ -111,10 +116,6 @@ def _thinned(stack: Stack, group: int) -> Stack:
     thin.item = nnx.merge(graph, jax.tree.map(lambda x: x[::group], variables))
     thin.depth = -(-stack.depth // group)
     return thin
-
-
-def _unchanged(f: Branch) -> Branch:
-    return f
 
 
 def _scaled(scale: Any) -> Callable[[Branch], Branch]:

@@ -12,6 +12,7 @@ Wagner 2018). `checks` are the signs by which Carlini et al. (2019, "On evaluati
 of the networks here is trained against attacks, so that PGD is expected to leave next to nothing of the accuracy.
 """
 
+import functools
 import itertools
 from collections.abc import Sequence
 from typing import Any
@@ -24,7 +25,6 @@ from optax import softmax_cross_entropy_with_integer_labels as cross_entropy
 
 from lmjax.analysis import attacks
 from lmjax.devices import over_batches
-from lmjax.results.statistics import Spread, spread
 from lmjax.training import TrainedNetwork
 
 RADII = (1, 2, 4, 8, 16, 32, 128)  # gray levels; within 128 every image can be made the same grey
@@ -58,23 +58,22 @@ def attacked(
         zero in every pixel, so that an attack could not begin.
     """
     run, numbers = _Programs(trained), itertools.count()
-    state = run.state
 
     def outcomes(pixels, theirs):
         key = jax.random.fold_in(jax.random.key(seed), next(numbers))
         x, found = pixels.astype(jnp.float32) / 255, {}
-        found["clean"] = run.outcome(state, x, theirs) | {"zero_gradient": run.zero_gradient(state, x, theirs)}
+        found["clean"] = run.outcome(x, theirs) | {"zero_gradient": run.zero_gradient(x, theirs)}
         for i, sigma in enumerate(sigmas):
             noisy = run.noise(jax.random.fold_in(key, i), x, np.float32(sigma / 255))
-            found[f"noise {sigma:g}"] = run.outcome(state, noisy, theirs)
+            found[f"noise {sigma:g}"] = run.outcome(noisy, theirs)
         for i, radius in enumerate(radii, start=len(sigmas)):
             r = np.float32(radius / 255)
-            found[f"fgsm {radius:g}"] = run.outcome(state, run.fgsm(state, x, theirs, r), theirs)
+            found[f"fgsm {radius:g}"] = run.outcome(run.fgsm(x, theirs, r), theirs)
             iterate = run.uniform(jax.random.fold_in(key, i), x, r)
-            found[f"uniform {radius:g}"] = run.outcome(state, iterate, theirs)
+            found[f"uniform {radius:g}"] = run.outcome(iterate, theirs)
             for steps in (_STEPS, 2 * _STEPS) if radius == HEADLINE else (_STEPS,):
-                iterate = run.pgd(state, x, theirs, r, iterate)
-                found[f"pgd{steps} {radius:g}"] = run.outcome(state, iterate, theirs)
+                iterate = run.pgd(x, theirs, r, iterate)
+                found[f"pgd{steps} {radius:g}"] = run.outcome(iterate, theirs)
         return found
 
     return over_batches(outcomes, trained.mesh, _BATCH, images, labels)
@@ -84,8 +83,7 @@ class _Programs:
     """The compiled programs that perturb and classify a batch; radii and noise levels are arguments of theirs."""
 
     def __init__(self, trained: TrainedNetwork):
-        graph, state = nnx.split(trained.model())
-        self.state = nnx.to_pure_dict(state)
+        graph, variables = nnx.split(trained.model())
 
         def logits(state, images):
             return trained.logits(nnx.merge(graph, state), 255 * images)
@@ -107,7 +105,10 @@ class _Programs:
         def pgd(state, images, labels, radius, start):
             return attacks.pgd(loss(state), images, labels, start, radius, radius / 4, _STEPS)
 
-        self.outcome, self.zero_gradient, self.fgsm, self.pgd = map(jax.jit, (outcome, zero_gradient, fgsm, pgd))
+        state = nnx.to_pure_dict(variables)  # an argument of the programs: constants would be compiled into them
+        self.outcome, self.zero_gradient, self.fgsm, self.pgd = (
+            functools.partial(jax.jit(f), state) for f in (outcome, zero_gradient, fgsm, pgd)
+        )
         self.noise, self.uniform = jax.jit(attacks.gaussian_noise), jax.jit(attacks.uniform_noise)
 
 
@@ -118,11 +119,6 @@ def summary(outcomes: Outcomes) -> dict[str, Any]:
         "loss": {name: float(np.mean(found["loss"])) for name, found in outcomes.items()},
         "checks": checks(outcomes),
     }
-
-
-def together(runs: Sequence[dict[str, float]]) -> dict[str, Spread]:
-    """Mean and standard deviation of each accuracy over the seeds."""
-    return {name: spread(run[name] for run in runs) for name in runs[0]}
 
 
 def checks(outcomes: dict[str, dict[str, np.ndarray]]) -> dict[str, dict[str, Any]]:

@@ -16,7 +16,7 @@ from lmjax import devices, weights
 from lmjax.config import Config, DataConfig, to_dict
 from lmjax.console import printable, say
 from lmjax.errors import InputError
-from lmjax.results.runs import Run, find, labels
+from lmjax.results.runs import Run, distinct, find, labels
 from lmjax.results.statistics import Spread
 from lmjax.training import Checkpoints, RunRecord, TrainedNetwork
 from lmjax.training.run_folder import versions
@@ -66,7 +66,7 @@ def measured(
     """
     files = list(filter(weights.is_file, map(Path, folders)))
     runs = find(path for path in folders if Path(path) not in files)
-    runs += [_of_weights(path, data, data_dir) for path in files]
+    runs += [_of_weights(path, name, data, data_dir) for path, name in zip(files, distinct(files), strict=True)]
     for run in runs:
         _require_measurable(run, at, require)
     found = []
@@ -81,12 +81,12 @@ def measured(
     return [Measured(*each) for each in zip(labels(runs, titles), abouts, values, strict=True)]
 
 
-def _of_weights(path: Path, data: str | None, data_dir: str | None) -> Run:
+def _of_weights(path: Path, name: str, data: str | None, data_dir: str | None) -> Run:
     """A file of weights as a run that has not begun."""
     if data is None:
         raise InputError(f"{path}: has weights, and no images: give a data set, as in --data 'photographs(224)'")
     config = Config(model=weights.read(path).model, data=DataConfig(name=data, dir=data_dir))
-    return Run(RunRecord(path), path, config, [], None, printable(path.name))
+    return Run(RunRecord(path), path, config, [], None, printable(name))
 
 
 def _require_measurable(run: Run, at: str | int, require: Callable[[nnx.Module], None] | None) -> None:

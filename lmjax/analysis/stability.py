@@ -169,16 +169,14 @@ def draw_regions(schemes: Sequence[Scheme], *, damped: bool = True) -> Any:
     """
     bounds = window(schemes, damped=damped)
     columns = min(4, len(schemes))
-    figure, panels = _panels(bounds, -(-len(schemes) // columns), columns, damped)
-    for axes, scheme in zip(panels, schemes, strict=False):
+    figure, panels = _panels(bounds, len(schemes), columns, damped)
+    for axes, scheme in zip(panels, schemes, strict=True):
         x, y, radius = _radius(scheme, bounds, damped)
         axes.contourf(x, y, radius, levels=[0, 1 - 1e-9], colors=[_INSIDE])
         axes.contour(x, y, radius, levels=[1.0], colors=[_EDGE], linewidths=1.2)
         reach = min(linear_stability(scheme.stepper, scheme.coef, damped=damped).imaginary, bounds[2])
         axes.plot([0, 0], [-reach, reach], color=_AXIS, linewidth=1.6, solid_capstyle="butt")
         axes.set_title(scheme.label, fontsize=9)
-    for axes in panels[len(schemes) :]:
-        axes.set_visible(False)
     return figure
 
 
@@ -189,7 +187,7 @@ def draw_learned_regions(stages: dict[str, Sequence[Scheme]], *, damped: bool = 
     """
     every = [scheme for schemes in stages.values() for scheme in schemes]
     bounds = window(every, damped=damped, largest=16)
-    figure, panels = _panels(bounds, 1, len(stages), damped)
+    figure, panels = _panels(bounds, len(stages), len(stages), damped)
     colors = iter(plots.depth_colors(figure, list(panels), len(every)))
     for axes, (stage, schemes) in zip(panels, stages.items(), strict=True):
         zero_stable = [is_zero_stable(scheme.stepper, scheme.coef) for scheme in schemes]
@@ -203,25 +201,26 @@ def draw_learned_regions(stages: dict[str, Sequence[Scheme]], *, damped: bool = 
     return figure
 
 
-def _panels(bounds, rows, columns, damped):
+def _panels(bounds, count, columns, damped):
     left, right, top = bounds
+    rows = -(-count // columns)
     width = max(9.0 / columns, 2.0)
     height = min(0.9 * width * 2 * top / (right - left), 1.6 * width)
     figure = plots.figure(width * columns + 0.4, (height + 0.35) * rows + 0.7)
     figure.set_layout_engine("compressed")  # "constrained" leaves gaps between panels of equal aspect
     panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True)
     z = "hλ" if damped else "z"
-    for axes in panels.ravel():
+    for i, axes in enumerate(panels.flat):
         axes.axhline(0, color=plots.FAINT, linewidth=0.8, zorder=0.5)
         axes.axvline(0, color=plots.FAINT, linewidth=0.8, zorder=0.5)
         axes.set(xlim=(left, right), ylim=(-top, top), aspect="equal")
         axes.xaxis.get_major_locator().set_params(nbins=7, integer=True)
-        axes.tick_params(labelsize=8)
-    for axes in panels[-1]:
-        axes.set_xlabel(f"Re {z}", fontsize=9)
-    for axes in panels[:, 0]:
-        axes.set_ylabel(f"Im {z}", fontsize=9)
-    return figure, panels.ravel()
+        lowest = i >= count - columns  # of its column
+        axes.tick_params(labelsize=8, labelbottom=lowest)
+        axes.set_xlabel(f"Re {z}" if lowest else "", fontsize=9)
+        axes.set_ylabel("" if i % columns else f"Im {z}", fontsize=9)
+        axes.set_visible(i < count)
+    return figure, panels.ravel()[:count]
 
 
 def _radius(scheme, bounds, damped):

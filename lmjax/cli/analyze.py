@@ -23,7 +23,7 @@ from lmjax.errors import InputError
 from lmjax.results import plots
 from lmjax.results.coefficients import changes, last_weights
 from lmjax.results.runs import groups, labels, metrics
-from lmjax.results.statistics import Spread, difference, holm
+from lmjax.results.statistics import Spread, difference, holm, spread
 
 _MOST = 1024  # steps for one: the time that they take grows with them
 
@@ -100,6 +100,8 @@ class _OfSchemesOrRun(_OfSchemes):
     def show(self) -> Draw:
         if bool(self.schemes) == (self.folder is not None):
             raise InputError("give schemes, such as rk4, or the folder of a run by --run")
+        if self.folder is not None and self.k is not None:
+            raise InputError("--k: a run has coefficients of its own: leave it out")
         return self.show_schemes() if self.folder is None else self.show_run()
 
 
@@ -167,6 +169,7 @@ class ModifiedEquation(_OfSchemesOrRun):
         for learned in runs:
             if learned.stepper.known.family != "lm":
                 raise InputError(f"{learned.directory}: is a run of {learned.stepper.name}: give one of lm")
+        require_alike(runs)
         say("(1 + k) u' + (1 - k) (h/2) u'' = F(u), with friction 1 + k and mass (1 - k)/2\n")
         rows = [["run, stage, learned step", "k", "friction", "mass", "speed"]]
         for learned in runs:
@@ -205,10 +208,10 @@ class Coefficients(_OfRuns):
         rows = [["learned step", *weights, *(["std of the runs"] * (len(runs) > 1)), "margin of zero-stability"]]
         for stage, least in margins[0].items():
             for n in range(len(least)):
-                values = [stages[stage][:, n] for stages in weights.values()]
-                spread = [f"{max(np.std(x, ddof=1) for x in values):.4f}"] if len(runs) > 1 else []
-                means, worst = (f"{np.mean(x):.4f}" for x in values), min(each[stage][n] for each in margins)
-                rows.append([f"{stage}, {n + 1}", *means, *spread, f"{worst:.4f}"])
+                values = {name: stages[stage][:, n] for name, stages in weights.items() if stage in stages}
+                means = (f"{np.mean(values[name]):.4f}" if name in values else "" for name in weights)
+                deviation = [f"{max(np.std(x, ddof=1) for x in values.values()):.4f}"] if len(runs) > 1 else []
+                rows.append([f"{stage}, {n + 1}", *means, *deviation, f"{min(each[stage][n] for each in margins):.4f}"])
         say(f"{runs[0].name}: after epoch {' and '.join(sorted({str(run.epochs[-1]) for run in runs}))}\n")
         _print_table(rows)
         if "k" in weights:
@@ -285,7 +288,6 @@ class _OfNetworks(_OfRuns):
     """The picture to write, with the numbers beside it as .json, or the numbers; or a folder for both."""
 
     def run(self) -> None:
-        command_line.require_checkpoint(self.at)
         if self.images < 1:
             raise InputError(f"--images: must be at least 1, got {self.images}")
         if not 0 <= self.seed < 2**32:
@@ -296,10 +298,9 @@ class _OfNetworks(_OfRuns):
     def picture(self) -> Path | None:
         if self.out is None:
             return None
-        path = self.out.expanduser()
-        if path.is_dir():
-            return path / f"{self.__class__.__name__.lower()}.png"
-        return path.with_suffix(".png") if path.suffix.lower() == ".json" else path
+        if self.out.is_dir():
+            return self.out / f"{self.__class__.__name__.lower()}.png"
+        return self.out.with_suffix(".png") if self.out.suffix.lower() == ".json" else self.out
 
     def measured(self, measure: Callable[..., Any], require: Callable[..., None] | None = None) -> list[Measured]:
         """Every run, measured on the same images; see `lmjax.analysis.runs.measured`."""
@@ -448,7 +449,9 @@ class Robustness(_OfNetworks):
 
         results = self.measured(measure)
         groups = grouped(results, "accuracy")
-        together = {label: robustness.together(group) for label, group in groups.items()}
+        together = {
+            label: {name: spread(run[name] for run in group) for name in group[0]} for label, group in groups.items()
+        }
         _print_robustness(together, sigmas, results)
         self.write(results, together=together)
         return lambda: network_figures.robustness(groups, radii, sigmas)

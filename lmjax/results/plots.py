@@ -55,10 +55,6 @@ def require_place(path: Path, option: str) -> None:
         InputError: if matplotlib is missing or knows no such format, or the folder does not exist or is read-only.
     """
     files.local(path, option)
-    if path.stem in ("config", "metrics", "summary") and (path.parent / "config.json").exists():
-        raise InputError(
-            f"{option} {path}: would take the place of what the run in {path.parent} has recorded: rename it"
-        )
     formats = [name for name in figure(1, 1).canvas.get_supported_filetypes() if name not in ("pgf", "raw", "rgba")]
     if path.suffix[1:].lower() not in formats:
         raise InputError(
@@ -135,8 +131,8 @@ def look(i: int, dash: int | None = None) -> dict[str, Any]:
 
 
 def marked(i: int) -> dict[str, Any]:
-    """The color and the marker of points number i, for matplotlib."""
-    return {"color": COLORS[i % len(COLORS)], "marker": MARKERS[i % len(MARKERS)]}
+    """The color and the marker of points number i, for matplotlib: 49 pairs."""
+    return {"color": COLORS[i % len(COLORS)], "marker": MARKERS[(i + i // len(COLORS)) % len(MARKERS)]}
 
 
 def legend_above(figure: Any, handles: Sequence[Any], labels: Sequence[str]) -> None:
@@ -336,9 +332,11 @@ def coefficients(
         stages = list(dict.fromkeys(stage for found in weights.values() for stage in found))
         every = {stage: [found[stage] for found in weights.values() if stage in found] for stage in stages}
         weights = {f"{len(weights)} coefficients": {stage: np.concatenate(x) for stage, x in every.items()}}
-    for i, (name, stages) in enumerate(weights.items()):
-        by_depth(axes, stages, label=name, color=color if len(weights) == 1 else COLORS[i])
-    mark_stages(axes, {stage: np.shape(x)[1] for stage, x in next(iter(weights.values())).items()})
+    lengths = {stage: np.shape(x)[1] for found in weights.values() for stage, x in found.items()}
+    for i, (name, stages) in enumerate(weights.items()):  # not every stage may have all of them, as with dense
+        every = {stage: stages.get(stage, np.full((1, length), np.nan)) for stage, length in lengths.items()}
+        by_depth(axes, every, label=name, color=color if len(weights) == 1 else COLORS[i])
+    mark_stages(axes, lengths)
     axes.axhline(0, color=FAINT, linewidth=0.8, zorder=0)
     axes.set(ylabel=name if len(weights) == 1 else "coefficient", ylim=limits)
     if len(weights) > 1:

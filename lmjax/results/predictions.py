@@ -12,7 +12,6 @@ from lmjax.data import prepared
 from lmjax.data.cifar import ARCHIVES
 from lmjax.errors import InputError, optional_import
 from lmjax.results.runs import Run
-from lmjax.training import TrainedNetwork
 
 
 class Mistake(NamedTuple):
@@ -64,7 +63,16 @@ def predict(run: Run, *, data_dir: str | None, limit: int, keep: int) -> Predict
         raise InputError("there is no checkpoint")
     _require_data(run.config, data_dir)
     with lmjax.load(run.record.directory, data_dir=data_dir) as trained:
-        return _predict(trained, limit, keep)
+        images, labels = trained.test_sample(limit)
+        classes = trained.classes
+        shares, guesses = trained.predict(images)
+        sure = shares.max(-1)
+        confusion = np.zeros((len(classes), len(classes)), np.int64)
+        np.add.at(confusion, (labels, guesses), 1)
+        wrong = np.flatnonzero(guesses != labels)
+        worst = wrong[np.argsort(-sure[wrong], kind="stable")][:keep]
+        mistakes = [Mistake(float(sure[i]), int(labels[i]), int(guesses[i]), images[i]) for i in worst]
+        return Predictions(tuple(classes), confusion, mistakes, trained.step, len(trained.dataset.test))
 
 
 def _require_data(config: Config, data_dir: str | None) -> None:
@@ -78,16 +86,3 @@ def _require_data(config: Config, data_dir: str | None) -> None:
         folder = Path(os.path.expanduser(directory))
     if not (folder / ARCHIVES[name].filename).exists() and not (directory and prepared.find(name, folder)):
         raise InputError(f"the data is not there ({name} is not in {folder}): lmjax report --data-dir says where it is")
-
-
-def _predict(trained: TrainedNetwork, limit: int, keep: int) -> Predictions:
-    images, labels = trained.test_sample(limit)
-    classes = trained.classes
-    shares, guesses = trained.predict(images)
-    sure = shares.max(-1)
-    confusion = np.zeros((len(classes), len(classes)), np.int64)
-    np.add.at(confusion, (labels, guesses), 1)
-    wrong = np.flatnonzero(guesses != labels)
-    worst = wrong[np.argsort(-sure[wrong], kind="stable")][:keep]
-    mistakes = [Mistake(float(sure[i]), int(labels[i]), int(guesses[i]), images[i]) for i in worst]
-    return Predictions(tuple(classes), confusion, mistakes, trained.step, len(trained.dataset.test))

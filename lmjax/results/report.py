@@ -108,10 +108,10 @@ class Row:
         if not shape and self.config.data.name in published.SHAPES:
             shape, classes = published.SHAPES[self.config.data.name]
         try:
-            found = _cost(model, *((tuple(shape), classes) if shape else ((32, 32, 3), 10)))
+            found = _cost(model, tuple(shape) if shape else None, classes or 10)
         except InputError as error:
             raise InputError(f"{runs[0].record.directory}: its network cannot be built: {error}") from error
-        self.scheme, self.parameters, self.macs = found if shape else (found[0], None, None)
+        self.scheme, self.parameters, self.macs = found
         if "parameters" in self.seeds and len(counted := self.seeds.parameters.dropna()):
             self.parameters = int(counted.iloc[0])
         self.known = _known(self.config, len(self.about.get("classes", ())))
@@ -144,9 +144,12 @@ def _described(run: folders.Run) -> dict[str, Any]:
 
 
 @functools.cache
-def _cost(model: ModelConfig, shape: tuple[int, int, int], classes: int) -> tuple[str, int, int]:
-    built = model.outline(classes=classes, cin=shape[-1])
-    return model.stepper or networks.scheme(built), networks.parameter_count(built), networks.forward_macs(built, shape)
+def _cost(model: ModelConfig, shape: tuple[int, int, int] | None, classes: int) -> tuple[str, int | None, int | None]:
+    built = model.outline(classes=classes, cin=(shape or (3,))[-1])
+    scheme = model.stepper or networks.scheme(built)
+    if shape is None:
+        return scheme, None, None
+    return scheme, networks.parameter_count(built), networks.forward_macs(built, shape)
 
 
 def _known(config: Config, classes: int) -> tuple[str, published.Row] | None:

@@ -6,6 +6,7 @@ from flax import nnx
 
 from lmjax import networks
 from lmjax.networks import Symmetric
+from tests.networks.small import scrambled
 
 IMAGES = jax.random.normal(jax.random.key(1), (3, 6, 6, 3))
 
@@ -16,12 +17,9 @@ def network(stepper, *, depths=(3, 2), seed=0, branch=None, **options):
     architecture = networks.Architecture(depths, (4, 8)[: len(depths)], 4, branch or networks.basic(), **inner)
     model = networks.Network(architecture, networks.Options(stepper, classes=5, **options), rngs=nnx.Rngs(seed))
     model.eval()
-    graph, statistics, others = nnx.split(model, nnx.BatchStat, ...)
-    leaves, tree = jax.tree.flatten(statistics)
-    keys = jax.random.split(jax.random.key(seed + 1), len(leaves))
     # Of either kind, mean and variance, positive numbers will do.
-    leaves = [x + jax.random.uniform(key, x.shape, x.dtype, 0.1, 0.5) for key, x in zip(keys, leaves, strict=True)]
-    return nnx.merge(graph, jax.tree.unflatten(tree, leaves), others)
+    nnx.update(model, scrambled(nnx.state(model, nnx.BatchStat), 0.1, 0.5, seed + 1))
+    return model
 
 
 KINDS = {

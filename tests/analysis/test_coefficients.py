@@ -58,6 +58,13 @@ def test_several_coefficients_a_step(tmp_path):
     np.testing.assert_allclose(right.get_lines()[0].get_ydata(), [0.5, 0.5], atol=1e-6)
 
 
+def test_stages_with_more_coefficients_than_others(tmp_path, capsys):
+    stages = {"stage1": [[1.0, 2.0]], "stage2": [[1.0, 2.0, 3.0]] * 2}  # k of a stage of two steps, and of three
+    assert main(["coefficients", str(write_run(tmp_path / "run", "dense", [stages]))]) == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines() if line.startswith("stage")]
+    assert [row[2:-1] for row in rows] == [["1.0000", "2.0000"], *[["1.0000", "2.0000", "3.0000"]] * 2]
+
+
 def test_network_with_a_scheme_of_its_own(tmp_path):
     design = dataclasses.replace(networks.get("resnet20"), stepper=steppers.lm())
     networks.registry.register(lambda: design, name="own")

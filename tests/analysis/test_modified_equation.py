@@ -101,9 +101,9 @@ def test_picture_of_friction_and_mass(tmp_path):
     expected = (k[0] + k[1]) / 2
     np.testing.assert_allclose(np.array(lines), 1 + expected)
     np.testing.assert_allclose(np.array([line.get_ydata() for line in lower.get_lines()[:2]]), (1 - expected) / 2)
-    (negative,) = upper.patches
+    (negative,), (large,) = upper.patches, lower.patches  # of k = -1.5 and -1.1
     assert (negative.get_y(), negative.get_y() + negative.get_height()) == pytest.approx((upper.get_ylim()[0], 0))
-    assert not lower.patches
+    assert (large.get_y(), large.get_y() + large.get_height()) == pytest.approx((1, lower.get_ylim()[1]))
 
 
 def test_command(capsys, tmp_path):

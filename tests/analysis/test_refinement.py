@@ -10,7 +10,7 @@ import pytest
 from flax import nnx
 
 import lmjax
-from lmjax import InputError, networks, odeint, steppers
+from lmjax import InputError, odeint, steppers
 from lmjax.analysis import refinement
 from lmjax.analysis.refinement import refined
 from lmjax.analysis.walk import walk
@@ -98,6 +98,21 @@ def test_multistep_networks_converge_to_their_ode(stepper, x64):
     assert 3 < errors[0] / errors[1] < 6
 
 
+def test_what_crosses_a_boundary_is_of_whole_steps():
+    """The first step of the next stage is not refined: what it remembers are increments of a step of the network."""
+    model = network("adams_bashforth(2)", depths=(3, 2), boundary="step")
+    visited = []
+
+    def visit(stage, u, history, info):
+        visited.append(refinement._refined_stage(stage, u, history, info, Fraction(64)))
+        return visited[-1]
+
+    model.features(IMAGES, visit=visit)
+    u, (_, (increment,)) = visited[0]
+    expected = blocks(model.stages[0])[-1].branches[0](u)
+    assert jnp.linalg.norm(increment - expected) < 0.1 * jnp.linalg.norm(expected)
+
+
 def test_what_is_remembered_moves_with_the_size_of_the_steps():
     """States along the straight line to the present one, increments in proportion."""
     u, earlier = jnp.full((2,), 3.0), jnp.full((2,), 1.0)
@@ -118,12 +133,7 @@ def test_verlet_without_forces_goes_on_straight_whatever_the_sizes_of_its_steps(
     np.testing.assert_allclose(moved(model, factor)[0], after + 5 * (after - before), rtol=1e-4, atol=1e-4)
 
 
-def test_what_cannot_be_refined():
-    fractal = networks.create("fractalnet2x2", width=0.05, rngs=nnx.Rngs(0))
-    with pytest.raises(InputError, match="FractalNet is not made of the steps"):
-        refined(fractal, IMAGES, 2)
-    with pytest.raises(InputError, match="dense weighs all the states"):
-        moved(network("dense"), 2)
+def test_factors_that_cannot_be():
     for factor in (Fraction(3, 2), 0, -1):
         with pytest.raises(InputError, match="give a whole number"):
             refined(network("euler"), IMAGES, factor)

@@ -109,7 +109,7 @@ def test_command(runs, tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_photographs_are_attacked_as_the_network_sees_them(tmp_path, capsys):
+def test_photographs_are_attacked_as_the_network_sees_them(tmp_path):
     pytest.importorskip("grain")
     images = write_folder(tmp_path / "photos", train=33, val=10)
     arguments = [

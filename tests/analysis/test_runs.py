@@ -44,6 +44,11 @@ def test_weights_in_a_file_are_measured_like_a_run(runs, tmp_path, capsys):
     assert of_weights["factors"] == of_run["factors"]
     assert of_weights["label"] == "tiny, euler (w.safetensors)"
     assert main(["trajectory", str(path), *images, "--data", "digits"]) == 0
+    (tmp_path / "other").mkdir()
+    shutil.copy(path, tmp_path / "other")
+    both = [str(path), str(tmp_path / "other" / path.name), *images, "--data", "digits"]
+    assert main(["refinement", *both, "--factors", "1", "--out", str(out)]) == 0
+    assert len({run["label"] for run in json.loads(out.read_text())["runs"]}) == 2
     assert main(["robustness", str(path), *images]) == 2
     assert "w.safetensors: has weights, and no images: give a data set, as in --data" in capsys.readouterr().err
     assert main(["trajectory", str(tmp_path / "none.safetensors"), "--data", "digits"]) == 2
@@ -78,6 +83,7 @@ def test_a_scheme_of_ones_own(arguments, says, runs, tmp_path, capsys):
         ("order rk4 --out taken.png", "error: --out taken.png: is a folder: name a file in it"),
         ("order rk4 --config none.py", "--config: there is no file none.py"),
         ("stability", "error: give schemes, such as rk4, or the folder of a run"),
+        ("stability --run {lm}/seed0 --k 5", "error: --k: a run has coefficients of its own: leave it out"),
         ("stability rk4 --run empty", "error: give schemes, such as rk4, or the folder of a run"),
         ("stability --run {lm}", "holds several runs: name one, such as {lm}/seed0"),
         ("modified-equation --run {dense}", "error: {dense}: is a run of dense: give one of lm"),
@@ -89,7 +95,7 @@ def test_a_scheme_of_ones_own(arguments, says, runs, tmp_path, capsys):
         ("curves begun", "has no epoch yet"),
         ("curves {euler} --out x.docx", "is no picture"),
         ("trajectory empty", "holds no run"),
-        ("trajectory {euler} --at 7", "no checkpoint of step 7"),
+        ("trajectory {euler} --at 7", "no checkpoint 7: choose from latest, best, "),
         ("trajectory {euler} --out missing/f.png", "missing"),
         ("trajectory {euler} --classes 3", "--classes"),
         ("refinement {euler} --factors 2 1.5", "'1.5': give a whole number up to 1024"),
@@ -102,7 +108,7 @@ def test_a_scheme_of_ones_own(arguments, says, runs, tmp_path, capsys):
         ("refinement {euler} --factors 1e999999999", "'1e999999999': give a whole number up to 1024"),
         ("refinement {euler} --factors nan", "'nan': give a whole number up to 1024"),
         ("robustness {euler} --out f.txt", "f.txt"),
-        ("robustness {euler} --at newest", "error: --at: must be "),
+        ("robustness {euler} --at newest", "no checkpoint newest"),
         ("robustness {euler} --images 0", "error: --images: must be "),
         ("robustness {euler} --radii 4 0", "error: --radii 0: give gray levels, above 0 and up to 255"),
         ("robustness {euler} --radii 256", "error: --radii 256: give gray levels, above 0 and up to 255"),

@@ -192,6 +192,9 @@ def test_picture_of_regions():
     shown = [axes for axes in figure.axes if axes.get_visible()]
     assert [axes.get_title() for axes in shown] == ["euler", "rk4", "leapfrog", "lm, k = -1.5", "heun"]
     assert len({(axes.get_xlim(), axes.get_ylim()) for axes in shown}) == 1
+    lowest = [bool(axes.get_xlabel()) for axes in shown]
+    assert lowest == [False, True, True, True, True]
+    assert [axes.xaxis.get_tick_params()["labelbottom"] for axes in shown] == lowest
     edges = [np.concatenate([p.vertices for c in axes.collections for p in c.get_paths()]) for axes in shown]
     for vertices, empty in zip(edges, (False, False, True, True, False), strict=True):
         assert (len(vertices) == 0) == empty

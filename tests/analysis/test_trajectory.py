@@ -9,7 +9,6 @@ import pytest
 from flax import nnx
 
 import lmjax
-from lmjax import InputError, networks
 from lmjax.analysis import network_figures, trajectory
 from lmjax.analysis.walk import walk
 from tests.analysis import main
@@ -173,9 +172,3 @@ def references(axes):
     """How high the lines for equal steps at right angles are."""
     found = [lines for lines in axes.collections if len(lines.get_segments()) == 1 and lines.get_zorder() == 0]
     return [lines.get_segments()[0][0][1] for lines in found]
-
-
-def test_what_cannot_be_walked():
-    fractal = networks.create("fractalnet2x2", width=0.05, rngs=nnx.Rngs(0))
-    with pytest.raises(InputError, match="FractalNet is not made of the steps"):
-        walk(fractal, IMAGES)

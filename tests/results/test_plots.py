@@ -155,6 +155,18 @@ def test_several_coefficients_a_step(scheme, values, count, tmp_path):
     assert ("over the channels" in caption) == (max(count.values()) > 1)
 
 
+def test_a_coefficient_that_one_stage_alone_has_is_drawn_at_its_place(tmp_path):
+    values = {"stage1": [[1.0, 2.0, 3.0]] * 2, "stage2": [[1.0, 2.0, 3.0, 4.0]] * 3}
+    axes = axes_of()
+    plots.coefficients(axes, report._weights(*rows_of(tmp_path, ("resnet34", "dense"), coefficients=values)))
+    drawn = {float(x) for line in axes.lines for x, y in line.get_xydata() if y == 4}
+    assert drawn == {3, 4, 5}
+
+
+def test_points_can_be_told_apart():
+    assert len({tuple(plots.marked(i).values()) for i in range(49)}) == 49
+
+
 def test_a_picture_is_saved_by_a_name_too(tmp_path):
     plots.save(plots.figure(2, 2), str(tmp_path / "a.svg"))
     assert (tmp_path / "a.svg").read_text().startswith("<?xml")

@@ -82,6 +82,14 @@ def test_page_is_self_contained(tmp_path):
     assert re.search(r"table\.runs\{[^}]*border-collapse:separate", text)
 
 
+def test_a_network_for_one_size_of_images_whose_data_is_not_known(tmp_path):
+    """As of photographs without a checkpoint."""
+    model = {"name": "vit(width=16, depth=2, heads=2, patch=4, image=16)"}
+    config = changed(CONFIG, data={"name": "folder(16)", "augment": ()}, model=model)
+    (row,) = report.read_rows([make_run(tmp_path / "run", config)])
+    assert (row.scheme, row.macs) == ("lm", None)
+
+
 def test_columns_are_sorted_by_numbers(tmp_path):
     runs = [("lm", 9.5), ("euler", 10.25)]
     made = [make_run(tmp_path / name, changed(CONFIG, model={"stepper": name}), error=error) for name, error in runs]
@@ -158,6 +166,7 @@ def test_images_are_of_the_best_rows_or_of_those_named(tmp_path):
         ("x.html/y.html", "there is no folder {}/x.html: make it first"),
         (".", "is a folder: name a file in it"),
         ("x" * 300, "cannot be written (File name too long)"),
+        ("run/metrics.jsonl", "would take the place of what the run in {}/run has recorded: rename it"),
         ("x.html", None),
     ],
 )
