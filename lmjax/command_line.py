@@ -1,5 +1,6 @@
 """The command line: typed commands from words, and configs from files."""
 
+import collections
 import contextlib
 import dataclasses
 import difflib
@@ -36,6 +37,11 @@ class Command:
     def __init_subclass__(cls):
         dataclasses.dataclass(frozen=True, kw_only=True)(cls)
 
+    def __post_init__(self):
+        for name, value in dict(vars(self)).items():
+            if isinstance(value, Path):
+                object.__setattr__(self, name, files.local(value, f"--{name.replace('_', '-')}"))
+
     @classmethod
     def start(cls, words: Sequence[str], prog: str) -> int | None:
         """Run the command that the words give; returns the exit code, None for 0."""
@@ -56,13 +62,13 @@ def seed_numbers(words: Sequence[str] | None) -> tuple[int, ...] | None:
         return None
     numbers: list[int] = []
     for word in words:
-        match = re.fullmatch(r"(-?\d+)(?:\.\.(\d+))?", word, re.ASCII)
+        match = re.fullmatch(r"(-?\d{1,10})(?:\.\.(\d{1,10}))?", word, re.ASCII)
         if match is None or (match[2] and not 0 <= int(match[2]) - int(match[1]) < _MOST_SEEDS):
             raise InputError(f"--seeds: must be whole numbers, as in 0 1 2 or 0..7, got {word!r}")
         numbers += range(int(match[1]), int(match[2] or match[1]) + 1)
     if not numbers:
         raise InputError("--seeds: give at least one, as in 0 1 2 or 0..7")
-    if twice := sorted({seed for seed in numbers if numbers.count(seed) > 1}):
+    if twice := sorted(seed for seed, count in collections.Counter(numbers).items() if count > 1):
         raise InputError(f"--seeds: {', '.join(map(str, twice))} twice: give each seed once")
     if wrong := [seed for seed in numbers if not 0 <= seed < 2**32]:
         raise InputError(f"--seeds: must be from 0 to 2**32 - 1, got {wrong[0]}")
@@ -154,12 +160,6 @@ def require_some(given: Sequence[Any], name: str) -> None:
     """Raise InputError if an argument that may be repeated was not given."""
     if not given:
         raise InputError(f"give at least one {name}")
-
-
-def require_checkpoint(at: str) -> None:
-    """Raise InputError if --at names no checkpoint."""
-    if at not in ("latest", "best") and not at.isdecimal():
-        raise InputError(f"--at: must be latest, best or the step of a checkpoint, got {at!r}")
 
 
 def override(config: Config, arguments: Sequence[str], *, prog: str = "lmjax train") -> Config:

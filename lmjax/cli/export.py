@@ -31,7 +31,6 @@ class Export(command_line.Command):
 
     def run(self) -> None:
         """Write the file."""
-        command_line.require_checkpoint(self.at)
         command_line.start_alone(self.config)
         with lmjax.load(self.folder, at=self.at) as trained:
             name = trained.record.directory.resolve().name.removesuffix(".safetensors")

@@ -50,7 +50,6 @@ class Predict(command_line.Command):
     def run(self) -> int:
         """Print the classes; returns 1 if an image is broken."""
         command_line.require_some(self.files, "FILE")
-        command_line.require_checkpoint(self.at)
         if self.top < 1:
             raise InputError(f"--top: must be at least 1, got {self.top}")
         command_line.start_alone(self.config)

@@ -7,7 +7,6 @@ from typing import Annotated, Literal
 import tyro
 from tqdm import tqdm
 
-from lmjax import files
 from lmjax.command_line import Command
 from lmjax.console import show, warn
 from lmjax.data import Photographs, load
@@ -32,8 +31,7 @@ class ImageNet(Command):
 
     def run(self) -> None:
         """Prepare it."""
-        archives, data_dir = files.local(self.archives, "--archives"), files.local(self.data_dir, "--data-dir")
-        imagenet.prepare(archives, data_dir, check=self.check)
+        imagenet.prepare(self.archives, self.data_dir, check=self.check)
 
 
 class SortValidation(Command):
@@ -48,7 +46,7 @@ class SortValidation(Command):
 
     def run(self) -> None:
         """Sort them."""
-        validation.sort(files.local(self.images, "--images"))
+        validation.sort(self.images)
 
 
 class Resize(Command):
@@ -72,8 +70,7 @@ class Resize(Command):
 
     def run(self) -> None:
         """Write the copy, and say how far it is."""
-        images, target = files.local(self.images, "--images"), files.local(self.to, "--to")
-        photographs = load("photographs", directory=images)
+        photographs, target = load("photographs", directory=self.images), self.to
         assert isinstance(photographs, Photographs)
         total = len(photographs.train) + len(photographs.test)
         show(f"{photographs.name}: {total:,} images, to {target}")

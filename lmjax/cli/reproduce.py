@@ -96,9 +96,6 @@ class Reproduce(command_line.Command):
             raise InputError(f"{given[0]}: of which table? Name one: {', '.join(TABLES)}")
         if self.only_report and (useless := [name for name in making if name in given]):
             raise InputError(f"{useless[0]}: is for making runs, and --only-report makes none")
-        for name in ("--out", "--export"):
-            if using[name] is not None:
-                files.local(using[name], name)
         if wanted is not None:
             if self.data_name not in (None, *wanted.images.stored):
                 others = f"choose from {', '.join(wanted.images.stored)}" if wanted.images.stored else "leave it out"

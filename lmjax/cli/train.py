@@ -72,7 +72,6 @@ class Train(command_line.Command):
             raise InputError(f"--resume: takes auto or nothing, got {self.resume!r}")
         if self.resume and self.evaluate is not None:
             raise InputError("--resume: does not go with --evaluate")
-        command_line.require_checkpoint(self.at)
         if self.at != "latest" and self.evaluate is None:
             raise InputError("--at: goes with --evaluate")
         if self.evaluate is not None and (self.log or self.profile is not None or self.dry_run):
@@ -170,7 +169,6 @@ class Evaluate(command_line.Command):
     @classmethod
     def start(cls, words: Sequence[str], prog: str) -> int:
         options, overrides = read(cls, words, prog=prog, return_unknown_args=True)
-        command_line.require_checkpoint(options.at)
         config = RunRecord(options.folder).config() if options.config is None else load(options.config)
         config = override(config, overrides, prog=f"{prog} RUN")
         return program.run(lambda: options.run(config))

@@ -93,7 +93,7 @@ class Dataset:
 
 
 def utf8(names: Iterable[str]) -> list[str]:
-    """Names of folders as UTF-8 has them, whatever the locale."""
+    """Names of folders as UTF-8 has them, also where the locale is ASCII."""
     return [name.encode("utf-8", "surrogateescape").decode("utf-8", "surrogateescape") for name in names]
 
 

@@ -81,9 +81,6 @@ def center(image: Image.Image, size: int, shorter: int) -> Image.Image:
     return image.resize((size, size), Image.Resampling.BILINEAR, box=box)
 
 
-_LARGEST = 89_478_485  # pixels, beyond which Pillow warns, and refuses twice as many: such a file may be an attack
-
-
 class TurboImage:
     """A JPEG file decoded by libjpeg-turbo through simplejpeg, scaled by OpenCV; other files are decoded by Pillow.
 
@@ -99,7 +96,7 @@ class TurboImage:
             height, width, colors, _ = self._jpeg.decode_jpeg_header(data)
         except ValueError:  # no JPEG, or broken already in its header, which Pillow will say
             height, width, colors = 0, 0, None
-        if colors in ("YCbCr", "RGB", "Gray") and width * height <= _LARGEST:
+        if colors in ("YCbCr", "RGB", "Gray") and width * height <= (Image.MAX_IMAGE_PIXELS or math.inf):
             self.size = (width, height)
         else:
             self._other = PillowImage(data)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from lmjax import files
 from lmjax.console import note
 from lmjax.data.decode import BrokenImage
 from lmjax.data.source import Source, hold_out
@@ -86,7 +87,7 @@ def content(path: str) -> bytes:
         InputError: if it cannot be read.
     """
     try:
-        with open(path, "rb", opener=_without_waiting) as file:
+        with open(path, "rb", opener=files.without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # a device may have no end
                 raise BrokenImage("it is a pipe or a device")
             return file.read()
@@ -98,11 +99,6 @@ def content(path: str) -> bytes:
         if error.errno == errno.ENXIO:
             raise BrokenImage("it is a socket, or a device that is not there") from error
         raise InputError(f"{path}: cannot be read ({reason(error)})") from error
-
-
-def _without_waiting(path: str, flags: int) -> int:
-    """Open a file; a pipe, too, which otherwise waits for someone to write into it."""
-    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))  # not on Windows
 
 
 def open_folder(root: Path, tests: tuple[str, ...], val_split: float | None) -> tuple[tuple[str, ...], Source, Source]:

@@ -9,7 +9,7 @@ from lmjax.errors import InputError
 
 
 class Source(Protocol):
-    """Encoded images: `Files` of a folder, or `Records` that tensorflow-datasets has prepared."""
+    """Encoded images, such as `Files` of a folder, `Records` that tensorflow-datasets has prepared, or a `Subset`."""
 
     def __len__(self) -> int: ...
 

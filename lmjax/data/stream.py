@@ -166,7 +166,7 @@ class Stream:
         return Reader(self._batches[start:], workers, threads)
 
 
-class Reader(Iterator[dict[str, np.ndarray]]):
+class Reader(Iterator[dict[str, np.ndarray]], contextlib.AbstractContextManager["Reader"]):
     """Iterates over batches, for ever. Close it: then its processes end and their shared memory is given back."""
 
     def __init__(self, batches: Any, workers: int, threads: int):
@@ -244,9 +244,6 @@ class Reader(Iterator[dict[str, np.ndarray]]):
             self._iterator.close()
             self._iterator = None
             gc.collect()  # batches that nobody has taken are in shared memory, which goes with its last reference
-
-    def __enter__(self) -> "Reader":
-        return self
 
     def __exit__(self, *_) -> None:
         self.close()

@@ -28,7 +28,6 @@ class _Streamed:
     def __init__(self, loader: Loader, dataset: Photographs, mesh: Mesh, batch: int, seed: int | None):
         sharding = NamedSharding(mesh, P("data"))
         places = sharding.addressable_devices_indices_map((batch,))
-        self._devices = list(places)
         rows = np.concatenate([np.arange(batch)[place] for place in places.values()])
         self._stream = Stream(loader, batch, seed=seed, rows=rows.tolist())
         self.example = (
@@ -81,14 +80,7 @@ class _Streamed:
         source = self._stream.loader.source
         self._broken += [source.place(int(i)) for i in batch["broken"] if i >= 0]
         return tuple(
-            jax.make_array_from_single_device_arrays(
-                like.shape,
-                like.sharding,
-                [
-                    jax.device_put(part, device)
-                    for part, device in zip(np.split(batch[key], len(self._devices)), self._devices, strict=True)
-                ],
-            )
+            jax.make_array_from_process_local_data(like.sharding, batch[key], like.shape)
             for key, like in zip(("image", "label"), self.example, strict=True)
         )
 

@@ -184,8 +184,8 @@ def _chosen(which: str | int, steps: Sequence[int], best: int | None, folder: Ch
     step = {"latest": steps[-1], "best": best}.get(str(which), which)
     if step is None:
         raise InputError(f"{folder.path}: none of the checkpoints was made after an evaluation: name a step")
-    if int(step) not in steps:
-        raise InputError(f"{folder.path}: no checkpoint of step {step}; there are {', '.join(map(str, steps))}")
+    if str(step) not in map(str, steps):
+        raise InputError(f"{folder.path}: no checkpoint {step}: choose from latest, best, {', '.join(map(str, steps))}")
     return int(step)
 
 

@@ -119,3 +119,4 @@ class Compiled:
         for steps in set(self.dispatches(self.functions.feed.steps_per_epoch)):
             self.train(steps)
         self.evaluate()
+        self.finite()

@@ -16,7 +16,7 @@ class Due:
     then, about ten times between two checkpoints, at steps that all know.
 
     Args:
-        options: the steps or minutes, and the epochs.
+        options: the steps or minutes.
         step: at which the run begins.
     """
 

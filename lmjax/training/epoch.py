@@ -1,5 +1,6 @@
 """An epoch: its steps of training, and its evaluation."""
 
+import contextlib
 import math
 import time
 from collections import deque
@@ -174,7 +175,7 @@ def mean_metrics(
     return [{name: values[i] for name, values in means.items()} for i in range(len(count))]
 
 
-class _InFlight:
+class _InFlight(contextlib.AbstractContextManager["_InFlight"]):
     """Results of programs, given to `collect` on the host in their order, two programs behind the devices.
 
     So the devices always have the next program waiting, and the host never runs far ahead. What is under way when an
@@ -188,9 +189,6 @@ class _InFlight:
         self._pending.append(results)
         if len(self._pending) > 2:
             self._collect(jax.device_get(self._pending.popleft()))
-
-    def __enter__(self) -> "_InFlight":
-        return self
 
     def __exit__(self, kind, *_) -> None:
         if kind is None or issubclass(kind, InputError):

@@ -2,7 +2,6 @@
 
 import contextlib
 from collections.abc import Collection, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -36,7 +35,7 @@ class Stopped(Exception):
 
 
 class Diverged(InputError):
-    """A loss that is not finite, of a run whose config does not say to go on after that."""
+    """A loss that is not finite, after which a run cannot go on, or is not to."""
 
 
 class NoCommonStep(InputError):
@@ -87,7 +86,7 @@ def run(
         if any(resume):
             restore(trainer, folders)
         due, record = Due(config.checkpoint, trainer.step), folders[0].record
-        trace = Profile(None if profile is None or not record.writes else Path(profile or record.directory / "profile"))
+        trace = Profile(None if profile is None or not record.writes else profile or record.directory / "profile")
         while (epoch := _epochs(trainer, folders) + 1) <= config.train.epochs:
             try:
                 tested = _train_and_evaluate(trainer, folders, epoch, interruption, due, trace)

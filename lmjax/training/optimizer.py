@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Collection
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -113,16 +113,6 @@ def _kinds(frozen: tuple[str, ...], params: Any) -> Any:
     )
 
 
-class _OwnRates(NamedTuple):
-    """The state of a transformation that multiplies each update.
-
-    Attributes:
-        own_rates: float32, the factor of each parameter.
-    """
-
-    own_rates: Any
-
-
 def _scale_by_own() -> optax.GradientTransformation:
     """Multiply the update of each parameter by a factor of its own, which is 1 until `mark_loaded`.
 
@@ -130,10 +120,10 @@ def _scale_by_own() -> optax.GradientTransformation:
     """
 
     def update(updates, state, params=None):
-        return jax.tree.map(lambda u, factor: u * factor.astype(u.dtype), updates, state.own_rates), state
+        return jax.tree.map(lambda u, factor: u * factor.astype(u.dtype), updates, state["own_rates"]), state
 
     def init(params):
-        return _OwnRates(jax.tree.map(lambda _: jnp.ones((), jnp.float32), params))
+        return {"own_rates": jax.tree.map(lambda _: jnp.ones((), jnp.float32), params)}
 
     return optax.GradientTransformation(init, update)
 

@@ -62,8 +62,8 @@ class Profile:
         directory: below which it is written, in plugins/profile: for XProf, and for Perfetto. None: no trace.
     """
 
-    def __init__(self, directory: Path | None):
-        self.directory = directory
+    def __init__(self, directory: str | Path | None):
+        self.directory = None if directory is None else files.local(directory, "--profile")
         self._tracing = self._done = False
         self._step = contextlib.ExitStack()
 

@@ -27,11 +27,10 @@ def introduce(trainer: Trainer) -> None:
     say(f"{dataset.name}: {len(dataset.train):,} training and {len(dataset.test):,} test images")
     if text := padding(trainer.config, 1 if trainer.several else count, trainer.mesh.devices.flat[0].platform):
         note(text)
-    if not trainer.compiled.seconds:  # otherwise the programs, of other seeds, are compiled already
-        options = compiler_options(trainer.mesh.devices.flat[0].platform)
-        say(" ".join(["compiling ...", *(f"{key}={value}" for key, value in options.items())]))
-        trainer.compiled.all()
-        say(f"compiled in {trainer.compiled.seconds:.1f} s")
+    options = compiler_options(trainer.mesh.devices.flat[0].platform)
+    say(" ".join(["compiling ...", *(f"{key}={value}" for key, value in options.items())]))
+    trainer.compiled.all()
+    say(f"compiled in {trainer.compiled.seconds:.1f} s")
 
 
 def padding(config: Config, chips: int, platform: str) -> str:

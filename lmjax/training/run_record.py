@@ -31,14 +31,14 @@ class RunRecord:
         return os.path.exists(self.config_path)  # unlike Path's, it takes any text for a name
 
     def require_none(self) -> None:
-        """Raise InputError if the folder holds a run already."""
-        if any(os.path.lexists(self.directory / name) for name in (*_FILES, "checkpoints")):
+        """Raise InputError if the folder holds a run, or those of several seeds, already."""
+        if any(os.path.lexists(self.directory / name) for name in (*_FILES, "checkpoints")) or _seeds(self.directory):
             raise InputError(
                 f"{self.directory} already holds a run: go on with it by --resume, or choose another folder"
             )
 
     def config(self) -> Config:
-        """The config that the run was started with.
+        """The config of the run, as it was last gone on with.
 
         Raises:
             InputError: if the folder holds no run.
@@ -46,12 +46,9 @@ class RunRecord:
         try:
             return from_dict(json.loads(files.read(self.config_path)))
         except (FileNotFoundError, NotADirectoryError) as error:
-            places = self.directory.glob(f"seed*/{self.config_path.name}") if os.path.isdir(self.directory) else ()
-            seeds = sorted(path.parent.name for path in places)
-            several = ", but those of several seeds: name one ({}), or train all with --seeds" if seeds else ""
-            raise InputError(
-                f"{self.directory} holds no run (no {self.config_path.name}){several.format(', '.join(seeds))}"
-            ) from error
+            seeds = ", ".join(_seeds(self.directory))
+            several = f", but those of several seeds: name one ({seeds}), or train all with --seeds" if seeds else ""
+            raise InputError(f"{self.directory} holds no run (no {self.config_path.name}){several}") from error
         except OSError as error:
             raise InputError(f"{self.config_path}: cannot be read ({reason(error)})") from error
         except (ValueError, RecursionError) as error:  # no text, no JSON, or JSON that is no config
@@ -185,3 +182,9 @@ def cure(error: Exception) -> str:
     if not str(error).startswith(tuple(f"unknown {parts.kind} " for parts in registry.KINDS.values())):
         return ""
     return "; if a config of yours registers it, give that by --config FILE"
+
+
+def _seeds(directory: Path) -> list[str]:
+    """The names of the folders in a folder that hold the run of a seed each."""
+    places = directory.glob(f"seed*/{_FILES[0]}") if os.path.isdir(directory) else ()
+    return sorted(path.parent.name for path in places)

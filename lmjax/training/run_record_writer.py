@@ -149,7 +149,7 @@ class RunRecordWriter(RunRecord, contextlib.AbstractContextManager):
         if self.writes:
             path = self.metrics_path
             try:
-                if self._behind or not path.exists():
+                if self._behind or (self.rows and not path.exists()):
                     files.write(path, "".join(map(_line, self.rows)))
                 path = self.summary_path
                 files.write(path, _json(summary))

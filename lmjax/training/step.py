@@ -99,8 +99,7 @@ class StepFunctions(Evaluation):
         random: whether the network draws random numbers in training.
         feed: where training batches come from.
         optimizer: what turns gradients into updates, from `create_optimizer`.
-        options: label smoothing, the moving average, and whether an update is left out if its loss or gradient is
-            infinite or NaN.
+        options: of the training.
     """
 
     random: bool

@@ -21,6 +21,6 @@ def digits() -> Dataset:
     )
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def config() -> Config:
     return tiny.changed(tiny.config, optimizer={"learning_rate": 0.05}, train={"epochs": 3, "eval_batch_size": 32})

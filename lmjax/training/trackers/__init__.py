@@ -41,7 +41,7 @@ def require(names: Collection[str]) -> None:
         _KINDS[name].require()
 
 
-class Trackers:
+class Trackers(contextlib.AbstractContextManager["Trackers"]):
     """The trackers of one run. One that fails is reported once, and not told anything any more; the run goes on.
 
     Args:
@@ -59,9 +59,6 @@ class Trackers:
     def __init__(self, names: Collection[str], directory: Path, config: Config, *, writes: bool = True):
         self.wanted = bool(names)
         self._trackers = {name: _KINDS[name](directory, config) for name in names if writes}
-
-    def __enter__(self) -> "Trackers":
-        return self
 
     def __exit__(self, kind, error, traceback) -> None:
         self.end(finished=kind is None)
