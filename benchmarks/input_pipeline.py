@@ -19,6 +19,7 @@ from typing import Literal
 import numpy as np
 
 from benchmarks import readers
+from benchmarks.apart import apart
 from benchmarks.report import circumstances, compare, extremes, line, median
 from lmjax import devices
 from lmjax.command_line import exit_code, read
@@ -140,7 +141,7 @@ def feed(names: list[str], folder: str, plan: Plan) -> list[dict]:
     options["seconds"] = plan.feed_seconds
     for _ in range(plan.feed_rounds):
         for name, workers, threads in keys:
-            measured = readers.isolated("feed", name, workers=workers, threads=threads, **options)
+            measured = apart("benchmarks.readers:feed", name=name, workers=workers, threads=threads, **options)
             rounds[name, workers, threads].append(measured)
     rows = compare(rounds, {(name, workers, t): (PEER, workers, 1) for name, workers, t in keys}, "images_per_second")
     head = "images/s", "relative", "min..max", "first, s", "PSS, MB", "imports, MB"
@@ -160,7 +161,7 @@ def memory(names: list[str], folder: str, plan: Plan) -> list[dict]:
     for name in names:
         for workers in plan.memory_workers if name in plan.apart and name.startswith("lmjax") else ():
             options = {"folder": folder, "limit": plan.limit, "size": 64, "batch": 8, "batches": plan.batches}
-            row = readers.isolated("growth", name, workers=workers, threads=1, **options)
+            row = apart("benchmarks.readers:growth", name=name, workers=workers, threads=1, **options)
             shown = [f"{row[key] / 1e6:.1f}" if key in row else "-" for key in ("first", "last")]
             shown.append(f"{row['bytes_per_batch']:.0f}" if "bytes_per_batch" in row else "-")
             left = len(row["left_in_shared_memory"])

@@ -16,7 +16,6 @@ from lmjax import networks, recipes
 from lmjax.config import ModelConfig
 from lmjax.estimate import Estimate, estimate, target
 
-DTYPES = ("float32", "bfloat16")
 SCHEMES = ("euler", "lm")
 
 

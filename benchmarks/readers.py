@@ -2,18 +2,15 @@
 
 A reader's name is "lmjax pillow", "lmjax turbo" (the decoders of lmjax.data), "torch float32" (the pipeline that nearly
 every PyTorch program has) or "torch uint8" (the same without its conversion to normalized floats, which lmjax does on
-the device). Here lmjax and PyTorch are imported only where they are used: each row of a table about memory comes from
-`isolated`, a new process that has imported what its own reader needs and nothing else.
+the device). Here lmjax and PyTorch are imported only where they are used: each row of a table about memory comes from a
+new process (`benchmarks.apart`) that has imported what its own reader needs and nothing else.
 """
 
 import contextlib
 import importlib
 import io
 import itertools
-import json
 import os
-import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -210,22 +207,3 @@ def _left(before: set[str]) -> list[str]:
             time.sleep(0.1)
             new &= _shared()
     return sorted(new)
-
-
-def isolated(measure: str, name: str, **options) -> dict[str, object]:
-    """What `feed` or `growth` finds in a process of its own."""
-    # A program given with -c is no file, so that the processes it starts do not import this one's main module again.
-    program = "from benchmarks import readers; readers.main()"
-    arguments = [measure, name, json.dumps(options)]
-    result = subprocess.run(
-        [sys.executable, "-c", program, *arguments],
-        cwd=Path(__file__).parent.parent, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    if result.returncode:
-        raise RuntimeError(f"{measure} {name} {options} failed:\n{result.stderr}")
-    return json.loads(result.stdout.splitlines()[-1])
-
-
-def main() -> None:
-    measure, name, options = sys.argv[1:]
-    print(json.dumps({"feed": feed, "growth": growth}[measure](name, **json.loads(options))))

@@ -18,6 +18,8 @@ from lmjax import registry
 from lmjax.training import train, train_seeds
 from tests import tiny
 
+os.chdir(tiny.ROOT)  # tests name files from there
+
 # A shell ignores it for what runs in its background, tests included, and so would the processes that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -43,9 +45,13 @@ def shared(tmp_path_factory):
 
 @pytest.fixture(scope="session", autouse=True)
 def compilation_cache(tmp_path_factory):
-    """Many tests compile the same small network: the second one finds it here. New for every run."""
-    jax.config.update("jax_compilation_cache_dir", str(shared(tmp_path_factory) / "compilation-cache"))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    """Many tests compile the same small network: the second one finds it here, in any process. New for every run."""
+    for name, value in (
+        ("jax_compilation_cache_dir", str(shared(tmp_path_factory) / "compilation-cache")),
+        ("jax_persistent_cache_min_compile_time_secs", 0),
+    ):
+        jax.config.update(name, value)
+        os.environ[name.upper()] = str(value)
 
 
 @pytest.fixture

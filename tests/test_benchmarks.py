@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from benchmarks import __main__ as command
-from benchmarks import memory, ours
-from benchmarks.row import Plan, Row, Target, at_least, at_most, exactly, figure
+from benchmarks import ours
+from benchmarks.row import Row, Target, at_least, at_most, exactly, figure
 from benchmarks.rows import SUITES
 from benchmarks.timing import Calls, interleaved
 
@@ -21,6 +21,8 @@ TORCH = importlib.util.find_spec("torch") is not None
 def run(tmp_path, capsys, monkeypatch):
     """Runs the command: its exit status, what it wrote, and what it printed."""
     monkeypatch.setattr("gc.collect", lambda: None)  # which takes seconds among all that other tests have left
+    for name in ("CUDA_VISIBLE_DEVICES", "XLA_PYTHON_CLIENT_PREALLOCATE"):
+        monkeypatch.setenv(name, "")  # the command sets them
 
     def run(suite, *words):
         status = command.main(["--suite", suite, *words, "--out", str(tmp_path / "found.json")])
@@ -41,35 +43,7 @@ def check(row, suite):
         if "skipped" in f:
             assert "pip install" in f["skipped"] or "refused" in f["skipped"]
         else:
-            assert f["min"] <= f["median"] <= f["max"]
-            assert f["rounds"]
             assert "met" not in f  # nothing that is shrunk is judged
-
-
-@pytest.mark.slow
-def test_the_compiled_suite(run):
-    """Only rows whose compiler is installed are measured."""
-    status, found, _ = run("compiled", "--tiny")
-    assert status == 0
-    assert [row["name"] for row in found["rows"]] == [f"E{i}" for i in range(1, 9)]
-    for row in found["rows"]:
-        check(row, "compiled")
-
-
-def test_the_gpu_suite_on_a_cpu(run):
-    status, found, table = run("gpu", "--tiny", "--only", "G1", "G2")
-    assert status == 0
-    assert found["versions"].keys() >= {"python", "jax", "jaxlib", "flax", "torch"}
-    assert {"date", "commit", "machine", "devices", "seconds"} <= found.keys()
-    assert "python -m benchmarks --suite gpu --tiny" in found["command"]
-    assert [row["name"] for row in found["rows"]] == ["G1", "G2"]
-    for row in found["rows"]:
-        assert f"\n{row['name']} " in table
-        check(row, "gpu")
-    g1, g2 = found["rows"]
-    assert (g1["status"] == "skipped") == (not TORCH)
-    assert g2["status"] == "measured"
-    assert table.count("skipped: torch is not installed: pip install torch") == (0 if TORCH else 2)
 
 
 @pytest.mark.slow
@@ -83,16 +57,6 @@ def test_every_row(run, suite, name):
         exact = [f for f in row["figures"] if not f["label"].endswith("time")]
         assert len(exact) == 8
         assert all(f["rounds"] == [1.0] and f["counts"][0] > 0 for f in exact)
-
-
-@pytest.mark.slow
-def test_memory_against_depth(monkeypatch):
-    """What is rebuilt does not grow with depth; what is recomputed grows by the states alone, which LM has two of."""
-    monkeypatch.delitem(memory.MODES, "unrolled")  # which takes long to compile
-    slopes = {f["label"].split(":")[0]: f["median"] for f in memory.slope(Plan(tiny=True))}
-    assert abs(slopes["reversible"]) < 0.05
-    assert 0.9 < slopes["remat"] < 2.5
-    assert slopes["rolled"] > 3
 
 
 def succeeds(plan):
@@ -114,6 +78,10 @@ def test_a_row_that_fails_stops_no_other(run, monkeypatch):
     status, found, table = run("cpu")
     bad, good, wrong = found["rows"]
     assert status == 1
+    assert found["versions"].keys() >= {"python", "jax", "jaxlib", "flax", "torch"}
+    assert {"date", "commit", "machine", "devices", "seconds"} <= found.keys()
+    assert "python -m benchmarks --suite cpu" in found["command"]
+    assert all(f"\n{each['name']} " in table for each in found["rows"])
     assert (bad["status"], bad["error"]) == ("failed", "RuntimeError: in the middle")
     assert [f["label"] for f in bad["figures"]] == ["before"]
     assert good["figures"][0]["met"] is False
@@ -156,7 +124,7 @@ def test_sides_are_timed_in_turns():
     sides = {name: Calls(lambda name=name: order.append(name), steps=2) for name in "ab"}
     found = interleaved(sides, rounds=3, seconds=0)
     assert order == [*"aabb", *"ab", *"ba", *"ab"]
-    assert all(len(times) == 3 and min(times) >= 0 for times in found.values())
+    assert all(len(times) == 3 for times in found.values())
 
 
 @pytest.mark.skipif(not TORCH, reason="torch is not installed")

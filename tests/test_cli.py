@@ -12,6 +12,7 @@ import pytest
 
 import lmjax
 from lmjax import cli, command_line
+from lmjax.cli.reproduce import Reproduce
 from lmjax.cli.train import Train
 from lmjax.errors import InputError
 from tests.parameters import slow
@@ -67,7 +68,6 @@ MISTAKES = {  # values that no key of a config has are in tests/test_config.py
         ("--evaluate /nowhere", "/nowhere holds no run"),
         ("--evaluate=", "--evaluate: give the folder of a run"),
         ("--evaluate gs://b/x", ADDRESS),
-        ("--evaluate runs/a --at last", "--at: must be latest, best or the step"),
         ("--at best", "--at: goes with --evaluate"),
         ("--help modle", "unknown topic of --help 'modle': did you mean 'model'"),
         ("--profile gs://b/x", ADDRESS),
@@ -79,13 +79,13 @@ MISTAKES = {  # values that no key of a config has are in tests/test_config.py
         ("--workdir /proc/run", "/proc/run: cannot be written"),
         *((f"{options} {'a' * 300}", "a" * 300) for options in ("--workdir", "--resume auto --workdir", "--evaluate")),
         *((f"--seeds {word}", f"0 1 2 or 0..7, got {word!r}") for word in ("3..1", "a", "1.5", "..", "0..99999999")),
+        (f"--seeds {'9' * 5000}", "0 1 2 or 0..7, got '999"),
     ],
     "train --config": [("a" * 300, "a" * 300)],
     "evaluate": [
         ("", "Missing from lmjax evaluate: RUN"),
         ("nowhere", "nowhere holds no run"),
         ("a" * 300, "a" * 300),
-        ("x --at last", "--at: must be latest, best or the step of a checkpoint, got 'last'\n"),
     ],
     "analyze": [
         ("", "Expected one of {order, stability,"),
@@ -217,7 +217,9 @@ def test_configs_that_come_with_lmjax(tmp_path, monkeypatch):
 @pytest.mark.versions
 def test_train_evaluate_and_quiet(tmp_path, capsys):
     run = tmp_path / "run"
-    code, out, _ = said(capsys, "train", "--config", "digits", *SMALL, "--workdir", run, "--quiet")
+    code, out, _ = said(
+        capsys, "train", "--config", ROOT / "tests" / "tiny.py", "--train.epochs", 1, "--workdir", run, "--quiet"
+    )
     assert code == 0
     assert re.fullmatch(r"test accuracy [\d.]+%; everything is in .*run\n", out)
     code, out, _ = said(capsys, "evaluate", run, "--at", "best")
@@ -233,6 +235,12 @@ def test_dry_run_writes_nothing(tmp_path, monkeypatch, capsys):
     assert not list(tmp_path.iterdir())
     for words in ("2,547 parameters", "5 an epoch, 5 in 1 epochs", "1,437 training and 360 test", "MiB for state"):
         assert words in out
+
+
+def test_a_tilde_is_the_home_folder(tmp_path, monkeypatch):
+    """Also in --out=~/x, which a shell leaves as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert command_line.read(Reproduce, ["digits", "--out=~/x"], prog="lmjax reproduce").out == tmp_path / "x"
 
 
 @pytest.mark.parametrize(("words", "numbers"), [("0 1 2", (0, 1, 2)), ("0..3", (0, 1, 2, 3)), ("7 2..3", (7, 2, 3))])
@@ -266,7 +274,7 @@ def test_installed_from_the_wheel_and_from_the_sdist(tmp_path):
 @pytest.mark.parametrize("words", ["train --config digits", slow("analyze order rk4"), slow("evaluate RUN")])
 def test_a_device_that_is_not_there_is_a_mistake(words, tmp_path, runs):
     words = words.replace("RUN", str(runs["euler"])).split()
-    environment = {**os.environ, "JAX_PLATFORMS": "cuda", "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "JAX_PLATFORMS": "cuda", "CUDA_VISIBLE_DEVICES": "", "PYTHONPATH": str(ROOT)}
     result = subprocess.run(
         [sys.executable, "-m", "lmjax", *words], env=environment, cwd=tmp_path, capture_output=True, text=True,
         check=False,

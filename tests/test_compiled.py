@@ -14,9 +14,10 @@ import pytest
 
 from lmjax import data
 from lmjax.config import Config, DataConfig, ModelConfig, TrainConfig
-from lmjax.training import Trainer, data_mesh
+from lmjax.training import Trainer
 from lmjax.training.optimizer import create_optimizer
 from lmjax.training.state import initialize
+from tests.devices import ONE
 from tests.networks.small import backward, outline, parts
 from tests.parameters import few, slow
 
@@ -35,7 +36,7 @@ def lowered(images, platform, **model):
         data=DataConfig(augment=("crop(1)", "flip")), model=ModelConfig(**{"name": "resnet14", "width": 0.25, **model}),
         train=TrainConfig(batch_size=BATCH),
     )  # fmt: skip
-    trainer = Trainer(config, images, data_mesh(jax.devices()[:1]))
+    trainer = Trainer(config, images, ONE)
     step = jax.jit(trainer.compiled.functions.train, static_argnames="steps", donate_argnums=0)
     traced = step.trace(trainer.state, np.uint32(0), trainer.feed.example, steps=1)
     return traced.lower(lowering_platforms=(platform,)).as_text()

@@ -32,9 +32,7 @@ def sh(redirection, *command):
     )
 
 
-@pytest.mark.parametrize(
-    "command", ["-m lmjax analyze order euler rk4", slow("train.py --help"), slow("-m lmjax --help")]
-)
+@pytest.mark.parametrize("command", ["-m lmjax list steppers", slow("train.py --help"), slow("-m lmjax --help")])
 def test_command_ends_well_on_a_full_disk(command):
     result = sh(">/dev/full", *command.split())
     assert (result.returncode, result.stderr) == (0, "")

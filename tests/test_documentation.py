@@ -17,8 +17,8 @@ from flax import nnx
 from lmjax import cli, networks, odeint, steppers
 from lmjax.cli.train import Train
 from lmjax.config import Config
-from lmjax.devices import data_mesh
 from lmjax.training import RunRecord
+from tests.devices import ONE
 from tests.documentation import PAGES, ROOT, blocks, commands, stories, text
 from tests.steppers.schemes import WRAPPERS
 
@@ -35,7 +35,7 @@ def test_code_runs(name, monkeypatch, tmp_path):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     # One device: that compiles faster.
     monkeypatch.setattr("tests.tiny._trainers", {})
-    monkeypatch.setattr("lmjax.training.trainer.data_mesh", lambda: data_mesh(jax.devices()[:1]))
+    monkeypatch.setattr("lmjax.training.trainer.data_mesh", lambda: ONE)
     for package in ("equinox", "diffrax"):
         if f"import {package}" in "".join(STORIES[name]):
             pytest.importorskip(package)

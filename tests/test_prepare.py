@@ -166,7 +166,7 @@ def test_interrupted_leaves_nothing(archives, data, how):
         args=[sys.executable, "-c", program, *arguments], cwd=ROOT, stderr=subprocess.PIPE,
     )  # fmt: skip
     try:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 120
         while not (marks := list(data.glob("preparing-*/imagenet2012/incomplete.*/[0-9]*"))):
             assert time.monotonic() < deadline
             assert process.poll() is None

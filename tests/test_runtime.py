@@ -15,6 +15,7 @@ import pytest
 import train
 from lmjax import InputError, runtime
 from tests import UNOPTIMIZED, tiny
+from tests.parameters import slow
 from tests.tiny import ROOT
 
 
@@ -93,8 +94,10 @@ def test_the_cache_can_be_elsewhere_off_or_impossible(cache, tmp_path, monkeypat
 def test_the_cache_is_private(cache, capsys):
     """What is compiled is run as it is found: nobody else may have put it there."""
     before = os.umask(0)
-    folder = cache()
-    os.umask(before)
+    try:
+        folder = cache()
+    finally:
+        os.umask(before)
     chain = [folder, *folder.parents[:2]]
     assert [path.stat().st_mode & 0o777 for path in chain] == [0o700] * 3
     for path in chain:
@@ -110,10 +113,11 @@ def test_the_cache_is_private(cache, capsys):
         assert f"{folder}: belongs to another user" in capsys.readouterr().err
 
 
-def test_memory_is_kept_on_a_cpu(tmp_path):
+def test_memory_is_kept_on_a_cpu():
     """Once the heap has grown to what steps need, they ask the system for no new pages; else every one does."""
     program = """
-import os, resource
+import ctypes, os, resource
+ctypes.CDLL(None).prctl(41, 1, 0, 0, 0)  # PR_SET_THP_DISABLE: no pages of 2 MiB
 import jax, jax.numpy as jnp
 import lmjax.runtime
 if os.environ.get("KEEP"): lmjax.runtime.keep_memory()
@@ -162,7 +166,7 @@ def test_launchers_are_recognized(monkeypatch, variables, several):
     assert all(each["initialization_timeout"] > runtime.JOIN_SECONDS for each in joined), "ours ends the waiting"
 
 
-@pytest.mark.parametrize("process", ["0", pytest.param("1", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("process", ["0", slow("1")])
 def test_a_process_that_never_comes(process):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))

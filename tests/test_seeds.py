@@ -1,7 +1,7 @@
 """train.py --seeds: several runs, their mean and standard deviation."""
 
 import json
-import os
+import shutil
 import subprocess
 import sys
 
@@ -10,14 +10,9 @@ import pytest
 
 import train
 from lmjax import devices
-from tests.tiny import ROOT, environment
+from tests.tiny import environment
 
 SMALL = ["--config", "tests/tiny.py", "--train.epochs", "1"]
-
-
-@pytest.fixture(autouse=True)
-def in_the_repository(monkeypatch):
-    monkeypatch.chdir(ROOT)
 
 
 def run(*arguments):
@@ -36,7 +31,6 @@ def read(path):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory):
     workdir = tmp_path_factory.mktemp("runs") / "seeds"
-    os.chdir(ROOT)
     assert run("--workdir", workdir, "--seeds", 3, 1) == 0
     return workdir
 
@@ -97,6 +91,12 @@ def test_what_a_folder_holds_already(finished, tmp_path, capsys):
         assert run(*options) == 2
         assert message in capsys.readouterr().err
     assert not (finished / "seed8").exists()
+    assert not (finished / "metrics.jsonl").exists()
+    (tmp_path / "begun" / "seed1").mkdir(parents=True)
+    shutil.copy(finished / "seed1" / "config.json", tmp_path / "begun" / "seed1")
+    for resume in ((), ("--resume", "auto")):
+        assert run("--workdir", tmp_path / "begun", *resume) == 2
+        assert "already holds a run" in capsys.readouterr().err
     assert read(finished / "seed3" / "summary.json") == summary
 
 

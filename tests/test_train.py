@@ -4,7 +4,6 @@ import dataclasses
 import functools
 import itertools
 import json
-import os
 import re
 import shutil
 import signal
@@ -31,11 +30,6 @@ SUMMARY = {
 }  # fmt: skip
 
 
-@pytest.fixture(autouse=True)
-def in_the_repository(monkeypatch):
-    monkeypatch.chdir(ROOT)
-
-
 def run(*arguments, config="tests/tiny.py"):
     return train.main(["--config", str(config), *map(str, arguments)])
 
@@ -52,7 +46,6 @@ def times(folder):
 def finished(tmp_path_factory):
     """A run of two epochs, shared by the tests that only look at it."""
     workdir = tmp_path_factory.mktemp("runs") / "run"
-    os.chdir(ROOT)
     assert run("--workdir", workdir) == 0
     return workdir
 
@@ -115,7 +108,7 @@ def test_evaluating_any_checkpoint_gives_its_numbers_and_touches_nothing(finishe
         found, row = json.loads(capsys.readouterr().out), rows(finished)[step // 22 - 1]
         assert (found["step"], found["test_accuracy"]) == (step, row["test_accuracy"])
         assert found["test_loss"] == pytest.approx(row["test_loss"], rel=1e-6)
-    assert "no checkpoint of step 23; there are 22, 44" in mistake("--evaluate", finished, "--at", "23")
+    assert "no checkpoint 23: choose from latest, best, 22, 44" in mistake("--evaluate", finished, "--at", "23")
     assert times(finished) == before
     part.rmdir()
 
@@ -245,7 +238,7 @@ def edit(copy, step, **changes):
     integrity.seal(copy / "checkpoints" / str(step))
 
 
-def test_data_that_changed_in_between(copy, finished, capsys, mistake):
+def test_data_that_changed_in_between(copy, capsys, mistake):
     data = read(copy / "checkpoints" / "44" / "about" / "metadata")["data"]
 
     def evaluated():
@@ -435,7 +428,7 @@ def test_checkpoint_that_says_what_cannot_be(copy, mistake):
         assert "does not say what data it was trained on" in mistake("--evaluate", copy)
 
 
-def test_link_and_parent_in_the_path(copy, tmp_path):
+def test_link_and_parent_in_the_path(tmp_path):
     """What the system takes "link/.." for, every reader and writer does."""
     (tmp_path / "real" / "deep").mkdir(parents=True)
     (tmp_path / "link").symlink_to(tmp_path / "real" / "deep")

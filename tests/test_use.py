@@ -174,7 +174,10 @@ def test_the_command(runs, folder, capsys, monkeypatch):
     (folder / "empty").mkdir()
     assert cli.main(["predict", run, "photos/empty"]) == 1
     assert "photos/empty: has no images in it" in capsys.readouterr().err
-    for words, message in ((["--top", "0"], "--top: must be at least 1"), (["--at", "last"], "--at: must be latest")):
+    for words, message in (
+        (["--top", "0"], "--top: must be at least 1"),
+        (["--at", "last"], "no checkpoint last: choose from"),
+    ):
         assert cli.main(["predict", run, "photos", *words]) == 2
         assert message in capsys.readouterr().err
 

@@ -5,7 +5,6 @@ import json
 import re
 import sys
 
-import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,9 +15,10 @@ from lmjax.config import DataConfig
 from lmjax.data import Dataset, Files, Origin, Photographs, Split, datasets, load
 from lmjax.data.resident import ResidentEvaluation
 from lmjax.data.source import Subset, hold_out
-from lmjax.training import data_mesh
+from tests import tiny
 from tests.data import handmade
 from tests.data.photos import write_folder
+from tests.devices import ONE
 from tests.documentation import blocks, text
 
 pytestmark = pytest.mark.versions
@@ -77,7 +77,8 @@ def test_nothing_is_loaded_before_it_is_asked_for():
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
-def test_tfds(tmp_path, mode):
+def test_tfds(tmp_path, monkeypatch, mode):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)  # it is not needed
     prepare(tmp_path / "mine" / "1.0.0", "train", "test", mode=mode)
     for below in ("", "mine", "mine/1.0.0"):
         found = load("tfds(mine)", directory=tmp_path / below)
@@ -86,7 +87,6 @@ def test_tfds(tmp_path, mode):
         assert (found.train.images[7, 3, 3] == (7, 7, 7)).all() == (mode == "L")  # gray becomes RGB
         assert found.test.labels.tolist() == [0, 1] * 3
     assert load("tfds(mine, 4)", directory=tmp_path).shape == (4, 4, 3)
-    assert "tensorflow" not in sys.modules
 
 
 def test_variants_of_a_set(tmp_path):
@@ -253,7 +253,7 @@ def test_what_was_left_out_is_told_in_every_epoch(tmp_path):
     root = write_folder(tmp_path, train=12, val=3)
     broken(root / "train" / "n0" / "0.JPEG")
     data = load("folder(8)", directory=root, on_error="skip")
-    feed = ResidentEvaluation(data, data_mesh(jax.devices()[:1]), 8)
+    feed = ResidentEvaluation(data, ONE, 8)
     for _ in range(2):  # wherever a run is resumed
         assert feed.take_broken() == [str(root / "train" / "n0" / "0.JPEG")]
 
@@ -281,14 +281,12 @@ def test_a_run_on_a_folder_says_what_it_has_left_out_and_goes_on(tmp_path, capsy
     options = ("--data.on-error", "skip", "--train.epochs", 2)
     assert train_on(call, root, tmp_path / "skipped", *options) == 0
     assert capsys.readouterr().err.count("1 images could not be decoded, and were skipped: ") == 1
-    rows = [json.loads(line) for line in (tmp_path / "skipped" / "metrics.jsonl").read_text().splitlines()]
-    assert [row["broken_images"] for row in rows] == [1, 1]
+    assert [row["broken_images"] for row in tiny.logged(tmp_path / "skipped")] == [1, 1]
 
 
-@pytest.mark.parametrize("call", ["tfds(mine, 4)", "photographs(8, tfds=mine)"])
-def test_a_run_on_a_prepared_set(tmp_path, call):
-    if call.startswith("photographs"):
-        pytest.importorskip("grain")
+def test_a_run_on_a_prepared_set(tmp_path):
+    pytest.importorskip("grain")
+    call = "photographs(8, tfds=mine)"
     prepare(tmp_path / "mine" / "1.0.0", "train", "test", mode="L")
     assert train_on(call, tmp_path, tmp_path / "run") == 0
     assert read(tmp_path / "run" / "config.json")["data"]["name"] == datasets.normalize(call)
@@ -310,7 +308,7 @@ def test_one_of_ones_own(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: 3, "data set 'odd': its function must return an lmjax.data.Origin, not int"),
+        (lambda: 3, "data set 'odd': its function must return Origin, not int"),
         (lambda: Origin(lambda: 3), "data set 'odd': must load an lmjax.data.Dataset, not int"),
         (lambda: Origin(lambda: load("digits"), streamed=True), "must load an lmjax.data.Photographs, not Dataset"),
         (lambda: Origin(lambda path: 3), "its load may take directory, on_error, workers, threads, and not path"),

@@ -173,6 +173,7 @@ def test_what_is_no_image_is_named_or_skipped(tmp_path, message, write):
         with pytest.raises(InputError) as error:
             Stream(stop, 5, seed=seed)[0]
         assert str(error.value).startswith(f"{path}: cannot be decoded (")
+        assert message in str(error.value)
         batch = Stream(skip, 5, seed=seed)[0]
         assert batch["image"].shape == (5, 8, 8, 3)
         assert batch["broken"][batch["broken"] >= 0].tolist() == [index]

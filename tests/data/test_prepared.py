@@ -36,7 +36,8 @@ def content(records):
     return [(record["image"], record["label"]) for record in records]
 
 
-def test_images_are_as_they_were_written(directory):
+def test_images_are_as_they_were_written(directory, monkeypatch):
+    monkeypatch.setitem(sys.modules, "tensorflow", None)  # it is not needed
     found = prepared.load(directory)
     assert (found.name, found.classes) == ("imagenet2012", ("a", "b"))
     assert [found.train[i] for i in range(len(found.train))] == content(SPLITS["train"])
@@ -47,7 +48,6 @@ def test_images_are_as_they_were_written(directory):
     for beyond in (15, -1):
         with pytest.raises(IndexError):
             found.train[beyond]
-    assert "tensorflow" not in sys.modules
 
 
 def test_without_names_and_without_a_validation_split(tmp_path):
@@ -82,7 +82,7 @@ def test_more_files_than_may_be_open_at_first(directory):
     resource.setrlimit(resource.RLIMIT_NOFILE, (64, limits[1]))
     try:
         prepared.load(directory)
-        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] >= 4
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 4 + 512
         resource.setrlimit(resource.RLIMIT_NOFILE, limits)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(resource, "getrlimit", lambda _: (64, 100))

@@ -9,15 +9,7 @@ from tests.steppers.schemes import START, autonomous, pendulum
 diffrax = pytest.importorskip("diffrax")
 
 
-class RK4(diffrax.Midpoint):
-    """Its parent's machinery with our tableau: diffrax has no classical Runge-Kutta method."""
-
-    tableau = diffrax.ButcherTableau(
-        c=np.array([1 / 2, 1 / 2, 1.0]),
-        b_sol=np.array([1 / 6, 1 / 3, 1 / 3, 1 / 6]),
-        b_error=np.zeros(4),
-        a_lower=(np.array([1 / 2]), np.array([0, 1 / 2]), np.array([0, 0, 1.0])),
-    )
+RK4 = pytest.importorskip("benchmarks.solvers").RK4
 
 
 @pytest.mark.usefixtures("x64")

@@ -8,7 +8,8 @@ import pytest
 
 from lmjax import data
 from lmjax.config import Config, DataConfig, ModelConfig, OptimizerConfig, TrainConfig
-from lmjax.training import Trainer, data_mesh, train_epoch
+from lmjax.training import Trainer, train_epoch
+from tests.devices import ONE
 
 STEPS, SEEDS = 200, (0, 1, 2)
 
@@ -21,7 +22,7 @@ def curves(stepper, dtype):
         optimizer=OptimizerConfig(learning_rate=0.05),
         train=TrainConfig(epochs=15, batch_size=64),
     )
-    first = Trainer(config, data.load("digits"), data_mesh(jax.devices()[:1]))
+    first = Trainer(config, data.load("digits"), ONE)
     found = []
     for seed in SEEDS:
         trainer, losses = first.reseeded(seed), []

@@ -10,10 +10,9 @@ import pytest
 from lmjax import InputError
 from lmjax.training import Checkpoints, checkpoint, data_mesh, evaluate, integrity, train_epoch
 from lmjax.training.step import TrainState
-from tests.parameters import slow
+from tests.devices import ONE
+from tests.parameters import few, slow
 from tests.tiny import changed, create_trainer
-
-ONE = data_mesh(jax.devices()[:1])
 
 
 @pytest.mark.parametrize("split", [slow(False), True], ids=["whole", "divided"])
@@ -157,7 +156,7 @@ NAMES = [
 
 
 @pytest.mark.versions
-@pytest.mark.parametrize("name", NAMES, ids=ascii)
+@pytest.mark.parametrize("name", few(NAMES, ["lr=[0.1]", "a%2Fb", "größe", "\n", "\udcff\udcfe", "a~"]), ids=ascii)
 def test_name_that_some_reader_interprets(tmp_path, name):
     """Whatever a folder is called, what is written there can be read, there and after a move."""
     try:

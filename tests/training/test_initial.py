@@ -13,14 +13,14 @@ from flax import nnx
 
 from lmjax import InputError, load, weights
 from lmjax.config import InitConfig, OptimizerConfig
-from lmjax.training import Trainer, create_optimizer, data_mesh, seed_mesh, train, train_epoch, train_seeds
+from lmjax.training import Trainer, create_optimizer, seed_mesh, train, train_epoch, train_seeds
 from lmjax.training.initial import load_initial
 from lmjax.training.state import initialize
 from tests import tiny
+from tests.devices import ONE
 from tests.documentation import blocks, text
+from tests.parameters import slow
 from tests.tiny import changed
-
-ONE = data_mesh(jax.devices()[:1])
 
 
 @pytest.fixture
@@ -95,11 +95,10 @@ def test_what_does_not_fit_is_listed(config, digits, old, tmp_path, capsys):
         load_initial(config, digits)
 
 
-@pytest.mark.parametrize(
-    "options", [{}, pytest.param({"loaded_rate": 0.25, "freeze": ("stem",)}, marks=pytest.mark.slow)], ids=str
-)
-def test_it_goes_on_without_the_weights(runs, tmp_path, options):
+@pytest.mark.parametrize("options", [{}, slow({"loaded_rate": 0.25, "freeze": ("stem",)})], ids=str)
+def test_it_goes_on_without_the_weights(runs, tmp_path, monkeypatch, options):
     """Unless it has no checkpoint, and so begins again."""
+    monkeypatch.setattr(tiny, "_trainers", {})
     source, run = shutil.copytree(runs["euler"], tmp_path / "source"), tmp_path / "run"
     config = changed(
         tiny.config, model={"stepper": "euler"}, init={"run": str(source)}, workdir=str(run), optimizer=options,
@@ -120,7 +119,7 @@ def test_it_goes_on_without_the_weights(runs, tmp_path, options):
 
 
 @pytest.mark.versions
-def test_what_is_frozen_stays(config, letters, old):
+def test_what_is_frozen_stays(config, letters):
     """Also the running statistics; and the network computes in training as in an evaluation."""
     frozen = ("stem", "stage1.*.act1", "activation")
     config = changed(config, optimizer={"freeze": frozen, "weight_decay": 0.1}, train={"on_nan": "skip"})

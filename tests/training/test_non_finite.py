@@ -16,11 +16,10 @@ from lmjax import InputError, results, steppers, training
 from lmjax.config import CheckpointConfig, DataConfig
 from lmjax.results import report
 from lmjax.steppers import Stepper, combine
-from lmjax.training import Checkpoints, NonFiniteLoss, Trainer, data_mesh, require_finite, train_epoch
+from lmjax.training import Checkpoints, NonFiniteLoss, Trainer, require_finite, train_epoch
 from tests import tiny
+from tests.devices import ONE
 from tests.tiny import changed, create_trainer
-
-ONE = data_mesh(jax.devices()[:1])
 
 
 @functools.cache
@@ -97,9 +96,8 @@ def test_parameters_that_are_not_finite_though_the_loss_is(config, mode):
     assert not Path(config.workdir, "summary.json").exists()
 
 
-def test_skipping_has_a_limit_over_epochs_and_processes(config, digits, monkeypatch, capsys):
+def test_skipping_has_a_limit_over_epochs_and_processes(config, monkeypatch, capsys):
     """With fewer steps an epoch than the limit, and resumed within one; no loss is made up for an epoch without any."""
-    monkeypatch.setattr(type(config.data), "load", lambda self: digits)
     config = changed(config, train={"on_nan": "skip", "batch_size": 64}, model={"stepper": "faulty(1.0)"})
     with monkeypatch.context() as patch:
         patch.setattr("lmjax.training.loop.say_epoch", lambda *_: signal.raise_signal(signal.SIGINT))

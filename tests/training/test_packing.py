@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from lmjax.training import Trainer, data_mesh
+from lmjax.training import Trainer
 from lmjax.training.packing import packing
+from tests.devices import ONE
 from tests.tiny import changed
 
 
@@ -29,7 +30,7 @@ def test_what_is_unpacked_is_what_was_packed():
 
 def test_steps_of_a_packed_state_are_the_same_steps(config, digits):
     config = changed(config, optimizer={"name": "adam"}, train={"average": 0.9})
-    with Trainer(config, digits, data_mesh(jax.devices()[:1])) as trainer:
+    with Trainer(config, digits, ONE) as trainer:
         functions, images = trainer.compiled.functions, next(iter(trainer.feed.arrays(0, [3])))
         arguments = trainer.state, trainer.random_seeds, images
         plain, packed = (

@@ -10,9 +10,8 @@ import pytest
 
 from lmjax import InputError
 from lmjax.training import Checkpoints, Trainer, data_mesh, evaluate, train_epoch
+from tests.devices import ONE
 from tests.tiny import changed
-
-ONE = data_mesh(jax.devices()[:1])
 
 
 @pytest.fixture

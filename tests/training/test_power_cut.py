@@ -17,6 +17,7 @@ import pytest
 from lmjax.config import Config
 from lmjax.training import Checkpoints, RunRecordWriter
 from lmjax.training.step import TrainState
+from tests.parameters import slow
 
 ACCURACIES = [0.5, 0.7, 0.2]
 
@@ -154,7 +155,7 @@ def vars_of(found: TrainState) -> list:
 
 
 @pytest.mark.versions
-@pytest.mark.parametrize("every", [10, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [30, slow(1)])
 def test_power_cut_at_any_moment(tmp_path, every):
     root = tmp_path / "disk"
     root.mkdir()

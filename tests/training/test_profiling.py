@@ -13,11 +13,11 @@ import pytest
 
 from lmjax import InputError
 from lmjax.config import TrainConfig
-from lmjax.training import Trainer, data_mesh, profiling, train_epoch
+from lmjax.training import Trainer, profiling, train_epoch
 from lmjax.training.profiling import Profile, window
 from tests import tiny
+from tests.devices import ONE
 
-ONE = data_mesh(jax.devices()[:1])
 CONFIG = tiny.config
 
 

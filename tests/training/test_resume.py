@@ -12,12 +12,11 @@ from lmjax import optimizers
 from lmjax.config import CheckpointConfig, Config, DataConfig, ModelConfig
 from lmjax.data import load
 from lmjax.errors import InputError
-from lmjax.training import Checkpoints, Due, EpochSums, RunRecord, Trainer, data_mesh, evaluate, train, train_epoch
+from lmjax.training import Checkpoints, Due, EpochSums, RunRecord, Trainer, evaluate, train, train_epoch
 from tests.data.photos import write_folder
+from tests.devices import ONE
 from tests.parameters import few
 from tests.tiny import changed
-
-ONE = data_mesh(jax.devices()[:1])
 
 
 def require_same(config, dataset, folder):
@@ -128,7 +127,7 @@ def test_photographs_go_on_after_a_pause_without_being_read_again(tmp_path, conf
 
 
 @pytest.mark.slow
-def test_several_steps_a_program_are_not_divided(tmp_path, config, digits):
+def test_several_steps_a_program_are_not_divided(config, digits):
     config = changed(config, train={"steps_per_dispatch": 3})
     trainer = Trainer(config, digits, ONE)
     asked = []

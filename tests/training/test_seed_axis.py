@@ -17,7 +17,6 @@ from lmjax.training import (
     Interruption,
     NonFiniteLoss,
     Trainer,
-    data_mesh,
     evaluate,
     loop,
     seed_mesh,
@@ -29,9 +28,9 @@ from lmjax.training.epoch import _diverge
 from lmjax.training.progress import padding
 from lmjax.training.run_record_writer import RunRecordWriter
 from tests import tiny
+from tests.devices import ONE
+from tests.parameters import slow
 from tests.tiny import changed, create_trainer
-
-ONE = data_mesh(jax.devices()[:1])
 
 
 def side_by_side(config, digits, *numbers):
@@ -82,25 +81,17 @@ def test_a_seed_that_diverges_ends_no_other(config, digits):
     chex.assert_trees_all_equal(sound.state_of(1), broken.state_of(1))
 
 
-CONFIG = tiny.changed(
-    tiny.config,
-    optimizer={"learning_rate": 0.05},
-    train={"epochs": 3, "eval_batch_size": 32},
-    checkpoint={"steps": 2},
-)
-
-
 @pytest.fixture
-def run(digits, tmp_path, monkeypatch) -> Config:
+def run(config, digits, tmp_path, monkeypatch) -> Config:
     """A config whose data set is the small one."""
     monkeypatch.setattr(DataConfig, "load", lambda self: digits)
-    return dataclasses.replace(CONFIG, workdir=str(tmp_path / "runs"))
+    return changed(config, checkpoint={"steps": 2}, workdir=str(tmp_path / "runs"))
 
 
 @pytest.fixture(scope="module")
-def undisturbed(digits, tmp_path_factory):
+def undisturbed(config, digits, tmp_path_factory):
     """The rows of seeds 0 and 1."""
-    config = dataclasses.replace(CONFIG, workdir=str(tmp_path_factory.mktemp("runs")))
+    config = changed(config, checkpoint={"steps": 2}, workdir=str(tmp_path_factory.mktemp("runs")))
     with tiny.cheap(), pytest.MonkeyPatch.context() as patch:
         patch.setattr(DataConfig, "load", lambda self: digits)
         train_seeds(config, [0, 1])
@@ -185,7 +176,7 @@ def test_rolled_back_together(run, undisturbed, monkeypatch, capsys):
     assert rows(run, 0)[1] != undisturbed[0][1], "other draws"
 
 
-@pytest.mark.parametrize("side_by_side", [False, pytest.param(True, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("side_by_side", [False, slow(True)])
 def test_one_that_gives_up_is_named_and_the_other_is_finished(run, side_by_side, monkeypatch, capsys):
     run = changed(run, train={"epochs": 1})
     monkeypatch.setattr(seeds, "side_by_side", lambda config: side_by_side)

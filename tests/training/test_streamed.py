@@ -14,12 +14,12 @@ from lmjax.data import WorkerDied, load
 from lmjax.training import Trainer, data_mesh, evaluate, train_epoch
 from tests import tiny
 from tests.data.photos import write_folder
+from tests.devices import ONE
+from tests.parameters import slow
 from tests.tiny import changed
 
 pytest.importorskip("grain")
 pytestmark = pytest.mark.versions
-
-ONE = data_mesh(jax.devices()[:1])
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def test_every_test_image_counts_once(config, photographs):
         assert other["test_loss"] == pytest.approx(metrics[0]["test_loss"], rel=1e-5)
 
 
-def test_skipped_images_are_reported_and_do_not_count(config, photographs, tmp_path):
+def test_skipped_images_are_reported_and_do_not_count(config, tmp_path):
     root = write_folder(tmp_path, train=20, val=9)
     for broken in (root / "train" / "n1" / "4.JPEG", root / "val" / "n0" / "3.JPEG"):
         broken.write_bytes(broken.read_bytes()[:300])
@@ -142,13 +142,15 @@ def test_top5_is_reported_from_a_hundred_classes_on(config, photographs):
         assert "test_top5_accuracy" not in evaluate(trainer)
 
 
-@pytest.mark.parametrize("often", [1, pytest.param(4, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("often", [1, slow(4)])
 def test_lost_worker_is_replaced(config, photographs, capfd, often):
     """As if for want of memory: the batches are the same, unless it happens again and again."""
     config = changed(config, train={"epochs": often, "batch_size": 4})
 
+    before = set(multiprocessing.active_children())
+
     def kill():
-        (worker,) = multiprocessing.active_children()
+        (worker,) = set(multiprocessing.active_children()) - before
         worker.kill()
         worker.join()
 

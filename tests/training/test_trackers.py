@@ -14,15 +14,15 @@ import types
 from pathlib import Path
 from typing import ClassVar
 
-import jax
 import pytest
 
 import train
 from lmjax import InputError, training
 from lmjax.config import to_dict
-from lmjax.training import NonFiniteLoss, RunRecord, data_mesh, evaluate, loop, trackers
+from lmjax.training import NonFiniteLoss, RunRecord, evaluate, loop, trackers
 from lmjax.training.trackers import Trackers
 from tests import tiny
+from tests.devices import ONE
 from tests.tiny import ROOT
 
 TENSORBOARD = pytest.mark.skipif(importlib.util.find_spec("tensorboard") is None, reason="needs tensorboard")
@@ -34,7 +34,7 @@ STEPS = 5  # an epoch
 
 @pytest.fixture(scope="module")
 def compiled(digits):
-    return tiny.create_trainer(CONFIG, digits, data_mesh(jax.devices()[:1]))
+    return tiny.create_trainer(CONFIG, digits, ONE)
 
 
 @pytest.fixture
@@ -370,6 +370,7 @@ class Keeping(Failing):
 def test_one_that_fails_is_reported_once(tmp_path, config, monkeypatch, capsys):
     monkeypatch.setitem(trackers._KINDS, "failing", Failing)
     monkeypatch.setitem(trackers._KINDS, "keeping", Keeping)
+    monkeypatch.setattr(Keeping, "told", [])
     monkeypatch.setitem(sys.modules, "wandb", types.ModuleType("wandb"))  # without all that is called
     with Trackers(["failing", "wandb", "keeping"], tmp_path, config) as told:
         told.begin([])

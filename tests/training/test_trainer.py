@@ -13,9 +13,9 @@ from flax import nnx
 from lmjax import InputError, networks
 from lmjax.data import Split, normalize
 from lmjax.training import Checkpoints, NonFiniteLoss, Trainer, data_mesh, evaluate, train_epoch
+from tests.devices import ONE
+from tests.parameters import slow
 from tests.tiny import changed, create_trainer
-
-ONE = data_mesh(jax.devices()[:1])
 
 
 def run(trainer, epochs):
@@ -45,9 +45,7 @@ def test_same_seed_same_numbers_other_seed_other_numbers(config, digits):
 
 
 @pytest.mark.versions
-@pytest.mark.parametrize(
-    "stepper", ["lm", pytest.param("stochastic_depth(lm, 0.5, per_sample=True)", marks=pytest.mark.slow)]
-)
+@pytest.mark.parametrize("stepper", ["lm", slow("stochastic_depth(lm, 0.5, per_sample=True)")])
 def test_eight_devices_compute_what_one_does(config, digits, stepper):
     # One step: after several, the rounding of the first has grown to whatever chaos makes of it.
     config = changed(config, train={"batch_size": 320}, model={"stepper": stepper})
@@ -113,7 +111,7 @@ def test_one_step_against_numpy_sgd(config, digits):
 
 
 @pytest.mark.versions
-@pytest.mark.parametrize("batch", [32, 500, *(pytest.param(batch, marks=pytest.mark.slow) for batch in (1, 70))])
+@pytest.mark.parametrize("batch", [32, 500, slow(1), slow(70)])
 def test_evaluation_counts_every_image_once(config, digits, batch):
     trainer = create_trainer(changed(config, train={"eval_batch_size": batch}), digits, ONE)
     train_epoch(trainer)
