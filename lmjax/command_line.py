@@ -39,8 +39,12 @@ class Command:
 
     def __post_init__(self):
         for name, value in dict(vars(self)).items():
+            option = f"--{name.replace('_', '-')}"
             if isinstance(value, Path):
-                object.__setattr__(self, name, files.local(value, f"--{name.replace('_', '-')}"))
+                object.__setattr__(self, name, files.local(value, option))
+            elif isinstance(value, tuple):
+                found = (files.local(each, option) if isinstance(each, Path) else each for each in value)
+                object.__setattr__(self, name, tuple(found))
 
     @classmethod
     def start(cls, words: Sequence[str], prog: str) -> int | None:

@@ -452,7 +452,7 @@ _MOVED = {
     "optimizer.train_coefficients": "optimizer.coefficient_rate, which is 0 for false",
 }
 
-# What may differ between a checkpoint and the run that goes on from it: places, and how it is made.
+# What may differ between a checkpoint and the run that goes on from it: places, and what changes no result.
 _PLACES = (
     "workdir",
     "data.dir",
@@ -509,7 +509,7 @@ def _build(cls, values, prefix):
 
 
 def differences(ours: Config, theirs: Config, sections: tuple[str, ...] | None = None) -> dict[str, tuple[Any, Any]]:
-    """The keys at which two configs describe different runs, with both values; places and how it is made do not count.
+    """The keys at which two configs describe different runs, with both values; those of `_PLACES` do not count.
 
     Args:
         ours, theirs: the configs.

@@ -81,7 +81,7 @@ def require_place(path: Path, option: str) -> None:
             raise InputError(f"{option} {path}: is a folder: name a file in it")
         if not path.parent.is_dir():
             raise InputError(f"{option} {path}: there is no folder {path.parent}: make it first")
-        if path.stem in ("config", "metrics", "summary") and (path.parent / "config.json").exists():
+        if path.name in ("config.json", "metrics.jsonl", "summary.json") and (path.parent / "config.json").exists():
             raise InputError(
                 f"{option} {path}: would take the place of what the run in {path.parent} has recorded: rename it"
             )

@@ -74,9 +74,10 @@ def odeint(
     _require_one(t0), _require_one(t1)
     with lenient():
         h = (t1 - t0) / steps
-    if start is not None and stepper.known.steps_back and not callable(field):
+    fields = _fields(stepper, field, args)
+    if start is not None and stepper.known.steps_back and len(set(fields)) > 1:
         raise InputError("odeint: start makes the first values of one field, and there are several: give start=None")
-    solver = _Solver(stepper, _fields(stepper, field, args), t0, h, steps, coef, memory)
+    solver = _Solver(stepper, fields, t0, h, steps, coef, memory)
     kept, history = solver.begin(jax.tree.map(lambda x: jnp.asarray(x, jnp.result_type(x)), u0), start)
     if save_at is None:
         return solver.run((kept[-1], history), len(kept) - 1, steps + 1 - len(kept))[0]
@@ -225,9 +226,10 @@ def _require_fitting(stepper: Stepper, u0: State, steps: int, coef: Any, start: 
     """Check what the scheme is given; returns the number of steps."""
     if stepper.parts > 1 and not (isinstance(u0, tuple) and len(u0) == stepper.parts):
         raise InputError(f"odeint: the state of {stepper.name} is a pair (x, y), got {jax.tree.structure(u0)}")
-    leaves = jax.tree.leaves(u0)
-    if not leaves or not all(jnp.issubdtype(_dtype(x), jnp.inexact) for x in leaves):
-        raise InputError(f"odeint: u0 must be of floating-point or complex numbers, as 1.0 and not 1, got {u0!r}")
+    dtypes = [_dtype(x) for x in jax.tree.leaves(u0)]
+    if not dtypes or not all(jnp.issubdtype(dtype, jnp.inexact) for dtype in dtypes):
+        got = ", ".join(dict.fromkeys(map(str, dtypes))) or "no numbers"
+        raise InputError(f"odeint: u0 must be of floating-point or complex numbers, as 1.0 and not 1, got {got}")
     try:
         count = 0 if isinstance(steps, bool | np.bool_) else operator.index(steps)
     except TypeError:  # a traced number, too
@@ -241,11 +243,11 @@ def _require_fitting(stepper: Stepper, u0: State, steps: int, coef: Any, start: 
     if stepper.coef is None and coef is not None:
         raise InputError(f"odeint: {stepper.name} has no coefficients, got coef={coef!r}")
     if stepper.coef is not None:
-        like, dtypes = jax.eval_shape(lambda: stepper.coef(None, 1)), map(_dtype, jax.tree.leaves(coef))
-        alike = jax.tree.structure(coef) == jax.tree.structure(like)
-        if not (alike and all(jnp.issubdtype(dtype, jnp.number) for dtype in dtypes)):
+        like = jax.eval_shape(lambda key: stepper.coef(key, 1), jax.random.key(0))
+        dtypes = list(map(_dtype, jax.tree.leaves(coef)))
+        if len(dtypes) != len(jax.tree.leaves(like)) or not all(jnp.issubdtype(x, jnp.number) for x in dtypes):
             shown = jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", like)
-            raise InputError(f"odeint: coef of {stepper.name} must be an array as {shown}, got {coef!r}")
+            raise InputError(f"odeint: coef of {stepper.name} must have the structure of {shown}, got {coef!r}")
     if start is not None and (start.known.steps_back != 0 or start.parts > 1 or start.coef is not None):
         raise InputError(
             f"odeint: start must be a one-step scheme for one field, without coefficients; got {start.name}"
@@ -255,7 +257,7 @@ def _require_fitting(stepper: Stepper, u0: State, steps: int, coef: Any, start: 
         if np.any(np.asarray(damping) == 0):
             raise InputError(f"odeint: {stepper.name} integrates u'' = F(u), not u' = F(t, u)")
         if not np.all(np.isfinite(damping)):
-            raise InputError(f"odeint: {stepper.name} with coef={coef!r} integrates no equation: choose another coef")
+            raise InputError(f"odeint: {stepper.name} integrates no equation with coef={coef!r}: choose another one")
     return count
 
 
@@ -291,8 +293,8 @@ def _fields(stepper: Stepper, field: Field | Sequence[Field], args: Any) -> tupl
     if several and len(field) != stepper.evaluations:
         raise InputError(f"odeint: {stepper.name} takes {stepper.evaluations} fields, one a branch, got {len(field)}")
     given = field if several else (field,) * stepper.evaluations
-    fields = {F: _of_time_and_state(F, args) for F in dict.fromkeys(given)}
-    return tuple(fields[F] for F in given)
+    fields = {i: _of_time_and_state(F, args) for i, F in {id(F): F for F in given}.items()}
+    return tuple(fields[id(F)] for F in given)
 
 
 def _of_time_and_state(field: Field, args: Any) -> Field:

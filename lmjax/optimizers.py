@@ -29,7 +29,10 @@ class Rule(NamedTuple):
 
 
 registry: Registry[optax.GradientTransformation | Rule] = Registry(
-    "optimizer", (optax.GradientTransformation, Rule), example="adamw(b2=0.95)"
+    "optimizer",
+    (optax.GradientTransformation, Rule),
+    example="adamw(b2=0.95)",
+    returns="an optax.GradientTransformation or an lmjax.optimizers.Rule",
 )
 register, normalize = registry.register, registry.normalize
 
@@ -107,7 +110,7 @@ def muon(beta: float = 0.95, *, rms: float = 0.2, b1: float = 0.9, b2: float = 0
     """Muon: momentum of kernels made orthogonal; all else by `adamw(b1, b2)` (Jordan et al. 2024).
 
     A kernel is a matrix [inputs, outputs], that of a convolution [height width inputs, outputs], those of the queries,
-    keys and values of attention [inputs, heads outputs], each step of a network its own. Its Nesterov momentum U S V'
+    keys and values of attention [inputs, heads x outputs], each step of a network its own. Its Nesterov momentum U S V'
     becomes nearly U V' by five Newton-Schulz iterations, and is multiplied by rms sqrt(max(inputs, outputs)): at rms
     0.2, rates and decays of adamw suit (Liu et al. 2025, equation 4).
     """

@@ -47,6 +47,7 @@ class Registry(Generic[T]):
     Args:
         kind: of which kind they are, in the singular: "stepper".
         makes: the type of the parts, or several; an argument annotated with it may be another part of this kind.
+        returns: what a registered function must return, in words.
         example: a call, for messages.
         plural: of the kind; None adds an s.
         hint: what to add where a name is unknown.
@@ -54,11 +55,11 @@ class Registry(Generic[T]):
     """
 
     def __init__(
-        self, kind: str, makes: Any = object, *, example: str, plural: str | None = None, hint: str = "",
+        self, kind: str, makes: Any, *, returns: str, example: str, plural: str | None = None, hint: str = "",
         note: Callable[[Any, Callable[[], Any]], None] = lambda part, recipe: None,
     ):  # fmt: skip
         self.kind, self.plural, self.example = kind, plural or f"{kind}s", example
-        self._hint, self.note = hint, note
+        self._hint, self._returns, self.note = hint, returns, note
         self._makes = makes if isinstance(makes, tuple) else (makes,)
         self.words = _WORDS | dict.fromkeys(self._makes, f"a {kind} such as {example}")
         self._makers: dict[str, Callable[..., T]] = {}
@@ -176,9 +177,9 @@ class Registry(Generic[T]):
             raise
         except (TypeError, ValueError) as error:  # a string for a number, say
             raise InputError(f"{self.kind} {whole!r}: {name}: {error}") from None
-        if made is None or not isinstance(made, self._makes):
-            types = " or ".join(each.__name__ for each in self._makes)
-            raise InputError(f"{self.kind} {whole!r}: its function must return {types}, not {type(made).__name__}")
+        if not isinstance(made, self._makes):
+            got = type(made).__name__
+            raise InputError(f"{self.kind} {whole!r}: its function must return {self._returns}, not {got}")
         return made
 
     def _unreadable(self, text: str) -> InputError:

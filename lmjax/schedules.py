@@ -16,7 +16,9 @@ from lmjax.registry import Registry
 MakeSchedule = Callable[[float, int], optax.Schedule]
 """From the highest rate and the number T of updates of the run to the rate of each update n = 0, 1, ..., T - 1."""
 
-registry: Registry[MakeSchedule] = Registry("schedule", Callable, example="steps(0.5, 0.75)")
+registry: Registry[MakeSchedule] = Registry(
+    "schedule", Callable, returns="a function of the rate and the number of updates", example="steps(0.5, 0.75)"
+)
 register, normalize = registry.register, registry.normalize
 get = registry.get
 """The schedule of a name or a call; see `lmjax.registry.Registry.get`."""

@@ -30,8 +30,9 @@ import tyro
 
 import train
 from lmjax import command_line, networks  # noqa: F401
-from lmjax.training import Checkpoints, Trainer, seeds
+from lmjax.training import Checkpoints, Trainer
 from lmjax.training.run_folder import versions
+from lmjax.training.run_record import seed_folders
 from tests.tiny import rows, without_times
 
 RUN = [
@@ -80,7 +81,7 @@ def outcome(workdir: Path) -> dict:
         return {"step": int(state.step), "arrays": digest.hexdigest(), "rows": kept, "lines": lines}
 
     def look():
-        found = list(map(look_at, seeds.folders(workdir) or [workdir]))
+        found = list(map(look_at, seed_folders(workdir) or [workdir]))
         joined = {key: [one[key] for one in found] for key in found[0]}
         (workdir / "outcome.json").write_text(json.dumps(joined))
 
@@ -101,7 +102,7 @@ def soak(cycles: int, seed: int, count: int, folder: Path) -> dict:
         run += ["--seeds", f"0..{count - 1}"]
     if ended(start(lambda: train.main([*run, "--workdir", str(alone)]), folder / "alone.txt")):
         raise SystemExit((folder / "alone.txt").read_text())
-    expected, summary = outcome(alone), (*seeds.folders(alone), alone)[0] / "summary.json"
+    expected, summary = outcome(alone), (*seed_folders(alone), alone)[0] / "summary.json"
     seconds = json.loads(summary.read_text())["wall_seconds"]
     counts, finished, resumed_at = collections.Counter(), 0, set()
     workdir, said = folder / "run", folder / "run.txt"

@@ -1,5 +1,7 @@
 """`odeint` as a solver: saved times, gradients, memory, and the messages. Its orders are in steppers/test_order.py."""
 
+import dataclasses
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -54,6 +56,23 @@ def at_traced(scheme, times):
 def test_times_within_rounding_of_one_step():
     near = 0.1 + 0.2  # and not 0.3
     assert solved("rk4", steps=10, save_at=[0.3, near, 0.7]).shape == (3, 2)
+
+
+def test_fields_and_coefficients_of_other_classes():
+    """A field that cannot be hashed, as a module of Equinox; one in a tuple; coefficients in a list."""
+
+    @dataclasses.dataclass
+    class Field:
+        w: np.ndarray
+
+        def __call__(self, t, u):
+            return field(t, u, self.w)
+
+    for scheme, options in (("adams_bashforth(2)", {}), ("learned_multistep(2)", {"coef": [jnp.eye(2)[0]] * 2})):
+        expected = solved(scheme, **options)
+        for fields in (Field(W), (Field(W),)):
+            found = odeint(scheme, fields, jnp.asarray(START), t1=1.0, steps=STEPS, **options)
+            np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("start", ["way(2)", "scaled(euler)"])
@@ -190,10 +209,13 @@ def solved_by(stepper):
         ({"save_at": [0.1, [2]]}, r"save_at must be a list of times, got \[0.1, \[2\]\]"),
         *(({"u0": u0}, "u0 must be of floating-point or complex numbers") for u0 in (1, True, "a", None)),
         *(({"steps": n}, "steps must be a whole number") for n in (0, True, 2.0, jnp.asarray(4.0), np.array([4]))),
-        ({"stepper": "lm", "coef": "a"}, r"coef of lm must be an array as float32\[\], got 'a'"),
-        ({"stepper": "lm", "coef": (1, 2)}, r"coef of lm must be an array as float32\[\], got \(1, 2\)"),
-        ({"stepper": "lm", "coef": np.nan}, "lm with coef=nan integrates no equation"),
-        ({"stepper": "shake_shake(adams_bashforth(2))", "field": (field, field)}, "there are several: give start=None"),
+        ({"stepper": "lm", "coef": "a"}, r"coef of lm must have the structure of float32\[\], got 'a'"),
+        ({"stepper": "lm", "coef": (1, 2)}, r"coef of lm must have the structure of float32\[\], got \(1, 2\)"),
+        ({"stepper": "lm", "coef": np.nan}, "lm integrates no equation with coef=nan"),
+        (
+            {"stepper": "shake_shake(adams_bashforth(2))", "field": (field, lambda *_: field(*_))},
+            "there are several: give start=None",
+        ),
         ({"t0": "0"}, "t0 and t1 must be finite numbers, got '0'"),
         ({"stepper": "reversible", "field": (field, field)}, r"state of reversible is a pair \(x, y\), got PyTreeDef"),
         ({"memory": "reversible"}, "rk4 cannot be undone"),

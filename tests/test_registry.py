@@ -14,7 +14,7 @@ from tests.documentation import text
 @pytest.fixture
 def shapes(monkeypatch):
     monkeypatch.setattr(registry, "KINDS", dict(registry.KINDS))
-    shapes = Registry("shape", dict, example="box(3)")
+    shapes = Registry("shape", dict, returns="a dict", example="box(3)")
 
     @shapes.register
     def box(side: int, *, color: Literal["red", "dark_blue"] | None = "red") -> dict:
@@ -79,6 +79,12 @@ def test_calls(shapes):
 def test_what_is_wrong_is_named(shapes, call, message):
     with pytest.raises(InputError, match=re.escape(message)):
         shapes.get(call)
+
+
+def test_a_function_that_returns_something_else(shapes):
+    shapes.register(lambda: None, name="nothing")
+    with pytest.raises(InputError, match="shape 'nothing': its function must return a dict, not NoneType"):
+        shapes.get("nothing")
 
 
 def test_a_word_and_a_string_are_written_alike(shapes):

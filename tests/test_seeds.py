@@ -96,7 +96,7 @@ def test_what_a_folder_holds_already(finished, tmp_path, capsys):
     shutil.copy(finished / "seed1" / "config.json", tmp_path / "begun" / "seed1")
     for resume in ((), ("--resume", "auto")):
         assert run("--workdir", tmp_path / "begun", *resume) == 2
-        assert "already holds a run" in capsys.readouterr().err
+        assert "already holds runs of several seeds (seed1): go on with them by --seeds" in capsys.readouterr().err
     assert read(finished / "seed3" / "summary.json") == summary
 
 

@@ -98,6 +98,8 @@ def _require_measurable(run: Run, at: str | int, require: Callable[[nnx.Module],
         except InputError as error:
             raise InputError(f"{directory}: {error}") from error
     if os.path.isfile(directory):
+        if at != "latest":
+            raise InputError(f"{directory}: has weights, and no checkpoints: leave out --at")
         return
     # What is damaged is reported when the run is opened.
     with Checkpoints(directory / "checkpoints", read_only=True, report=lambda line: None) as checkpoints:

@@ -94,7 +94,7 @@ class Order(_OfSchemes):
 
 
 class _OfSchemesOrRun(_OfSchemes):
-    folder: Annotated[Path | None, tyro.conf.arg(name="run", metavar="RUN")] = None
+    folder: Annotated[str | None, tyro.conf.arg(name="run", metavar="RUN")] = None
     """The folder of a run, for its learned steps; those of several seeds of one, for modified-equation."""
 
     def show(self) -> Draw:

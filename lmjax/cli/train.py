@@ -25,6 +25,7 @@ from lmjax.console import quiet, say
 from lmjax.errors import InputError, unknown
 from lmjax.training import RunRecord, Trainer, program, seed_mesh, seeds, train, train_seeds
 from lmjax.training.loop import name_broken
+from lmjax.training.run_record import seed_folders
 
 
 class Train(command_line.Command):
@@ -116,7 +117,7 @@ class Train(command_line.Command):
         folder = self.evaluate or (_value(overrides, "--workdir") if self.resume else None)
         if folder is not None:
             record = RunRecord(folder)
-            held = seeds.folders(record.directory) if self.seeds is not None else []
+            held = seed_folders(record.directory) if self.seeds is not None else []
             if held or record.started or self.resume != "auto":
                 return RunRecord(held[0] if held else folder).config()
         raise InputError(f"give --config FILE{command_line.available()}")

@@ -84,7 +84,10 @@ class Area(Augmentation):
     min_area: float
 
 
-augmentations: Registry[Augmentation] = Registry("augmentation", (Geometry, Pixels, Mixing, Area), example="crop(4)")
+augmentations: Registry[Augmentation] = Registry(
+    "augmentation", (Geometry, Pixels, Mixing, Area), example="crop(4)",
+    returns="a Geometry, Pixels, Mixing or Area of lmjax.data.augment",
+)  # fmt: skip
 register = augmentations.register
 
 

@@ -64,7 +64,7 @@ def _key(name: str) -> str:
 
 
 registry: Registry[Origin] = Registry(
-    "data set", Origin, example="folder(32)", plural="datasets",
+    "data set", Origin, returns="an lmjax.data.Origin", example="folder(32)", plural="datasets",
     hint='; what tensorflow-datasets has prepared is "tfds(NAME)"',
 )  # fmt: skip
 register, normalize = registry.register, registry.normalize

@@ -18,7 +18,7 @@ from lmjax.console import few
 from lmjax.data.decode import BrokenImage, PillowImage
 from lmjax.data.folder import Files, class_names, is_image
 from lmjax.data.photographs import RESIZED, Photographs
-from lmjax.data.source import Source
+from lmjax.data.source import Source, Subset
 from lmjax.devices import cores
 from lmjax.errors import InputError
 
@@ -256,6 +256,8 @@ def _name(source: Source, index: int) -> str:
 
 def _files(source: Source) -> Iterable[str]:
     """The files that the images of a source come from."""
+    if isinstance(source, Subset):
+        return _files(source.source)
     return getattr(source, "files", None) or map(source.place, range(len(source)))
 
 

@@ -181,7 +181,7 @@ class FractalNet(nnx.Module):
         drop_path: float = 0.15, global_paths: float = 0.5, classes: int = 10, cin: int = 3,
         dtype: DTypeLike = jnp.float32, rngs: nnx.Rngs,
     ):  # fmt: skip
-        if not isinstance(columns, int) or not 1 <= columns <= 10:  # which are 1,023 convolutions a block
+        if not isinstance(columns, int) or not 1 <= columns <= 10:  # 10 columns have 1,023 convolutions
             raise InputError(f"FractalNet: columns must be an integer from 1 to 10, got {columns!r}")
         if not channels or len(channels) != len(dropout):
             raise InputError(

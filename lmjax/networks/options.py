@@ -31,11 +31,16 @@ Builder = Callable[["Options", nnx.Rngs], nnx.Module]
 T = TypeVar("T")
 F = TypeVar("F", bound=Callable[..., Any])
 
-registry: Registry[Builder] = Registry("network", Callable, example="resnet(56)")
-branches: Registry[Kind] = Registry("branch", Callable, example="bottleneck(groups=8)", plural="branches")
-normalizations: Registry[Normalization] = Registry("normalization", Callable, example="group(8)")
-activations: Registry[Activation] = Registry("activation", Callable, example="silu")
-shortcuts: Registry[Kind] = Registry("shortcut", Callable, example="projection")
+_MODULE = "a function that makes a module"
+registry: Registry[Builder] = Registry("network", Callable, returns=_MODULE, example="resnet(56)")
+branches: Registry[Kind] = Registry(
+    "branch", Callable, returns=_MODULE, example="bottleneck(groups=8)", plural="branches"
+)  # fmt: skip
+normalizations: Registry[Normalization] = Registry("normalization", Callable, returns=_MODULE, example="group(8)")
+activations: Registry[Activation] = Registry(
+    "activation", Callable, returns="a function of an array", example="silu"
+)  # fmt: skip
+shortcuts: Registry[Kind] = Registry("shortcut", Callable, returns=_MODULE, example="projection")
 PARTS: dict[str, Registry[Any]] = {
     "branch": branches, "normalization": normalizations, "activation": activations, "shortcut": shortcuts,
 }  # fmt: skip

@@ -60,7 +60,8 @@ def require_place(path: Path, option: str) -> None:
         raise InputError(
             f"{option} {path}: is no picture: end it in one of {', '.join('.' + name for name in formats)}"
         )
-    files.require_place(path, option)
+    for each in (path, path.with_suffix(".json")):  # the numbers may be written beside it
+        files.require_place(each, option)
 
 
 def save(figure: Any, path: str | Path) -> None:

@@ -16,7 +16,8 @@ from lmjax.config import Config, differences, flatten, to_dict
 from lmjax.console import printable
 from lmjax.errors import InputError, optional_import
 from lmjax.results.coefficients import LARGEST, Coefficients
-from lmjax.training import RunRecord, seeds
+from lmjax.training import RunRecord
+from lmjax.training.run_record import seed_folders
 
 _ROW = ("epoch", "train_loss", "test_accuracy", "images_per_second", "wall_seconds", "coefficients")
 _SUMMARY = ("parameters", "images_per_second", "wall_seconds", "device", "versions", "zero_stability")
@@ -143,7 +144,7 @@ def seeds_of(directory: Path) -> list[Path]:
         raise InputError(f"{directory}: there is no such folder: give that of a run")
     if RunRecord(directory).started:
         return [directory]
-    if found := seeds.folders(directory):
+    if found := seed_folders(directory):
         return found
     raise InputError(
         f"{directory}: holds no run: neither config.json nor seed0/config.json, ...; give the folder of a run, or of "

@@ -194,7 +194,7 @@ def uniform(key: jax.Array | None, shape: tuple[int, ...], low: float, high: flo
     return mean if key is None else jax.random.uniform(key, shape, jnp.float32, low, high)
 
 
-registry: Registry[Stepper] = Registry("stepper", Stepper, example="lm(-0.5, -0.5)", note=_note)
+registry: Registry[Stepper] = Registry("stepper", Stepper, returns="a Stepper", example="lm(-0.5, -0.5)", note=_note)
 """All steppers by name."""
 register = registry.register
 """Add a stepper: the decorator of the function that makes it; see `lmjax.registry.Registry.register`."""

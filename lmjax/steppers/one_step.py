@@ -87,11 +87,11 @@ def way(count: int = 2, *, drop: float = 0.0, scale: float = 1.0) -> Stepper:
     def paths(fs, u):
         return [f(u) for f in fs]
 
-    reads = (0,) * min(count, 1000)  # which is checked below
-    return _sum_of_paths("way", "count", count, paths, drop, scale, reads=reads, damping=1 / max(count, 1))
+    return _sum_of_paths("way", "count", count, paths, drop, scale, apart=True)
 
 
-def _sum_of_paths(name, what, count, paths, drop, scale, *, reads=(0,), damping=1.0):
+def _sum_of_paths(name, what, count, paths, drop, scale, *, apart=False):
+    """The scheme of a sum of paths; apart: each begins at the state, so that each adds the increment of a step."""
     if not 1 <= count <= 1000:
         raise InputError(f"{name}: {what} must be a whole number from 1 to 1000, got {count}")
     if not 0 <= drop < 1:
@@ -107,6 +107,7 @@ def _sum_of_paths(name, what, count, paths, drop, scale, *, reads=(0,), damping=
             weights = [weight * gate for weight, gate in zip(weights, gates, strict=True)]
         return combine((1, u), *zip(weights, paths(fs, u), strict=True)), history
 
+    damping, reads = (1 / count, (0,) * count) if apart else (1.0, (0,))
     known, informed = Properties(damping=lambda coef: damping, nodes=(0,) * count), drop > 0 or scale != 1
     return Stepper(
         f"{name}{count}", step, evaluations=count, reads=reads, informed=informed, random=drop > 0, known=known
@@ -129,8 +130,9 @@ def backward_euler(iterations: int = 3, tolerance: float | None = None) -> Stepp
             with the iterations. Where the iteration has not converged in `iterations`, neither the value nor the
             gradient is that of backward Euler. Cannot be smaller than the rounding of the state's dtype.
     """
-    if not 1 <= iterations <= 1000:
-        raise InputError(f"backward_euler: iterations must be a whole number from 1 to 1000, got {iterations!r}")
+    most = 1000 if tolerance is None else 10**9
+    if not 1 <= iterations <= most:
+        raise InputError(f"backward_euler: iterations must be a whole number from 1 to {most}, got {iterations!r}")
     if tolerance is not None and not tolerance > 0:
         raise InputError(f"backward_euler: tolerance must be positive, got {tolerance}")
 
@@ -205,8 +207,8 @@ def fractal(columns: int = 2, half_steps: bool = True) -> Stepper:
         half_steps: False leaves every step at full size, as the published network does. Then the paths advance time
             by different amounts, and the scheme is not consistent with u' = F (order 0).
     """
-    if not 1 <= columns <= 16:  # which are 65,535 branches
-        raise InputError(f"fractal: columns must be a whole number from 1 to 16, got {columns!r}")
+    if not 1 <= columns <= 10:  # 10 are 1,023 branches
+        raise InputError(f"fractal: columns must be a whole number from 1 to 10, got {columns!r}")
 
     def step(fs, u, history, coef):
         branches = iter(fs)

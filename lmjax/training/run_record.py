@@ -32,13 +32,14 @@ class RunRecord:
 
     def require_none(self) -> None:
         """Raise InputError if the folder holds a run, or those of several seeds, already."""
-        if any(os.path.lexists(self.directory / name) for name in (*_FILES, "checkpoints")) or _seeds(self.directory):
-            raise InputError(
-                f"{self.directory} already holds a run: go on with it by --resume, or choose another folder"
-            )
+        what = "a run: go on with it by --resume"
+        if found := _seeds(self.directory):
+            what = f"runs of several seeds ({found}): go on with them by --seeds and --resume"
+        if found or any(os.path.lexists(self.directory / name) for name in (*_FILES, "checkpoints")):
+            raise InputError(f"{self.directory} already holds {what}, or choose another folder")
 
     def config(self) -> Config:
-        """The config of the run, as it was last gone on with.
+        """The config of the run, as of its start or its last --resume.
 
         Raises:
             InputError: if the folder holds no run.
@@ -46,7 +47,7 @@ class RunRecord:
         try:
             return from_dict(json.loads(files.read(self.config_path)))
         except (FileNotFoundError, NotADirectoryError) as error:
-            seeds = ", ".join(_seeds(self.directory))
+            seeds = _seeds(self.directory)
             several = f", but those of several seeds: name one ({seeds}), or train all with --seeds" if seeds else ""
             raise InputError(f"{self.directory} holds no run (no {self.config_path.name}){several}") from error
         except OSError as error:
@@ -184,7 +185,11 @@ def cure(error: Exception) -> str:
     return "; if a config of yours registers it, give that by --config FILE"
 
 
-def _seeds(directory: Path) -> list[str]:
-    """The names of the folders in a folder that hold the run of a seed each."""
-    places = directory.glob(f"seed*/{_FILES[0]}") if os.path.isdir(directory) else ()
-    return sorted(path.parent.name for path in places)
+def seed_folders(directory: Path) -> list[Path]:
+    """The runs of seeds that a folder holds, by increasing seed."""
+    found = [path.parent for path in directory.glob(f"seed*/{_FILES[0]}")] if os.path.isdir(directory) else []
+    return sorted((path for path in found if path.name[4:].isdecimal()), key=lambda path: int(path.name[4:]))
+
+
+def _seeds(directory: Path) -> str:
+    return ", ".join(path.name for path in seed_folders(directory))

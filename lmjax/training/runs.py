@@ -13,7 +13,7 @@ from lmjax.training import loop, profiling, seeds, trackers
 from lmjax.training.interruption import Interruption
 from lmjax.training.loop import Diverged, NoCommonStep
 from lmjax.training.processes import require_alike
-from lmjax.training.run_record import RunRecord
+from lmjax.training.run_record import RunRecord, seed_folders
 from lmjax.training.run_record_writer import RunRecordWriter
 from lmjax.training.trainer import Trainer
 
@@ -62,7 +62,7 @@ def train_seeds(
     """
     _require(log, profile)
     record = RunRecordWriter(config.folder, writes=jax.process_index() == 0)
-    require_alike(config, resume=resume, seeds=list(wanted), started=list(map(str, seeds.folders(config.folder))))
+    require_alike(config, resume=resume, seeds=list(wanted), started=list(map(str, seed_folders(config.folder))))
     summaries = seeds.require_seeds(record, config, wanted, resume=resume)
     missing = []
     for seed in wanted:

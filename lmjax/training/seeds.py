@@ -3,7 +3,6 @@
 import dataclasses
 import math
 from collections.abc import Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -13,18 +12,12 @@ from lmjax.config import Config
 from lmjax.errors import InputError
 from lmjax.results.statistics import spread
 from lmjax.training.checkpoint_folder import checkpoint_steps
-from lmjax.training.run_record import RunRecord
+from lmjax.training.run_record import RunRecord, seed_folders
 
 
 def of_seed(config: Config, seed: int) -> Config:
     """The run of one seed, in a folder of its own below that of all."""
     return dataclasses.replace(config, seed=seed, workdir=str(config.folder / f"seed{seed}"))
-
-
-def folders(directory: Path) -> list[Path]:
-    """The runs of seeds that a folder holds, by increasing seed."""
-    found = [path.parent for path in directory.glob("seed*/config.json") if path.parent.name[4:].isdecimal()]
-    return sorted(found, key=lambda path: int(path.name[4:]))
 
 
 def side_by_side(config: Config) -> bool:
@@ -78,7 +71,7 @@ def require_seeds(record: RunRecord, config: Config, seeds: Sequence[int], *, re
     directory = record.directory
     if record.started:
         raise InputError(f"{directory} holds a single run, not one of several seeds: choose another --workdir")
-    held = [int(path.name[4:]) for path in folders(directory)]
+    held = [int(path.name[4:]) for path in seed_folders(directory)]
     if held and not resume:
         raise InputError(f"{directory} already holds seeds: go on with them by --resume, or choose another --workdir")
     if resume == "required" and not held:

@@ -49,6 +49,8 @@ def test_weights_in_a_file_are_measured_like_a_run(runs, tmp_path, capsys):
     both = [str(path), str(tmp_path / "other" / path.name), *images, "--data", "digits"]
     assert main(["refinement", *both, "--factors", "1", "--out", str(out)]) == 0
     assert len({run["label"] for run in json.loads(out.read_text())["runs"]}) == 2
+    assert main(["trajectory", str(path), *images, "--data", "digits", "--at", "best"]) == 2
+    assert "has weights, and no checkpoints: leave out --at" in capsys.readouterr().err
     assert main(["robustness", str(path), *images]) == 2
     assert "w.safetensors: has weights, and no images: give a data set, as in --data" in capsys.readouterr().err
     assert main(["trajectory", str(tmp_path / "none.safetensors"), "--data", "digits"]) == 2

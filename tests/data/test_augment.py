@@ -287,7 +287,7 @@ def test_own_augmentation():
         (["crop_area(0)"], "crop_area: min_area must be above 0 and at most 1, got 0"),
         (["cutuot(2)"], "unknown augmentation 'cutuot': did you mean 'cutout'"),
         (["trivial(narrow)"], "unknown augmentation 'narrow'"),
-        (["no-part"], "'no-part': its function must return Geometry or Pixels or Mixing or Area, not str"),
+        (["no-part"], "'no-part': its function must return a Geometry, Pixels, Mixing or Area of .*, not str"),
         (["mixup('a')"], "mixup: alpha must be a finite number, got 'a'"),
     ],
 )

@@ -78,8 +78,8 @@ def test_nothing_is_loaded_before_it_is_asked_for():
 
 @pytest.mark.parametrize("mode", ["RGB", "L"])
 def test_tfds(tmp_path, monkeypatch, mode):
-    monkeypatch.setitem(sys.modules, "tensorflow", None)  # it is not needed
     prepare(tmp_path / "mine" / "1.0.0", "train", "test", mode=mode)
+    monkeypatch.setitem(sys.modules, "tensorflow", None)  # it is not needed
     for below in ("", "mine", "mine/1.0.0"):
         found = load("tfds(mine)", directory=tmp_path / below)
         assert (found.name, found.classes, found.shape) == ("mine", ("a", "b"), (8, 8, 3))
@@ -308,7 +308,7 @@ def test_one_of_ones_own(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: 3, "data set 'odd': its function must return Origin, not int"),
+        (lambda: 3, "data set 'odd': its function must return an lmjax.data.Origin, not int"),
         (lambda: Origin(lambda: 3), "data set 'odd': must load an lmjax.data.Dataset, not int"),
         (lambda: Origin(lambda: load("digits"), streamed=True), "must load an lmjax.data.Photographs, not Dataset"),
         (lambda: Origin(lambda path: 3), "its load may take directory, on_error, workers, threads, and not path"),

@@ -285,6 +285,14 @@ def test_a_smaller_copy_is_not_enlarged(folder, tmp_path, capsys):
     assert load("photographs(32)", directory=tmp_path / "again").resized == 30
 
 
+def test_held_out_images_are_copied_as_such(folder, tmp_path):
+    shutil.rmtree(folder / "val")
+    source, target = load("photographs(32, val_split=0.25)", directory=folder), tmp_path / "small"
+    assert resize(source, target, 44) == []
+    assert [len(list(target.glob(f"{split}/*/*.JPEG"))) for split in ("train", "val")] == [9, 3]
+    assert resize(source, target, 44) is None
+
+
 def test_a_set_prepared_by_tensorflow_datasets(tmp_path):
     """Its images have no file names that are sure to differ: they are numbered."""
     source, target = Numbered(tmp_path / "records"), tmp_path / "small"

@@ -34,7 +34,7 @@ def kutta(order):
         (lambda: steppers.poly(0), "poly: degree must be a whole number from 1 to 1000, got 0"),
         (lambda: steppers.poly(2, drop=1.0), "poly: drop must be at least 0 and less than 1, got 1.0"),
         (lambda: steppers.way(0), "way: count must be a whole number from 1 to 1000, got 0"),
-        (lambda: steppers.fractal(0), "columns must be a whole number from 1 to 16, got 0"),
+        (lambda: steppers.fractal(0), "columns must be a whole number from 1 to 10, got 0"),
         (lambda: steppers.momentum(0.0), "gamma must be between 0 and 1, got 0.0"),
         (lambda: steppers.dense(0), "dense: steps must be a whole number, at least 1, got 0"),
         (lambda: steppers.learned_multistep(0), "steps must be a whole number from 1 to 1000, got 0"),

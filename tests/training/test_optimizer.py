@@ -201,6 +201,8 @@ def test_muon_takes_queries_for_a_matrix_of_all_heads(name, shape):
     found, _ = rule.update(params := {name: {"kernel": kernel}}, rule.init(params), params)
     values = np.linalg.svd(found[name]["kernel"].reshape(12, 12) / np.sqrt(12), compute_uv=False)
     assert ((values > 0.6) & (values < 1.3)).all(), values
+    both, _ = rule.update(params := {"item": {name: {"kernel": np.stack([kernel] * 2)}}}, rule.init(params), params)
+    np.testing.assert_allclose(both["item"][name]["kernel"], np.stack([found[name]["kernel"]] * 2), rtol=1e-5)
 
 
 def test_what_decays():
@@ -334,8 +336,11 @@ def test_ones_own_that_gives_something_else():
     optimizers.register(lambda: optax.constant_schedule(1.0), name="wrong")
     schedules.register(lambda: 3, name="wrong")
     with pytest.raises(
-        InputError, match="optimizer 'wrong': its function must return GradientTransformation or Rule, not"
+        InputError, match="optimizer 'wrong': its function must return an optax\\.GradientTransformation or an lmjax"
     ):
         OptimizerConfig("wrong")
-    with pytest.raises(InputError, match="schedule 'wrong': its function must return Callable, not int"):
+    with pytest.raises(
+        InputError,
+        match="schedule 'wrong': its function must return a function of the rate and the number of updates, not int",
+    ):
         OptimizerConfig(schedule="wrong")

@@ -15,7 +15,8 @@ from lmjax.errors import InputError
 from lmjax.results.reproduce.runs import folder_of, place
 from lmjax.results.reproduce.tables import Table
 from lmjax.results.runs import Run, error_of, read_run
-from lmjax.training import RunRecord, seeds
+from lmjax.training import RunRecord
+from lmjax.training.run_record import seed_folders
 
 _ABOUT = "about.json"  # beside the folders of the rows: a description of the data
 
@@ -67,7 +68,7 @@ def collect(table: Table, out: Path) -> dict[str, dict[int, Run]]:
     images: dict[Path, Any] = {}
     for row, config in table.rows.items():
         found[row] = {}
-        for folder in seeds.folders(out / folder_of(row)):
+        for folder in seed_folders(out / folder_of(row)):
             run = read_run(folder)
             if run.summary is None:
                 continue
