@@ -405,7 +405,12 @@ def test_what_the_pages_say_of_the_difference_that_decides():
     assert f"standard deviation is {end.std:.2f} points" in page
     assert f"not correlated ({end.correlation:+.2f})" in page
     missing = sum(max(0, count - len(found[row])) for row, count in table("small").seeds.items())
-    assert f"{missing} of their runs are missing" in page
+    assert (f"{missing} of their runs are missing" in page) == (missing > 0)
+    for row, baseline in table("small").pairs[1:]:
+        other = difference(results.errors(found[row]), results.errors(found[baseline]))
+        assert f"{other.mean:+.2f} ({other.ends(2)})" in page
+        if (row, baseline) == ("lm, 9", "euler"):
+            assert ("9 evaluations does what Euler does with 15" in page) == (missing == 0 and other.interval[1] < 0.5)
     assert (
         f"`lm` minus `euler` is {end.mean:+.2f} points of test error (95% interval {end.ends(2)}, 20 seeds)" in readme
     )
