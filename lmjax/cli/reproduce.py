@@ -47,7 +47,7 @@ class Reproduce(command_line.Command):
     only_report: bool = False
     """Run nothing."""
     export: Path | None = None
-    """Copy what the runs have recorded, to be kept."""
+    """Copy what the runs have recorded, to be kept, and report on all that is kept there."""
     page: tuple[Path, ...] = ()
     """Put the table where these pages have it."""
     picture: Path | None = None
@@ -100,6 +100,7 @@ class Reproduce(command_line.Command):
             if self.data_name not in (None, *wanted.images.stored):
                 others = f"choose from {', '.join(wanted.images.stored)}" if wanted.images.stored else "leave it out"
                 raise InputError(f"--data-name {self.data_name}: does not hold the images of this table: {others}")
+            results.note(self._folder(wanted))  # before hours go into runs that cannot be told of
             if self.export is not None:
                 results.require_place(self._folder(wanted), self.export)
             if self.picture is not None:
@@ -110,7 +111,6 @@ class Reproduce(command_line.Command):
     def _make(self, wanted: Table) -> Sequence[str]:
         data = {key: value for key, value in (("name", self.data_name), ("dir", self.data_dir)) if value}
         out = self._folder(wanted)
-        results.note(out)  # before hours go into runs that cannot be told of
         if self.data_note and jax.process_index() == 0:
             results.write_note(out, self.data_note)
         try:
@@ -119,13 +119,14 @@ class Reproduce(command_line.Command):
             raise Stopped("stopped, and all is saved: the same command goes on", stop.code) from stop
 
     def _report(self, wanted: Table | None) -> None:
-        text = writing.tables() if wanted is None else writing.markdown(wanted, self._folder(wanted))
+        told = self.export or (None if wanted is None else self._folder(wanted))  # what is kept, with what was there
+        if self.export is not None:
+            count = results.export(wanted, self._folder(wanted), self.export)
+            say(f"{self.export} holds {count} runs of this table now\n")
+        text = writing.tables() if wanted is None else writing.markdown(wanted, told)
         say(text)
         for page in self.page:
             writing.update(page, self._place, text)
-        if self.export is not None:
-            count = results.export(wanted, self._folder(wanted), self.export)
-            say(f"\n{self.export} holds {count} runs of this table now")
         if self.picture is not None:
             with files.writing(self.picture, "--picture"):
-                plots.save(writing.picture(wanted, self._folder(wanted)), self.picture)
+                plots.save(writing.picture(wanted, told), self.picture)

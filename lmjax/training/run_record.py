@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from lmjax.errors import InputError, reason
 from lmjax.training.checkpoint_folder import newest_about
 
 _FILES = ("config.json", "metrics.jsonl", "summary.json")
+_SEED = re.compile("seed(0|[1-9][0-9]*)")  # one name a seed
 
 
 class RunRecord:
@@ -187,8 +189,9 @@ def cure(error: Exception) -> str:
 
 def seed_folders(directory: Path) -> list[Path]:
     """The runs of seeds that a folder holds, by increasing seed."""
-    found = [path.parent for path in directory.glob(f"seed*/{_FILES[0]}")] if os.path.isdir(directory) else []
-    return sorted((path for path in found if path.name[4:].isdecimal()), key=lambda path: int(path.name[4:]))
+    found = [path for path in directory.glob("seed*") if _SEED.fullmatch(path.name)] if os.path.isdir(directory) else []
+    held = (path for path in found if any((path / name).exists() for name in _FILES))
+    return sorted(held, key=lambda path: int(path.name[4:]))
 
 
 def _seeds(directory: Path) -> str:

@@ -11,14 +11,14 @@ import jax
 import numpy as np
 import pytest
 from flax import nnx
-from scipy import stats
+from scipy import optimize, stats
 
 from lmjax import InputError, cli, command_line, data, networks
 from lmjax.config import OptimizerConfig
 from lmjax.results import published
 from lmjax.results.reproduce import cost, results, runs, writing
 from lmjax.results.reproduce.tables import TABLES, Images, Table, table
-from lmjax.results.statistics import difference
+from lmjax.results.statistics import difference, holm
 from tests import tiny
 from tests.parameters import slow
 from tests.tiny import ROOT, changed
@@ -199,7 +199,7 @@ def test_level_and_families(small, out):
     assert float(others[0][4]) == 0  # both reach 100% in the first epoch
     decided = writing.markdown(dataclasses.replace(again, primary=("lm", "euler")), out).splitlines()
     first, second, *_ = (line.split("|")[5].strip() for line in decided if " minus " in line)
-    assert first == f"{alone:.3f} (decides)"
+    assert first == f"{alone:.3f} (primary, not corrected)"
     assert float(second) == pytest.approx(min(1, 2 * alone), abs=2e-3)
     never = writing.markdown(dataclasses.replace(again, level=0.0), out)
     assert "| 0 of 3 |" in never
@@ -247,7 +247,7 @@ def test_export_goes_over_nothing_else(small, made, out, tmp_path):
             results.export(small, made, to)
         assert before == {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
-    for to in (made, made / "below"):
+    for to in (made, made / "below", made.parent):
         refused(to, "holds the runs themselves")
     (tmp_path / "file").write_text("")
     refused(tmp_path / "file", "is a file")
@@ -260,6 +260,25 @@ def test_export_goes_over_nothing_else(small, made, out, tmp_path):
     (kept / "about.json").unlink()
     change(kept / "lm" / "seed1" / "config.json", lambda held: held["train"].update(epochs=3))
     refused(kept, r"train\.epochs")
+    shutil.rmtree(kept / "lm")
+    metrics = kept / "euler" / "seed1" / "metrics.jsonl"
+    metrics.write_text(metrics.read_text().replace('"epoch": 1,', '"epoch":  1,', 1))
+    refused(kept, "euler/seed1: has other numbers than")
+
+
+def test_the_page_has_what_is_kept(tmp_path):
+    """The runs that were exported before, too; and nothing is written where the export is refused."""
+    digits, page, few = ROOT / "results" / "digits", tmp_path / "page.md", tmp_path / "few"
+    shutil.copytree(digits / "lm" / "seed3", few / "lm" / "seed3")
+    kept = shutil.copytree(digits, tmp_path / "kept")
+    page.write_text("<!-- table digits -->\n<!-- end -->\n")
+    command = ["reproduce", "digits", "--only-report", "--out", str(few), "--export", str(kept), "--page", str(page)]
+    assert cli.main(command) == 0
+    assert "| `lm` minus `euler` | 20 |" in page.read_text()
+    results.write_note(few, "others")
+    before = page.read_text()
+    assert cli.main(command) == 2
+    assert page.read_text() == before
 
 
 @pytest.mark.parametrize(
@@ -273,6 +292,12 @@ def test_export_goes_over_nothing_else(small, made, out, tmp_path):
         ("summary.json", lambda held: held.update(test_accuracy=float("nan")), "no test_accuracy"),
         ("summary.json", lambda held: held.pop("device"), "has no device"),
         ("summary.json", lambda held: held.pop("versions"), "has no versions"),
+        (
+            "summary.json",
+            lambda held: held.update(parameters=5),
+            "is of a network with 5 parameters, and its config of",
+        ),
+        ("summary.json", lambda held: held.update(steps=5), r"metrics\.jsonl: has not the epochs 1 to"),
     ],
 )
 def test_what_is_not_the_run_of_its_place_is_refused(small, out, file, how, message):
@@ -306,6 +331,7 @@ def test_epochs_that_are_not_those_of_the_run_are_refused(small, out, edit):
 def test_a_copy_is_no_seed(small, out):
     found = summaries(small, out)
     shutil.copytree(out / "lm" / "seed1", out / "lm" / "seed1 (copy)")
+    shutil.copytree(out / "lm" / "seed1", out / "lm" / "seed01")
     assert summaries(small, out) == found
     shutil.copytree(out / "lm" / "seed1", out / "lm" / "seed3")
     with pytest.raises(InputError, match="seed 1 "):
@@ -377,6 +403,9 @@ def test_place_in_a_page(tmp_path, newline):
     with pytest.raises(InputError, match="the lines <!-- table a --> and <!-- end -->"):
         writing.update(page, "table a", "new")
     assert read() == unended
+    write("<!-- table a -->\n<!-- end -->\n" * 2)
+    with pytest.raises(InputError, match="has 2 places for this"):
+        writing.update(page, "table a", "new")
 
 
 @pytest.mark.parametrize(
@@ -393,24 +422,83 @@ def test_the_pages_have_what_the_command_writes(page, kind, places, tmp_path):
     assert copy.read_text() == (ROOT / page).read_text()
 
 
+def page(name):
+    """The text of a page, without its line breaks."""
+    return " ".join((ROOT / name).read_text().split())
+
+
 def test_what_the_pages_say_of_the_difference_that_decides():
     found = results.collect(table("small"), ROOT / "results" / "small")
     lm, euler = (results.errors(found[row]) for row in ("lm", "euler"))
     end, later = difference(lm, euler), difference({seed: x for seed, x in lm.items() if seed >= 5}, euler)
-    page, readme = (" ".join((ROOT / name).read_text().split()) for name in ("docs/results.md", "README.md"))
+    said, readme = page("docs/results.md"), page("README.md")
     assert (end.count, later.count) == (20, 15)
-    assert f"is {end.mean:+.2f} points of test error (95% interval {end.ends(2)}, p = {end.p:.2f};" in page
-    assert f"seeds 5 to 19 alone, which the earlier runs did not have: {later.mean:+.2f}, {later.ends(2)})" in page
-    assert f"LM has the lower error with {end.below} of {end.count} seeds." in page
-    assert f"standard deviation is {end.std:.2f} points" in page
-    assert f"not correlated ({end.correlation:+.2f})" in page
-    missing = sum(max(0, count - len(found[row])) for row, count in table("small").seeds.items())
-    assert (f"{missing} of their runs are missing" in page) == (missing > 0)
-    for row, baseline in table("small").pairs[1:]:
-        other = difference(results.errors(found[row]), results.errors(found[baseline]))
-        assert f"{other.mean:+.2f} ({other.ends(2)})" in page
-        if (row, baseline) == ("lm, 9", "euler"):
-            assert ("9 evaluations does what Euler does with 15" in page) == (missing == 0 and other.interval[1] < 0.5)
-    assert (
-        f"`lm` minus `euler` is {end.mean:+.2f} points of test error (95% interval {end.ends(2)}, 20 seeds)" in readme
-    )
+    assert f"is {end.mean:+.2f} points of test error (95% interval {end.ends(2)}, p = {end.p:.2f};" in said
+    assert f"seeds 5 to 19 alone, which the earlier runs did not have: {later.mean:+.2f}, {later.ends(2)})" in said
+    assert f"LM has the lower error with {end.below} of {end.count} seeds." in said
+    least, most = end.interval
+    assert f"LM is ahead by at most {-least:.2f} points or behind by at most {most:.2f}, with" in said
+    assert f"(0.33 of 7.51%, here {0.33 / 7.51 * np.mean(list(euler.values())):.1f} points)" in said
+    assert -0.33 / 7.51 * np.mean(list(euler.values())) < least < -0.33
+    assert f"is {end.mean:+.2f} points of test error (95% interval {end.ends(2)}, 20 seeds)" in readme
+
+    differences = np.array([lm[seed] - euler[seed] for seed in sorted(lm)])
+    assert f"their median is {np.median(differences):+.2f}, and two of them are near +3 (seeds 12 and 17)" in said
+    assert sorted(np.argsort(differences)[-2:]) == [12, 17]
+    assert differences[[12, 17]] == pytest.approx(3, abs=0.25)
+    assert f"decides nothing either (p = {stats.wilcoxon(differences).pvalue:.2f})" in said
+    r, width = np.arctanh(end.correlation), stats.norm.ppf(0.975) / np.sqrt(20 - 3)
+    low, high = np.tanh([r - width, r + width])
+    assert f"from the same seed ({end.correlation:+.2f}, {low:+.2f} to {high:+.2f})" in said
+
+
+def detected(seeds, tests=1):
+    """The true difference, in standard deviations, that a paired t-test finds at 5% with a chance of 80%."""
+    limit = stats.t.ppf(1 - 0.025 / tests, seeds - 1)
+    return optimize.brentq(lambda x: stats.nct.sf(limit, seeds - 1, x * np.sqrt(seeds)) - 0.8, 0.01, 10)
+
+
+def seeds_for(ratio):
+    """How many seeds find a difference of this many standard deviations."""
+    return next(n for n in range(3, 1000) if detected(n) <= ratio)
+
+
+def test_what_the_pages_say_of_the_number_of_seeds():
+    found = results.collect(table("small"), ROOT / "results" / "small")
+    ends = {pair: difference(*(results.errors(found[row]) for row in pair)) for pair in table("small").pairs}
+    said, std = page("docs/results.md"), ends["lm", "euler"].std
+    low, high = (std * np.sqrt(19 / stats.chi2.ppf(q, 19)) for q in (0.975, 0.025))
+    assert f"their standard deviation is {std:.2f} points, not 0.42" in said
+    assert f"20 seeds find a true difference of {std * detected(20):.1f} points with a chance of 80%" in said
+    numbers = [round(seeds_for(0.33 / x), -1) for x in (std, low, high)]
+    assert "0.33 points would take about {} seeds ({} to {}:".format(*numbers) in said
+    assert f"is known to be between {low:.2f} and {high:.2f})" in said
+    low, high = (0.42 * np.sqrt(4 / stats.chi2.ppf(q, 4)) for q in (0.975, 0.025))
+    planned, five = 0.42 * detected(20), 0.42 * detected(5, 8)
+    assert f"0.42 (itself uncertain, {low:.2f} to {high:.2f})" in said
+    assert f"20 seeds find a true difference of {planned:.2f} points with a chance of 80%; five seeds, with p" in said
+    assert f"with p corrected, one of {five:.1f} points." in said
+    stds = [end.std for end in ends.values() if end.count == 5]
+    least, most = (x * detected(5, 8) for x in (min(stds), max(stds)))
+    assert f"{min(stds):.1f} to {max(stds):.1f}, it is {least:.0f} to {most:.0f} points" in said
+
+
+def test_what_the_pages_say_of_the_other_schemes():
+    small, said = table("small"), page("docs/results.md")
+    found = results.collect(small, ROOT / "results" / "small")
+    assert all(len(found[row]) == count for row, count in small.seeds.items())
+    ends = {pair: difference(*(results.errors(found[row]) for row in pair)) for pair in small.pairs}
+    p = dict(zip(small.pairs[1:], holm([ends[pair].p for pair in small.pairs[1:]]), strict=True))
+    for pair in small.pairs[1:]:
+        assert f"{ends[pair].mean:+.2f} ({ends[pair].ends(2)})" in said
+    assert "Of the other schemes, `reversible` alone differs" in said
+    assert [pair[0] for pair in p if p[pair] < 0.05] == ["reversible"]
+    assert f"with p = {p['reversible', 'euler']:.2f} after Holm's correction" in said
+    assert f"correction p is {p['euler, 9', 'euler']:.2f}." in said
+    clear = [pair for pair in p if not ends[pair].interval[0] < 0 < ends[pair].interval[1]]
+    assert clear == [("reversible", "euler"), ("euler, 9", "euler")]
+    assert ends["lm, 9", "euler"].interval[1] > 0.5  # "is not below the margin of 0.5"
+    errors = list(results.errors(found["euler"]).values())
+    five, all_ = np.mean(errors[:5]), np.mean(errors)
+    assert f"with an error of {five:.2f}%; with the {all_:.2f}% of its 20 seeds, each of the five" in said
+    assert f"would be {five - all_:.2f} higher" in said

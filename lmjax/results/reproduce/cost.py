@@ -64,9 +64,15 @@ def hours(config: Config, images: Images, accelerator: Accelerator) -> float:
     return steps(config, images) * step / 3600
 
 
+@functools.cache  # many runs have one network
+def outline(model: ModelConfig, images: Images) -> networks.Network:
+    """The network for these images, without its numbers."""
+    return model.outline(classes=images.classes, cin=images.shape[-1])
+
+
 @functools.cache  # tables share rows, and each is asked for on several chips
 def _counted(model: ModelConfig, images: Images) -> tuple[int, int, int]:
-    network = model.outline(classes=images.classes, cin=images.shape[-1])
+    network = outline(model, images)
     return *networks.convolutions(network, images.shape), networks.forward_macs(network, images.shape)
 
 

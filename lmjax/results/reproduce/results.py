@@ -8,10 +8,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from lmjax import files
+from lmjax import files, networks
 from lmjax.config import to_dict
 from lmjax.console import printable
 from lmjax.errors import InputError
+from lmjax.results.reproduce.cost import outline
 from lmjax.results.reproduce.runs import folder_of, place
 from lmjax.results.reproduce.tables import Table
 from lmjax.results.runs import Run, error_of, read_run
@@ -77,26 +78,40 @@ def collect(table: Table, out: Path) -> dict[str, dict[int, Run]]:
             run.record.require_same(
                 place(config, row, seed, out, data), ("seed", "data", "model", "optimizer", "train")
             )
-            if missing := {"device", "versions", "wall_seconds"} - run.summary.keys():
+            if missing := {"device", "versions", "wall_seconds", "parameters", "steps"} - run.summary.keys():
                 said = " and no ".join(sorted(missing))
                 raise InputError(
                     f"{run.record.summary_path}: has no {said}: move its folder away, and make the run again"
                 )
-            _require_all_epochs(run)
+            _require_whole(run, networks.parameter_count(outline(config.model, table.images)))
             images[folder] = held.name, run.summary.get("data")  # an earlier version has not noted it
             found[row][seed] = run
     _require_one(images)
     return found
 
 
-def _require_all_epochs(run: Run) -> None:
-    """The rows of metrics are those of the whole run, and end as its summary says."""
-    last, accuracies = run.config.train.epochs, [row["test_accuracy"] for row in run.epochs]
+def finished(table: Table, out: Path) -> dict[str, dict[int, Run]]:
+    """As `collect`, but with InputError if there is none."""
+    found = collect(table, out)
+    if not any(found.values()):
+        raise InputError(f"{out}: holds no finished run of this table")
+    return found
+
+
+def _require_whole(run: Run, parameters: int) -> None:
+    """The rows of metrics are those of the whole run, and end as its summary says; its network has its parameters."""
+    last, held = run.config.train.epochs, run.summary or {}
     numbers = [row["epoch"] for row in run.epochs]
-    if numbers != list(range(1, last + 1)) or accuracies[-1] != (run.summary or {})["test_accuracy"]:
+    ends = [(row["test_accuracy"], row["step"]) for row in run.epochs[-1:]]
+    if numbers != list(range(1, last + 1)) or ends != [(held["test_accuracy"], held["steps"])]:
         raise InputError(
             f"{run.record.metrics_path}: has not the epochs 1 to {last} of the run that its summary is of: move its "
             "folder away, and make the run again"
+        )
+    if held["parameters"] != parameters:
+        raise InputError(
+            f"{run.record.summary_path}: is of a network with {held['parameters']:,} parameters, and its config of one "
+            f"with {parameters:,}: move its folder away, and make the run again"
         )
 
 
@@ -155,7 +170,7 @@ def require_place(out: Path, to: Path) -> None:
     """
     if to.exists() and not to.is_dir():
         raise InputError(f"--export {to}: is a file: choose a folder")
-    if out.resolve() in (to.resolve(), *to.resolve().parents):
+    if to.resolve() in (out.resolve(), *out.resolve().parents) or out.resolve() in to.resolve().parents:
         raise InputError(f"--export {to}: holds the runs themselves, or is among them: choose another folder")
 
 
@@ -168,18 +183,23 @@ def export(table: Table, out: Path, to: Path) -> int:
         How many runs of the table are there then.
 
     Raises:
-        InputError: if the folder holds other runs, or cannot be written.
+        InputError: if there is no run, or the folder holds others, or cannot be written.
     """
     require_place(out, to)
     before = collect(table, to)
     if any(before.values()) and note(to) != note(out):
         raise InputError(f"--export {to}: says {note(to)!r} of its data, and {out} says {note(out)!r}: choose another")
-    for row, runs in collect(table, out).items():
+    for row, runs in finished(table, out).items():
         for seed, run in runs.items():
             source = run.record
             target = RunRecord(files.inside(to, folder_of(row), f"seed{seed}"))
             if (target.directory / "checkpoints").exists():
                 raise InputError(f"--export {target.directory}: is a run itself: choose another folder")
+            if seed in before[row] and files.read(target.metrics_path) != files.read(source.metrics_path):
+                raise InputError(
+                    f"--export {target.directory}: has other numbers than {source.directory}: choose another folder, "
+                    "or move that one away"
+                )
             config = dataclasses.replace(source.config(), workdir=None)
             config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=None))
             with files.writing(to, "--export"):

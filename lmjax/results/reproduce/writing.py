@@ -92,7 +92,7 @@ def markdown(wanted: Table, out: Path) -> str:
     Raises:
         InputError: if the folder holds no finished run of the table, or others in their place.
     """
-    found, measures = _finished(wanted, out), _measures(wanted)
+    found, measures = results.finished(wanted, out), _measures(wanted)
     names, others = [measure.name for measure in measures], measures[1:]
     head = itertools.chain.from_iterable((measure.name, "95% interval") for measure in others)
     return "\n\n".join(
@@ -129,7 +129,7 @@ def picture(wanted: Table, out: Path) -> Any:
     Raises:
         InputError: as `markdown`, or if no pair has two seeds in common.
     """
-    found = _finished(wanted, out)
+    found = results.finished(wanted, out)
     ends = {pair: end for pair, end in _ends(wanted, found).items() if end is not None and end.interval is not None}
     if not ends:
         raise InputError(f"{out}: no pair of this table has two seeds in common yet: make more runs")
@@ -145,13 +145,6 @@ def picture(wanted: Table, out: Path) -> Any:
     return plots.paired_differences(ends, curves)
 
 
-def _finished(wanted: Table, out: Path) -> dict[str, dict[int, Run]]:
-    found = results.collect(wanted, out)
-    if not any(found.values()):
-        raise InputError(f"{out}: holds no finished run of this table")
-    return found
-
-
 def _ends(wanted: Table, found: dict[str, dict[int, Run]]) -> dict[tuple[str, str], Difference | None]:
     """The difference of the test errors of each pair, with p corrected for all pairs of the table but the primary."""
     errors = {row: results.errors(runs) for row, runs in found.items()}
@@ -165,15 +158,14 @@ def _ends(wanted: Table, found: dict[str, dict[int, Run]]) -> dict[tuple[str, st
 
 
 def _row(row: str, config: Config, wanted: Table, runs: dict[int, Run]) -> list[str]:
-    images = wanted.images
-    model = config.model.outline(classes=images.classes, cin=images.shape[-1])
+    model = cost.outline(config.model, wanted.images)
     network = f"{config.model.name}" + (f", width {config.model.width:g}" if config.model.width != 1 else "")
     return [
         f"`{row}`",
         network,
         f"{networks.parameter_count(model):,}",
-        f"{networks.forward_macs(model, images.shape) / 1e6:.1f} M",
-        f"{len(runs)}" + (f" of {wanted.seeds[row]}" if len(runs) < wanted.seeds[row] else ""),
+        f"{networks.forward_macs(model, wanted.images.shape) / 1e6:.1f} M",
+        f"{len(runs)}" + (f" of {wanted.seeds[row]}" if len(runs) != wanted.seeds[row] else ""),
         *(_mean(measure, runs) for measure in _measures(wanted)),
         _published(config),
     ]
@@ -204,13 +196,14 @@ def _end(end: Difference | None, decides: bool) -> list[str]:
     std = "" if end.std is None else f"{end.std:.2f}"
     correlation = "" if end.correlation is None else f"{end.correlation:+.2f}"
     lower = f"{end.below} of {end.count}"
-    return [f"{end.count}", f"{end.mean:+.2f}", end.ends(2), p + " (decides)" * decides, std, lower, correlation]
+    p += " (primary, not corrected)" * decides
+    return [f"{end.count}", f"{end.mean:+.2f}", end.ends(2), p, std, lower, correlation]
 
 
 def _difference(measure: _Measure, ours: dict[int, Run], theirs: dict[int, Run]) -> tuple[str, str]:
     found = difference(measure.of(ours), measure.of(theirs))
     if found is None or not math.isfinite(found.mean):  # a run that does not reach the level takes infinitely long
-        return "", ""
+        return "" if found is None else "none", ""
     return f"{found.mean:+.{measure.digits}f}", found.ends(measure.digits)
 
 
@@ -222,8 +215,11 @@ def _made(wanted: Table, found: dict[str, dict[int, Run]]) -> str:
     hours = sum(summary["wall_seconds"] for summary in summaries) / 3600
     count = f"{len(summaries)} run" + "s" * (len(summaries) > 1)
     planned = {(row, seed) for row, seeds in wanted.seeds.items() for seed in range(seeds)}
-    if missing := len(planned - {(row, seed) for row, runs in found.items() for seed in runs}):
+    there = {(row, seed) for row, runs in found.items() for seed in runs}
+    if missing := len(planned - there):
         count += f" ({missing} of the {len(planned)} planned are missing)"
+    if more := len(there - planned):
+        count += f" ({more} more than planned)"
     return f"{count} on {', '.join(devices)} ({'; '.join(versions)}), whose times add up to {hours:.1f} hours."
 
 
@@ -261,7 +257,9 @@ def _parts(raw: str, page: Path, place: str) -> tuple[str, str]:
     mark, end = f"<!-- {place} -->", "<!-- end -->"
     lines = raw.replace("\r\n", "\n").split("\n")
     marks = [i for i, line in enumerate(lines) if line.startswith("<!-- ")]
-    for i, j in itertools.pairwise(marks):
-        if (lines[i], lines[j]) == (mark, end):
-            return "\n".join(lines[: i + 1]) + "\n", "\n".join(lines[j:])
-    raise InputError(f"--page {page}: has no place for this: it needs the lines {mark} and {end}")
+    places = [(i, j) for i, j in itertools.pairwise(marks) if (lines[i], lines[j]) == (mark, end)]
+    if len(places) != 1:
+        many = f"{len(places)} places" if places else "no place"
+        raise InputError(f"--page {page}: has {many} for this: it needs the lines {mark} and {end} once")
+    ((i, j),) = places
+    return "\n".join(lines[: i + 1]) + "\n", "\n".join(lines[j:])
