@@ -2,11 +2,14 @@
 
 import contextlib
 import dataclasses
+import functools
 import importlib.metadata
 import os
 import platform
+import subprocess
 import time
 from collections.abc import Collection
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -67,6 +70,7 @@ class RunFolder:
         self.record = RunRecordWriter(config.folder, writes=jax.process_index() == 0)
         self.record.require_same(config, may_be_longer=True) if resume else self.record.require_none()
         require_possible(self.record.directory)
+        self._versions = versions()  # now: later, the files may be others than those that run
         # The seconds of earlier processes, from the checkpoint; steps that a rollback undoes in this one count, too.
         self._seconds_before, self._began = None if resume else 0.0, time.perf_counter()
 
@@ -186,7 +190,7 @@ class RunFolder:
             "compile_seconds": trainer.compiled.seconds,
             "device": devices.describe(1 if trainer.several else trainer.mesh.size),
             "xla_flags": os.environ.get("XLA_FLAGS", ""),
-            "versions": versions(),
+            "versions": self._versions,
             "data": describe(trainer.dataset),
         }
         record.summarize(summary)
@@ -272,10 +276,22 @@ def _draw(record: RunRecordWriter, title: str, stepper: Stepper | None) -> None:
 
 
 def versions() -> dict[str, str]:
-    """The versions of Python, lmjax and the packages it uses."""
+    """The versions of Python, lmjax and the packages it uses, and the commit of lmjax where it is a git checkout."""
     packages = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy")
     found = {"python": platform.python_version(), "lmjax": lmjax.__version__}
     for package in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
-    return found
+    return found | _commit()
+
+
+@functools.cache
+def _commit() -> dict[str, str]:
+    root = Path(lmjax.__file__).parents[1]
+    if not (root / ".git").exists():  # it is installed, perhaps within somebody's checkout
+        return {}
+    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        return {"commit": subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()}
+    except (OSError, subprocess.SubprocessError):  # no git, or a checkout that is not the user's
+        return {}

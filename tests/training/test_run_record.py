@@ -4,12 +4,14 @@ import errno
 import json
 import os
 import re
+import shutil
+import subprocess
 
 import pytest
 
 from lmjax import InputError
 from lmjax.config import Config
-from lmjax.training import RunRecordWriter
+from lmjax.training import RunRecordWriter, run_folder
 
 pytestmark = pytest.mark.versions
 
@@ -141,3 +143,33 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys):
     record.start(Config())
     assert "is on a file system without locks" in capsys.readouterr().err
     record.require_there()
+
+
+def test_versions_name_the_commit(tmp_path, monkeypatch):
+    """Of a checkout that lmjax is imported from; not of another one that it is installed in."""
+    git = shutil.which("git")
+    if git is None:
+        pytest.skip("no git")
+
+    def found(root):
+        monkeypatch.setattr(run_folder.lmjax, "__file__", str(root / "lmjax" / "__init__.py"))
+        run_folder._commit.cache_clear()
+        return run_folder.versions().get("commit")
+
+    def run(*command):
+        who = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
+        return subprocess.run(
+            [git, "-C", str(tmp_path), *who, *command], check=True, capture_output=True, text=True
+        ).stdout
+
+    run("init")
+    (tmp_path / "code.py").write_text("a = 1\n")
+    run("add", ".")
+    run("commit", "-m", "first")
+    commit = run("rev-parse", "HEAD").strip()
+    assert found(tmp_path) == commit
+    (tmp_path / "code.py").write_text("a = 2\n")
+    assert found(tmp_path) == f"{commit}-dirty"
+    assert found(tmp_path / "venv") is None
+    monkeypatch.undo()
+    run_folder._commit.cache_clear()
