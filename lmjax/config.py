@@ -338,19 +338,20 @@ class TrainConfig(_Checked):
     eval_batch_size: int = 500
     """Images a step of the evaluation."""
     steps_per_dispatch: int | None = None
-    """Training steps in one compiled program; None chooses 1 on a CPU and about 50 on an accelerator. Always 1 for
-    photographs, whose batches come one by one."""
+    """Training steps in one compiled program, at most: fewer where that divides an epoch evenly. None chooses 1 on a
+    CPU and about 50 on an accelerator. Always 1 for photographs, whose batches come one by one."""
     label_smoothing: float = 0.0
     """This share of each target is spread evenly over all classes (Szegedy et al. 2016)."""
     average: float | None = None
     """Evaluate an exponential moving average of parameters and statistics with this decay a step, e.g. 0.9999; None
     evaluates them as they are."""
     on_nan: Literal["stop", "skip", "rollback"] = "stop"
-    """Reaction to an infinite or NaN loss: stop and name the step; leave out the updates in which it, or the gradient,
-    is; or go back to the last checkpoint and on from there with other random draws and another order of the images."""
+    """Reaction to an infinite or NaN loss: stop and name the step; skip each update whose loss or gradient is not
+    finite; or go back to the last checkpoint and on from there with other random draws and another order of the
+    images."""
     nan_limit: int = 10
-    """After so many updates left out in an epoch, or one after another, or so often back in a run, it stops after
-    all."""
+    """The run ends when more than this many updates were skipped in an epoch, or in a row, or when it would go back
+    more often than this."""
     batch_norm_group: int | None = None
     """Take the statistics of batch normalization over groups of so many images of a batch, whatever the number of
     devices; None: over the whole batch. No device waits for another while it divides the images a device has."""
@@ -508,19 +509,22 @@ def _build(cls, values, prefix):
     return cls(**arguments)
 
 
-def differences(ours: Config, theirs: Config, sections: tuple[str, ...] | None = None) -> dict[str, tuple[Any, Any]]:
-    """The keys at which two configs describe different runs, with both values; those of `_PLACES` do not count.
+def differences(
+    ours: Config, theirs: Config, sections: tuple[str, ...] | None = None, *, but: tuple[str, ...] = _PLACES
+) -> dict[str, tuple[Any, Any]]:
+    """The keys at which two configs describe different runs, with both values.
 
     Args:
         ours, theirs: the configs.
         sections: only look at these and the keys in them, e.g. ("model", "train.average"); None looks at everything.
+        but: not at these.
     """
     a, b = (flatten(to_dict(config)) for config in (ours, theirs))
     return {
         key: (a[key], b[key])
         for key in a
         if a[key] != b[key]
-        and key not in _PLACES
+        and key not in but
         and (sections is None or key in sections or key.partition(".")[0] in sections)
     }
 

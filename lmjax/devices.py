@@ -3,6 +3,7 @@
 Several seeds are a leading axis of every array of their state, divided over the devices of a mesh with the axis "seed".
 """
 
+import contextlib
 import math
 import os
 import platform
@@ -74,6 +75,14 @@ def replicated(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P())
 
 
+def host() -> contextlib.AbstractContextManager[Any]:
+    """Compute on the CPU, where JAX may use it: what is too large for one accelerator."""
+    try:
+        return jax.default_device(jax.local_devices(backend="cpu")[0])
+    except RuntimeError:  # JAX_PLATFORMS leaves it out
+        return contextlib.nullcontext()
+
+
 def shardings(tree: Any, mesh: Mesh, *, split: bool) -> Any:
     """For each array of a state, how it is laid out on the devices.
 
@@ -82,19 +91,20 @@ def shardings(tree: Any, mesh: Mesh, *, split: bool) -> Any:
         mesh: from `data_mesh` or `seed_mesh`.
         split: divide each array over the devices along its longest axis that they divide, if there is one and the
             array is not small ("fully sharded data parallel", Zhao et al. 2023; ZeRO, Rajbhandari et al. 2020);
-            otherwise each device has all of it.
+            otherwise each device has all of it, and always of the coefficients, which each process records.
     """
     if has_seeds(mesh):
         return jax.tree.map(lambda _: NamedSharding(mesh, P("seed")), tree)
 
-    def layout(x):
+    def layout(path, x):
+        whole = not split or math.prod(x.shape) < _SMALL or jax.tree_util.DictKey("coefficients") in path
         axes = [axis for axis, length in enumerate(x.shape) if length % mesh.size == 0]
-        if not split or not axes or math.prod(x.shape) < _SMALL:
+        if whole or not axes:
             return replicated(mesh)
         longest = max(axes, key=lambda axis: x.shape[axis])
         return NamedSharding(mesh, P(*[None] * longest, "data"))
 
-    return jax.tree.map(layout, tree)
+    return jax.tree_util.tree_map_with_path(layout, tree)
 
 
 def put(tree: Any, mesh: Mesh) -> Any:

@@ -179,6 +179,21 @@ def test_more_seeds_than_devices():
     assert cli.main(["estimate", "--config", "digits", "--seeds", "0..x", "--target", "v5e"]) == 2
 
 
+@pytest.mark.parametrize(
+    "options", [{"data": {"name": "photographs(32)", "augment": ()}}, {"train": {"shard_parameters": True}}]
+)
+def test_seeds_that_take_turns(options):
+    with pytest.raises(InputError, match=r"--seeds: photographs and train\.shard_parameters train one seed after"):
+        next(estimate.estimate(changed(config, **options), Mock(devices=jax.devices()), seeds=(0, 1)))
+
+
+def test_photographs_of_a_folder(tmp_path):
+    """They are not taken for ImageNet."""
+    some = changed(config, data={"name": "photographs(32)", "augment": (), "dir": str(tmp_path / "none")})
+    with pytest.raises(InputError, match="none"):
+        next(estimate.estimate(some, Mock(devices=jax.devices()[:1])))
+
+
 def test_photographs_of_no_folder():
     """ImageNet's number of images is known; the data need not be there."""
     dataset = changed(config, data={"name": "photographs(32)", "augment": ("flip",)}).data.origin.outline()

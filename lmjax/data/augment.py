@@ -39,7 +39,7 @@ class Augmentation:
 
 @dataclasses.dataclass(frozen=True)
 class Geometry(Augmentation):
-    """An augmentation that moves rows and columns. Consecutive ones become one gather, with the choice of the batch.
+    """An augmentation that moves rows and columns. Consecutive ones, and the picking of the batch, become one gather.
 
     Attributes:
         source: `source(key, rows, columns, (H, W)) -> rows, columns` maps rows, int32 [B, H], and columns, int32

@@ -1,6 +1,7 @@
 """A data set in memory."""
 
 import dataclasses
+import math
 from collections.abc import Iterable
 from typing import Any
 
@@ -37,8 +38,8 @@ class Dataset:
         name: what to call it in logs.
         train, test: its two splits, of one image shape.
         classes: the name of each label.
-        mean, std: of the training images' channels, in the units of a pixel (0 to 255); float32 [C]; computed if left
-            out.
+        mean, std: of the training images' channels, in the units of a pixel (0 to 255); float32 [C]; computed if both
+            are left out.
         broken: the places of images that could not be decoded, and were left out.
     """
 
@@ -61,6 +62,11 @@ class Dataset:
                     f"{self.name}: the {kind} images must be uint8 [{len(split)}, H, W, C], one a label, got "
                     f"{split.images.dtype} {list(split.images.shape)}"
                 )
+            if split.labels.ndim != 1 or not np.issubdtype(split.labels.dtype, np.integer):
+                raise InputError(
+                    f"{self.name}: the {kind} labels must be whole numbers [N], got {split.labels.dtype} "
+                    f"{list(split.labels.shape)}"
+                )
             if split.labels.min() < 0 or split.labels.max() >= len(self.classes):
                 raise InputError(
                     f"{self.name}: the {kind} labels run from {split.labels.min()} to {split.labels.max()}, "
@@ -71,9 +77,16 @@ class Dataset:
                 f"{self.name}: training images are {self.train.images.shape[1:]} and test images "
                 f"{self.test.images.shape[1:]} (height, width, channels): bring them to one size, as in folder(32)"
             )
-        if not (self.mean.size and self.std.size):
-            for key, value in zip(("mean", "std"), _channel_statistics(self.train.images), strict=True):
-                object.__setattr__(self, key, value)
+        given = {key: np.asarray(getattr(self, key), np.float32) for key in ("mean", "std")}
+        if not any(value.size for value in given.values()):
+            given = dict(zip(given, _channel_statistics(self.train.images), strict=True))
+        for key, value in given.items():
+            if value.shape != self.shape[-1:]:
+                raise InputError(
+                    f"{self.name}: {key} must be one number for each of the {self.shape[-1]} channels, got "
+                    f"{list(value.shape)}; leave out both mean and std to have them computed"
+                )
+            object.__setattr__(self, key, value)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -101,7 +114,8 @@ def _channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each channel of uint8 [N, H, W, C], exactly, from its histogram."""
     mean, std = [], []
     for channel in range(images.shape[-1]):
-        counts = np.bincount(images[..., channel].ravel(), minlength=256).astype(np.float64)
+        parts = np.array_split(images[..., channel], math.ceil(len(images) / 4096))  # bincount makes them int64
+        counts = np.sum([np.bincount(part.ravel(), minlength=256) for part in parts], axis=0, dtype=np.float64)
         values = np.arange(256)
         m = counts @ values / counts.sum()
         mean.append(m)

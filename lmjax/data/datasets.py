@@ -34,7 +34,7 @@ class Origin:
             `on_error` ("stop", "skip"), `workers` and `threads`. A config that sets another one is refused.
         streamed: the images are read from disk while training, and not kept in memory.
         outline: `outline() -> Dataset | Photographs` without the images, where only their number and shape matter;
-            None if these are not known before loading.
+            None if these are not known before loading. Of photographs it is ImageNet, and counts without data.dir.
     """
 
     load: Callable[..., Dataset | Photographs]
@@ -226,7 +226,8 @@ def photographs(
         )  # fmt: skip
 
     load = load if tfds is None else functools.partial(load, directory=None)
-    return Origin(load, streamed=True, outline=functools.partial(imagenet_outline, size))
+    outline = functools.partial(imagenet_outline, size) if tfds in (None, "imagenet2012") else None
+    return Origin(load, streamed=True, outline=outline)
 
 
 def _check(name: str, size: int | None, val_split: float | None) -> None:

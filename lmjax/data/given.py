@@ -1,7 +1,7 @@
 """Images of any kind and size that a user gives, as a trained network takes them."""
 
-import concurrent.futures
 import dataclasses
+import itertools
 import os
 from collections.abc import Iterator
 from typing import Any
@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from PIL import Image
 
-from lmjax import devices
 from lmjax.data.decode import BrokenImage, PillowImage, center
 from lmjax.data.folder import content
+from lmjax.data.threads import in_threads
 from lmjax.errors import InputError
 
 
@@ -46,10 +46,9 @@ class Preparation:
         if not len(images):
             raise InputError("images: give at least one")
         names = [f"image {number}" for number in range(len(images))]
-        with concurrent.futures.ThreadPoolExecutor(devices.cores()) as pool:
-            for start in range(0, len(images), size):
-                part = slice(start, start + size)
-                yield np.stack(list(pool.map(self, images[part], names[part])))
+        prepared = in_threads(lambda given: self(*given), zip(images, names, strict=True))
+        while batch := list(itertools.islice(prepared, size)):
+            yield np.stack(batch)
 
     def __call__(self, image: Any, name: str = "the image") -> np.ndarray:
         """One image as [H, W, C]: uint8, or float32 if it was floating-point.
@@ -57,7 +56,7 @@ class Preparation:
         Args:
             image: the path of a file, an image of Pillow, or an array [h, w, c] or [h, w] of pixels, 0 to 255; one of
                 the shape of the network stays as it is. Where that takes one or three channels, colors become gray or
-                gray three channels, and transparency is dropped.
+                gray three channels, and transparency is dropped, but for floating-point arrays.
             name: how messages name an image that is no file.
 
         Raises:

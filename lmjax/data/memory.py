@@ -1,16 +1,15 @@
 """All images of a data set, decoded once, into memory."""
 
-import concurrent.futures
 from typing import Any
 
 import numpy as np
 
-from lmjax import devices
 from lmjax.console import few
 from lmjax.data.crops import shorter_side
 from lmjax.data.dataset import Dataset, Split
 from lmjax.data.decode import BrokenImage, PillowImage
 from lmjax.data.source import Source
+from lmjax.data.threads import in_threads
 from lmjax.errors import InputError
 
 _NAMED = 10  # images that cannot be decoded
@@ -61,24 +60,19 @@ def _decoded(source: Source, size: int | None) -> tuple[Split, list[tuple[str, s
             return None, str(error)
 
     images, labels, broken, first = np.zeros((0, 1, 1, 3), np.uint8), [], [], 0
-    with concurrent.futures.ThreadPoolExecutor(devices.cores()) as pool:  # decoding releases the interpreter's lock
-        try:
-            for i, (image, label) in enumerate(pool.map(decode, range(len(source)))):
-                if image is None:
-                    broken.append((source.place(i), label))
-                    continue
-                if not labels:
-                    first, images = i, _room(source, image)
-                elif image.shape != images.shape[1:]:
-                    raise InputError(
-                        f"{source.place(i)}: is {_pixels(image)}, but {source.place(first)} is {_pixels(images[0])}: "
-                        f"bring all images to one size, {_RESIZE}"
-                    )
-                images[len(labels)] = image
-                labels.append(label)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
+    for i, (image, label) in enumerate(in_threads(decode, range(len(source)))):
+        if image is None:
+            broken.append((source.place(i), label))
+            continue
+        if not labels:
+            first, images = i, _room(source, image)
+        elif image.shape != images.shape[1:]:
+            raise InputError(
+                f"{source.place(i)}: is {_pixels(image)}, but {source.place(first)} is {_pixels(images[0])}: bring all "
+                f"images to one size, {_RESIZE}"
+            )
+        images[len(labels)] = image
+        labels.append(label)
     return Split(images[: len(labels)], np.array(labels, np.int32)), broken
 
 

@@ -1,8 +1,6 @@
 """A smaller copy of a set of photographs, for machines whose processors cannot feed their accelerator."""
 
-import concurrent.futures
 import io
-import itertools
 import json
 import math
 import os
@@ -19,7 +17,7 @@ from lmjax.data.decode import BrokenImage, PillowImage
 from lmjax.data.folder import Files, class_names, is_image
 from lmjax.data.photographs import RESIZED, Photographs
 from lmjax.data.source import Source, Subset
-from lmjax.devices import cores
+from lmjax.data.threads import in_threads
 from lmjax.errors import InputError
 
 _LONGEST = 65500  # pixels of a side of a JPEG file, to libjpeg
@@ -60,7 +58,7 @@ def resize(
         if copy.finished():
             return None
         copy.begin()
-        for done, problem in enumerate(_in_threads(copy.write, copy.images()), start=1):
+        for done, problem in enumerate(in_threads(copy.write, copy.images()), start=1):
             if problem is not None:
                 left_out.append(problem)
             if done % 100 == 0 or done == copy.total:
@@ -218,13 +216,6 @@ def _compare(folders: Iterable[tuple[Path, set[str], Iterable[str]]]) -> None:
 
 def _images(folder: Path) -> list[str]:
     return [name for name in os.listdir(folder) if is_image(name)]
-
-
-def _in_threads(function: Callable, items: Iterator) -> Iterator:
-    """The results in order; only some are under way at a time, since there may be a million."""
-    with concurrent.futures.ThreadPoolExecutor(cores()) as pool:  # Pillow releases the interpreter's lock
-        while batch := list(itertools.islice(items, 256)):
-            yield from pool.map(function, batch)
 
 
 def _write(

@@ -19,7 +19,7 @@ _NAME = re.compile(r"(?:sem\.)?(lmjax-\d+-)(\d+)-(\d+)-")
 
 @functools.cache
 def mark() -> str:
-    """Remove what runs that were killed have left, and return the beginning of the names of this process."""
+    """Remove what runs that were killed have left, and return the prefix of the names of this process."""
     try:
         # The number of a process means nothing in another container, which may have the same folder.
         system = f"lmjax-{os.stat(_PROCESSES / 'self/ns/pid').st_ino}-"

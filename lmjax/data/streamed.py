@@ -17,7 +17,7 @@ from lmjax.console import warn
 from lmjax.data import Loader, Photographs, Pipeline, Stream, WorkerDied
 from lmjax.data.source import Source
 
-_RESTARTS = 3  # of processes that have died, in a run: what kills them may not be chance
+_RESTARTS = 3  # of processes that have died, in a run: more deaths are probably no accident
 
 
 class _Streamed:
@@ -59,7 +59,9 @@ class _Streamed:
             while len(self._ahead) < min(2, end - self._next):
                 self._ahead.append(self._place(self._fetch()))
             self._next += 1
-            yield self._ahead.popleft()
+            arrays, broken = self._ahead.popleft()
+            self._broken += broken  # only now: what is ahead is read again after a resume
+            yield arrays
 
     def _fetch(self):
         """The batch behind those that are ahead. If a process that makes them has died, others take over."""
@@ -78,11 +80,11 @@ class _Streamed:
 
     def _place(self, batch):
         source = self._stream.loader.source
-        self._broken += [source.place(int(i)) for i in batch["broken"] if i >= 0]
-        return tuple(
+        arrays = tuple(
             jax.make_array_from_process_local_data(like.sharding, batch[key], like.shape)
             for key, like in zip(("image", "label"), self.example, strict=True)
         )
+        return arrays, [source.place(int(i)) for i in batch["broken"] if i >= 0]
 
     def close(self) -> None:
         if self._reader is not None:

@@ -7,6 +7,7 @@ or an estimate of the compiler (cycles), which says so.
 import contextlib
 import dataclasses
 import math
+import os
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
@@ -21,6 +22,7 @@ from lmjax.estimate.summary import Summary, summarize
 from lmjax.estimate.targets import Target, known, target
 from lmjax.training.compiled import Compiled
 from lmjax.training.progress import LANES
+from lmjax.training.seeds import in_turn
 
 __all__ = ["Estimate", "Summary", "Target", "estimate", "known", "target"]
 
@@ -36,8 +38,8 @@ class Estimate:
         batch: images on one device, in a step.
         steps: of training that the program makes.
         seconds: of tracing and compiling, on this machine.
-        memory: bytes of a device.
-        fits: True if the program needs no more, as far as the compiler says.
+        memory: bytes of a device that JAX takes: of a GPU a share, `XLA_PYTHON_CLIENT_MEM_FRACTION`, by default 0.75.
+        fits: True if the program and the images of the evaluation need no more, as far as the compiler says.
         plain_traffic: bytes that a step moves in the plain form of its blocks, see `networks.plain_traffic`; None for
             an evaluation, and for networks that are not made of steps.
         padding: images computed for each real one: above 1 on a TPU with few images a chip, else 1.
@@ -76,14 +78,21 @@ def estimate(config: Config, where: Target, *, seeds: Sequence[int] | None = Non
         raise InputError(
             f"--seeds {len(seeds)}: target {where.name} has {count} devices, each for one seed: give fewer"
         )
-    made = config.data.origin.outline  # without its images, where their number and shape are known
-    dataset = config.data.load() if made is None else made()
+    if seeds is not None and in_turn(config):
+        raise InputError("--seeds: photographs and train.shard_parameters train one seed after another: leave it out")
+    origin = config.data.origin
+    outline = None if origin.streamed and config.data.dir is not None else origin.outline
+    dataset = config.data.load() if outline is None else outline()
     mesh = data_mesh(where.devices) if seeds is None else seed_mesh(len(seeds), where.devices)
     compiled = Compiled(config, dataset, mesh, seeds or (config.seed,))
     over = count if seeds is None else 1
     model = config.model.outline(classes=len(dataset.classes), cin=dataset.shape[-1])
     plain = networks.plain_traffic(model, dataset.shape)
     width = jnp.dtype(config.model.dtype).itemsize
+    room = where.memory
+    if where.platform == "gpu":
+        room = int(room * float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", 0.75)))
+    tested = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(compiled.functions.test_feed.example))
     longest = compiled.dispatches(compiled.functions.feed.steps_per_epoch)[0]
     for name, steps in (("train", longest), ("evaluate", 1)):
         before, train = compiled.seconds, name == "train"
@@ -94,9 +103,10 @@ def estimate(config: Config, where: Target, *, seeds: Sequence[int] | None = Non
         summary = summarize(program, batch=batch, steps=steps, bfloat16=bfloat16, size=dataset.shape[:2])
         held = summary.memory
         needed = held["arguments"] + held["results"] + held["between"] - held["donated"]
+        needed += tested if train else 0
         yield Estimate(
-            where.name, name, count, batch, steps, compiled.seconds - before, where.memory,
-            where.platform == "tpu" or needed <= where.memory,  # the compiler for TPUs refuses what does not fit
+            where.name, name, count, batch, steps, compiled.seconds - before, room,
+            where.platform == "tpu" or needed <= room,  # the compiler for TPUs refuses what does not fit
             plain * width * batch if train and plain else None,
             math.ceil(batch / LANES) * LANES / batch if where.platform == "tpu" else 1.0, summary,
         )  # fmt: skip

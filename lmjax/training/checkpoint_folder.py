@@ -25,7 +25,7 @@ class Unreadable(InputError):
 
 
 class CheckpointFolder:
-    """A folder of checkpoints. On entry those that are damaged are left out, before Orbax reads any.
+    """A folder of checkpoints. Damaged ones are left out at once, before Orbax reads any.
 
     Args:
         path: absolute, and without links.

@@ -5,8 +5,6 @@ import time
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
-import optax
 from flax import nnx
 from jax.sharding import Mesh
 from jax.sharding import PartitionSpec as P
@@ -18,7 +16,7 @@ from lmjax.devices import has_seeds, replicated, seed_array, shardings, spread
 from lmjax.runtime import compiler_options
 from lmjax.training.optimizer import create_optimizer, learning_rate
 from lmjax.training.state import initialize
-from lmjax.training.step import StepFunctions
+from lmjax.training.step import StepFunctions, all_finite
 
 
 class Compiled:
@@ -96,11 +94,7 @@ class Compiled:
 
     def finite(self):
         """The compiled program that tells whether parameters are finite."""
-
-        def finite(params):
-            return jnp.isfinite(optax.tree.norm(params))
-
-        return self._compile("finite", finite, (P("seed"),), (self._state.params,), self._replicated)
+        return self._compile("finite", all_finite, (P("seed"),), (self._state.params,), self._replicated)
 
     def _compile(self, name, program, specs, arguments, layout, *, donate=False):
         """The compiled program of this name, made when it is first asked for."""

@@ -28,7 +28,7 @@ def seal(directory: Path) -> None:
 
 
 def sums(directory: Path) -> dict[str, str] | None:
-    """The sums in a folder's checksums.json; None if the file is missing or damaged, and so proves nothing."""
+    """The sums in a folder's checksums.json; None if the file is missing or damaged: then nothing can be checked."""
     try:
         found = json.loads(files.read(directory / NAME))
     except (OSError, ValueError, RecursionError):

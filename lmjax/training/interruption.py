@@ -42,7 +42,7 @@ class Interruption:
     def _agreed(self):
         if not self._distributed:
             return self._received is not None
-        # All stop at one more than the highest number that any process has called with: no number may be left out.
+        # All stop at one more than the highest number that any process has called with: each calls with 1, 2, 3, ...
         self._asked += 1
         return multihost_utils.reached_preemption_sync_point(self._asked)
 

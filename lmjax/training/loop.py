@@ -1,6 +1,7 @@
 """The loop: a run from its beginning to its end, from one seed or from several at once."""
 
 import contextlib
+import itertools
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from jax.experimental import multihost_utils
 from lmjax import data
 from lmjax.config import Config
 from lmjax.console import few, say, warn
+from lmjax.data.feed import Feed
 from lmjax.devices import seed_mesh
 from lmjax.errors import InputError
 from lmjax.training.due import Due
@@ -35,7 +37,7 @@ class Stopped(Exception):
 
 
 class Diverged(InputError):
-    """A loss that is not finite, after which a run cannot go on, or is not to."""
+    """A loss that is not finite, and that ends the run."""
 
 
 class NoCommonStep(InputError):
@@ -119,6 +121,8 @@ def _folders(
 
 def _trainer(configs, side_by_side, like, dataset, begins):
     seeds = [config.seed for config in configs]
+    if like is not None:
+        vars(like).pop("state", None)  # before another one: the devices may have no room for two
     if like is not None and len(like.seeds) == len(seeds):
         return like.reseeded(*seeds, begins=begins)
     if dataset is None:
@@ -201,6 +205,8 @@ def save(trainer: Trainer, folders: Sequence[RunFolder], tested: Sequence[dict[s
     sound = _sound(trainer, folders)
     for _, folder in sound:  # then all seeds have a checkpoint of one earlier step, whenever this is interrupted
         folder.checkpoints.wait()
+    if tested is None and trainer.config.data.origin.streamed:  # the names that are not read again after a resume
+        _count_broken(trainer, trainer.feed)
     for i, folder in sound:
         folder.save(trainer, i, None if tested is None else tested[i]["test_accuracy"])
 
@@ -220,13 +226,19 @@ def log_epoch(trainer: Trainer, folders: Sequence[RunFolder], tested: Sequence[d
     trained = [trained] if isinstance(trained, dict) else trained
     counted = {}
     if config.data.on_error == "skip":
-        broken = sorted(trainer.feed.take_broken() + trainer.test_feed.take_broken())
-        counted = {"broken_images": name_broken(broken, trainer.reported)}
-        trainer.reported = broken or trainer.reported
+        _count_broken(trainer, trainer.feed, trainer.test_feed)
+        counted = {"broken_images": trainer.sums[0].broken}
     for i, folder in _sound(trainer, folders):
         row = folder.log(trainer, i, trained[i] | tested[i] | counted)
         say_epoch(row, config, folder.name, trainer.steps_per_epoch)
     _name_diverged(trainer, folders)
+
+
+def _count_broken(trainer: Trainer, *feeds: Feed) -> None:
+    """Name the images that could not be decoded since this was called last, and count them to the epoch."""
+    broken = sorted(itertools.chain.from_iterable(feed.take_broken() for feed in feeds))
+    trainer.sums[0].broken += name_broken(broken, trainer.reported)
+    trainer.reported = broken or trainer.reported
 
 
 def _name_diverged(trainer: Trainer, folders: Sequence[RunFolder]) -> None:

@@ -11,12 +11,14 @@ from jax.experimental import multihost_utils
 from lmjax.config import Config, differences, from_dict, to_dict
 from lmjax.errors import InputError
 
+_OWN = ("workdir", "data.dir", "data.on_error", "data.workers", "data.threads")
+
 
 def require_alike(config: Config, **others: Any) -> None:
     """Check that all processes were given the same run, before one of them waits for what the others never do.
 
     Args:
-        config: of the run. Where the data is, and how it is read, may be another in each.
+        config: of the run. Where the data is, and how it is read (`_OWN`), may be another in each.
         others: what else has to be the same, as plain data.
 
     Raises:
@@ -27,7 +29,7 @@ def require_alike(config: Config, **others: Any) -> None:
     ours = others | {"workdir": str(Path(config.folder).absolute())}
     first = _of_the_first({"config": to_dict(config), "others": ours})
     different = {key: (there, ours[key]) for key, there in first["others"].items() if there != ours[key]}
-    different |= differences(from_dict(first["config"]), config)
+    different |= differences(from_dict(first["config"]), config, but=_OWN)
     if not np.all(multihost_utils.process_allgather(np.bool_(not different))):
         told = [
             f"{key} is {there!r} in the first process and {here!r} in this one"
@@ -43,4 +45,5 @@ def _of_the_first(values: dict[str, Any]) -> dict[str, Any]:
     """The values of the first process."""
     text = np.frombuffer(json.dumps(values).encode(), np.uint8)
     size = int(multihost_utils.broadcast_one_to_all(np.int32(len(text))))
+    # Only the first process's text counts; np.resize brings that of the others to its length.
     return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(np.resize(text, size)), np.uint8).tobytes())

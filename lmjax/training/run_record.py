@@ -136,8 +136,8 @@ class RunRecord:
         found = newest_about(self.directory / "checkpoints")
         if found is None or not isinstance(found[1], dict):
             return
-        rows = found[1].get("rows")
-        if rows and summary.get("steps") == found[0] and rows[-1].get("test_accuracy") != summary["test_accuracy"]:
+        last = (found[1].get("rows") or [{}])[-1]  # of an earlier epoch, if it was saved before the evaluation
+        if last.get("step") == summary.get("steps") == found[0] and last["test_accuracy"] != summary["test_accuracy"]:
             raise ValueError("its test_accuracy is not that of the last checkpoint")
 
     def read_rows(self) -> list[dict[str, Any]]:

@@ -8,6 +8,7 @@ import jax
 from lmjax.config import Config
 from lmjax.console import say, warn
 from lmjax.data import Dataset, Photographs
+from lmjax.errors import InputError
 from lmjax.results.statistics import spread
 from lmjax.training import loop, profiling, seeds, trackers
 from lmjax.training.interruption import Interruption
@@ -29,9 +30,9 @@ def train(
         log: the trackers to tell of it, of `trackers.NAMES`.
         profile: the folder for a trace of some of its steps, "" for one in its own folder; None for no trace.
     """
-    _require(log, profile)
+    _require(resume, log, profile)
     record = RunRecord(config.folder)
-    require_alike(config, resume=resume, started=record.started)
+    require_alike(config, resume=resume, log=sorted(set(log)), started=record.started)
     goes_on = resume == "required" or (resume == "auto" and record.started)
     if goes_on and (summary := finished(config)) is not None:
         return summary
@@ -60,9 +61,10 @@ def train_seeds(
     Raises:
         Diverged: when all others are finished, if a seed has diverged.
     """
-    _require(log, profile)
+    _require(resume, log, profile)
     record = RunRecordWriter(config.folder, writes=jax.process_index() == 0)
-    require_alike(config, resume=resume, seeds=list(wanted), started=list(map(str, seed_folders(config.folder))))
+    started = list(map(str, seed_folders(config.folder)))
+    require_alike(config, resume=resume, log=sorted(set(log)), seeds=list(wanted), started=started)
     summaries = seeds.require_seeds(record, config, wanted, resume=resume)
     missing = []
     for seed in wanted:
@@ -124,7 +126,9 @@ def train_groups(
     return like, summaries
 
 
-def _require(log: Collection[str], profile: str | None) -> None:
+def _require(resume: str | None, log: Collection[str], profile: str | None) -> None:
+    if resume not in (None, "required", "auto"):
+        raise InputError(f'resume: must be "auto", "required" or None, got {resume!r}')
     trackers.require(log)
     if profile:
         profiling.require(profile)

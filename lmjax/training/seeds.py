@@ -37,8 +37,9 @@ def in_turn(config: Config) -> bool:
 def groups(configs: Sequence[Config], at_once: int) -> Iterator[list[Config]]:
     """Groups of seeds to train side by side, of nearly equal size.
 
-    Those of a group go on from the same step. The seed that is farthest behind comes first, with all that have one of
-    their last two checkpoints at its last step, as after a kill between the saves of two seeds. New seeds come last.
+    Those of a group go on from the same step. First comes the seed with the lowest last step, with all that have a
+    checkpoint of that step, the last or the last but one, as after a kill between the saves of two seeds. New seeds
+    come last.
     """
     steps = {config.seed: checkpoint_steps(config.folder / "checkpoints") for config in configs}
     left = [config for config in configs if steps[config.seed]]

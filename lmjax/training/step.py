@@ -24,6 +24,11 @@ from lmjax.training.state import TrainState
 _TOP5_FROM = 100  # with fewer classes, the top-5 accuracy says little
 
 
+def all_finite(tree: Any) -> jax.Array:
+    """True if no number of some arrays is infinite or NaN. (Their norm may overflow where they do not.)"""
+    return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
+
+
 @dataclasses.dataclass(frozen=True, eq=False, kw_only=True)
 class Evaluation:
     """The function to compile for an evaluation of one network on one data set.
@@ -160,7 +165,7 @@ class StepFunctions(Evaluation):
         average = self._averaged(state, {"params": params, "statistics": statistics})
         new = TrainState(state.step + 1, params, statistics, optimizer, average)
         if self.options.on_nan == "skip":  # a step without an update is known by its loss, NaN
-            finite = jnp.isfinite(optax.tree.norm(gradient)) & jnp.isfinite(value)
+            finite = all_finite((gradient, value))
             new = jax.tree.map(functools.partial(jnp.where, finite), new, state._replace(step=new.step))
             value = jnp.where(finite, value, jnp.nan)
         return new, {"loss": value, "accuracy": accuracy}

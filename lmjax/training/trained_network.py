@@ -117,7 +117,8 @@ class TrainedNetwork(contextlib.AbstractContextManager["TrainedNetwork"]):
     @property
     def name(self) -> str:
         """Network and scheme: "resnet20, lm"."""
-        return f"{self.config.model.name}, {self.config.model.stepper or networks.scheme(self.model())}"
+        network = nnx.merge(self.graph, *self.state.evaluated())
+        return f"{self.config.model.name}, {self.config.model.stepper or networks.scheme(network)}"
 
     def model(self) -> networks.Network:
         """The network, ready to evaluate: `self.logits(model, pixels)`."""

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from lmjax import networks
 from lmjax.config import Config
 from lmjax.data import Dataset, Photographs
-from lmjax.devices import data_mesh, has_seeds, replicated, seed_array, stack
+from lmjax.devices import data_mesh, has_seeds, host, replicated, seed_array, stack
 from lmjax.errors import InputError
 from lmjax.training.compiled import Compiled
 from lmjax.training.initial import load_initial
@@ -42,11 +42,12 @@ class EpochSums:
 
     Attributes:
         steps: how many have been made.
-        skipped: how many of these made no update.
+        skipped: how many of these had a loss that is not finite; with train.on_nan "skip" they made no update.
         skipped_in_a_row: how many skipped steps came last, counting on from earlier epochs.
         metrics: the sum of each metric over the steps not skipped, added one step at a time, so that the rounding does
             not depend on where a run was resumed.
         seconds: how long the steps took.
+        broken: how many images could not be decoded, in all processes.
     """
 
     steps: int = 0
@@ -54,6 +55,7 @@ class EpochSums:
     skipped_in_a_row: int = 0
     metrics: dict[str, float] = dataclasses.field(default_factory=dict)
     seconds: float = 0.0
+    broken: int = 0
 
     def add(self, metrics: dict[str, float]) -> None:
         """Add a step; one whose loss is not finite counts as skipped."""
@@ -147,7 +149,9 @@ class Trainer(contextlib.AbstractContextManager):
     def _begin(self, begins: bool) -> None:
         sizes, loaded = (len(self.dataset.classes), self.dataset.shape[-1]), self._loaded if begins else {}
         optimizer = self.compiled.functions.optimizer
-        self.place([initialize(self.config, *sizes, seed, optimizer, loaded)[1] for seed in self.seeds])
+        with host() if self.config.train.shard_parameters else contextlib.nullcontext():
+            states = [initialize(self.config, *sizes, seed, optimizer, loaded)[1] for seed in self.seeds]
+        self.place(states)
         self.sums, self.diverged = [EpochSums() for _ in self.seeds], {}
 
     def place(self, states: Sequence[TrainState]) -> None:

@@ -305,6 +305,17 @@ def test_one_of_ones_own(tmp_path, capsys):
     assert "data.dir: must be left out for stripes(800), got 'here'" in capsys.readouterr().err
 
 
+def _of(labels=(0, 1, 0), **statistics):
+    """The function of a data set of three colored images."""
+    split = Split(np.zeros((3, 8, 8, 3), np.uint8), np.asarray(labels))
+    return lambda: Origin(lambda: Dataset("odd", split, split, ("a", "b"), **statistics))
+
+
+def test_statistics_may_be_lists():
+    datasets.register(_of(mean=[1, 2, 3], std=[1, 1, 1]), name="odd")
+    np.testing.assert_array_equal(load("odd").mean, np.array([1, 2, 3], np.float32))
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -317,6 +328,13 @@ def test_one_of_ones_own(tmp_path, capsys):
             lambda: Origin(lambda: Dataset("odd", *[Split(np.zeros((3, 8, 8)), np.zeros(3, int))] * 2, ("a", "b"))),
             "odd: the training images must be uint8 [3, H, W, C], one a label, got float64 [3, 8, 8]",
         ),
+        (_of(labels=np.zeros((3, 1), int)), "odd: the training labels must be whole numbers [N], got int64 [3, 1]"),
+        (_of(labels=np.zeros(3)), "odd: the training labels must be whole numbers [N], got float64 [3]"),
+        (
+            _of(mean=[0.0], std=np.ones(3)),
+            "odd: mean must be one number for each of the 3 channels, got [1]; leave out",
+        ),
+        (_of(mean=np.ones(3)), "odd: std must be one number for each of the 3 channels, got [0]; leave out both"),
     ],
 )
 def test_mistakes_of_ones_own(make, message):

@@ -17,6 +17,7 @@ from lmjax.config import CheckpointConfig, DataConfig
 from lmjax.results import report
 from lmjax.steppers import Stepper, combine
 from lmjax.training import Checkpoints, NonFiniteLoss, Trainer, require_finite, train_epoch
+from lmjax.training.step import all_finite
 from tests import tiny
 from tests.devices import ONE
 from tests.tiny import changed, create_trainer
@@ -155,6 +156,13 @@ def test_rollback_has_a_limit(config, capsys):
     with pytest.raises(InputError, match="the training loss is nan at step 1: try a smaller"):
         training.train(config)
     assert capsys.readouterr().err.count("back to step 0") == 3
+
+
+def test_large_numbers_are_finite():
+    """Also where the sum of their squares is not."""
+    for value in (np.nan, np.inf, -np.inf):
+        assert not all_finite({"a": jnp.ones(3), "b": jnp.array([1, value])})
+    assert all_finite({"a": jnp.full(3, 3e19), "b": jnp.float32(0)})
 
 
 def test_parameters_that_the_last_step_has_broken_are_not_saved(config, digits):

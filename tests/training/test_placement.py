@@ -2,14 +2,18 @@
 
 import dataclasses
 import re
+import types
+from unittest.mock import Mock
 
 import chex
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from lmjax import InputError
-from lmjax.training import Checkpoints, Trainer, data_mesh, evaluate, train_epoch
+from lmjax.devices import host, shardings
+from lmjax.training import Checkpoints, Trainer, data_mesh, evaluate, loop, train_epoch
 from tests.devices import ONE
 from tests.tiny import changed
 
@@ -78,6 +82,28 @@ def test_a_group_must_divide_the_batch(config):
         InputError, match=r"train.batch_norm_group: must be a divisor of train.batch_size \(64\), got 48"
     ):
         changed(config, train={"batch_norm_group": 48})
+
+
+def test_coefficients_are_whole_on_every_device():
+    """Each process records them."""
+    array = jax.ShapeDtypeStruct((8, 4096), jnp.float32)
+    found = shardings({"coefficients": {"stage1": array}, "weights": array}, data_mesh(), split=True)
+    assert found["coefficients"]["stage1"].is_fully_replicated
+    assert not found["weights"].is_fully_replicated
+
+
+def test_computing_on_the_host(monkeypatch):
+    with host():
+        assert {device.platform for device in jnp.zeros(1).devices()} == {"cpu"}
+    monkeypatch.setattr(jax, "local_devices", Mock(side_effect=RuntimeError))
+    with host():  # JAX_PLATFORMS leaves it out
+        assert jnp.zeros(1).shape == (1,)
+
+
+def test_the_state_of_one_run_is_given_up_before_that_of_the_next(config):
+    like = types.SimpleNamespace(state=1, seeds=(0,))
+    like.reseeded = lambda *seeds, begins: (seeds, hasattr(like, "state"))
+    assert loop._trainer([config], False, like, None, begins=True) == ((config.seed,), False)
 
 
 def test_another_seed_shares_programs_and_data_and_is_the_run_it_would_be_alone(config, digits):

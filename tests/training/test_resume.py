@@ -94,6 +94,8 @@ def test_settings_that_change_the_numbers_are_those_of_the_run(tmp_path, runs):
         finally:
             jax.config.update(name, before)
     assert train(config, resume="required")["epochs"] == 2
+    with pytest.raises(InputError, match='resume: must be "auto", "required" or None, got True'):
+        train(config, resume=True)
 
 
 @pytest.mark.versions

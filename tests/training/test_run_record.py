@@ -11,7 +11,7 @@ import pytest
 
 from lmjax import InputError
 from lmjax.config import Config
-from lmjax.training import RunRecordWriter, run_folder
+from lmjax.training import RunRecordWriter, run_folder, run_record
 
 pytestmark = pytest.mark.versions
 
@@ -114,6 +114,16 @@ def test_summary_that_is_none(record, text):
     with pytest.raises(
         InputError, match=r"summary\.json: is not a summary .*: delete it, and going on with the run writes it again"
     ):
+        record.summary()
+
+
+def test_summary_of_a_run_whose_last_checkpoint_is_from_before_its_evaluation(record, monkeypatch):
+    summary, rows = {"test_accuracy": 0.5, "steps": 20}, [{"step": 10, "test_accuracy": 0.25}]
+    record.summarize(summary)
+    monkeypatch.setattr(run_record, "newest_about", lambda folder: (20, {"rows": rows}))
+    assert record.summary() == summary
+    rows.append({"step": 20, "test_accuracy": 0.75})
+    with pytest.raises(InputError, match="its test_accuracy is not that of the last checkpoint"):
         record.summary()
 
 

@@ -2,13 +2,14 @@
 
 import dataclasses
 import multiprocessing
+import shutil
 
 import chex
 import jax
 import numpy as np
 import pytest
 
-from lmjax import InputError
+from lmjax import InputError, training
 from lmjax.config import DataConfig
 from lmjax.data import WorkerDied, load
 from lmjax.training import Trainer, data_mesh, evaluate, train_epoch
@@ -95,6 +96,35 @@ def test_skipped_images_are_reported_and_do_not_count(config, tmp_path):
         for feed, name in ((trainer.feed, "n1/4.JPEG"), (trainer.test_feed, "n0/3.JPEG")):
             assert {"/".join(place.split("/")[-2:]) for place in feed.take_broken()} == {name}
             assert feed.take_broken() == []
+
+
+def test_broken_images_of_an_epoch_that_was_interrupted(config, tmp_path):
+    """Each is counted once: what was read ahead is read again."""
+    root = write_folder(tmp_path / "images", train=40, val=9)
+    for broken in sorted((root / "train").rglob("*.JPEG"))[::2]:
+        broken.write_bytes(broken.read_bytes()[:300])
+    config = changed(
+        config,
+        data={"dir": str(root), "on_error": "skip", "workers": 0},
+        train={"epochs": 1, "batch_size": 8},
+        checkpoint={"steps": 2, "keep_last": 10},
+        workdir=str(tmp_path / "whole"),
+    )
+    training.train(config)
+    (whole,) = tiny.logged(tmp_path / "whole")
+    assert whole["broken_images"] == 20
+    for step in (2, 4):
+        part = tmp_path / f"part{step}"
+        shutil.copytree(tmp_path / "whole", part)
+        for later in (part / "checkpoints").iterdir():
+            if int(later.name) > step:
+                shutil.rmtree(later)
+        (part / "summary.json").unlink()
+        training.train(changed(config, workdir=str(part)), resume="required")
+        (row,) = tiny.logged(part)
+        assert {key: row[key] for key in ("broken_images", "train_loss")} == {
+            key: whole[key] for key in ("broken_images", "train_loss")
+        }
 
 
 def test_time_of_the_steps_before_an_error_in_the_data_counts(config, tmp_path, monkeypatch):

@@ -104,6 +104,14 @@ def test_event_files(tmp_path, config, monkeypatch):
     assert json.loads(found["config"][0].decode()) == json.loads(json.dumps(to_dict(config)))
     assert "_hparams_/session_start_info" in found
     assert list(found["config"]) == [0]
+    with Trackers(["tensorboard"], tmp_path, config) as told:  # epochs 3 and 4 were made without it
+        told.begin([row(1), row(2), row(3), row(4)])
+        told.log(row(5))
+    assert list(read(tmp_path / "tensorboard")["loss/train"]) == [10, 20, 30, 40, 50]
+    with Trackers(["tensorboard"], tmp_path, config) as told:  # after a rollback
+        told.begin([row(1), row(2), row(3)])
+        told.log(row(4, loss=7.0))
+    assert read(tmp_path / "tensorboard")["loss/train"] == {10: 1.0, 20: 3.0, 30: 1.0, 40: 7.0}
 
 
 class Fake(types.ModuleType):
@@ -409,7 +417,7 @@ def test_event_files_on_a_full_disk(tmp_path, config, capsys):
     with Trackers(["tensorboard"], tmp_path, config) as told:
         told.begin([row(1), row(2)])
         told.log(row(3))
-    assert list(read(tmp_path / "tensorboard")["loss/train"]) == [10, 30]
+    assert list(read(tmp_path / "tensorboard")["loss/train"]) == [10, 20, 30]
     (tmp_path / "below").mkdir()
     (tmp_path / "below" / "tensorboard").touch()
     with Trackers(["tensorboard"], tmp_path / "below", config) as told:

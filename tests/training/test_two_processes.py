@@ -1,5 +1,6 @@
 """Two processes with four devices each compute what one process with eight does."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -7,14 +8,39 @@ import socket
 import subprocess
 import sys
 
+import jax
 import numpy as np
 import pytest
 
-from lmjax import data
-from lmjax.config import to_dict
-from lmjax.training import Trainer, data_mesh, evaluate, train_epoch
+from lmjax import InputError, data
+from lmjax.config import Config, DataConfig, ModelConfig, to_dict
+from lmjax.training import Trainer, data_mesh, evaluate, processes, train_epoch
 from tests.data.photos import write_folder
-from tests.tiny import ROOT
+from tests.tiny import ROOT, changed
+
+
+@pytest.mark.parametrize(
+    ("key", "alike"),
+    [
+        ("checkpoint.steps", False),
+        ("train.eval_batch_size", False),
+        ("train.nan_limit", False),
+        ("model.unroll", False),
+        ("data.dir", True),
+        ("data.workers", True),
+    ],
+)
+def test_what_processes_may_have_of_their_own(monkeypatch, key, alike):
+    config = Config(DataConfig("photographs(16)", dir="there", augment=()), ModelConfig("resnet20"), workdir="run")
+    section, name = key.split(".")
+    value = {"dir": "here", "unroll": False}.get(name, 7)
+    other = changed(config, **{section: {name: value}})
+    monkeypatch.setattr(jax, "process_count", lambda: 2)
+    monkeypatch.setattr(processes.multihost_utils, "process_allgather", np.atleast_1d)
+    monkeypatch.setattr(processes, "_of_the_first", lambda ours: {"config": to_dict(config), "others": ours["others"]})
+    with contextlib.nullcontext() if alike else pytest.raises(InputError, match=rf"{key} is .* in the first process"):
+        processes.require_alike(other)
+
 
 WORKER = """
 import json, os, sys

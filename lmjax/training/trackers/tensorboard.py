@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from lmjax import files
 from lmjax.config import Config, flatten, to_dict
 from lmjax.errors import optional_import
 from lmjax.training.trackers.tracker import histograms, scalars
@@ -24,29 +25,35 @@ class TensorBoard:
 
     def __init__(self, directory: Path, config: Config):
         self._directory, self._config = directory / "tensorboard", config
+        self._note = self._directory / "step"  # the last one that was written
         self._file: Any = None
+        self._told: int | None = None
 
     @staticmethod
     def require() -> None:
         _import("tensorboard")
 
     def begin(self, rows: list[dict[str, Any]]) -> None:
-        from_before = any(self._directory.glob("*tfevents*"))
         if self._file is None:
             self._open()
+            self._told = json.loads(files.read(self._note)) if self._note.exists() else None
         session = self._event_pb2.SessionLog
         # After a START event, readers discard the events that they have from this step on.
         after = rows[-1]["step"] + 1 if rows else 0
         self._write(after, session_log=session(status=session.START))
-        if not (rows and from_before):
+        if self._told is None:
             self._describe()
-            for row in rows:  # the run was not logged to TensorBoard before
+        self._told = min(after - 1, -1 if self._told is None else self._told)
+        for row in rows:  # those of the run while it was not logged to TensorBoard
+            if row["step"] > self._told:
                 self.log(row)
 
     def log(self, row: dict[str, Any]) -> None:
         values = [{"tag": name, "simple_value": value} for name, value in scalars(row).items()]
         summaries = [self._histogram(name, values) for name, values in histograms(row).items()]
         self._write(row["step"], self._summary(value=values), *summaries)
+        self._told = row["step"]
+        files.write(self._note, f"{self._told}\n")
 
     def saved(self) -> None:
         pass

@@ -8,7 +8,7 @@ from lmjax.training.trackers.appending import Appending
 _LIMITS = {"WANDB_LOGIN_TIMEOUT": "60", "WANDB_INIT_TIMEOUT": "60", "WANDB_FINISH_TIMEOUT": "60"}
 """Seconds to wait for an answer on the terminal, for the server, and for what is not uploaded yet at the end.
 
-By W&B's own defaults a run without a network would not end. What the environment says already, counts.
+By W&B's own defaults a run without a network would not end. A variable that is already set stays.
 """
 
 
