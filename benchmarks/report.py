@@ -5,26 +5,18 @@ import importlib.metadata
 import platform
 import shlex
 import statistics
-import subprocess
 from collections.abc import Hashable, Iterable
-from pathlib import Path
 
 from lmjax import devices
+from lmjax.training.run_folder import commit
 
 
 def circumstances(module: str, arguments: list[str], packages: Iterable[str]) -> dict[str, object]:
     """The date, the command, the commit, the machine, and the versions of some packages."""
-    git = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        commit = subprocess.run(
-            git, cwd=Path(__file__).parent, capture_output=True, text=True, check=True
-        ).stdout.strip()
-    except (OSError, subprocess.CalledProcessError):  # it is no checkout
-        commit = None
     return {
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["python", "-m", module, *arguments]),
-        "commit": commit,
+        "commit": commit(),
         "machine": {"cpu": devices.cpu(), "cores": devices.cores()},
         "versions": {"python": platform.python_version()} | {package: _version(package) for package in packages},
     }

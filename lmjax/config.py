@@ -338,7 +338,7 @@ class TrainConfig(_Checked):
     eval_batch_size: int = 500
     """Images a step of the evaluation."""
     steps_per_dispatch: int | None = None
-    """Training steps in one compiled program, at most: fewer where that divides an epoch evenly. None chooses 1 on a
+    """Training steps in one compiled program, at most; fewer if they then divide an epoch evenly. None chooses 1 on a
     CPU and about 50 on an accelerator. Always 1 for photographs, whose batches come one by one."""
     label_smoothing: float = 0.0
     """This share of each target is spread evenly over all classes (Szegedy et al. 2016)."""

@@ -91,7 +91,7 @@ def shardings(tree: Any, mesh: Mesh, *, split: bool) -> Any:
         mesh: from `data_mesh` or `seed_mesh`.
         split: divide each array over the devices along its longest axis that they divide, if there is one and the
             array is not small ("fully sharded data parallel", Zhao et al. 2023; ZeRO, Rajbhandari et al. 2020);
-            otherwise each device has all of it, and always of the coefficients, which each process records.
+            otherwise each device has the whole array. Coefficients are never divided: each process records them.
     """
     if has_seeds(mesh):
         return jax.tree.map(lambda _: NamedSharding(mesh, P("seed")), tree)

@@ -243,9 +243,10 @@ def _require_fitting(stepper: Stepper, u0: State, steps: int, coef: Any, start: 
     if stepper.coef is None and coef is not None:
         raise InputError(f"odeint: {stepper.name} has no coefficients, got coef={coef!r}")
     if stepper.coef is not None:
-        like = jax.eval_shape(lambda key: stepper.coef(key, 1), jax.random.key(0))
-        dtypes = list(map(_dtype, jax.tree.leaves(coef)))
-        if len(dtypes) != len(jax.tree.leaves(like)) or not all(jnp.issubdtype(x, jnp.number) for x in dtypes):
+        like, wide = (jax.eval_shape(functools.partial(stepper.coef, None, n)) for n in (1, 2))  # of so many channels
+        found, *leaves = map(jax.tree.leaves, (coef, like, wide))
+        fits = len(found) == len(leaves[0]) and all(jnp.issubdtype(_dtype(x), jnp.number) for x in found)
+        if not fits or not all(map(_has_shape, found, *leaves)):
             shown = jax.tree.map(lambda x: f"{x.dtype}{list(x.shape)}", like)
             raise InputError(f"odeint: coef of {stepper.name} must have the structure of {shown}, got {coef!r}")
     if start is not None and (start.known.steps_back != 0 or start.parts > 1 or start.coef is not None):
@@ -259,6 +260,11 @@ def _require_fitting(stepper: Stepper, u0: State, steps: int, coef: Any, start: 
         if not np.all(np.isfinite(damping)):
             raise InputError(f"odeint: {stepper.name} integrates no equation with coef={coef!r}: choose another one")
     return count
+
+
+def _has_shape(x: Any, one: Any, two: Any) -> bool:
+    """True if a coefficient has the shape that it has whatever the channels, where that is no single number."""
+    return one.shape != two.shape or one.shape == () or jnp.shape(x) == one.shape
 
 
 def _require_one(time: Any) -> None:

@@ -122,6 +122,8 @@ class Registry(Generic[T]):
             InputError: if there is none, with the nearest names; if it is no name or call; or if the arguments are not
                 those of the part.
         """
+        if not isinstance(text, str):
+            raise InputError(f"{self.kind}: its name must be a text, got {text!r}")
         try:
             expression = _parsed(text)
         except _NO_EXPRESSION:

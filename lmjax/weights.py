@@ -59,17 +59,26 @@ class Weights:
             require_data(vars(self))
             if self.shorter_side is None:
                 object.__setattr__(self, "shorter_side", self.shape[0])
-            elif not isinstance(self.shorter_side, int) or self.shorter_side < self.shape[0]:
-                raise ValueError(f"shorter_side must be at least the height of its shape, got {self.shorter_side!r}")
+            elif not isinstance(self.shorter_side, (int, np.integer)) or self.shorter_side < self.shape[0]:
+                raise ValueError(
+                    f"shorter_side must be a whole number, at least the height {self.shape[0]}, got {self.shorter_side}"
+                )
         except (TypeError, ValueError) as error:
             raise InputError(f"weights: {error}") from error
-        for name, make in {"classes": tuple, "mean": _float32, "std": _float32, "shape": tuple}.items():
+        kinds = {"classes": tuple, "mean": _float32, "std": _float32, "shape": _ints, "shorter_side": int}
+        for name, make in kinds.items():
             object.__setattr__(self, name, make(getattr(self, name)))
 
     @classmethod
     def of(cls, network: nnx.Module, model: ModelConfig, **data: Any) -> Self:
-        """The weights of a network; `data` are classes, mean, std, shape and shorter_side."""
-        return cls({name: np.asarray(x) for name, x in variables(network).items()}, model, **data)
+        """The weights of a network; `data` are classes, mean, std, shape and shorter_side.
+
+        Raises:
+            InputError: if they do not fit each other, or `model` is the config of another network.
+        """
+        found = cls({name: np.asarray(x) for name, x in variables(network).items()}, model, **data)
+        found._outline()
+        return found
 
     def network(self) -> nnx.Module:
         """The network, ready to evaluate images normalized with `mean` and `std` (`lmjax.data.normalize`).
@@ -77,6 +86,13 @@ class Weights:
         Raises:
             InputError: if the arrays are not those of the network of the config.
         """
+        graph, state = self._outline()
+        network = nnx.merge(graph, replaced(state, self.arrays))
+        network.eval()
+        return network
+
+    def _outline(self) -> tuple[Any, Any]:
+        """The network of the config without its numbers, as `nnx.split` gives it, with a pure dict of the state."""
         sizes = {"classes": len(self.classes), "cin": self.shape[-1]}
         graph, state = nnx.split(nnx.eval_shape(lambda: self.model.build(**sizes, rngs=nnx.Rngs(0))))
         state = nnx.to_pure_dict(state)
@@ -86,9 +102,7 @@ class Weights:
             if wanted.get(name) != found.get(name):
                 there, here = (f"of shape {x[name]}" if name in x else "missing" for x in (found, wanted))
                 raise InputError(f"weights of another network than {self.model.name}: {name} is {there}, not {here}")
-        network = nnx.merge(graph, replaced(state, self.arrays))
-        network.eval()
-        return network
+        return graph, state
 
 
 def variables(network: nnx.Module) -> dict[str, Any]:
@@ -183,13 +197,19 @@ def require_data(found: dict[str, Any]) -> None:
     """
     classes, shape = found["classes"], found["shape"]
     named = isinstance(classes, (list, tuple)) and all(isinstance(name, str) for name in classes)
-    if not named or len(shape) != 3 or not all(isinstance(n, int) and n >= 1 for n in shape):
-        raise ValueError("its classes or its shape are not valid")
+    if not named:
+        raise ValueError(f"its classes must be a list of names, got {classes!r}")
+    if len(shape) != 3 or not all(isinstance(n, (int, np.integer)) and n >= 1 for n in shape):
+        raise ValueError(f"its shape must be height, width and channels, got {shape!r}")
     for key in ("mean", "std"):
         if _float32(found[key]).shape != (shape[-1],):
             raise ValueError(f"its {key} is not that of {shape[-1]} channels")
         if not (np.isfinite(found[key]).all() and (key == "mean" or np.min(found[key]) > 0)):
             raise ValueError(f"its {key} must be finite, and a std positive, got {found[key]}")
+
+
+def _ints(values: Iterable[Any]) -> tuple[int, ...]:
+    return tuple(map(int, values))
 
 
 def _float32(values: Any) -> np.ndarray:

@@ -7,10 +7,11 @@ import jax
 import pytest
 
 from lmjax import InputError, cli, estimate, recipes
-from lmjax.config import ModelConfig
+from lmjax.config import DataConfig, ModelConfig
 from lmjax.estimate import targets
 from lmjax.estimate.hlo import Module
 from lmjax.estimate.summary import _is_map, summarize
+from tests.data.photos import write_folder
 from tests.tiny import changed, config
 
 TEXT = """HloModule jit_train, is_scheduled=true
@@ -187,11 +188,26 @@ def test_seeds_that_take_turns(options):
         next(estimate.estimate(changed(config, **options), Mock(devices=jax.devices()), seeds=(0, 1)))
 
 
-def test_photographs_of_a_folder(tmp_path):
-    """They are not taken for ImageNet."""
-    some = changed(config, data={"name": "photographs(32)", "augment": (), "dir": str(tmp_path / "none")})
-    with pytest.raises(InputError, match="none"):
-        next(estimate.estimate(some, Mock(devices=jax.devices()[:1])))
+def test_photographs_of_a_folder(tmp_path, capsys):
+    """They are loaded for their number and classes, and taken for ImageNet only where they are not here."""
+    root = write_folder(tmp_path, train=20, val=9)
+    here, there = (DataConfig("photographs(32)", dir=str(path), augment=()) for path in (root, tmp_path / "none"))
+    assert len(estimate._dataset(here).classes) == 3
+    assert capsys.readouterr().err == ""
+    assert len(estimate._dataset(there).classes) == 1000
+    assert "none: is not here, and is taken for 1,281,167 training images of 1,000 classes" in capsys.readouterr().err
+
+
+def test_memory_that_jax_takes(monkeypatch):
+    one, other = (estimate.Target("a", platform, 80, []) for platform in ("cuda", "tpu"))
+    for name in ("XLA_CLIENT_MEM_FRACTION", "XLA_PYTHON_CLIENT_MEM_FRACTION"):
+        monkeypatch.delenv(name, raising=False)
+    assert (estimate._room(one), estimate._room(other)) == (60, 80)
+    monkeypatch.setenv("XLA_PYTHON_CLIENT_MEM_FRACTION", "0.5")
+    assert estimate._room(one) == 40
+    monkeypatch.setenv("XLA_CLIENT_MEM_FRACTION", "most")
+    with pytest.raises(InputError, match="XLA_CLIENT_MEM_FRACTION: must be a number, got 'most'"):
+        estimate._room(one)
 
 
 def test_photographs_of_no_folder():

@@ -211,10 +211,16 @@ def solved_by(stepper):
         *(({"steps": n}, "steps must be a whole number") for n in (0, True, 2.0, jnp.asarray(4.0), np.array([4]))),
         ({"stepper": "lm", "coef": "a"}, r"coef of lm must have the structure of float32\[\], got 'a'"),
         ({"stepper": "lm", "coef": (1, 2)}, r"coef of lm must have the structure of float32\[\], got \(1, 2\)"),
+        ({"stepper": "dense(3)", "coef": 1.0}, r"coef of dense must have the structure of float32\[3\], got 1.0"),
+        ({"stepper": "learned_multistep(2)", "coef": (1.0, 1.0)}, r"must have the structure of .*float32\[2\]"),
         ({"stepper": "lm", "coef": np.nan}, "lm integrates no equation with coef=nan"),
         (
             {"stepper": "shake_shake(adams_bashforth(2))", "field": (field, lambda *_: field(*_))},
             "there are several: give start=None",
+        ),
+        (
+            {"stepper": steppers.shake_shake(Stepper("two", lambda fs, u, history, coef: (u, history), evaluations=2))},
+            r"shake_shake\(two\) does not say at which times it evaluates its 4 branches",
         ),
         ({"t0": "0"}, "t0 and t1 must be finite numbers, got '0'"),
         ({"stepper": "reversible", "field": (field, field)}, r"state of reversible is a pair \(x, y\), got PyTreeDef"),

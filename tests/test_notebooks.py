@@ -14,7 +14,7 @@ import pytest
 
 from tests import UNOPTIMIZED
 from tests.parameters import slow
-from tests.tiny import ROOT, environment
+from tests.tiny import ROOT, environment, git_environment
 
 TPU = ("colab_tpu", "kaggle_tpu")
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.ipynb"))
@@ -92,9 +92,8 @@ def repository(tmp_path):
     for name in ("lmjax", "configs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "train.py", folder)
-    identity = ["-c", "user.name=somebody", "-c", "user.email=somebody@example.org"]
-    for command in (["init", "-q"], ["add", "."], [*identity, "commit", "-q", "-m", "all"]):
-        subprocess.run(["git", *command], cwd=folder, check=True, capture_output=True)
+    for command in (["init", "-q"], ["add", "."], ["commit", "-q", "-m", "all"]):
+        subprocess.run(["git", *command], cwd=folder, env=git_environment(), check=True, capture_output=True)
     return folder
 
 

@@ -1,5 +1,6 @@
 """Weights as a .safetensors file: the network again from the file alone, and files that are none."""
 
+import dataclasses
 import json
 import os
 import struct
@@ -9,6 +10,7 @@ from unittest import mock
 import jax
 import numpy as np
 import pytest
+from flax import nnx
 
 import lmjax
 from lmjax import InputError, weights
@@ -112,8 +114,18 @@ def test_weights_of_another_network(few):
         weights.Weights({}, few.model, **data() | {"shape": (4, 4, 3)})
     with pytest.raises(InputError, match="its std must be finite, and a std positive"):
         weights.Weights({}, few.model, **data() | {"std": [0.0]})
-    with pytest.raises(InputError, match="shorter_side must be at least the height of its shape, got 3"):
+    with pytest.raises(InputError, match="shorter_side must be a whole number, at least the height"):
         weights.Weights({}, few.model, **data(), shorter_side=3)
+
+
+def test_the_config_of_another_network_is_refused_before_it_is_written(few):
+    network = few.model.build(classes=3, cin=1, rngs=nnx.Rngs(0))
+    with pytest.raises(InputError, match="weights of another network than tiny"):
+        weights.Weights.of(network, dataclasses.replace(few.model, placement="post"), **data())
+    found = weights.Weights.of(
+        network, few.model, **data() | {"shape": tuple(np.array((4, 4, 1)))}, shorter_side=np.int64(5)
+    )
+    assert (type(found.shape[0]), type(found.shorter_side)) == (int, int)
 
 
 def test_the_package_is_named(few, path, monkeypatch):

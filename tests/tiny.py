@@ -37,6 +37,18 @@ config = Config(
 )
 
 
+def git_environment() -> dict[str, str]:
+    """The environment of git in a test, without the user's settings and hooks, and without another repository."""
+    ours = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    who = {f"GIT_{role}_{key}": "a@example.org" for role in ("AUTHOR", "COMMITTER") for key in ("NAME", "EMAIL")}
+    return ours | who | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_SYSTEM": os.devnull}
+
+
+def said_on(page: str) -> str:
+    """The text of a page of the documentation, without its line breaks."""
+    return " ".join((ROOT / page).read_text().split())
+
+
 def changed(config: Config, **changes) -> Config:
     """The config with other values: of a section, those of a dict."""
     return dataclasses.replace(

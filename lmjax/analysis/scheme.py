@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from lmjax import steppers
+from lmjax.devices import host
 from lmjax.errors import InputError
 from lmjax.promotion import lenient
 from lmjax.steppers import Stepper
@@ -108,11 +109,5 @@ def float64() -> Iterator[None]:
         from jax.experimental import enable_x64
 
         wide = enable_x64()
-    with wide, jax.default_device(_cpu()), lenient():
+    with wide, host(), lenient():
         yield
-
-
-def _cpu():
-    with contextlib.suppress(RuntimeError):  # JAX_PLATFORMS leaves it out
-        return jax.local_devices(backend="cpu")[0]
-    return None

@@ -64,8 +64,8 @@ def text(found: Estimate) -> str:
     lines = [
         f"{found.program} on {found.target}: {found.devices} x {about['about']}; "
         f"{found.batch} images a device; compiled in {found.seconds:.0f} s, not run",
-        f"  memory of a device: {_size(memory['arguments'])} arguments, {_size(memory['between'])} in between, "
-        f"{_size(memory['results'] - memory['donated'])} new results, of {_size(found.memory)}: "
+        f"  memory of a device: {_size(found.resident)} state and images, {_size(memory['between'])} in between, "
+        f"{_size(memory['results'] - memory['donated'])} new results, of the {_size(found.memory)} that JAX takes: "
         f"{'fits' if found.fits else 'does not fit'}",
         f"  {what}: {x.kernels:,.0f} kernels, {_size(x.traffic)} moved"
         + (f", {x.traffic / found.plain_traffic:.2f} of the plain form" if found.plain_traffic else ""),

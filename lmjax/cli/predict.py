@@ -1,9 +1,9 @@
 """`lmjax predict`."""
 
-import concurrent.futures
 import csv
 import glob
 import io
+import itertools
 import json
 import os
 from collections.abc import Iterator, Sequence
@@ -15,9 +15,10 @@ import tyro
 from tyro.conf import Positional
 
 import lmjax
-from lmjax import command_line, devices
+from lmjax import command_line
 from lmjax.console import show, warn
 from lmjax.data.folder import is_image
+from lmjax.data.threads import in_threads
 from lmjax.errors import InputError
 from lmjax.training import TrainedNetwork
 
@@ -82,20 +83,18 @@ def _predicted(trained: TrainedNetwork, paths: list[str], top: int, broken: list
         except InputError as error:
             return error
 
-    with concurrent.futures.ThreadPoolExecutor(devices.cores()) as pool:
-        for start in range(0, len(paths), _BATCH):
-            part = paths[start : start + _BATCH]
-            found = list(zip(part, pool.map(prepared, part), strict=True))
-            for path, error in found:
-                if isinstance(error, InputError):
-                    broken.append(path)
-                    warn(f"error: {error}")
-            good = [(path, pixels) for path, pixels in found if not isinstance(pixels, InputError)]
-            if good:
-                shares = trained.predict(np.stack([pixels for _, pixels in good])).probabilities
-                best = np.argsort(-shares, axis=-1, kind="stable")[:, :top]
-                for (path, _), row, labels in zip(good, shares, best, strict=True):
-                    yield path, [(trained.classes[label], float(row[label])) for label in labels]
+    images = zip(paths, in_threads(prepared, paths), strict=True)
+    while found := list(itertools.islice(images, _BATCH)):
+        for path, error in found:
+            if isinstance(error, InputError):
+                broken.append(path)
+                warn(f"error: {error}")
+        good = [(path, pixels) for path, pixels in found if not isinstance(pixels, InputError)]
+        if good:
+            shares = trained.predict(np.stack([pixels for _, pixels in good])).probabilities
+            best = np.argsort(-shares, axis=-1, kind="stable")[:, :top]
+            for (path, _), row, labels in zip(good, shares, best, strict=True):
+                yield path, [(trained.classes[label], float(row[label])) for label in labels]
 
 
 def _write_table(rows: Iterator[tuple[str, Best]]) -> None:

@@ -103,6 +103,7 @@ class Reproduce(command_line.Command):
             results.note(self._folder(wanted))  # before hours go into runs that cannot be told of
             if self.export is not None:
                 results.require_place(self._folder(wanted), self.export)
+                results.note(self.export), results.collect(wanted, self.export)
             if self.picture is not None:
                 plots.require_place(self.picture, "--picture")
         for page in self.page:
@@ -119,7 +120,7 @@ class Reproduce(command_line.Command):
             raise Stopped("stopped, and all is saved: the same command goes on", stop.code) from stop
 
     def _report(self, wanted: Table | None) -> None:
-        told = self.export or (None if wanted is None else self._folder(wanted))  # what is kept, with what was there
+        told = self.export or (None if wanted is None else self._folder(wanted))  # with the runs that were kept before
         if self.export is not None:
             count = results.export(wanted, self._folder(wanted), self.export)
             say(f"{self.export} holds {count} runs of this table now\n")

@@ -82,9 +82,10 @@ class Dataset:
             given = dict(zip(given, _channel_statistics(self.train.images), strict=True))
         for key, value in given.items():
             if value.shape != self.shape[-1:]:
+                got = f"got the shape {list(value.shape)}" if value.size else "and is left out"
                 raise InputError(
-                    f"{self.name}: {key} must be one number for each of the {self.shape[-1]} channels, got "
-                    f"{list(value.shape)}; leave out both mean and std to have them computed"
+                    f"{self.name}: {key} must be one number for each of the {self.shape[-1]} channels, {got}; leave "
+                    "out both mean and std to have them computed"
                 )
             object.__setattr__(self, key, value)
 
@@ -114,7 +115,8 @@ def _channel_statistics(images: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Mean and standard deviation of each channel of uint8 [N, H, W, C], exactly, from its histogram."""
     mean, std = [], []
     for channel in range(images.shape[-1]):
-        parts = np.array_split(images[..., channel], math.ceil(len(images) / 4096))  # bincount makes them int64
+        pixels = images[..., channel]
+        parts = np.array_split(pixels, min(len(pixels), math.ceil(pixels.size / 2**22)))  # bincount makes them int64
         counts = np.sum([np.bincount(part.ravel(), minlength=256) for part in parts], axis=0, dtype=np.float64)
         values = np.arange(256)
         m = counts @ values / counts.sum()

@@ -34,7 +34,7 @@ class Origin:
             `on_error` ("stop", "skip"), `workers` and `threads`. A config that sets another one is refused.
         streamed: the images are read from disk while training, and not kept in memory.
         outline: `outline() -> Dataset | Photographs` without the images, where only their number and shape matter;
-            None if these are not known before loading. Of photographs it is ImageNet, and counts without data.dir.
+            None if these are not known before loading. Of photographs it is ImageNet's.
     """
 
     load: Callable[..., Dataset | Photographs]

@@ -56,7 +56,7 @@ class Preparation:
         Args:
             image: the path of a file, an image of Pillow, or an array [h, w, c] or [h, w] of pixels, 0 to 255; one of
                 the shape of the network stays as it is. Where that takes one or three channels, colors become gray or
-                gray three channels, and transparency is dropped, but for floating-point arrays.
+                gray three channels, and transparency is dropped; floating-point arrays must have the channels.
             name: how messages name an image that is no file.
 
         Raises:

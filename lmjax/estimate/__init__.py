@@ -15,7 +15,9 @@ import jax
 import jax.numpy as jnp
 
 from lmjax import networks
-from lmjax.config import Config
+from lmjax.config import Config, DataConfig
+from lmjax.console import warn
+from lmjax.data import Dataset, Photographs
 from lmjax.devices import data_mesh, seed_mesh
 from lmjax.errors import InputError, reason
 from lmjax.estimate.summary import Summary, summarize
@@ -38,8 +40,9 @@ class Estimate:
         batch: images on one device, in a step.
         steps: of training that the program makes.
         seconds: of tracing and compiling, on this machine.
-        memory: bytes of a device that JAX takes: of a GPU a share, `XLA_PYTHON_CLIENT_MEM_FRACTION`, by default 0.75.
-        fits: True if the program and the images of the evaluation need no more, as far as the compiler says.
+        memory: bytes of a device that JAX takes.
+        resident: bytes on a device through the whole run: the state, and the images of training and evaluation.
+        fits: True if these and the program need no more, as far as the compiler says.
         plain_traffic: bytes that a step moves in the plain form of its blocks, see `networks.plain_traffic`; None for
             an evaluation, and for networks that are not made of steps.
         padding: images computed for each real one: above 1 on a TPU with few images a chip, else 1.
@@ -53,6 +56,7 @@ class Estimate:
     steps: int
     seconds: float
     memory: int
+    resident: int
     fits: bool
     plain_traffic: int | None
     padding: float
@@ -80,19 +84,14 @@ def estimate(config: Config, where: Target, *, seeds: Sequence[int] | None = Non
         )
     if seeds is not None and in_turn(config):
         raise InputError("--seeds: photographs and train.shard_parameters train one seed after another: leave it out")
-    origin = config.data.origin
-    outline = None if origin.streamed and config.data.dir is not None else origin.outline
-    dataset = config.data.load() if outline is None else outline()
+    dataset = _dataset(config.data)
     mesh = data_mesh(where.devices) if seeds is None else seed_mesh(len(seeds), where.devices)
     compiled = Compiled(config, dataset, mesh, seeds or (config.seed,))
     over = count if seeds is None else 1
     model = config.model.outline(classes=len(dataset.classes), cin=dataset.shape[-1])
     plain = networks.plain_traffic(model, dataset.shape)
     width = jnp.dtype(config.model.dtype).itemsize
-    room = where.memory
-    if where.platform == "gpu":
-        room = int(room * float(os.environ.get("XLA_PYTHON_CLIENT_MEM_FRACTION", 0.75)))
-    tested = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(compiled.functions.test_feed.example))
+    room, resident = _room(where), sum(map(_bytes, jax.tree.leaves(compiled.functions.test_feed.example)))
     longest = compiled.dispatches(compiled.functions.feed.steps_per_epoch)[0]
     for name, steps in (("train", longest), ("evaluate", 1)):
         before, train = compiled.seconds, name == "train"
@@ -102,14 +101,42 @@ def estimate(config: Config, where: Target, *, seeds: Sequence[int] | None = Non
         batch, bfloat16 = math.ceil(images / over), config.model.dtype == "bfloat16"
         summary = summarize(program, batch=batch, steps=steps, bfloat16=bfloat16, size=dataset.shape[:2])
         held = summary.memory
-        needed = held["arguments"] + held["results"] + held["between"] - held["donated"]
-        needed += tested if train else 0
+        resident += held["arguments"] if train else 0
+        needed = resident + held["results"] + held["between"] - held["donated"]
         yield Estimate(
-            where.name, name, count, batch, steps, compiled.seconds - before, room,
+            where.name, name, count, batch, steps, compiled.seconds - before, room, resident,
             where.platform == "tpu" or needed <= room,  # the compiler for TPUs refuses what does not fit
             plain * width * batch if train and plain else None,
             math.ceil(batch / LANES) * LANES / batch if where.platform == "tpu" else 1.0, summary,
         )  # fmt: skip
+
+
+def _dataset(data: DataConfig) -> Dataset | Photographs:
+    """The data set, without its images where their number and shape are known, or they are not here."""
+    origin = data.origin
+    if origin.outline is None or (origin.streamed and data.dir is not None and os.path.exists(data.dir)):
+        return data.load()
+    found = origin.outline()
+    if origin.streamed and data.dir is not None:
+        about = f"{len(found.train):,} training images of {len(found.classes):,} classes"
+        warn(f"data.dir {data.dir}: is not here, and is taken for {about}")
+    return found
+
+
+def _bytes(x: Any) -> int:
+    """Of an array, or a description of one, on one device."""
+    return math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+
+
+def _room(where: Target) -> int:
+    """Bytes of a device that JAX takes: of a GPU a share, by default 0.75."""
+    if where.platform != "cuda":
+        return where.memory
+    name = "XLA_CLIENT_MEM_FRACTION" if os.environ.get("XLA_CLIENT_MEM_FRACTION") else "XLA_PYTHON_CLIENT_MEM_FRACTION"
+    try:
+        return int(where.memory * float(os.environ.get(name) or 0.75))
+    except ValueError as error:
+        raise InputError(f"{name}: must be a number, got {os.environ[name]!r}") from error
 
 
 @contextlib.contextmanager

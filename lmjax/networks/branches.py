@@ -136,8 +136,9 @@ def keep_shape(kind: str, cin: int, cout: int, stride: int, options: Options) ->
 class Symmetric(nnx.Module):
     """u -> -K^T relu(BN(K u)), a 3x3 convolution and its transpose (Chang et al. 2018; Ruthotto and Haber 2020).
 
-    Without the normalization it is minus the gradient of a potential, a scalar function of u: such forces are what
-    `hamiltonian` and `verlet` are made for. It keeps the shape; where a stage changes it, the branch is `basic`.
+    Where the normalization is a fixed map (batch normalization in evaluation), it is minus the gradient of a potential,
+    a scalar function of u: such forces are what `hamiltonian` and `verlet` are made for. It keeps the shape; where a
+    stage changes it, the branch is `basic`.
     """
 
     entry = staticmethod(basic())

@@ -36,7 +36,7 @@ from lmjax.steppers import combine
 # The channels and the dropout rate of each of the five blocks, and the number of columns by the depth of the network.
 CHANNELS, DROPOUT = (64, 128, 256, 512, 512), (0.0, 0.1, 0.2, 0.3, 0.4)
 _COLUMNS = {20: 3, 40: 4}
-_xavier = jax.nn.initializers.variance_scaling(1.0, "fan_in", "uniform")  # Caffe's "xavier"
+_xavier = jax.nn.initializers.lecun_uniform()  # Caffe's "xavier"
 
 
 def local_weights(key: jax.Array, inputs: int, drop: float) -> jax.Array:

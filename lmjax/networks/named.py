@@ -21,6 +21,8 @@ def get(name: str) -> Builder:
     Raises:
         InputError: for a name that is none, with the nearest ones, or arguments that its family does not take.
     """
+    if not isinstance(name, str):
+        raise InputError(f"network: its name must be a text, as 'resnet20', got {name!r}")
     match = None if name in registry.names() else _NAME.fullmatch(name)
     if match and match[1] not in registry.names():
         raise unknown("network", name, (*names(), *registry.names()))

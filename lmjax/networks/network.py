@@ -144,6 +144,7 @@ class Network(nnx.Module):
         self.stream = at_least_float32(o.dtype) if o.memory == "reversible" else o.dtype
         channels = tuple(map(o.channels, a.channels))
         widths = (channels[0] if a.stem is None else min(o.channels(a.stem), a.stem), *channels)
+        self.cin = o.cin
         self.stem = a.first(o.cin, widths[0], options=o, rngs=rngs)
         self.stages = List(
             [
@@ -172,7 +173,7 @@ class Network(nnx.Module):
                 `random`, and not used otherwise.
 
         Raises:
-            InputError: if a key is missing.
+            InputError: if a key is missing, or the images have another shape.
         """
         if self.random and not self.deterministic and key is None:
             raise InputError(
@@ -195,6 +196,8 @@ class Network(nnx.Module):
                 `StepInfo` of its first step to the features and the history after it, as a call of the stage does.
         """
         key = None if self.deterministic else key
+        if images.ndim != 4 or images.shape[-1] != self.cin:
+            raise InputError(f"images must be [N, H, W, {self.cin}], got {list(images.shape)}")
         # The names are for a trace (train.py --profile): they are in no operation.
         with jax.named_scope("stem"):
             u, history, index = self.stem(images).astype(self.stream), None, 0

@@ -115,11 +115,20 @@ class Options:
             raise InputError(f"network: dtype must be one of floating-point numbers, as bfloat16, got {self.dtype!r}")
         if self.stepper is not None and not isinstance(self.stepper, Stepper):
             raise InputError(f"network: stepper must be a Stepper, such as steppers.lm(), got {self.stepper!r}")
-        if self.classes < 1 or self.cin < 1 or not self.width > 0:
-            raise InputError(
-                "network: classes and cin must be at least 1 and width positive, got "
-                f"{self.classes}, {self.cin} and {self.width}"
-            )
+        whole = "a whole number, at least 1"
+        for key, fits, what in (
+            ("classes", _is_whole(self.classes), whole),
+            ("cin", _is_whole(self.cin), whole),
+            ("width", isinstance(self.width, (int, float, np.number)) and self.width > 0, "a positive number"),
+            ("zero_init", isinstance(self.zero_init, bool), "True or False"),
+            ("unroll", self.unroll in (None, True, False) or _is_whole(self.unroll), "None, True, False or " + whole),
+            *(
+                (key, getattr(self, key) is None or callable(getattr(self, key)), "a name or a function")
+                for key in PARTS
+            ),
+        ):
+            if not fits:
+                raise InputError(f"network: {key} must be {what}, got {getattr(self, key)!r}")
         for key, hint in _CHOICES.items():
             if getattr(self, key) not in get_args(hint):
                 raise unknown(key, str(getattr(self, key)), filter(None, get_args(hint)))
@@ -144,6 +153,10 @@ class Options:
     def replace(self, **changes: Any) -> "Options":
         """The same with some of them changed."""
         return dataclasses.replace(self, **changes)
+
+
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, (int, np.integer)) and int(value) >= 1
 
 
 def _same(u: jax.Array) -> jax.Array:

@@ -65,7 +65,8 @@ class Properties:
         damping: `damping(coef) -> c`. With increments f = h F the scheme integrates c u' = F; if c is 0, u'' = F with
             f = h^2 F.
         sign: of a scheme whose state is a pair: it integrates x' = F(y), y' = sign G(x).
-        steps_back: over how many earlier steps its history goes (0 for a one-step method); None for those of a stage.
+        steps_back: over how many earlier steps its history goes (0 for a one-step method); None if it goes back to the
+            start of the stage, however long that is (`dense`).
         nodes: when in a step each branch is evaluated, from 0 at its start to 1 at its end, for a field that depends on
             time. None: not known; `odeint` then takes 0 for a scheme with one branch, and no other.
         earlier: for each array of the history, or group of them: True for an earlier state, False for an increment.
@@ -112,8 +113,9 @@ class Stepper:
         evaluations: how many branches one step evaluates.
         repeats: how often it evaluates each of them; an iteration to a tolerance counts as one evaluation, and
             the one after it as another.
-        reads: of the first branches, which part of the state before the step each of them is given; None for any other
-            state, as for the rest. Where a step changes the shape, those are the branches that change it.
+        reads: for each of the first branches, which part of the state before the step it is evaluated at (0 for a state
+            that is no pair); None if it is evaluated at something else, as are the branches that are not listed. In a
+            step that changes the shape, the listed branches change it.
         parts: into how many equal groups of channels a network splits the state (2 for coupled schemes, whose state
             is a pair).
         informed: `step` and `inverse` take a fifth argument, the `StepInfo`.
@@ -151,6 +153,11 @@ class Stepper:
             if not isinstance(fs, tuple) or len(fs) != count:
                 got = f"{len(fs)} of them" if isinstance(fs, tuple) else repr(fs)
                 raise InputError(f"{self.name} takes a tuple of {count} branches, one an evaluation; got {got}")
+            if self.parts > 1 and not (isinstance(u, (tuple, list)) and len(u) == self.parts):
+                raise InputError(
+                    f"{self.name} takes a tuple of {self.parts} states, as tuple(jnp.split(u, {self.parts}, axis=-1)); "
+                    f"got {jax.tree.structure(u)}"
+                )
             if not self.informed:
                 return function(fs, u, history, coef)
             if info is None:
@@ -216,10 +223,14 @@ def combine(*terms: tuple[Any, State]) -> State:
         A state with the structure, shapes and dtypes of the first one.
 
     Raises:
-        TypeError: if a leaf is not floating-point or complex; an integer state would be rounded at every step.
-        ValueError: if the states, or the sum, have other shapes than the first state, or are complex where it is not.
+        InputError: if a leaf is not floating-point or complex (an integer state would be rounded at every step), or if
+            the states, or the sum, have another structure or other shapes than the first state, or are complex where it
+            is not.
     """
     coefficients, states = zip(*terms, strict=True)
+    structures = list(map(jax.tree.structure, states))
+    if len(set(structures)) > 1:  # map would take the first for the beginning of the others
+        raise InputError(f"the states of a sum must have one structure; got {', '.join(map(str, structures))}")
     return jax.tree.map(lambda *leaves: _weighted_sum(coefficients, leaves), *states)
 
 
@@ -232,10 +243,14 @@ def difference(u: State, v: State) -> State:
 def _weighted_sum(coefficients, leaves):
     dtype = jnp.result_type(leaves[0])
     if not jnp.issubdtype(dtype, jnp.inexact):
-        raise TypeError(
+        raise InputError(
             f"a state must be floating-point or complex, and one of its leaves is {dtype}: convert it first"
         )
-    wide = at_least_float32(dtype)
+    wide, shape = at_least_float32(dtype), jnp.shape(leaves[0])
+    for c, leaf in zip(coefficients, leaves, strict=True):
+        if jnp.shape(leaf) != shape or not _broadcasts(jnp.shape(c), shape):
+            shapes = ", ".join(f"{jnp.shape(a)} x {jnp.shape(b)}" for a, b in zip(coefficients, leaves, strict=True))
+            raise InputError(f"the states of a sum must have one shape, which coefficients must fit; got {shapes}")
 
     def term(c, leaf):
         leaf = jnp.asarray(leaf).astype(wide)
@@ -243,10 +258,9 @@ def _weighted_sum(coefficients, leaves):
 
     total = functools.reduce(operator.add, map(term, coefficients, leaves))
     if any(map(jnp.iscomplexobj, (total, *leaves))) and not jnp.iscomplexobj(leaves[0]):
-        raise ValueError(f"a term of a sum is complex, and the state, {dtype}, is not: make the state complex")
-    if len({total.shape, *map(jnp.shape, leaves)}) > 1:
-        shapes = ", ".join(str(jnp.shape(leaf)) for leaf in leaves)
-        raise ValueError(
-            f"the states of a sum must have one shape, and a coefficient must fit it; got states of {shapes}"
-        )
+        raise InputError(f"a term of a sum is complex, and the state, {dtype}, is not: make the state complex")
     return total.astype(dtype)
+
+
+def _broadcasts(shape: tuple[int, ...], to: tuple[int, ...]) -> bool:
+    return len(shape) <= len(to) and all(n in (1, m) for n, m in zip(reversed(shape), reversed(to), strict=False))

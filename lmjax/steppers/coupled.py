@@ -18,8 +18,9 @@ def hamiltonian() -> Stepper:
     """x+ = x + f(y), y+ = y - g(x+): symplectic Euler for x' = F(y), y' = -G(x) (Chang et al. 2018).
 
     `reversible` with the sign that makes a Hamiltonian system of two gradients, such as K1^T s(K1 y + b1) and
-    K2^T s(K2 x + b2): the exact flow conserves the energy. The branches `networks.Symmetric` are those gradients with a
-    minus, which is the same system with x and y exchanged. For branches without such a structure it is `reversible`.
+    K2^T s(K2 x + b2): with the same ones in all steps, the exact flow conserves the energy. The branches
+    `networks.Symmetric` are those gradients with a minus, which is the same system with x and y exchanged. For branches
+    without such a structure it is `reversible`.
     """
     return _coupled("hamiltonian", -1)
 

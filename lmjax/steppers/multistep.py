@@ -35,8 +35,8 @@ def lm(low: float = -0.1, high: float = 0.0, *, per_channel: bool = False) -> St
     """u[n+1] = (1 - k) u[n] + k u[n-1] + f(u[n]) with trainable k: LM-ResNet (Lu et al. 2018, the LM-architecture).
 
     One branch, one remembered state. It integrates (1 + k) u' = F, by its modified equation
-    (1 + k) u' + (1 - k) (h/2) u'' = F up to O(h^2): order 1 for k != 1, and zero-stable for -1 < k <= 1. A trained k
-    may leave that range, and is not clipped (`zero_stability` says by how much). There is no inverse: undoing a step
+    (1 + k) u' + (1 - k) (h/2) u'' = F up to O(h^2): order 1 for -1 < k < 1, and zero-stable for -1 < k <= 1. A trained
+    k may leave that range, and is not clipped (`zero_stability` says by how much). There is no inverse: undoing a step
     divides by k, which multiplies the rounding error by 1/|k|.
 
     The sign is the paper's. The authors' code writes k u[n] + (1 - k) u[n-1] + f(u[n]) with k ~ U(1, 1.1), the same
@@ -103,7 +103,8 @@ def _undoable_lm(name, k):
 def momentum(gamma: float = 0.9) -> Stepper:
     """v+ = gamma v + (1 - gamma) f(u), u+ = u + v+, from v = 0: Momentum ResNet (Sander et al. 2021).
 
-    `lm` with k = -gamma and the branch (1 - gamma) f: order 1, zero-stable. It is reversible,
+    `lm` with k = -gamma and the branch (1 - gamma) f: order 1, zero-stable. (The velocity starts from 0, in `odeint`
+    whatever its `start` is.) It is reversible,
     v = (v+ - (1 - gamma) f(u)) / gamma with u = u+ - v+, but the division multiplies the rounding error of v by
     1 / gamma at every step: by 7 in 18 steps at 0.9, by 10^5 in 110.
 
@@ -192,9 +193,12 @@ def linear_multistep(
     Raises:
         InputError: if a or b is empty, or b sums to zero (the method would integrate nothing).
     """
-    a, b = tuple(map(float, a)), tuple(map(float, b))
-    if not a or not b:
-        raise InputError(f"linear_multistep: a and b need at least one weight each, got a={a}, b={b}")
+    try:
+        a, b = tuple(map(float, a)), tuple(map(float, b))
+    except (TypeError, ValueError):
+        raise InputError(f"linear_multistep: a and b are lists of numbers, got a={a!r}, b={b!r}") from None
+    if not a or not b or not np.all(np.isfinite(a + b)):
+        raise InputError(f"linear_multistep: a and b need at least one weight each, finite ones, got a={a}, b={b}")
     if sum(b) == 0:
         raise InputError(f"linear_multistep: the weights b={b} sum to zero, so the field has no effect")
 
@@ -202,14 +206,14 @@ def linear_multistep(
         zero = jax.tree.map(jnp.zeros_like, u)
         return (u,) * (len(a) - 1), (zero,) * (len(b) - 1)
 
-    def weights(coef):
-        alpha, beta = [x.transpose(-1, *range(x.ndim - 1)) for x in coef] if trainable else (a, b)
+    def weights(coef) -> tuple[Sequence[Any], Sequence[Any]]:
+        alpha, beta = (list(jnp.moveaxis(x, -1, 0)) for x in coef) if trainable else (a, b)
         return alpha, beta
 
     def step(fs, u, history, coef):
         (f,) = fs
         states, increments = (u, *history[0]), (f(u), *history[1])
-        alpha, beta = coef if trainable else (a, b)
+        alpha, beta = weights(coef)
         terms = [*zip(alpha, states, strict=True), *zip(beta, increments, strict=True)]
         return combine(*terms), (states[: len(a) - 1], increments[: len(b) - 1])
 
@@ -261,12 +265,24 @@ def zero_stability(stepper: Stepper, coef: Any) -> np.ndarray:
     Returns:
         float64, with the leading axes of the coefficients; 1 where there is no other root, as for one-step schemes;
         NaN for a multistep scheme whose polynomial is not known, and where a coefficient is NaN.
+
+    Raises:
+        InputError: if there is no such scheme, or the coefficients are not those of it.
     """
+    if not isinstance(stepper, Stepper):
+        raise InputError(f"zero_stability: the scheme must be a Stepper, such as steppers.lm(), got {stepper!r}")
     known = stepper.known
     if known.characteristic is None:
         return np.full((), 1.0 if known.steps_back == 0 else np.nan)
-    c = np.asarray(known.characteristic(coef), np.float64)
+    try:
+        c = np.asarray(known.characteristic(jax.tree.map(np.asarray, coef, is_leaf=_is_list)), np.float64)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"zero_stability: coef does not fit {stepper.name}: {coef!r}") from error
     return np.array([_margin(row) for row in c.reshape(-1, c.shape[-1])]).reshape(c.shape[:-1])
+
+
+def _is_list(x: Any) -> bool:
+    return isinstance(x, list)
 
 
 def _margin(polynomial: np.ndarray) -> float:

@@ -115,22 +115,25 @@ def _sum_of_paths(name, what, count, paths, drop, scale, *, apart=False):
 
 
 @register
-def backward_euler(iterations: int = 3, tolerance: float | None = None) -> Stepper:
+def backward_euler(iterations: int | None = None, tolerance: float | None = None) -> Stepper:
     """Backward Euler, u[n+1] = u[n] + f(u[n+1]), by Picard iteration v <- u[n] + f(v) from v = u[n].
 
     Order 1, one branch, evaluated until the iteration ends. It converges where f is a contraction, i.e. for h L < 1
     with L the Lipschitz constant of F.
 
     Args:
-        iterations: how many iterations to make, at least 1; with a `tolerance`, how many at most.
+        iterations: how many iterations to make, at least 1, by default 3; with a `tolerance`, how many at most, by
+            default 100.
         tolerance: None makes exactly `iterations`, and the gradient is that of the unrolled iteration. A number stops
             once the update is smaller than `tolerance` times the state (Euclidean norms over the whole state, which in
             a network includes the batch), and the gradient is that of the exact solution by the implicit function
-            theorem, in either mode and of any order: (I - f'(v))^-1 is applied by GMRES, in memory that does not grow
-            with the iterations. Where the iteration has not converged in `iterations`, neither the value nor the
-            gradient is that of backward Euler. Cannot be smaller than the rounding of the state's dtype.
+            theorem, in either mode: (I - f'(v))^-1 is applied by GMRES, in memory that does not grow with the
+            iterations. (Second derivatives through several steps are `jax.jacfwd(jax.grad(...))`.) Where the iteration
+            has not converged in `iterations`, neither the value nor the gradient is that of backward Euler. Cannot be
+            smaller than the rounding of the state's dtype.
     """
-    most = 1000 if tolerance is None else 10**9
+    most, usual = (1000, 3) if tolerance is None else (10**9, 100)
+    iterations = usual if iterations is None else iterations
     if not 1 <= iterations <= most:
         raise InputError(f"backward_euler: iterations must be a whole number from 1 to {most}, got {iterations!r}")
     if tolerance is not None and not tolerance > 0:
@@ -205,7 +208,7 @@ def fractal(columns: int = 2, half_steps: bool = True) -> Stepper:
         columns: how many paths are averaged, at least 1 (which is Euler). There are 2**columns - 1 branches, in this
             order: the shallow one, then those of the first half of the deep path, then those of the second.
         half_steps: False leaves every step at full size, as the published network does. Then the paths advance time
-            by different amounts, and the scheme is not consistent with u' = F (order 0).
+            by different amounts, (columns + 1) / 2 on average: it integrates 2 / (columns + 1) u' = F.
     """
     if not 1 <= columns <= 10:  # 10 are 1,023 branches
         raise InputError(f"fractal: columns must be a whole number from 1 to 10, got {columns!r}")
@@ -230,5 +233,6 @@ def fractal(columns: int = 2, half_steps: bool = True) -> Stepper:
         return (t, *nodes(c - 1, t, h), *nodes(c - 1, t + h, h))
 
     name = f"fractal{columns}" if half_steps else f"fractal{columns}_full_steps"
-    known = Properties(order=int(half_steps or columns == 1), nodes=nodes(columns, 0.0, 1.0))
+    damping = 1.0 if half_steps else 2 / (columns + 1)
+    known = Properties(damping=lambda coef: damping, nodes=nodes(columns, 0.0, damping))
     return Stepper(name, step, evaluations=2**columns - 1, reads=(0,) * columns, known=known)

@@ -167,11 +167,14 @@ def shake_shake(
         return tuple(mixed(fs[2 * i], fs[2 * i + 1], keys[i]) for i in range(len(fs) // 2)), info
 
     def around(inner):
-        nodes = (0.0,) * inner.evaluations if inner.known.nodes is None else inner.known.nodes
-        reads, nodes = (tuple(x for x in each for _ in range(2)) for each in (inner.reads, nodes))
-        known = dataclasses.replace(inner.known, nodes=nodes)
+        def twice(values):
+            return tuple(x for x in values for _ in range(2))
+
+        nodes = (0.0,) if inner.evaluations == 1 else None  # what `odeint` takes where they are not known
+        nodes = nodes if inner.known.nodes is None else inner.known.nodes
+        known = dataclasses.replace(inner.known, nodes=None if nodes is None else twice(nodes))
         return _around_branches(inner, perturb) | {
-            "evaluations": 2 * inner.evaluations, "reads": reads, "known": known,
+            "evaluations": 2 * inner.evaluations, "reads": twice(inner.reads), "known": known,
         }  # fmt: skip
 
     return _wrapped("shake_shake", stepper, around, random=True)

@@ -1,7 +1,6 @@
 """The loop: a run from its beginning to its end, from one seed or from several at once."""
 
 import contextlib
-import itertools
 from collections.abc import Collection, Sequence
 from typing import Any
 
@@ -70,7 +69,7 @@ def run(
         profile: the folder for a trace of some steps, "" for one in that of the first run; None for no trace.
 
     Returns:
-        The trainer, and the summaries by seed; those of seeds that have diverged are missing.
+        The trainer, without its state, and the summaries by seed; those of seeds that have diverged are missing.
 
     Raises:
         InputError: for a mistake of the user; a `Diverged`, if no seed is left. What was trained is saved.
@@ -79,7 +78,7 @@ def run(
     config, interruption = configs[0], interruption or Interruption()
     with contextlib.ExitStack() as stack:
         folders = _folders(stack, configs, names, resume)
-        trainer = _trainer(configs, side_by_side, like, dataset, begins=not any(resume))
+        trainer = _trainer(stack, configs, side_by_side, like, dataset, begins=not any(resume))
         introduce(trainer)
         stack.enter_context(interruption)
         stack.enter_context(trainer)
@@ -119,16 +118,18 @@ def _folders(
     return folders
 
 
-def _trainer(configs, side_by_side, like, dataset, begins):
+def _trainer(stack, configs, side_by_side, like, dataset, begins):
+    """The trainer; its state is freed when the stack is closed, since devices may have no room for two."""
     seeds = [config.seed for config in configs]
-    if like is not None:
-        vars(like).pop("state", None)  # before another one: the devices may have no room for two
     if like is not None and len(like.seeds) == len(seeds):
-        return like.reseeded(*seeds, begins=begins)
-    if dataset is None:
-        dataset = configs[0].data.load() if like is None else like.dataset
-    mesh, several = (seed_mesh(len(seeds)), seeds) if side_by_side else (None, None)
-    return Trainer(configs[0], dataset, mesh, several, begins)
+        trainer = like.reseeded(*seeds, begins=begins)
+    else:
+        if dataset is None:
+            dataset = configs[0].data.load() if like is None else like.dataset
+        mesh, several = (seed_mesh(len(seeds)), seeds) if side_by_side else (None, None)
+        trainer = Trainer(configs[0], dataset, mesh, several, begins)
+    stack.callback(trainer.release)
+    return trainer
 
 
 def _sound(trainer: Trainer, folders: Sequence[RunFolder]) -> list[tuple[int, RunFolder]]:
@@ -205,7 +206,7 @@ def save(trainer: Trainer, folders: Sequence[RunFolder], tested: Sequence[dict[s
     sound = _sound(trainer, folders)
     for _, folder in sound:  # then all seeds have a checkpoint of one earlier step, whenever this is interrupted
         folder.checkpoints.wait()
-    if tested is None and trainer.config.data.origin.streamed:  # the names that are not read again after a resume
+    if tested is None and trainer.config.data.origin.streamed:  # images before this step are not read again
         _count_broken(trainer, trainer.feed)
     for i, folder in sound:
         folder.save(trainer, i, None if tested is None else tested[i]["test_accuracy"])
@@ -236,9 +237,9 @@ def log_epoch(trainer: Trainer, folders: Sequence[RunFolder], tested: Sequence[d
 
 def _count_broken(trainer: Trainer, *feeds: Feed) -> None:
     """Name the images that could not be decoded since this was called last, and count them to the epoch."""
-    broken = sorted(itertools.chain.from_iterable(feed.take_broken() for feed in feeds))
+    broken = [place for feed in feeds for place in feed.take_broken()]
     trainer.sums[0].broken += name_broken(broken, trainer.reported)
-    trainer.reported = broken or trainer.reported
+    trainer.reported.update(broken)
 
 
 def _name_diverged(trainer: Trainer, folders: Sequence[RunFolder]) -> None:
@@ -286,6 +287,8 @@ def roll_back(trainer: Trainer, folders: Sequence[RunFolder], error: NonFiniteLo
         folder.checkpoints.wait()
     diverged = trainer.diverged
     restore(trainer, folders)
+    for feed in (trainer.feed, trainer.test_feed):
+        feed.take_broken()  # of steps that are repeated
     trainer.diverged = diverged
     trainer.redraw(
         [n if seed in diverged else m for seed, n, m in zip(trainer.seeds, trainer.redraws, redraws, strict=True)]
@@ -311,13 +314,13 @@ def _stopped(trainer: Trainer, folders: Sequence[RunFolder], interruption: Inter
     return Stopped(text, interruption.exit_code)
 
 
-def name_broken(broken: Sequence[str], before: Sequence[str] = ()) -> int:
+def name_broken(broken: Sequence[str], before: Collection[str] = ()) -> int:
     """Name the images that could not be decoded, each process its own; returns how many all have met.
 
     Args:
         broken: these.
-        before: those that were named last, and are not again.
+        before: those that were named before, and are not again.
     """
-    if broken and broken != before:
-        warn(f"{len(broken)} images could not be decoded, and were skipped: {few(broken)}")
+    if new := sorted(set(broken).difference(before)):
+        warn(f"{len(new)} images could not be decoded, and were skipped: {few(new)}")
     return int(multihost_utils.process_allgather(np.int32(len(broken))).sum())

@@ -11,7 +11,7 @@ from jax.experimental import multihost_utils
 from lmjax.config import Config, differences, from_dict, to_dict
 from lmjax.errors import InputError
 
-_OWN = ("workdir", "data.dir", "data.on_error", "data.workers", "data.threads")
+_OWN = ("workdir", "data.dir", "data.workers", "data.threads")
 
 
 def require_alike(config: Config, **others: Any) -> None:

@@ -70,7 +70,7 @@ class RunFolder:
         self.record = RunRecordWriter(config.folder, writes=jax.process_index() == 0)
         self.record.require_same(config, may_be_longer=True) if resume else self.record.require_none()
         require_possible(self.record.directory)
-        self._versions = versions()  # now: later, the files may be others than those that run
+        self._versions = versions()  # at the start, because the checkout may change during the run
         # The seconds of earlier processes, from the checkpoint; steps that a rollback undoes in this one count, too.
         self._seconds_before, self._began = None if resume else 0.0, time.perf_counter()
 
@@ -224,7 +224,7 @@ def _position(about: dict[str, Any], step: int, steps_per_epoch: int) -> tuple[l
     rows, sums, redraws, seconds = about["rows"], EpochSums(**about["sums"]), about["redraws"], about["wall_seconds"]
     keys = ("epoch", "step", "test_accuracy", "images_per_second", "wall_seconds")
     numbers = [row[key] for row in rows for key in keys] + [*sums.metrics.values(), sums.seconds, seconds]
-    counts = [sums.steps, sums.skipped, sums.skipped_in_a_row, redraws]
+    counts = [sums.steps, sums.skipped, sums.skipped_in_a_row, sums.broken, redraws]
     if not all(isinstance(number, (int, float)) for number in numbers):
         raise TypeError("not a number")
     if not all(isinstance(count, int) and count >= 0 for count in counts) or not isinstance(about["data"], dict):
@@ -282,16 +282,19 @@ def versions() -> dict[str, str]:
     for package in packages:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[package] = importlib.metadata.version(package)
-    return found | _commit()
+    return found if (held := commit()) is None else found | {"commit": held}
 
 
 @functools.cache
-def _commit() -> dict[str, str]:
+def commit() -> str | None:
+    """The commit of the git checkout that lmjax is imported from, or None; with "-dirty" if files differ from it."""
     root = Path(lmjax.__file__).parents[1]
-    if not (root / ".git").exists():  # it is installed, perhaps within somebody's checkout
-        return {}
+    if not (root / ".git").exists():  # an installed package; a .git further up is that of another project
+        return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    # GIT_DIR may name another one.
+    ours = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
     try:
-        return {"commit": subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()}
+        return subprocess.run(command, capture_output=True, text=True, check=True, env=ours).stdout.strip()
     except (OSError, subprocess.SubprocessError):  # no git, or a checkout that is not the user's
-        return {}
+        return None

@@ -101,7 +101,7 @@ def train_groups(
         like, dataset, interruption, log, profile: see `loop.run`; the trace is of the first group.
 
     Returns:
-        The last trainer, and the summaries by seed; those of seeds that have diverged are missing.
+        The last trainer, without its state, and the summaries by seed; those of seeds that have diverged are missing.
     """
     interruption, summaries, left, before = interruption or Interruption(), {}, list(configs), None
     side_by_side = bool(configs) and seeds.side_by_side(configs[0])

@@ -37,9 +37,8 @@ def in_turn(config: Config) -> bool:
 def groups(configs: Sequence[Config], at_once: int) -> Iterator[list[Config]]:
     """Groups of seeds to train side by side, of nearly equal size.
 
-    Those of a group go on from the same step. First comes the seed with the lowest last step, with all that have a
-    checkpoint of that step, the last or the last but one, as after a kill between the saves of two seeds. New seeds
-    come last.
+    Those of a group go on from the same step. First comes the seed with the lowest last step, with all that have that
+    step among their last two checkpoints, as after a kill between the saves of two seeds. New seeds come last.
     """
     steps = {config.seed: checkpoint_steps(config.folder / "checkpoints") for config in configs}
     left = [config for config in configs if steps[config.seed]]

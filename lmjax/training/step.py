@@ -25,7 +25,7 @@ _TOP5_FROM = 100  # with fewer classes, the top-5 accuracy says little
 
 
 def all_finite(tree: Any) -> jax.Array:
-    """True if no number of some arrays is infinite or NaN. (Their norm may overflow where they do not.)"""
+    """True if no number of some arrays is infinite or NaN. (The norm of finite numbers may overflow.)"""
     return jnp.all(jnp.stack([jnp.all(jnp.isfinite(x)) for x in jax.tree.leaves(tree)]))
 
 

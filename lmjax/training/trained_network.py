@@ -117,8 +117,7 @@ class TrainedNetwork(contextlib.AbstractContextManager["TrainedNetwork"]):
     @property
     def name(self) -> str:
         """Network and scheme: "resnet20, lm"."""
-        network = nnx.merge(self.graph, *self.state.evaluated())
-        return f"{self.config.model.name}, {self.config.model.stepper or networks.scheme(network)}"
+        return f"{self.config.model.name}, {_scheme(self)}"
 
     def model(self) -> networks.Network:
         """The network, ready to evaluate: `self.logits(model, pixels)`."""
@@ -197,6 +196,10 @@ class TrainedNetwork(contextlib.AbstractContextManager["TrainedNetwork"]):
     def over_batches(self, function: Callable[..., Any], size: int, *arrays: np.ndarray, axis: int = 0) -> Any:
         """Compile `function(network, *batch)`, apply it to all batches, and join the results along an axis."""
         return over_batches(_compiled(self.model(), function), self.mesh, size, *arrays, axis=axis)
+
+
+def _scheme(trained: TrainedNetwork) -> str:
+    return trained.config.model.stepper or networks.scheme(nnx.merge(trained.graph, *trained.state.evaluated()))
 
 
 def _as_in_training(function: Callable[..., Any], mesh: Mesh) -> Callable[..., Any]:

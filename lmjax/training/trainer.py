@@ -93,7 +93,7 @@ class Trainer(contextlib.AbstractContextManager):
         diverged: by seed, the error that has ended its training; the others go on.
         feed, test_feed, compiled: the training images, the test images, and the compiled programs.
         random_seeds: uint32; the seeds that the programs draw from, which after a `redraw` are not `seeds`.
-        reported: the images last reported as impossible to decode.
+        reported: the images that have been reported as impossible to decode.
 
     Raises:
         InputError: if a batch is too large, or cannot be split, or the images are too small for the augmentation.
@@ -107,7 +107,7 @@ class Trainer(contextlib.AbstractContextManager):
         seeds: Sequence[int] | None = None,
         begins: bool = True,
     ):
-        self.config, self.dataset, self.reported = config, dataset, []
+        self.config, self.dataset, self.reported = config, dataset, set()
         self.mesh = data_mesh() if mesh is None else mesh
         self.several = has_seeds(self.mesh)
         self.seeds = (config.seed,) if seeds is None else tuple(seeds)
@@ -128,6 +128,10 @@ class Trainer(contextlib.AbstractContextManager):
         """End the processes and threads that read photographs. A trainer that is used again starts them again."""
         self.feed.close()
         self.test_feed.close()
+
+    def release(self) -> None:
+        """Free the state on the devices; `restart` and `reseeded` make another one."""
+        vars(self).pop("state", None)
 
     def reseeded(self, *seeds: int, begins: bool = True) -> "Trainer":
         """The same run from other seeds, at its beginning; the compiled programs and the data are shared."""

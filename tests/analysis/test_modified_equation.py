@@ -23,7 +23,8 @@ from tests.analysis.handmade import write_run
         ("hamiltonian", [1, 0, -1 / 24, 0, 3 / 640], 2),
         ("backward_euler(8)", [1, 1 / 2, 1 / 3, 1 / 4, 1 / 5], 1),  # -log(1 - z) / z
         ("adams_bashforth(2)", [1, 0, -5 / 12, 1 / 4, 21 / 80], 2),
-        ("fractal(2, False)", None, 0),
+        ("fractal(2, False)", None, 1),
+        ("scaled(euler, 0.5, 0.5)", None, 0),
     ],
 )
 def test_series(call, series, order):

@@ -42,7 +42,8 @@ def test_errors_of_euler_are_those_of_its_formula():
         ("lm", 1.0, 2),
         ("lm", -1.0, 2),  # for q'' = G(q)
         ("lm(per_channel=True)", np.array([0.4]), 1),
-        ("fractal(2, False)", None, 0),
+        ("fractal(2, False)", None, 1),
+        ("scaled(euler, 0.5, 0.5)", None, 0),
         pytest.param("reversible", None, 1, marks=pytest.mark.versions),
         ("shake_shake(hamiltonian)", None, 1),
         ("noise(verlet)", None, 2),

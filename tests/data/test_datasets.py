@@ -332,9 +332,9 @@ def test_statistics_may_be_lists():
         (_of(labels=np.zeros(3)), "odd: the training labels must be whole numbers [N], got float64 [3]"),
         (
             _of(mean=[0.0], std=np.ones(3)),
-            "odd: mean must be one number for each of the 3 channels, got [1]; leave out",
+            "odd: mean must be one number for each of the 3 channels, got the shape [1];",
         ),
-        (_of(mean=np.ones(3)), "odd: std must be one number for each of the 3 channels, got [0]; leave out both"),
+        (_of(mean=np.ones(3)), "odd: std must be one number for each of the 3 channels, and is left out;"),
     ],
 )
 def test_mistakes_of_ones_own(make, message):

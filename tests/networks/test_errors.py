@@ -2,6 +2,7 @@
 
 import re
 
+import jax.numpy as jnp
 import pytest
 from flax import nnx
 
@@ -39,8 +40,12 @@ CONVNEXT = "convnext((2, 3), (6, 8), patch=1)"
             "and patch divide image, got width 192, depth 12, heads 3, patch 3 and image 224",
         ),
         ("vit(heads=5)", {}, "transformer: 192 channels do not divide into 5 heads"),
-        ("resnet20", {"classes": 0}, "classes and cin must be at least 1 and width positive"),
-        ("resnet20", {"width": 0}, "width positive"),
+        ("resnet20", {"classes": 0}, "network: classes must be a whole number, at least 1, got 0"),
+        ("resnet20", {"width": 0}, "network: width must be a positive number, got 0"),
+        ("resnet20", {"zero_init": "no"}, "network: zero_init must be True or False, got 'no'"),
+        ("resnet20", {"unroll": -1}, "network: unroll must be None, True, False or a whole number, at least 1, got -1"),
+        ("resnet20", {"branch": 3}, "network: branch must be a name or a function, got 3"),
+        (20, {}, "network: its name must be a text, as 'resnet20', got 20"),
         ("resnet20", {"rngs": 0}, "rngs must be an nnx.Rngs, such as nnx.Rngs(0), got 0"),
         ("revnet38", {"width": 0.03}, "splits the channels into 2 equal parts, and 1 does not divide: choose a width"),
         ("resnet20", {"width": 0.3, "stepper": "reversible"}, "splits the channels into 2 equal parts, and 5"),
@@ -102,6 +107,12 @@ CONVNEXT = "convnext((2, 3), (6, 8), patch=1)"
 def test_what_is_wrong_is_named(name, options, message):
     with pytest.raises(InputError, match=re.escape(message)):
         networks.create(name, **{"rngs": nnx.Rngs(0), **options})
+
+
+@pytest.mark.parametrize("shape", [(2, 3, 8, 8), (8, 8, 3)])
+def test_images_of_another_layout(shape):
+    with pytest.raises(InputError, match=r"images must be \[N, H, W, 3\], got"):
+        nnx.eval_shape(lambda: networks.create("resnet8", rngs=nnx.Rngs(0))(jnp.ones(shape)))
 
 
 def test_wrapped_euler_makes_stages_of_one_step():

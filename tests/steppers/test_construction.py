@@ -42,7 +42,7 @@ def kutta(order):
         (lambda: steppers.backward_euler(3, -1.0), "tolerance must be positive"),
         (lambda: steppers.dense(2.5), "dense: steps must be a whole number or None, got 2.5"),
         (lambda: steppers.scaled(steppers.lm(), "a"), "scaled: first must be a finite number, got 'a'"),
-        ("linear_multistep(('a',), (1,))", "linear_multistep: could not convert string to float"),
+        ("linear_multistep(('a',), (1,))", "linear_multistep: a and b are lists of numbers, got a=('a',)"),
         ("lm({[1]: 2})", "give a name such as lm, or a call"),
         ("lm(low=1, low=2)", "give each argument once"),
         ("lm(-1e400, 0)", "lm: low must be a finite number, got -inf"),

@@ -58,10 +58,9 @@ def test_coupled_scheme_integrates_the_pair(stepper, sign):
     ("call", "field", "order", "options"),
     [
         ("leapfrog", linear, 1, {"start": None}),  # from a start at rest
-        # poly is a method only for fields that vanish at zero, fractal only with half steps.
+        # poly is a method only for fields that vanish at zero.
         ("poly(2)", lambda u: linear(u) + 1, 0, {}),
         ("poly(3)", lambda u: linear(u) + 1, 0, {}),
-        ("fractal(2, False)", linear, 0, {}),
     ],
 )
 def test_lower_order_where_it_is_said(call, field, order, options):
@@ -69,13 +68,16 @@ def test_lower_order_where_it_is_said(call, field, order, options):
     np.testing.assert_allclose(found, order, atol=0.1)
 
 
-def test_fractal_of_whole_steps_runs_half_as_fast_again():
-    """It is the mean of a path of two steps and a path of one."""
-    full = steppers.fractal(2, half_steps=False)
-    assert full.known.order == 0
-    np.testing.assert_allclose(
-        odeint(full, autonomous(linear), START, t1=1.0, steps=4000), solution(linear, 1.5), atol=1e-3
-    )
+@pytest.mark.parametrize("columns", [1, 2, 3])
+def test_fractal_of_whole_steps(columns):
+    """It is a mean of paths of 1, 2, ... steps, of order 1 in a field of time, too."""
+    full = steppers.fractal(columns, half_steps=False)
+    exact = solution(linear, 1.0)
+    errors = [np.abs(odeint(full, autonomous(linear), START, t1=1.0, steps=n) - exact).max() for n in (200, 400)]
+    assert errors[1] < 0.01
+    np.testing.assert_allclose(errors[0] / errors[1], 2, atol=0.05)
+    mean = odeint(full, lambda t, u: 2 * t, jnp.zeros(()), t1=1.0, steps=400)
+    np.testing.assert_allclose(mean, 1, atol=0.01)
 
 
 def test_hamiltonian_keeps_the_energy_bounded_and_euler_does_not():

@@ -1,5 +1,7 @@
 """What every scheme must do whatever its mathematics: pytrees, dtypes, gradients, one trace, inverses."""
 
+import re
+
 import chex
 import jax
 import jax.numpy as jnp
@@ -8,7 +10,7 @@ import pytest
 from jax import lax
 from jax.test_util import check_grads
 
-from lmjax import odeint, steppers
+from lmjax import InputError, odeint, steppers
 from lmjax.steppers import StepInfo
 from tests.parameters import few
 from tests.steppers.schemes import SCHEMES, START, WRAPPERS, pendulum
@@ -67,18 +69,42 @@ def test_sums_are_formed_in_float32_and_rounded_once():
 
 def test_states_of_a_sum_must_fit():
     for terms, message in (
-        (((1, jnp.ones(())), (1, jnp.ones(3))), r"must have one shape, .* got states of \(\), \(3,\)"),
+        (((1, jnp.ones(())), (1, jnp.ones(3))), r"must have one shape, .* got \(\) x \(\), \(\) x \(3,\)"),
         (((1, jnp.ones(3)), (1, jnp.ones(1))), "one shape"),
+        (((1, jnp.ones(3)), (jnp.ones(4), jnp.ones(3))), "which coefficients must fit"),
+        (((1, jnp.ones(3)), (jnp.ones((2, 3)), jnp.ones(3))), "which coefficients must fit"),
+        (((1, jnp.ones(2)), (1, (1.0, 5.0))), r"must have one structure; got PyTreeDef\(\*\), PyTreeDef\(\(\*, \*\)\)"),
         (((1, jnp.ones(3)), (1, 1j * jnp.ones(3))), "complex"),
         (((1, jnp.ones(3)), (1j, jnp.ones(3))), "complex"),
     ):
-        with pytest.raises(ValueError, match=message):
+        with pytest.raises(InputError, match=message):
             steppers.combine(*terms)
     assert steppers.combine((1, 1j * jnp.ones(3)), (1j, jnp.ones(3)))[0] == 2j
 
 
+def test_a_batch_of_two_is_no_pair():
+    with pytest.raises(InputError, match="reversible takes a tuple of 2 states, as tuple"):
+        steppers.reversible().step((jnp.sin, jnp.cos), jnp.ones((2, 3)), (), None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ((steppers.lm(), None), "coef does not fit lm: None"),
+        (("lm", -0.1), "the scheme must be a Stepper, such as steppers.lm(), got 'lm'"),
+    ],
+)
+def test_zero_stability_of_nothing(arguments, message):
+    with pytest.raises(InputError, match=re.escape(message)):
+        steppers.zero_stability(*arguments)
+
+
+def test_zero_stability_of_a_list():
+    np.testing.assert_allclose(steppers.zero_stability(steppers.lm(), [-0.1, -0.5]), [0.9, 0.5], atol=1e-6)
+
+
 def test_integer_states_are_refused():
-    with pytest.raises(TypeError, match="floating-point or complex, and one of its leaves is int32"):
+    with pytest.raises(InputError, match="floating-point or complex, and one of its leaves is int32"):
         steppers.combine((1, jnp.arange(3)), (1, jnp.arange(3)))
 
 

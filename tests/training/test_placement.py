@@ -2,7 +2,6 @@
 
 import dataclasses
 import re
-import types
 from unittest.mock import Mock
 
 import chex
@@ -11,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from lmjax import InputError
-from lmjax.devices import host, shardings
-from lmjax.training import Checkpoints, Trainer, data_mesh, evaluate, loop, train_epoch
+from lmjax import InputError, devices
+from lmjax.devices import host
+from lmjax.optimizers import coefficients
+from lmjax.training import Checkpoints, Trainer, data_mesh, evaluate, loop, train_epoch, trainer
 from tests.devices import ONE
 from tests.tiny import changed
 
@@ -84,26 +84,30 @@ def test_a_group_must_divide_the_batch(config):
         changed(config, train={"batch_norm_group": 48})
 
 
-def test_coefficients_are_whole_on_every_device():
-    """Each process records them."""
-    array = jax.ShapeDtypeStruct((8, 4096), jnp.float32)
-    found = shardings({"coefficients": {"stage1": array}, "weights": array}, data_mesh(), split=True)
-    assert found["coefficients"]["stage1"].is_fully_replicated
-    assert not found["weights"].is_fully_replicated
+def test_what_is_divided_begins_on_the_host(config, digits, monkeypatch):
+    entered = Mock(wraps=host)
+    monkeypatch.setattr(trainer, "host", entered)
+    monkeypatch.setattr(devices, "_SMALL", 1)
+    Trainer(config, digits, data_mesh())
+    entered.assert_not_called()
+    divided = Trainer(changed(config, train={"shard_parameters": True}), digits, data_mesh())
+    entered.assert_called_once()
+    whole = jax.tree.map(lambda x: x.is_fully_replicated, divided.state.params)
+    learned = [x for x, told in zip(*map(jax.tree.leaves, (whole, coefficients(whole))), strict=True) if told]
+    assert learned == [True] * len(learned) != [], "each process records them"
+    assert not all(jax.tree.leaves(whole))
 
 
-def test_computing_on_the_host(monkeypatch):
-    with host():
-        assert {device.platform for device in jnp.zeros(1).devices()} == {"cpu"}
+def test_no_cpu_to_compute_on(monkeypatch):
     monkeypatch.setattr(jax, "local_devices", Mock(side_effect=RuntimeError))
     with host():  # JAX_PLATFORMS leaves it out
         assert jnp.zeros(1).shape == (1,)
 
 
-def test_the_state_of_one_run_is_given_up_before_that_of_the_next(config):
-    like = types.SimpleNamespace(state=1, seeds=(0,))
-    like.reseeded = lambda *seeds, begins: (seeds, hasattr(like, "state"))
-    assert loop._trainer([config], False, like, None, begins=True) == ((config.seed,), False)
+def test_a_run_that_has_ended_holds_no_state(config, tmp_path):
+    ended, _ = loop.run([changed(config, workdir=str(tmp_path / "run"))], ["seed 0"], resume=[False])
+    assert not hasattr(ended, "state")
+    ended.release()
 
 
 def test_another_seed_shares_programs_and_data_and_is_the_run_it_would_be_alone(config, digits):

@@ -12,6 +12,7 @@ import pytest
 from lmjax import InputError
 from lmjax.config import Config
 from lmjax.training import RunRecordWriter, run_folder, run_record
+from tests.tiny import git_environment
 
 pytestmark = pytest.mark.versions
 
@@ -155,7 +156,14 @@ def test_a_file_system_without_locks(tmp_path, monkeypatch, capsys):
     record.require_there()
 
 
-def test_versions_name_the_commit(tmp_path, monkeypatch):
+@pytest.fixture
+def commit():
+    run_folder.commit.cache_clear()
+    yield run_folder.commit
+    run_folder.commit.cache_clear()
+
+
+def test_versions_name_the_commit(tmp_path, monkeypatch, commit):
     """Of a checkout that lmjax is imported from; not of another one that it is installed in."""
     git = shutil.which("git")
     if git is None:
@@ -163,23 +171,21 @@ def test_versions_name_the_commit(tmp_path, monkeypatch):
 
     def found(root):
         monkeypatch.setattr(run_folder.lmjax, "__file__", str(root / "lmjax" / "__init__.py"))
-        run_folder._commit.cache_clear()
+        commit.cache_clear()
         return run_folder.versions().get("commit")
 
     def run(*command):
-        who = ["-c", "user.name=a", "-c", "user.email=a@b.c", "-c", "commit.gpgsign=false"]
         return subprocess.run(
-            [git, "-C", str(tmp_path), *who, *command], check=True, capture_output=True, text=True
+            [git, *command], cwd=tmp_path, env=git_environment(), check=True, capture_output=True
         ).stdout
 
     run("init")
     (tmp_path / "code.py").write_text("a = 1\n")
     run("add", ".")
     run("commit", "-m", "first")
-    commit = run("rev-parse", "HEAD").strip()
-    assert found(tmp_path) == commit
+    head = run("rev-parse", "HEAD").decode().strip()
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "of another one"))
+    assert found(tmp_path) == head
     (tmp_path / "code.py").write_text("a = 2\n")
-    assert found(tmp_path) == f"{commit}-dirty"
+    assert found(tmp_path) == f"{head}-dirty"
     assert found(tmp_path / "venv") is None
-    monkeypatch.undo()
-    run_folder._commit.cache_clear()

@@ -111,7 +111,15 @@ def test_event_files(tmp_path, config, monkeypatch):
     with Trackers(["tensorboard"], tmp_path, config) as told:  # after a rollback
         told.begin([row(1), row(2), row(3)])
         told.log(row(4, loss=7.0))
-    assert read(tmp_path / "tensorboard")["loss/train"] == {10: 1.0, 20: 3.0, 30: 1.0, 40: 7.0}
+        told.begin([row(1), row(2)])  # and it is killed
+    with Trackers(["tensorboard"], tmp_path, config) as told:
+        told.begin([row(1), row(2), row(3, loss=8.0), row(4, loss=7.0)])
+    assert read(tmp_path / "tensorboard")["loss/train"] == {10: 1.0, 20: 3.0, 30: 8.0, 40: 7.0}
+    with Trackers(["tensorboard"], tmp_path, config) as told:  # from the beginning
+        told.begin([])
+        told.log(row(1, loss=5.0))
+    found = read(tmp_path / "tensorboard")
+    assert (found["loss/train"], list(found["config"])) == ({10: 5.0}, [0])
 
 
 class Fake(types.ModuleType):

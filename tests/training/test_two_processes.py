@@ -25,6 +25,7 @@ from tests.tiny import ROOT, changed
         ("checkpoint.steps", False),
         ("train.eval_batch_size", False),
         ("train.nan_limit", False),
+        ("data.on_error", False),
         ("model.unroll", False),
         ("data.dir", True),
         ("data.workers", True),
@@ -33,7 +34,7 @@ from tests.tiny import ROOT, changed
 def test_what_processes_may_have_of_their_own(monkeypatch, key, alike):
     config = Config(DataConfig("photographs(16)", dir="there", augment=()), ModelConfig("resnet20"), workdir="run")
     section, name = key.split(".")
-    value = {"dir": "here", "unroll": False}.get(name, 7)
+    value = {"dir": "here", "unroll": False, "on_error": "skip"}.get(name, 7)
     other = changed(config, **{section: {name: value}})
     monkeypatch.setattr(jax, "process_count", lambda: 2)
     monkeypatch.setattr(processes.multihost_utils, "process_allgather", np.atleast_1d)

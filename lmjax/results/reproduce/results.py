@@ -189,24 +189,26 @@ def export(table: Table, out: Path, to: Path) -> int:
     before = collect(table, to)
     if any(before.values()) and note(to) != note(out):
         raise InputError(f"--export {to}: says {note(to)!r} of its data, and {out} says {note(out)!r}: choose another")
+    copies = []
     for row, runs in finished(table, out).items():
         for seed, run in runs.items():
-            source = run.record
             target = RunRecord(files.inside(to, folder_of(row), f"seed{seed}"))
             if (target.directory / "checkpoints").exists():
                 raise InputError(f"--export {target.directory}: is a run itself: choose another folder")
-            if seed in before[row] and files.read(target.metrics_path) != files.read(source.metrics_path):
+            if seed in before[row] and repr(before[row][seed].epochs) != repr(run.epochs):  # NaN is not equal to itself
                 raise InputError(
-                    f"--export {target.directory}: has other numbers than {source.directory}: choose another folder, "
-                    "or move that one away"
+                    f"--export {target.directory}: has other numbers than {run.record.directory}: choose another "
+                    "folder, or move that one away"
                 )
-            config = dataclasses.replace(source.config(), workdir=None)
-            config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=None))
-            with files.writing(to, "--export"):
-                files.make_folder(target.directory)
-                files.write(target.metrics_path, files.read(source.metrics_path))
-                files.write(target.summary_path, files.read(source.summary_path))
-                files.write(target.config_path, json.dumps(to_dict(config), indent=2) + "\n")
+            copies.append((run.record, target))
+    for source, target in copies:
+        config = dataclasses.replace(source.config(), workdir=None)
+        config = dataclasses.replace(config, data=dataclasses.replace(config.data, dir=None))
+        with files.writing(to, "--export"):
+            files.make_folder(target.directory)
+            files.write(target.metrics_path, files.read(source.metrics_path))
+            files.write(target.summary_path, files.read(source.summary_path))
+            files.write(target.config_path, json.dumps(to_dict(config), indent=2) + "\n")
     if (said := note(out)) is not None:
         write_note(to, said)
     return sum(map(len, collect(table, to).values()))

@@ -165,10 +165,14 @@ def _row(row: str, config: Config, wanted: Table, runs: dict[int, Run]) -> list[
         network,
         f"{networks.parameter_count(model):,}",
         f"{networks.forward_macs(model, wanted.images.shape) / 1e6:.1f} M",
-        f"{len(runs)}" + (f" of {wanted.seeds[row]}" if len(runs) != wanted.seeds[row] else ""),
+        f"{len(runs)}" + _of_planned(len(runs), wanted.seeds[row]),
         *(_mean(measure, runs) for measure in _measures(wanted)),
         _published(config),
     ]
+
+
+def _of_planned(count: int, planned: int) -> str:
+    return "" if count == planned else f" of {planned}" if count < planned else f" ({planned} planned)"
 
 
 def _mean(measure: _Measure, runs: dict[int, Run]) -> str:
@@ -203,7 +207,7 @@ def _end(end: Difference | None, decides: bool) -> list[str]:
 def _difference(measure: _Measure, ours: dict[int, Run], theirs: dict[int, Run]) -> tuple[str, str]:
     found = difference(measure.of(ours), measure.of(theirs))
     if found is None or not math.isfinite(found.mean):  # a run that does not reach the level takes infinitely long
-        return "" if found is None else "none", ""
+        return "" if found is None else "not reached", ""
     return f"{found.mean:+.{measure.digits}f}", found.ends(measure.digits)
 
 

@@ -41,9 +41,9 @@ class TensorBoard:
         # After a START event, readers discard the events that they have from this step on.
         after = rows[-1]["step"] + 1 if rows else 0
         self._write(after, session_log=session(status=session.START))
-        if self._told is None:
+        if self._told is None or not rows:
             self._describe()
-        self._told = min(after - 1, -1 if self._told is None else self._told)
+        self._remember(min(after - 1, -1 if self._told is None else self._told))
         for row in rows:  # those of the run while it was not logged to TensorBoard
             if row["step"] > self._told:
                 self.log(row)
@@ -52,8 +52,7 @@ class TensorBoard:
         values = [{"tag": name, "simple_value": value} for name, value in scalars(row).items()]
         summaries = [self._histogram(name, values) for name, values in histograms(row).items()]
         self._write(row["step"], self._summary(value=values), *summaries)
-        self._told = row["step"]
-        files.write(self._note, f"{self._told}\n")
+        self._remember(row["step"])
 
     def saved(self) -> None:
         pass
@@ -61,6 +60,10 @@ class TensorBoard:
     def close(self, finished: bool) -> None:
         if self._file is not None:
             self._file.close()
+
+    def _remember(self, step: int) -> None:
+        self._told = step
+        files.write(self._note, f"{step}\n")
 
     def _open(self) -> None:
         self._event_pb2 = _import("tensorboard.compat.proto.event_pb2")
