@@ -411,7 +411,7 @@ def test_place_in_a_page(tmp_path, newline):
 
 @pytest.mark.parametrize(
     ("page", "kind", "places"),
-    [("README.md", "table", 1), ("docs/results.md", "table", 2), slow("docs/results.md", "tables", 1)],
+    [("README.md", "table", 1), ("docs/results.md", "table", 3), slow("docs/results.md", "tables", 1)],
 )
 def test_the_pages_have_what_the_command_writes(page, kind, places, tmp_path):
     copy = Path(shutil.copy(ROOT / page, tmp_path / "page.md"))
@@ -446,6 +446,23 @@ def test_what_the_pages_say_of_the_difference_that_decides():
     r, width = np.arctanh(end.correlation), stats.norm.ppf(0.975) / np.sqrt(20 - 3)
     low, high = np.tanh([r - width, r + width])
     assert f"from the same seed ({end.correlation:+.2f}, {low:+.2f} to {high:+.2f})" in said
+
+
+def test_what_the_pages_say_of_other_recipes_and_networks():
+    said, names = said_on("docs/results.md"), ("small", "recipe")
+    found = {name: results.collect(table(name), ROOT / "results" / name) for name in names}
+    errors = {name: {row: results.errors(runs) for row, runs in rows.items()} for name, rows in found.items()}
+    for name in names[1:]:
+        end = difference(errors[name]["lm"], errors[name]["euler"])
+        assert end.count == 10
+        assert f"`lm` minus `euler` is {end.mean:+.2f} points (95% interval {end.ends(2)}, p = {end.p:.2f})" in said
+        assert end.interval[0] < 0 < end.interval[1]  # "cannot be told apart"
+    gains = []
+    for row in ("euler", "lm"):
+        end = difference(errors["small"][row], errors["recipe"][row])
+        gains.append("{:.2f} points ({:.2f} to {:.2f})".format(end.mean, *end.interval))
+    assert f"an error lower by {gains[0]} than with the recipe above" in said
+    assert f"and LM by {gains[1].replace(' points', '')}." in said
 
 
 def detected(seeds, tests=1):

@@ -201,7 +201,7 @@ def _recipe() -> Table:
     )
     return _twins(
         "Does a difference between LM and Euler survive a better recipe?",
-        "The networks of `small` with 15 evaluations, 8 epochs of SGD with Nesterov's momentum, a cosine after one "
+        "the networks of `small` with 15 evaluations, 8 epochs of SGD with Nesterov's momentum, a cosine after one "
         "epoch of warm-up, weight decay 5e-4 of the kernels alone, and label smoothing 0.1",
         lambda scheme: _shortened(ModelConfig("resnet32", scheme, width=0.5), optimizer, label_smoothing=0.1),
         "recipe",
