@@ -411,7 +411,7 @@ def test_place_in_a_page(tmp_path, newline):
 
 @pytest.mark.parametrize(
     ("page", "kind", "places"),
-    [("README.md", "table", 1), ("docs/results.md", "table", 3), slow("docs/results.md", "tables", 1)],
+    [("README.md", "table", 1), ("docs/results.md", "table", 4), slow("docs/results.md", "tables", 1)],
 )
 def test_the_pages_have_what_the_command_writes(page, kind, places, tmp_path):
     copy = Path(shutil.copy(ROOT / page, tmp_path / "page.md"))
@@ -449,14 +449,17 @@ def test_what_the_pages_say_of_the_difference_that_decides():
 
 
 def test_what_the_pages_say_of_other_recipes_and_networks():
-    said, names = said_on("docs/results.md"), ("small", "recipe")
+    said, names = said_on("docs/results.md"), ("small", "recipe", "vit")
     found = {name: results.collect(table(name), ROOT / "results" / name) for name in names}
     errors = {name: {row: results.errors(runs) for row, runs in rows.items()} for name, rows in found.items()}
     for name in names[1:]:
         end = difference(errors[name]["lm"], errors[name]["euler"])
         assert end.count == 10
         assert f"`lm` minus `euler` is {end.mean:+.2f} points (95% interval {end.ends(2)}, p = {end.p:.2f})" in said
+        assert f"{end.mean:+.2f} ({end.ends(2)})" in said_on("README.md")
         assert end.interval[0] < 0 < end.interval[1]  # "cannot be told apart"
+    loss = difference(*(results.losses(found["vit"][row]) for row in ("euler", "lm")))
+    assert "with LM, by {:.3f} ({:.3f} to {:.3f}), which is".format(loss.mean, *loss.interval) in said
     gains = []
     for row in ("euler", "lm"):
         end = difference(errors["small"][row], errors["recipe"][row])
