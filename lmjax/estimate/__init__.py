@@ -124,7 +124,7 @@ def _dataset(data: DataConfig) -> Dataset | Photographs:
 
 
 def _bytes(x: Any) -> int:
-    """Of an array, or a description of one, on one device."""
+    """The bytes of an array, or of a description of one, on one device."""
     return math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
 
 
