@@ -125,7 +125,8 @@ def _dataset(data: DataConfig) -> Dataset | Photographs:
 
 def _bytes(x: Any) -> int:
     """The bytes of an array, or of a description of one, on one device."""
-    return math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+    divided = x.sharding.shard_shape(x.shape) if hasattr(x, "sharding") else x.shape  # a NumPy scalar has none
+    return math.prod(divided) * x.dtype.itemsize
 
 
 def _room(where: Target) -> int:
