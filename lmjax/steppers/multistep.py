@@ -21,13 +21,17 @@ def _multistep(
     """The properties of u[n+1] = sum_j a[j] u[n-j] + sum_j b[j] f(u[n-j]) with (a, b) = weights(coef)."""
 
     def damping(coef):
-        a, b = weights(coef)
-        return (1 + sum(j * x for j, x in enumerate(a) if j)) / sum(b)
+        return _damping(*weights(coef))
 
     def characteristic(coef):
         return jnp.stack(jnp.broadcast_arrays(1.0, *(-x for x in weights(coef)[0])), -1)
 
     return Properties(damping=damping, characteristic=characteristic, steps_back=steps_back, **others)
+
+
+def _damping(a: Sequence[Any], b: Sequence[Any]) -> Any:
+    """c of c u' = F, which the method with the weights a of the states and b of the increments integrates."""
+    return (1 + sum(j * x for j, x in enumerate(a) if j)) / sum(b)
 
 
 @register
@@ -238,8 +242,7 @@ def _order(a: tuple[float, ...], b: tuple[float, ...]) -> int:
     """Order of accuracy: how far the method is exact on u = 1, t, t^2, ... at the steps t = 0, -1, -2, ... ."""
     if abs(sum(a) - 1) > 1e-9:
         return 0
-    c = (1 + sum(j * x for j, x in enumerate(a))) / sum(b)
-    order = 0
+    c, order = _damping(a, b), 0
     while order < 12:
         q = order + 1
         states = sum(x * (-j) ** q for j, x in enumerate(a))
