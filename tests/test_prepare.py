@@ -19,6 +19,7 @@ from PIL import Image
 from lmjax import cli
 from lmjax.data import prepared
 from lmjax.prepare import imagenet, validation
+from tests.data import handmade
 from tests.parameters import slow
 from tests.tiny import ROOT
 
@@ -137,6 +138,13 @@ def test_prepares_and_says_how_to_train(run, data, mistake):
     assert f"{version}: is prepared already, with 4 training and 3 test images" in out
     next(version.glob("*train.array_record*")).unlink()
     assert mistake().endswith(f"prepare the data set again; for that, delete {version} first\n")
+
+
+def test_another_data_set_is_not_taken_for_imagenet(data, mistake):
+    records = [{"image": b"image", "label": 0}]
+    handmade.prepare(data.with_name("tiny") / "1.0.0", {"train": records, "validation": records})
+    data.with_name("tiny").rename(data)
+    assert mistake() == f"error: --data-dir {data}: holds the data set tiny: name another folder\n"
 
 
 @pytest.mark.parametrize(

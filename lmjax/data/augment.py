@@ -102,8 +102,8 @@ def crop(pad: int, *, padding: Literal["zero", "reflect"] = "zero") -> Geometry:
         pad: 0 or more pixels.
         padding: "zero" pads with black (before normalization), "reflect" mirrors the image at its outermost pixels.
     """
-    if pad < 0:
-        raise InputError(f"crop: pad must be 0 or more pixels, got {pad}")
+    if not 0 <= pad < 2**30:
+        raise InputError(f"crop: pad must be 0 or more pixels, and below 2^30, got {pad}")
 
     def source(key, rows, columns, shape):
         shift = jax.random.randint(key, (rows.shape[0], 2), -pad, pad + 1)
@@ -205,12 +205,12 @@ def mixup(alpha: float) -> Mixing:
     order is random.
 
     Args:
-        alpha: above 0: 0.2 mixes little, 1 uniformly.
+        alpha: from 1e-6 to 1e6: 0.2 mixes little, 1 uniformly.
     """
-    _require_positive("mixup", alpha)
+    _check_alpha("mixup", alpha)
 
     def apply(key, images, targets):
-        weight = jax.random.beta(key, alpha, alpha)
+        weight = _share(key, alpha)
         return _mean(weight, images), _mean(weight, targets)
 
     return Mixing(apply)
@@ -225,14 +225,14 @@ def cutmix(alpha: float = 1.0) -> Mixing:
     image that is left. The other image is the one before in the batch, whose order is random.
 
     Args:
-        alpha: above 0.
+        alpha: from 1e-6 to 1e6.
     """
-    _require_positive("cutmix", alpha)
+    _check_alpha("cutmix", alpha)
 
     def apply(key, images, targets):
         share, place = jax.random.split(key)
         shape = jnp.array(images.shape[1:3])
-        sides = (shape * jnp.sqrt(1 - jax.random.beta(share, alpha, alpha))).astype(jnp.int32)
+        sides = (shape * jnp.sqrt(1 - _share(share, alpha))).astype(jnp.int32)
         top, left = jax.random.randint(place, (2,), 0, shape) - sides // 2
         box = _box(images[:1], top[None], left[None], *sides)
         return jnp.where(box, jnp.roll(images, 1, 0), images), _mean(1 - jnp.mean(box, dtype=jnp.float32), targets)
@@ -240,9 +240,13 @@ def cutmix(alpha: float = 1.0) -> Mixing:
     return Mixing(apply)
 
 
-def _require_positive(name, alpha):
-    if alpha <= 0:
-        raise InputError(f"{name}: alpha must be above 0, got {alpha}")
+def _check_alpha(name, alpha):
+    if not 1e-6 <= alpha <= 1e6:  # beyond, float32 has NaN
+        raise InputError(f"{name}: alpha must be from 1e-6 to 1e6, got {alpha}")
+
+
+def _share(key, alpha):
+    return jax.random.beta(key, alpha, alpha, dtype=jnp.float32)
 
 
 def _mean(weight, x):
@@ -370,7 +374,8 @@ class Pipeline:
             return images, labels
         mixtures = [functools.partial(part.apply, jax.random.fold_in(key, n)) for n, part in self._mixing]
         chosen = jax.random.randint(jax.random.fold_in(key, _CHOICE), (), 0, len(mixtures))
-        return lax.switch(chosen, mixtures, images.astype(jnp.float32), jax.nn.one_hot(labels, self._classes))
+        targets = jax.nn.one_hot(labels, self._classes, dtype=jnp.float32)
+        return lax.switch(chosen, mixtures, images.astype(jnp.float32), targets)
 
 
 def _is_geometry(place):

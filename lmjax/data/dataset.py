@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,10 @@ class Split:
 
     images: np.ndarray
     labels: np.ndarray
+
+    def __post_init__(self):
+        for name in ("images", "labels"):
+            object.__setattr__(self, name, np.asarray(getattr(self, name)))
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -52,8 +56,7 @@ class Dataset:
     broken: tuple[str, ...] = ()
 
     def __post_init__(self):
-        if len(self.classes) < 2:
-            raise InputError(f"{self.name}: there is nothing to tell apart with {len(self.classes)} class")
+        check_classes(self.name, self.classes)
         for kind, split in (("training", self.train), ("test", self.test)):
             if not len(split):
                 raise InputError(f"{self.name}: the {kind} split is empty")
@@ -72,22 +75,16 @@ class Dataset:
                     f"{self.name}: the {kind} labels run from {split.labels.min()} to {split.labels.max()}, "
                     f"but there are {len(self.classes)} classes, numbered from 0"
                 )
+            object.__setattr__(split, "labels", split.labels.astype(np.int32, copy=False))
         if self.train.images.shape[1:] != self.test.images.shape[1:]:
             raise InputError(
                 f"{self.name}: training images are {self.train.images.shape[1:]} and test images "
                 f"{self.test.images.shape[1:]} (height, width, channels): bring them to one size, as in folder(32)"
             )
-        given = {key: np.asarray(getattr(self, key), np.float32) for key in ("mean", "std")}
-        if not any(value.size for value in given.values()):
-            given = dict(zip(given, _channel_statistics(self.train.images), strict=True))
-        for key, value in given.items():
-            if value.shape != self.shape[-1:]:
-                got = f"got the shape {list(value.shape)}" if value.size else "and is left out"
-                raise InputError(
-                    f"{self.name}: {key} must be one number for each of the {self.shape[-1]} channels, {got}; leave "
-                    "out both mean and std to have them computed"
-                )
-            object.__setattr__(self, key, value)
+        if not np.size(self.mean) and not np.size(self.std):
+            for key, value in zip(("mean", "std"), _channel_statistics(self.train.images), strict=True):
+                object.__setattr__(self, key, value)
+        check_statistics(self)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -104,6 +101,30 @@ class Dataset:
             "mean": self.mean.tolist(),
             "std": self.std.tolist(),
         }
+
+
+def check_classes(name: str, classes: Sequence[str]) -> None:
+    """Raise InputError unless there are two names at least."""
+    if len(classes) < 2:
+        raise InputError(f"{name}: there is nothing to tell apart with {len(classes)} class")
+    if not all(isinstance(each, str) for each in classes):
+        raise InputError(f"{name}: classes must be names, got {next(c for c in classes if not isinstance(c, str))!r}")
+
+
+def check_statistics(dataset: Any) -> None:
+    """Make mean and std of a data set float32 [C]; InputError if one cannot normalize images by them."""
+    for key in ("mean", "std"):
+        value = np.asarray(getattr(dataset, key), np.float32)
+        if value.shape != dataset.shape[-1:]:
+            got = f"got the shape {list(value.shape)}" if value.size else "and is left out"
+            raise InputError(
+                f"{dataset.name}: {key} must be one number for each of the {dataset.shape[-1]} channels, {got}; leave "
+                "out both mean and std for the usual ones"
+            )
+        if not np.isfinite(value).all() or (key == "std" and not (value > 0).all()):
+            above = " above 0" if key == "std" else ""
+            raise InputError(f"{dataset.name}: {key} must be finite numbers{above}, got {value.tolist()}")
+        object.__setattr__(dataset, key, value)
 
 
 def utf8(names: Iterable[str]) -> list[str]:

@@ -147,7 +147,7 @@ def folder(size: int | None = None, *, val_split: float | None = None) -> Origin
     """A folder of images in memory: `train/<class>/*.jpg`, and `test/<class>/*.jpg` or `val/<class>/*.jpg`.
 
     The classes are the folders below `train`, in alphabetical order. Files of formats that Pillow does not decode by
-    itself, and hidden ones, are not used; a note counts them. Gray, palette and CMYK images become RGB, and
+    itself are not used, and a note counts them; nor are hidden ones. Gray, palette and CMYK images become RGB, and
     transparency is dropped. Nothing is written to disk.
 
     Args:

@@ -1,10 +1,10 @@
 """From the bytes of an image file to a square of pixels.
 
-`PillowImage` is the reference, antialiased, whose pixels are those of torchvision's transforms on Pillow images.
+`PillowImage` is the reference, antialiased: its crops have the pixels of torchvision's transforms on Pillow images.
 `TurboImage` makes random crops faster, whose pixels differ (benchmarks/input_pipeline.py measures both); the middle of
 an image, for an evaluation, is Pillow's always.
 Gray, palette and CMYK images become RGB, transparency is dropped, and the orientation that a camera may have noted is
-left alone, as the usual recipes do.
+left alone, as the usual recipes do (Pillow applies that of a TIFF file).
 """
 
 import functools
@@ -32,7 +32,7 @@ class PillowImage:
         size: width and height in pixels.
 
     Raises:
-        BrokenImage: here or when it is decoded, for what is no image, is cut short, or has more than 8 bits a channel.
+        BrokenImage: here or when it is decoded, for what is no image, is cut short, or is gray of more than 8 bits.
     """
 
     def __init__(self, data: bytes | Image.Image):

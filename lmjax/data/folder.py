@@ -93,6 +93,8 @@ def content(path: str) -> bytes:
             return file.read()
     except IsADirectoryError as error:
         raise BrokenImage("it is a folder") from error
+    except ValueError as error:  # a null byte
+        raise InputError(f"{path!r}: is no path ({error})") from error
     except OSError as error:
         if os.path.islink(path) and not os.path.exists(path):
             raise BrokenImage("it is a link to nothing") from error

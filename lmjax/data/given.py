@@ -108,7 +108,10 @@ class Preparation:
 
 def _checked(pixels: Any, name: str) -> np.ndarray:
     """Pixels as uint8, or as float32 if they are floating-point."""
-    array = np.asarray(pixels)
+    try:
+        array = np.asarray(pixels)
+    except ValueError as error:  # lists of several lengths
+        raise InputError(f"{name}: is no array of pixels ({error})") from error
     if array.dtype == np.uint8:
         return array
     floating = jnp.issubdtype(array.dtype, jnp.floating)
@@ -118,5 +121,7 @@ def _checked(pixels: Any, name: str) -> np.ndarray:
     if not (low >= 0 and high <= 255):
         raise InputError(f"{name}: pixels must be from 0 to 255, not normalized, got {low:g} to {high:g}")
     if floating and 0 < high <= 1:
-        raise InputError(f"{name}: pixels must be from 0 to 255, got at most {high:g}: multiply them by 255")
+        raise InputError(
+            f"{name}: pixels must be from 0 to 255, got at most {high:g}: multiply what runs from 0 to 1 by 255"
+        )
     return array.astype(np.float32 if floating else np.uint8)

@@ -10,10 +10,11 @@ import numpy as np
 
 from lmjax import files
 from lmjax.data import prepared
-from lmjax.data.dataset import utf8
+from lmjax.data.dataset import check_classes, check_statistics, utf8
+from lmjax.data.decode import DECODERS
 from lmjax.data.folder import open_folder
 from lmjax.data.source import Absent, Source
-from lmjax.errors import InputError
+from lmjax.errors import InputError, unknown
 
 # ImageNet's channel means and standard deviations as most recipes have them.
 _MEAN = np.array([0.485, 0.456, 0.406], np.float32) * 255
@@ -54,8 +55,13 @@ class Photographs:
     threads: int | None = None
 
     def __post_init__(self):
-        if len(self.classes) < 2:
-            raise InputError(f"{self.name}: there is nothing to tell apart with {len(self.classes)} class")
+        check_classes(self.name, self.classes)
+        check_statistics(self)
+        for kind, source in (("training", self.train), ("test", self.test)):
+            if not len(source):
+                raise InputError(f"{self.name}: the {kind} split is empty")
+        if self.decoder not in DECODERS:
+            raise unknown("decoder", self.decoder, DECODERS)
 
     @property
     def shape(self) -> tuple[int, int, int]:

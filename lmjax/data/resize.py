@@ -84,7 +84,10 @@ class _Copy:
             f"--shorter-side {shorter_side}: {source} is a smaller copy itself, of {photographs.resized} pixels: make "
             "this one from the originals",
         )
-        _require(source not in target.resolve().parents, f"--to {target}: lies in the photographs themselves, {source}")
+        _require(
+            source not in Path(os.path.realpath(target)).parents,
+            f"--to {target}: lies in the photographs themselves, {source}",
+        )
         _require(
             len(set(classes)) == len(classes), f"{photographs.name}: several classes have the same name: rename them"
         )
@@ -141,7 +144,14 @@ class _Copy:
         return None
 
     def finish(self) -> None:
-        """Check that nothing else is there, and mark the copy as finished."""
+        """Check that each class has images and nothing else is there, and mark the copy as finished."""
+        for split, labels in self._labels.items():
+            without = [name for label, name in enumerate(self._classes) if label not in labels]
+            _require(
+                not without,
+                f"{self._target / split}: has no image of {few(without)}, and one cannot train on such a copy: mend "
+                "the images, and give the same command again, or remove the class from the originals",
+            )
         _compare(
             (folder, {_name(source, int(i)) for i in np.flatnonzero(self._labels[split] == label)}, _images(folder))
             for split, source in self._splits.items()

@@ -45,6 +45,7 @@ class Loader:
         min_area: smallest share of the image that a random crop takes; None: the middle of the image.
         skip: replace what cannot be decoded by the next image that can, instead of stopping. In an evaluation it is
             left out.
+        classes: how many there are; other labels are an error.
     """
 
     source: Source
@@ -52,6 +53,7 @@ class Loader:
     decoder: str = "pillow"
     min_area: float | None = None
     skip: bool = False
+    classes: int = 2**31
 
     def random(self, index: int, rng: np.random.Generator) -> dict[str, Any]:
         """Image `index`, cropped at random, or its middle."""
@@ -88,6 +90,11 @@ class Loader:
     def _load(self, index, cut, decode):
         try:
             data, label = self.source[index]
+            if not 0 <= label < self.classes:
+                raise InputError(
+                    f"{self.source.place(index)}: has the label {label}, but there are {self.classes} classes, "
+                    "numbered from 0"
+                )
             return {"image": cut(decode(data)), "label": np.int32(label)}
         except BrokenImage as error:
             if self.skip:

@@ -57,7 +57,11 @@ class _Streamed:
         end = start + count
         while self._next < end:
             while len(self._ahead) < min(2, end - self._next):
-                self._ahead.append(self._place(self._fetch()))
+                try:
+                    self._ahead.append(self._place(self._fetch()))
+                except BaseException:
+                    self.close()  # the reader is behind the batch that is lost: whoever tries again gets a new one
+                    raise
             self._next += 1
             arrays, broken = self._ahead.popleft()
             self._broken += broken  # only now: what is ahead is read again after a resume
@@ -134,7 +138,7 @@ class StreamedEvaluation(_Streamed):
 
 
 def _loader(dataset: Photographs, source: Source, **how: Any) -> Loader:
-    return Loader(source, dataset.size, dataset.decoder, skip=dataset.skip, **how)
+    return Loader(source, dataset.size, dataset.decoder, skip=dataset.skip, classes=len(dataset.classes), **how)
 
 
 def _processes_and_threads(workers: int | None, threads: int | None) -> tuple[int, int]:

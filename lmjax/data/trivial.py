@@ -37,7 +37,7 @@ def trivial(space: Literal["wide", "standard"] = "wide") -> Pixels:
     Uniform over 14 operations (identity, shear and translate in x and y, rotate, brightness, color, contrast,
     sharpness, posterize, solarize, autocontrast, equalize), 31 strengths from none to the largest, and two directions.
     Pixels are those of Pillow: nearest neighbor, black outside of the image. In images with other than three channels,
-    gray is the mean of the channels.
+    gray is the mean of the channels. Solarize without strength turns white to black, as Pillow's does.
 
     Args:
         space: the largest strengths. "wide": shear by 0.99, translate by 32 pixels, rotate by 135 degrees, enhance by

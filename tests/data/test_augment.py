@@ -275,14 +275,22 @@ def test_own_augmentation():
     np.testing.assert_array_equal(augmented(["invert(keep=True)"])[0], IMAGES)
 
 
+@pytest.mark.parametrize("texts", [["mixup(1e-6)"], ["mixup(1e6)"], ["mixup(0.2)", "cutmix"]])
+def test_mixtures_are_finite_and_float32_whatever_the_default_is(texts, x64):
+    for out in augmented(texts):
+        assert out.dtype == np.float32
+        assert np.isfinite(out).all()
+
+
 @pytest.mark.parametrize(
     ("texts", "message"),
     [
         (["cutout(8)"], r"data.augment: cutout\(8\) needs images of 8 pixels a side or more, got 7 x 9"),
         (["crop(7, padding=reflect)"], "needs images of 8 pixels a side or more"),
         (["cutout(0)"], "cutout: size must be at least 1 pixel, got 0"),
-        (["mixup(0)"], "mixup: alpha must be above 0, got 0"),
-        (["cutmix(-1.0)"], "cutmix: alpha must be above 0, got -1.0"),
+        (["mixup(0)"], "mixup: alpha must be from 1e-6 to 1e6, got 0"),
+        (["cutmix(-1.0)"], "cutmix: alpha must be from 1e-6 to 1e6, got -1.0"),
+        (["crop(2147483647)"], r"crop: pad must be 0 or more pixels, and below 2\^30, got 2147483647"),
         (["erase(2)"], "erase: probability must be from 0 to 1, got 2"),
         (["crop_area(0)"], "crop_area: min_area must be above 0 and at most 1, got 0"),
         (["cutuot(2)"], "unknown augmentation 'cutuot': did you mean 'cutout'"),

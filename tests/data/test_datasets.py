@@ -14,7 +14,7 @@ from lmjax import InputError
 from lmjax.config import DataConfig
 from lmjax.data import Dataset, Files, Origin, Photographs, Split, datasets, load
 from lmjax.data.resident import ResidentEvaluation
-from lmjax.data.source import Subset, hold_out
+from lmjax.data.source import Absent, Subset, hold_out
 from tests import tiny
 from tests.data import handmade
 from tests.data.photos import write_folder
@@ -305,15 +305,23 @@ def test_one_of_ones_own(tmp_path, capsys):
     assert "data.dir: must be left out for stripes(800), got 'here'" in capsys.readouterr().err
 
 
-def _of(labels=(0, 1, 0), **statistics):
+def _of(labels=(0, 1, 0), classes=("a", "b"), **statistics):
     """The function of a data set of three colored images."""
     split = Split(np.zeros((3, 8, 8, 3), np.uint8), np.asarray(labels))
-    return lambda: Origin(lambda: Dataset("odd", split, split, ("a", "b"), **statistics))
+    return lambda: Origin(lambda: Dataset("odd", split, split, classes, **statistics))
 
 
-def test_statistics_may_be_lists():
-    datasets.register(_of(mean=[1, 2, 3], std=[1, 1, 1]), name="odd")
+def _photographs(**fields):
+    """The function of a data set of photographs, none of which can be read."""
+    fields = {"train": Absent(3), "test": Absent(3), "classes": ("a", "b"), "size": 8} | fields
+    return lambda: Origin(lambda: Photographs("odd", **fields), streamed=True)
+
+
+def test_statistics_and_labels_may_be_of_other_types():
+    datasets.register(_of(np.array([0, 1, 0], np.uint64), mean=[1, 2, 3], std=[1, 1, 1]), name="odd")
     np.testing.assert_array_equal(load("odd").mean, np.array([1, 2, 3], np.float32))
+    assert load("odd").train.labels.dtype == np.int32
+    assert Split(np.zeros((1, 2, 2, 3), np.uint8), [0]).labels.shape == (1,)
 
 
 @pytest.mark.parametrize(
@@ -335,6 +343,14 @@ def test_statistics_may_be_lists():
             "odd: mean must be one number for each of the 3 channels, got the shape [1];",
         ),
         (_of(mean=np.ones(3)), "odd: std must be one number for each of the 3 channels, and is left out;"),
+        (_of(mean=np.ones(3), std=[1, 0, 1]), "odd: std must be finite numbers above 0, got [1.0, 0.0, 1.0]"),
+        (_of(mean=[1, 2, np.nan], std=np.ones(3)), "odd: mean must be finite numbers, got [1.0, 2.0, nan]"),
+        (_of(classes=("a", 1)), "odd: classes must be names, got 1"),
+        (_photographs(mean=[0.0]), "odd: mean must be one number for each of the 3 channels, got the shape [1];"),
+        (_photographs(std=[1, 1, np.inf]), "odd: std must be finite numbers above 0, got [1.0, 1.0, inf]"),
+        (_photographs(test=Absent(0)), "odd: the test split is empty"),
+        (_photographs(classes=("a",)), "odd: there is nothing to tell apart with 1 class"),
+        (_photographs(decoder="turbo2"), "unknown decoder 'turbo2': did you mean 'turbo'"),
     ],
 )
 def test_mistakes_of_ones_own(make, message):

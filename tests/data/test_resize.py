@@ -109,6 +109,20 @@ def test_goes_on_after_an_interruption_and_writes_anew_what_a_power_cut_has_left
     assert files(begun) == files(tmp_path / "fresh")
 
 
+def test_a_class_of_which_nothing_is_left(folder, tmp_path, capsys):
+    for path in (folder / "val" / "n1").iterdir():
+        path.write_bytes(b"broken")
+    assert run(folder, tmp_path / "small", "--on-error", "skip") == 2
+    assert f"{tmp_path}/small/val: has no image of n1, and one cannot train on such a copy" in capsys.readouterr().err
+    assert not complete(tmp_path / "small")
+
+
+def test_a_link_to_itself(folder, tmp_path, capsys):
+    (tmp_path / "loop").symlink_to("loop")
+    assert run(folder, tmp_path / "loop" / "small") == 2
+    assert capsys.readouterr().err.startswith("error: ")
+
+
 def test_all_is_on_the_disk_before_it_is_called_finished(folder, tmp_path, monkeypatch):
     target, states = tmp_path / "small", []
     monkeypatch.setattr(module.os, "sync", lambda: states.append((complete(target), len(files(target)))))

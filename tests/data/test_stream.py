@@ -48,6 +48,13 @@ def test_a_batch(loader):
     assert (batch["broken"] == -1).all()
 
 
+@pytest.mark.parametrize("cut", ["random", "middle"])
+def test_labels_without_a_class(files, cut):
+    stream = Stream(Loader(files, 24, classes=2), 8, seed=0 if cut == "random" else None)
+    with pytest.raises(InputError, match=r"n2/\d+\.JPEG: has the label 2, but there are 2 classes, numbered from 0"):
+        [stream[i] for i in range(7)]
+
+
 @pytest.mark.parametrize("workers", few([0, 1, 2], [0, 2]))
 @pytest.mark.parametrize("threads", few([1, 3], [3]))
 def test_neither_workers_nor_threads_change_a_batch(loader, workers, threads):

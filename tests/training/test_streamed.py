@@ -98,6 +98,23 @@ def test_skipped_images_are_reported_and_do_not_count(config, tmp_path):
             assert feed.take_broken() == []
 
 
+@pytest.mark.parametrize("workers", [0, slow(2)])
+def test_what_could_not_be_read_is_missed_again(config, tmp_path, workers):
+    """No other batch takes its place, in the feed of a trainer that is used once more."""
+    root = write_folder(tmp_path, train=20, val=12)
+    for broken in (*sorted((root / "train" / "n1").iterdir()), root / "val" / "n1" / "4.JPEG"):
+        broken.write_bytes(broken.read_bytes()[:300])
+    config = changed(config, train={"batch_size": 4, "eval_batch_size": 4})
+    with Trainer(config, load("photographs(16)", directory=root, workers=workers), ONE) as trainer:
+        for read in (trainer.test_feed.arrays, lambda: trainer.feed.arrays(0, [1] * 5)):
+            said = set()
+            for _ in range(4):
+                with pytest.raises(InputError, match="cannot be decoded") as error:
+                    list(read())
+                said.add(str(error.value))
+            assert len(said) == 1
+
+
 def test_broken_images_of_an_epoch_that_was_interrupted(config, tmp_path):
     """Each is counted once: what was read ahead is read again."""
     root = write_folder(tmp_path / "images", train=40, val=9)
