@@ -135,7 +135,7 @@ class ModelConfig(_Checked):
     width: float = 1.0
     """Multiplies the channels of all stages; below 1, those of the stem, too."""
     branch: str | None = None
-    """The residual branch: basic, bottleneck, symmetric, or a call such as "bottleneck(groups=8)"; None: the network's
+    """The residual branch: basic, bottleneck, symmetric, or a call such as "bottleneck(groups=4)"; None: the network's
     own."""
     normalization: str | None = None
     """batch, layer, rms, or a call such as "group(8)", of the whole network; None: the network's own."""
@@ -160,8 +160,8 @@ class ModelConfig(_Checked):
     """Activations kept for the backward pass: all, the states between the steps, or none (for schemes with an
     inverse: reversible, hamiltonian, leapfrog, verlet, momentum)."""
     unroll: bool | None = None
-    """Lay the blocks out in the compiled program instead of compiling a loop; None: laid out with memory stored, else a
-    loop (laid out, XLA on a CPU may keep activations that remat or reversible should drop)."""
+    """True lays the blocks out in the compiled program, False compiles a loop; None: laid out with memory stored, else
+    a loop (laid out, XLA on a CPU may keep activations that remat or reversible should drop)."""
 
     def check(self):
         _require(self.width > 0, "model.width", "positive", self.width)
@@ -252,7 +252,7 @@ class OptimizerConfig(_Checked):
     """Two numbers between which the coefficients are kept after each update, e.g. -1 1; None: not at all."""
     freeze: tuple[str, ...] = ()
     """Parameters that are not trained, by their names in `lmjax.weights`, or the beginning of these up to a dot, also
-    with wildcards: stem stage1 "*.norm". They are not updated and do not decay. A batch normalization whose running
+    with wildcards: stem stage1 "*.norm*". They are not updated and do not decay. A batch normalization whose running
     mean has such a name normalizes with its running statistics in training, too, and these stay as they are."""
     loaded_rate: float = 1.0
     """Multiplies the learning rate of the parameters that init has loaded."""

@@ -1,4 +1,4 @@
-"""Errors that are the user's to mend: one line that names the thing and the cure.
+"""Errors that are the user's to mend: one message that names the thing and the cure.
 
 A command prints an `InputError` without a traceback; everything else is a bug of ours and keeps its traceback.
 """

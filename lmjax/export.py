@@ -4,9 +4,10 @@ A file is one function: images, uint8 [N, H, W, C] for any N, scaled and cut alr
 classes, float32 [N, classes]. Normalization and softmax are inside.
 """
 
+import contextlib
 import dataclasses
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Generator
 from pathlib import Path
 from typing import Any
 
@@ -35,7 +36,8 @@ def stablehlo(trained: TrainedNetwork) -> bytes:
         InputError: if the package flatbuffers is missing, or the file does not compute what the network does.
     """
     optional_import("flatbuffers", package="flatbuffers", purpose="StableHLO")
-    made = export.export(jax.jit(_function(trained)), platforms=PLATFORMS)(_images(trained))
+    with _for_any_number(trained):
+        made = export.export(jax.jit(_function(trained)), platforms=PLATFORMS)(_images(trained))
     content = bytes(made.serialize())
     _compare(trained, "StableHLO", lambda images: export.deserialize(bytearray(content)).call(images))
     return content
@@ -52,7 +54,8 @@ def onnx(trained: TrainedNetwork) -> bytes:
     onnxruntime = optional_import("onnxruntime", package="onnxruntime", purpose="ONNX")
     trained, images = _in_float32(trained), _images(trained)
     # Traced here: jax2onnx would trace with functions of its own in the place of those of Flax and jax.numpy.
-    traced = jax.extend.core.jaxpr_as_fun(jax.make_jaxpr(_function(trained))(images))
+    with _for_any_number(trained):
+        traced = jax.extend.core.jaxpr_as_fun(jax.make_jaxpr(_function(trained))(images))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
@@ -116,6 +119,18 @@ def _function(trained: TrainedNetwork) -> Callable[[jax.Array], jax.Array]:
 
 def _images(trained: TrainedNetwork) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((*export.symbolic_shape("batch"), *trained.shape), np.uint8)
+
+
+@contextlib.contextmanager
+def _for_any_number(trained: TrainedNetwork) -> Generator[None]:
+    """Name a network that cannot be traced for any number of images, one of the user's own."""
+    try:
+        yield
+    except Exception as error:  # those of JAX for symbolic numbers have no public name
+        raise InputError(
+            f"{trained.name}: cannot be traced for any number of images ({reason(error)}): take the number from "
+            "images.shape[0], not from len(images)"
+        ) from error
 
 
 def _in_float32(trained: TrainedNetwork) -> TrainedNetwork:

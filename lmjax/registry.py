@@ -307,3 +307,10 @@ def _fits(value: Any, hint: Any) -> bool:
     if hint is None:
         return value is None
     return isinstance(value, hint) if isinstance(hint, type) else True
+
+
+def cure(error: Exception) -> str:
+    """The cure for a part that is registered by nothing in the library, as the end of a message; else nothing."""
+    if not str(error).startswith(tuple(f"unknown {parts.kind} " for parts in KINDS.values())):
+        return ""
+    return "; if a config of yours registers it, give that by --config FILE"

@@ -21,7 +21,7 @@ from flax import nnx
 from jax.tree_util import keystr
 
 import lmjax
-from lmjax import files
+from lmjax import files, registry
 from lmjax.config import ModelConfig, from_dict
 from lmjax.errors import InputError, optional_import, reason
 
@@ -185,7 +185,8 @@ def read(path: str | Path) -> Weights:
         return Weights(arrays, from_dict({"model": json.loads(metadata["model"])}).model, **data)
     except (KeyError, TypeError, ValueError, RecursionError) as error:
         raise InputError(
-            f"{path}: of lmjax {metadata['lmjax']}, does not say what network it is of ({error}): write it again"
+            f"{path}: of lmjax {metadata['lmjax']}, does not say what network it is of ({error})"
+            f"{registry.cure(error) or ': write it again'}"
         ) from error
 
 

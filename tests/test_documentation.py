@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from jax import export
 
 from lmjax import cli, networks, odeint, steppers
 from lmjax.cli.train import Train
@@ -42,6 +43,15 @@ def test_code_runs(name, monkeypatch, tmp_path):
     namespace = {"__name__": "documentation"}
     for code in STORIES[name]:
         exec(compile(code, name, "exec"), namespace)
+
+
+def test_the_network_of_the_page_can_be_exported():
+    namespace = {"__name__": "documentation"}
+    exec(blocks(text("docs/own_network.md"))[0], namespace)
+    model = namespace["config"].model.build(classes=10, cin=1, rngs=nnx.Rngs(0))
+    images = jax.ShapeDtypeStruct((*export.symbolic_shape("n"), 8, 8, 1), jnp.float32)
+    (logits,) = export.export(jax.jit(model))(images).out_avals
+    assert str(logits.shape) == "(n, 10)"
 
 
 def test_there_are_code_and_commands_on_the_pages():

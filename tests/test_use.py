@@ -304,6 +304,14 @@ def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize(("format", "package"), [("stablehlo", "flatbuffers"), ("onnx", "jax2onnx")])
+def test_a_network_for_one_number_of_images(tmp_path, monkeypatch, format, package):
+    pytest.importorskip(package)
+    monkeypatch.setattr(export, "_function", lambda trained: lambda images: images.reshape(len(images), -1))
+    with pytest.raises(InputError, match=r"cannot be traced for any number of images \(.*\): take the number from"):
+        export.save(network(tmp_path), tmp_path / "a", format)
+
+
+@pytest.mark.parametrize(("format", "package"), [("stablehlo", "flatbuffers"), ("onnx", "jax2onnx")])
 def test_a_missing_package_is_named(tmp_path, monkeypatch, format, package):
     monkeypatch.setitem(sys.modules, package, None)
     with pytest.raises(InputError, match=f"needs {package}, which is not installed: pip install {package}"):

@@ -51,7 +51,8 @@ class Reproduce(command_line.Command):
     page: tuple[Path, ...] = ()
     """Put the table where these pages have it."""
     picture: Path | None = None
-    """Draw the paired differences here, by epoch those that decide, or of most seeds: .png, .svg, .pdf, ..."""
+    """Draw the paired differences here (.png, .svg, .pdf, ...): of all pairs after the last epoch, and by epoch those
+    that decide, or have most seeds."""
 
     def run(self) -> int:
         """Do all of it."""

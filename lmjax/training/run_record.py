@@ -55,7 +55,7 @@ class RunRecord:
         except OSError as error:
             raise InputError(f"{self.config_path}: cannot be read ({reason(error)})") from error
         except (ValueError, RecursionError) as error:  # no text, no JSON, or JSON that is no config
-            raise InputError(f"{self.config_path}: is not a config ({error}){cure(error)}") from error
+            raise InputError(f"{self.config_path}: is not a config ({error}){registry.cure(error)}") from error
 
     def require_same(
         self, config: Config, sections: tuple[str, ...] | None = None, *, may_be_longer: bool = False
@@ -178,13 +178,6 @@ def _differences(
 def _told(different: dict[str, tuple[Any, Any]], now: str) -> str:
     """Keys with their values there and here, for a message."""
     return ", ".join(f"{key} {theirs!r} ({now} {ours!r})" for key, (theirs, ours) in different.items())
-
-
-def cure(error: Exception) -> str:
-    """The cure for a part that is registered by nothing in the library, as the end of a message."""
-    if not str(error).startswith(tuple(f"unknown {parts.kind} " for parts in registry.KINDS.values())):
-        return ""
-    return "; if a config of yours registers it, give that by --config FILE"
 
 
 def seed_folders(directory: Path) -> list[Path]:

@@ -13,7 +13,7 @@ import numpy as np
 from flax import nnx
 from jax.sharding import Mesh
 
-from lmjax import networks, weights
+from lmjax import networks, registry, weights
 from lmjax.config import Config
 from lmjax.console import few, no_logging, warn
 from lmjax.data import Dataset, Photographs, normalize
@@ -25,7 +25,7 @@ from lmjax.errors import InputError
 from lmjax.runtime import compiler_options
 from lmjax.training.checkpoint import Checkpoints
 from lmjax.training.epoch import mean_metrics
-from lmjax.training.run_record import RunRecord, cure
+from lmjax.training.run_record import RunRecord
 from lmjax.training.state import TrainState, initialize
 from lmjax.training.step import Evaluation
 from lmjax.weights import Weights, require_data
@@ -253,7 +253,7 @@ def load(
         try:
             model, state = initialize(config, classes, channels, None, None)
         except InputError as error:
-            raise InputError(f"{record.directory}: {error}{cure(error)}") from error
+            raise InputError(f"{record.directory}: {error}{registry.cure(error)}") from error
         layout = shardings(state, mesh, split=config.train.shard_parameters)
         like = jax.tree.map(lambda x, place: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place), state, layout)
         state, _ = checkpoints.restore(like, step, network_only=True)
