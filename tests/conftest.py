@@ -8,6 +8,7 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_p
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["TQDM_DISABLE"] = "1"
 
+import gc
 import signal
 
 import jax
@@ -22,6 +23,8 @@ os.chdir(tiny.ROOT)  # tests name files from there
 
 # A shell ignores it for what runs in its background, tests included, and so would the processes that they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+gc.set_threshold(2_000, 10, 50)  # what thousands of tests leave, the programs of JAX, is looked through less often
 
 
 def pytest_addoption(parser):

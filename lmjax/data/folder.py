@@ -86,6 +86,8 @@ def content(path: str) -> bytes:
         BrokenImage: if it is a folder, a link to nothing, a pipe, a socket or a device: others can be used.
         InputError: if it cannot be read.
     """
+    if "\0" in path:
+        raise InputError(f"{path!r}: is no path, as it has a null character")
     try:
         with open(path, "rb", opener=files.without_waiting) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):  # a device may have no end
@@ -93,8 +95,6 @@ def content(path: str) -> bytes:
             return file.read()
     except IsADirectoryError as error:
         raise BrokenImage("it is a folder") from error
-    except ValueError as error:  # a null byte
-        raise InputError(f"{path!r}: is no path ({error})") from error
     except OSError as error:
         if os.path.islink(path) and not os.path.exists(path):
             raise BrokenImage("it is a link to nothing") from error

@@ -94,10 +94,7 @@ FAMILIES = {scheme: chain(scheme) for scheme in SCHEMES} | {
 }
 
 
-DEFAULT = (
-    "lm", "rebuilt, random", "groups of images", "RevNet", "FractalNet", "ConvNeXt", "ViT",
-    "Runge-Kutta at the boundary",
-)  # fmt: skip
+DEFAULT = ("lm", "rebuilt, random", "groups of images", "RevNet", "ConvNeXt", "ViT")
 
 
 def test_no_scheme_is_left_out():

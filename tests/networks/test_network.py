@@ -67,7 +67,7 @@ LM = {"stepper": "lm"}
     [
         (LM, {"unroll": False, "memory": "remat"}),
         (rebuilt("momentum"), {"memory": "reversible"}),
-        (rebuilt("reversible", **CONVNEXT), {"memory": "reversible"}),
+        slow(rebuilt("reversible", **CONVNEXT), {"memory": "reversible"}),
         slow(LM, {"unroll": False}),
         slow(LM, {"unroll": 2}),
         slow(LM, {"memory": "remat"}),
