@@ -22,7 +22,7 @@ from jax.typing import DTypeLike
 from lmjax.errors import InputError
 from lmjax.networks.convolution import convolve
 from lmjax.networks.normalization import activated, norm, relu
-from lmjax.networks.options import PUBLISHED, Kind, Options, branches, plain, shortcuts
+from lmjax.networks.options import MOST_CHANNELS, PUBLISHED, Kind, Options, branches, plain, shortcuts
 from lmjax.networks.pooling import max_pool
 from lmjax.promotion import lenient
 
@@ -111,6 +111,8 @@ def bottleneck(inner: float = 1 / 4, groups: int = 1, *, stride_first: bool = Fa
         raise InputError(f"bottleneck: inner must be positive and groups at least 1, got {inner} and {groups}")
 
     def layers(cout, stride):
+        if inner * cout > MOST_CHANNELS:
+            raise InputError(f"bottleneck: inner={inner:g} makes {inner * cout:.3g} channels: choose a smaller one")
         channels = max(1, round(inner * cout))
         if channels % groups:
             raise InputError(f"{channels} channels do not divide into {groups} groups: choose another width")

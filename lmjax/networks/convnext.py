@@ -109,8 +109,9 @@ def convnext(depths: tuple[int, ...], channels: tuple[int, ...], *, patch: int =
         depths, channels: of the stages; all but the first halve the resolution.
         patch: side of the first patches in pixels; 4 for ImageNet, 1 or 2 for small images.
     """
-    whole = all(isinstance(n, int) for n in (*depths, *channels))
-    if not (depths and len(depths) == len(channels) and whole and min(*depths, *channels, patch) >= 1):
+    tuples = isinstance(depths, (tuple, list)) and isinstance(channels, (tuple, list))
+    numbers = (*depths, *channels) if tuples and depths and len(depths) == len(channels) else (0,)
+    if not (all(isinstance(n, int) for n in numbers) and min(*numbers, patch) >= 1):
         raise InputError("network convnext: depths and channels must have a whole number a stage, and none below 1")
     return Architecture(
         tuple(depths), tuple(channels), None, inverted(), Patches,

@@ -27,7 +27,7 @@ from jax.typing import DTypeLike
 from lmjax.errors import InputError
 from lmjax.networks.convolution import convolve
 from lmjax.networks.normalization import BatchNorm
-from lmjax.networks.options import Options, family
+from lmjax.networks.options import Options, family, require_images
 from lmjax.networks.pooling import max_pool
 from lmjax.networks.stack import List, inner
 from lmjax.promotion import at_least_float32
@@ -195,7 +195,7 @@ class FractalNet(nnx.Module):
         self.columns, self.dropout = columns, tuple(dropout)
         # float: jax.random.bernoulli takes no integer probabilities, not even 0 or 1.
         self.drop_path, self.global_paths = float(drop_path), float(global_paths)
-        self.deterministic = False
+        self.deterministic, self.cin = False, cin
         widths = (cin, *channels)
         options = {"dtype": dtype, "rngs": rngs}
         self.blocks = List([Block(columns, *widths[i : i + 2], dropout=p, **options) for i, p in enumerate(dropout)])
@@ -222,7 +222,8 @@ class FractalNet(nnx.Module):
                 that it has from training among the others; None joins all of them.
 
         Raises:
-            InputError: if a key is missing, if there is no such column, or if the images are too small.
+            InputError: if a key is missing, if there is no such column, or if the images are too small
+                or have another shape.
         """
         units = paths = None
         if self.random and not self.deterministic:
@@ -234,6 +235,7 @@ class FractalNet(nnx.Module):
             paths = DropPath.draw(joins, columns=self.columns, drop=self.drop_path, whole=self.global_paths)
         if column is not None and column not in range(-self.columns, self.columns):
             raise InputError(f"FractalNet: column must be from {-self.columns} to {self.columns - 1}, got {column!r}")
+        require_images(images, self.cin)
         height, width = images.shape[1:3]
         smallest = 2 ** len(self.blocks)
         if min(height, width) < smallest:

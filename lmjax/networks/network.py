@@ -12,7 +12,7 @@ from lmjax import steppers
 from lmjax.errors import InputError
 from lmjax.networks.branches import Activation, Projection, Stem, basic
 from lmjax.networks.normalization import LayerNorm, norm
-from lmjax.networks.options import PUBLISHED, Boundary, Kind, Options, chosen
+from lmjax.networks.options import PUBLISHED, Boundary, Kind, Options, chosen, require_images
 from lmjax.networks.stack import List, inner
 from lmjax.networks.stage import Stage, class_of
 from lmjax.promotion import at_least_float32
@@ -105,6 +105,8 @@ class Architecture:
             )
         if o.sharing != "none" and stepper.evaluations == 1:
             raise InputError(f"sharing {o.sharing}: {stepper.name} has one branch a step, and nothing to share it with")
+        if o.shortcut is not None and self.stem is None and len(self.depths) == 1:
+            raise InputError("network: it has one shape, and no shortcut that could change it: leave out shortcut")
         boundary = o.boundary or self.boundary
         if max(self.depths) == 1 and boundary == "plain" and over_stage(stepper, 1)[0] is not stepper:
             raise InputError(
@@ -196,8 +198,7 @@ class Network(nnx.Module):
                 `StepInfo` of its first step to the features and the history after it, as a call of the stage does.
         """
         key = None if self.deterministic else key
-        if images.ndim != 4 or images.shape[-1] != self.cin:
-            raise InputError(f"images must be [N, H, W, {self.cin}], got {list(images.shape)}")
+        require_images(images, self.cin)
         # The names are for a trace (train.py --profile): they are in no operation.
         with jax.named_scope("stem"):
             u, history, index = self.stem(images).astype(self.stream), None, 0

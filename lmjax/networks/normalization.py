@@ -163,8 +163,10 @@ def group_batch_norm(network: nnx.Module, group: int | None) -> None:
     """Set the group of every batch normalization in a network.
 
     Raises:
-        InputError: for a group where there is no `BatchNorm`.
+        InputError: for a group below 1, or where there is no `BatchNorm`.
     """
+    if group is not None and group < 1:
+        raise InputError(f"train.batch_norm_group: must be at least 1, got {group}")
     found = [module for _, module in nnx.iter_graph(network) if isinstance(module, BatchNorm)]
     if group is not None and not found:
         raise InputError("train.batch_norm_group: this network has no batch normalization: leave it out")

@@ -68,7 +68,7 @@ class NameOr(Generic[T]):
         vars(options)[self.name] = self.get(value) if isinstance(value, str) else value
 
 
-_MOST_CHANNELS = 2**16  # a convolution between two such stages has 39 billion parameters
+MOST_CHANNELS = 2**16  # a convolution between two such stages has 39 billion parameters
 
 
 @dataclasses.dataclass(frozen=True)
@@ -146,13 +146,19 @@ class Options:
     def channels(self, published: int) -> int:
         """The channels of a stage that was published with so many."""
         channels = published * self.width
-        if channels > _MOST_CHANNELS:
+        if channels > MOST_CHANNELS:
             raise InputError(f"network: width {self.width:g} makes {channels:.3g} channels: choose a smaller one")
         return max(1, round(channels))
 
     def replace(self, **changes: Any) -> "Options":
         """The same with some of them changed."""
         return dataclasses.replace(self, **changes)
+
+
+def require_images(images: Any, cin: int) -> None:
+    """Raise InputError unless images are [N, H, W, cin]."""
+    if images.ndim != 4 or images.shape[-1] != cin:
+        raise InputError(f"images must be [N, H, W, {cin}], got {list(images.shape)}")
 
 
 def _is_whole(value: Any) -> bool:

@@ -19,8 +19,10 @@ from jax.tree_util import keystr
 from lmjax import files
 from lmjax.console import few
 from lmjax.errors import InputError, optional_import, reason, unknown
+from lmjax.networks.branches import Activation, Convolutions
 from lmjax.networks.named import create, get
 from lmjax.networks.network import Architecture, Network
+from lmjax.networks.normalization import relu
 
 Program = Literal["torchvision", "resnetv2", "lm_resnet"]
 """Whose names the weights have: torchvision's (timm has the same), timm's resnetv2, the code of Lu et al."""
@@ -99,7 +101,8 @@ def from_torch(weights: str | os.PathLike[str] | Mapping[str, Any], name: str, *
 
     Takes those of torchvision's and timm's ResNets and ResNeXts (post-activated), of timm's resnetv2 with batch
     normalization (pre-activated), and of the LM-ResNets of the code of Lu et al. (2018). The names of the weights say
-    which. In evaluation mode the logits are the same, to rounding, for images that are normalized in the same way.
+    which. In evaluation mode the logits are the same, to rounding, for images that are normalized in the same way,
+    unless `options` have another scheme or activation.
 
     In a resnetv2, one normalization serves the branch and the shortcut where the shape changes; here each has its own,
     which begins as a copy: logits are equal, but training moves the two apart.
@@ -161,18 +164,19 @@ def to_torch(network: nnx.Module, program: Program = "torchvision") -> dict[str,
     The buffers num_batches_tracked are not in it, which load_state_dict does not miss.
 
     Args:
-        network: a ResNet or ResNeXt with one branch a step and batch normalization.
+        network: a ResNet or ResNeXt of Euler's steps, or LM's for lm_resnet, with batch normalization and ReLU.
         program: whose names it gets: "torchvision" for post-activated networks, which timm takes, too; "resnetv2"
             (timm) or "lm_resnet" (the code of Lu et al.) for pre-activated ones. What the latter has and does not use
             is not in it: load it with strict=False.
 
     Raises:
-        InputError: if there is no name for a variable, or, for a resnetv2, the two normalizations of a first step have
-            been trained and differ.
+        InputError: if the program has no such scheme or activation, or no name for a variable, or, for a resnetv2, the
+            two normalizations of a first step have been trained and differ.
     """
     if program not in _PROGRAMS:
         raise unknown("program of to_torch", str(program), _PROGRAMS)
     found, names = {}, _PROGRAMS[program]
+    _require_same_function(network, program)
     for path, steps in _variables(network, names):
         for torch, x in steps:
             value = np.array(_as_torch(path, x, names))
@@ -182,6 +186,16 @@ def to_torch(network: nnx.Module, program: Program = "torchvision") -> dict[str,
                 )
             found[torch] = value
     return found
+
+
+def _require_same_function(network: nnx.Module, program: Program) -> None:
+    """Raise InputError for a network with the variables of a program's, which computes something else from them."""
+    schemes = ("euler", "lm", "lm_per_channel") if program == "lm_resnet" else ("euler",)
+    if isinstance(network, Network) and network.stepper.name not in schemes:
+        raise InputError(f"to_torch: {program} has no {network.stepper.name}, but {' and '.join(schemes)}")
+    for _, module in nnx.iter_graph(network):
+        if isinstance(module, (Activation, Convolutions)) and module.function is not relu:
+            raise InputError(f"to_torch: {program} has no activation but relu")
 
 
 def _variables(network: nnx.Module, names: _Names) -> Iterator[tuple[str, list[tuple[str, np.ndarray]]]]:

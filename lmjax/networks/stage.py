@@ -128,7 +128,7 @@ class Stage(nnx.Module):
                 f"memory reversible: {stepper.name} {why}, so that its states cannot be rebuilt: choose stored or "
                 "remat, or a pre-activated network with a scheme such as reversible, leapfrog or momentum"
             )
-        changes = stride != 1 or cin != cout
+        self.first, changes = first, stride != 1 or cin != cout
         if step and stepper.known.steps_back is None:
             raise InputError(f"{stepper.name} remembers a whole stage and nothing before it: choose boundary plain")
         first_step, stepper = over_stage(stepper, depth)
@@ -175,7 +175,7 @@ class Stage(nnx.Module):
         """
         if self.entry is None:
             start = self.split(u)
-            return (start, self.stepper.init(start)), start
+            return (start, self.stepper.init(start) if self.first or history is None else history), start
         old = self.split(u) if self.crosses else u
         new, history, v = self.entry(old, history, info=info.of(0) if self.stepper.informed else None)
         if not self.crosses:

@@ -77,6 +77,8 @@ def create_optimizer(config: OptimizerConfig, rate: optax.Schedule) -> optax.Gra
     """
     rule = optimizers.get(config.name)
     parts = [
+        # What is not trained counts for no norm.
+        *([optax.masked(optax.set_to_zero(), optimizers.coefficients)] if config.coefficient_rate == 0 else []),
         optax.identity() if config.clip_norm is None else optax.clip_by_global_norm(config.clip_norm),
         rule.before,
         optax.add_decayed_weights(

@@ -103,11 +103,11 @@ def freeze(network: nnx.Module, patterns: Sequence[str]) -> None:
         patterns: see optimizer.freeze.
 
     Raises:
-        InputError: if nothing has such a name, or nothing is left to train.
+        InputError: if nothing that can be frozen has such a name, or nothing is left to train.
     """
     if not patterns:
         return
-    found = variables(network)
+    found = [name for name in variables(network) if not name.endswith(".var")]  # those are frozen with their means
     for pattern in patterns:
         if not any(matches(name, [pattern]) for name in found):
             parts = {".".join(name.split(".")[:n]) for name in found for n in (1, 2)}

@@ -2,6 +2,7 @@
 
 import re
 
+import jax
 import jax.numpy as jnp
 import pytest
 from flax import nnx
@@ -73,6 +74,14 @@ CONVNEXT = "convnext((2, 3), (6, 8), patch=1)"
             {"branch": "symmetric", "sharing": "convolutions", "stepper": "poly"},
             "not for a symmetric branch",
         ),
+        (
+            "resnet8",
+            {"branch": "bottleneck(inner=1e300)"},
+            "inner=1e+300 makes 1.6e+301 channels: choose a smaller one",
+        ),
+        ("resnext(29, 1, 100000000)", {}, "channels: choose a smaller one"),
+        ("convnext(1, 8)", {}, "network convnext: depths and channels must have a whole number a stage"),
+        ("vit_tiny", {"shortcut": "pad"}, "it has one shape, and no shortcut that could change it: leave out shortcut"),
         ("resnet20", {"boundary": "step"}, "euler has no history and one branch"),
         (
             "resnet20",
@@ -109,10 +118,11 @@ def test_what_is_wrong_is_named(name, options, message):
         networks.create(name, **{"rngs": nnx.Rngs(0), **options})
 
 
+@pytest.mark.parametrize("name", ["resnet8", "fractalnet(2, 2)"])
 @pytest.mark.parametrize("shape", [(2, 3, 8, 8), (8, 8, 3)])
-def test_images_of_another_layout(shape):
+def test_images_of_another_layout(name, shape):
     with pytest.raises(InputError, match=r"images must be \[N, H, W, 3\], got"):
-        nnx.eval_shape(lambda: networks.create("resnet8", rngs=nnx.Rngs(0))(jnp.ones(shape)))
+        nnx.eval_shape(lambda: networks.create(name, rngs=nnx.Rngs(0))(jnp.ones(shape), jax.random.key(0)))
 
 
 def test_wrapped_euler_makes_stages_of_one_step():
@@ -181,6 +191,8 @@ def test_groups_of_images_are_of_batch_normalization():
     group_batch_norm(model, None)
     with pytest.raises(InputError, match="batch_norm_group: this network has no batch normalization: leave it out"):
         group_batch_norm(model, 8)
+    with pytest.raises(InputError, match="batch_norm_group: must be at least 1, got 0"):
+        group_batch_norm(small(name="resnet8"), 0)
 
 
 def test_what_an_earlier_config_called_activation_is_placement():

@@ -184,6 +184,15 @@ def test_projected_history_crosses_the_boundary(stepper):
     assert jnp.abs(history[0]["conv"]["kernel"]).max() > 0
 
 
+@pytest.mark.parametrize("first", [True, False])
+def test_history_is_kept_by_a_stage_of_the_same_shape(first):
+    options = Options("lm(-0.5, -0.5)", branch=basic(), shortcut=Projection, boundary="step")
+    stage = Stage(options, 4, 4, 2, first=first, rngs=nnx.Rngs(0))
+    u = jax.random.normal(jax.random.key(0), (2, 8, 8, 4))
+    found = [stage(u, history)[0] for history in (u, 2 * u)]
+    assert (jnp.abs(found[0] - found[1]).max() > 0.1) == (not first)
+
+
 def test_revnet_is_coupled_across_the_boundary():
     """Its first step of a stage, written out: x+ = P(x) + F(y), y+ = P(y) + G(x+)."""
     entry = small(name="revnet38").stages[1].entry

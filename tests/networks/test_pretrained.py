@@ -223,8 +223,10 @@ def test_lm_resnets_ask_for_a_scheme(weights):
 
 def test_a_network_without_names_in_pytorch(weights):
     lm = load(weights)
-    with pytest.raises(InputError, match="has no counterpart"):
+    with pytest.raises(InputError, match="torchvision has no lm, but euler"):
         networks.to_torch(lm)
+    with pytest.raises(InputError, match="has no counterpart"):
+        networks.to_torch(outline(name="resnet8", sharing="none"), "torchvision")
     with pytest.raises(InputError, match="unknown program of to_torch 'tf': known: lm_resnet, resnetv2, torchvision"):
         networks.to_torch(lm, "tf")
     with pytest.raises(InputError, match="batch normalization alone"):
@@ -232,6 +234,24 @@ def test_a_network_without_names_in_pytorch(weights):
     euler = load(weights, stepper="euler")
     with pytest.raises(InputError, match=r"resnetv2 has one stages.1.blocks.0.norm1.\w+ for the branch and the short"):
         networks.to_torch(euler, "resnetv2")
+
+
+@pytest.mark.parametrize(
+    ("options", "program", "said"),
+    [
+        ({"placement": "post", "stepper": "leapfrog"}, "torchvision", "torchvision has no leapfrog, but euler"),
+        (
+            {"stepper": "adams_bashforth(2)"},
+            "lm_resnet",
+            "lm_resnet has no adams_bashforth2, but euler and lm and lm_per_channel",
+        ),
+        ({"placement": "post", "activation": "silu"}, "torchvision", "torchvision has no activation but relu"),
+        ({"activation": "silu"}, "lm_resnet", "lm_resnet has no activation but relu"),
+    ],
+)
+def test_another_function_of_the_same_variables(options, program, said):
+    with pytest.raises(InputError, match=f"to_torch: {said}"):
+        networks.to_torch(outline(name="resnet14", **options), program)
 
 
 def assert_same(path, weights):

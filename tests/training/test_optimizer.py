@@ -257,6 +257,13 @@ def test_gradients_are_clipped_by_the_norm_of_all():
     chex.assert_trees_all_equal(ours(clip_norm=10 * norm, **options), ours(**options))
 
 
+def test_coefficients_that_are_not_trained_count_for_no_norm():
+    gradients = jax.tree.map(np.copy, GRADIENTS[:1])
+    gradients[0]["steps"]["item"]["coefficients"][0][...] = 100
+    options = {"name": "sgd(0)", "clip_norm": 1.0, "coefficient_rate": 0}
+    chex.assert_trees_all_equal(ours(gradients, **options), ours(GRADIENTS[:1], **options))
+
+
 @pytest.mark.parametrize("call", ["sgd", "adamw", "muon"])
 def test_the_rate_of_the_coefficients(call):
     fast, plain, fixed = (ours(name=call, coefficient_rate=rate) for rate in (3, 1, 0))
