@@ -63,8 +63,6 @@ class Reproduce(command_line.Command):
         self._check(wanted)
         diverged = []
         if wanted is not None and not self.only_report:
-            for text in runtime.start(seeds=self.at_once or self.seeds or 8):
-                say(text)
             diverged = self._make(wanted)
         if jax.process_index() == 0:  # the others have done their part
             self._report(wanted)
@@ -104,7 +102,7 @@ class Reproduce(command_line.Command):
             results.note(self._folder(wanted))  # before hours go into runs that cannot be told of
             if self.export is not None:
                 results.require_place(self._folder(wanted), self.export)
-                results.note(self.export), results.collect(wanted, self.export)
+                results.note(self.export)
             if self.picture is not None:
                 plots.require_place(self.picture, "--picture")
         for page in self.page:
@@ -113,6 +111,13 @@ class Reproduce(command_line.Command):
     def _make(self, wanted: Table) -> Sequence[str]:
         data = {key: value for key, value in (("name", self.data_name), ("dir", self.data_dir)) if value}
         out = self._folder(wanted)
+        for text in runtime.start(seeds=self.at_once or self.seeds or 8):
+            say(text)
+        for folder in (out, self.export):
+            if folder is not None:
+                results.collect(wanted, folder)  # what cannot be told of is found before hours go into runs
+        with files.writing(out):
+            files.make_folder(out)
         if self.data_note and jax.process_index() == 0:
             results.write_note(out, self.data_note)
         try:

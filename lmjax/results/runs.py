@@ -119,14 +119,13 @@ def groups(directories: str | Path | Iterable[str | Path]) -> list[list[Run]]:
     found: list[list[Run]] = []
     seen = set()
     for directory in map(Path, directories):
+        together: list[list[Run]] = []  # of this folder: another one has all of them, or none
         for path in seeds_of(directory):
-            place = os.path.realpath(path)
-            if place in seen:
-                continue
-            seen.add(place)
-            run = read_run(path, directory)
-            home = next((group for group in found if _belongs(run, group)), None)
-            found.append([run]) if home is None else home.append(run)
+            if (place := os.path.realpath(path)) not in seen:
+                seen.add(place)
+                _join([read_run(path, directory)], together)
+        for runs in together:
+            _join(runs, found)
     for name, group in zip(_names(found), found, strict=True):
         group.sort(key=lambda run: run.config.seed)
         for run in group:
@@ -201,6 +200,12 @@ def _number(x):
     return isinstance(x, (int, float)) and not isinstance(x, bool)
 
 
+def _join(runs: list[Run], groups: list[list[Run]]) -> None:
+    """Put runs into the first group where all of them belong, or make them a group."""
+    home = next((group for group in groups if all(_belongs(run, group) for run in runs)), None)
+    groups.append(runs) if home is None else home.extend(runs)
+
+
 def _belongs(run: Run, group: list[Run]) -> bool:
     first = group[0].config
     same = not differences(first, run.config).keys() - {"seed"} and data_of(first) == data_of(run.config)
@@ -228,7 +233,9 @@ def _place(group: list[Run]) -> Path:
     if len(given) == 1:
         return given[0]
     shared = Path(re.sub(r"[-_. ]*(seed)?[-_. \d]*$", "", os.path.commonprefix([*map(str, given)])) or given[0])  # noqa: RUF071
-    if shared == given[0].parent and not re.match(r"seed\d", given[0].name):
+    others = re.compile(r"[-_. \d]*(seed)?[-_. \d]*(/seed\d+)?")  # what the seeds may differ in
+    named = all(others.fullmatch(str(each).removeprefix(str(shared))) for each in given)
+    if not named:
         return given[0].with_name(f"{given[0].name} and {len(given) - 1} more")
     return shared
 

@@ -289,6 +289,7 @@ def test_the_page_has_what_is_kept(tmp_path):
         ("config.json", lambda held: held["data"].update(augment=["flip"]), r"data\.augment"),
         ("config.json", lambda held: held["data"].update(name="folder"), r"another run, with data\.name 'folder'"),
         ("config.json", lambda held: held["train"].update(epochs=9), r"train\.epochs"),
+        ("config.json", lambda held: held["init"].update(run="/elsewhere"), r"init\.run '/elsewhere'"),
         ("summary.json", lambda held: held["data"].update(training_images=7), "trained on different images"),
         ("summary.json", lambda held: held.update(test_accuracy=float("nan")), "no test_accuracy"),
         ("summary.json", lambda held: held.pop("device"), "has no device"),
@@ -327,6 +328,36 @@ def test_epochs_that_are_not_those_of_the_run_are_refused(small, out, edit):
     path.write_text("".join(json.dumps(row) + "\n" for row in edit(rows)))
     with pytest.raises(InputError, match=r"lm/seed1/metrics\.jsonl: has not the epochs 1 to"):
         results.collect(small, out)
+
+
+def test_a_run_that_was_made_longer_is_refused(small, out):
+    """Its schedule began again; and of a run that has checkpoints, both files can be written anew."""
+    path = out / "lm" / "seed1" / "metrics.jsonl"
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps(row | {"learning_rate": row["learning_rate"] / 2}) + "\n" for row in rows))
+    with pytest.raises(
+        InputError, match=r"lm/seed1/metrics\.jsonl: has other learning rates than its config says, as of"
+    ):
+        results.collect(small, out)
+    path.write_text(json.dumps(rows[0]) + "\n")
+    assert list((path.parent / "checkpoints").iterdir())
+    with pytest.raises(
+        InputError, match=r"delete .*/seed1/summary\.json, and both are written anew from its checkpoint"
+    ):
+        results.collect(small, out)
+
+
+def test_what_cannot_be_told_of_is_found_before_runs_are_made(tmp_path, monkeypatch, capsys):
+    out = shutil.copytree(ROOT / "results" / "digits", tmp_path / "digits")
+    path = out / "lm" / "seed1" / "metrics.jsonl"
+    path.write_text(path.read_text().partition("\n")[2])
+    monkeypatch.setattr("lmjax.cli.reproduce.runs.make", lambda *_, **__: pytest.fail("runs are made"))
+    assert cli.main(["reproduce", "digits", "--out", str(out)]) == 2
+    assert f"{path}: has not the epochs 1 to 15" in capsys.readouterr().err
+
+
+def test_a_difference_of_nothing_has_no_sign():
+    assert [writing._signed(x, 2) for x in (-1e-9, 0.004, -0.006)] == ["+0.00", "+0.00", "-0.01"]
 
 
 def test_a_copy_is_no_seed(small, out):

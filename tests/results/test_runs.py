@@ -63,6 +63,19 @@ def test_the_same_seed_again_is_no_new_draw(tmp_path):
     assert [len(row.runs) for row in read_rows([first, first, tmp_path / "." / "a", tmp_path / "link"])] == [1]
 
 
+@pytest.mark.parametrize("order", [("mine", "kept"), ("kept", "mine")])
+def test_seeds_of_one_folder_stay_together(tmp_path, order):
+    """Whichever folder is given first, no row has some seeds of one and some of the other."""
+    for name, seeds, error in (("kept", range(4), 4.0), ("mine", range(2), 8.0)):
+        for seed in seeds:
+            make_run(tmp_path / name / "lm" / f"seed{seed}", seeded(seed), error=error)
+    found = results.summaries([tmp_path / name / "lm" for name in order])
+    assert found.groupby("run").test_error.agg(["count", "mean"]).round(6).T.to_dict("list") == {
+        "kept/lm": [4, 4.0],
+        "mine/lm": [2, 8.0],
+    }
+
+
 @pytest.mark.parametrize(("name", "count"), [("folder", 2), ("cifar10", 1)])
 def test_folders_of_images_are_told_apart_by_their_place(tmp_path, name, count):
     """CIFAR is the same wherever it lies."""
@@ -78,6 +91,7 @@ def test_folders_of_images_are_told_apart_by_their_place(tmp_path, name, count):
         (["x-seed0-0101", "x-seed1-0102", "y"], ["x", "y"]),
         (["x-seed10-0101", "x-seed11-0102"], ["x"]),
         (["one", "two"], ["one and 1 more"]),
+        (["runs/lm", "results/lm"], ["lm and 1 more"]),
         (["lm/seed0"], ["lm/seed0"]),
         (["a/run", "b/run"], ["a/run", "b/run"]),
     ],

@@ -4,21 +4,26 @@ import dataclasses
 import json
 import math
 import operator
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import jax
+import numpy as np
+
 from lmjax import files, networks
-from lmjax.config import to_dict
+from lmjax.config import Config, to_dict
 from lmjax.console import printable
 from lmjax.errors import InputError
 from lmjax.results.reproduce.cost import outline
 from lmjax.results.reproduce.runs import folder_of, place
 from lmjax.results.reproduce.tables import Table
 from lmjax.results.runs import Run, error_of, read_run
-from lmjax.training import RunRecord
+from lmjax.training import RunRecord, learning_rate
 from lmjax.training.run_record import seed_folders
 
+_AGAIN = "move its folder away, and make the run again"
 _ABOUT = "about.json"  # beside the folders of the rows: a description of the data
 
 
@@ -76,13 +81,11 @@ def collect(table: Table, out: Path) -> dict[str, dict[int, Run]]:
             seed, held = int(folder.name.removeprefix("seed")), run.config.data
             data = {"dir": held.dir} | ({"name": held.name} if held.name in table.images.stored else {})
             run.record.require_same(
-                place(config, row, seed, out, data), ("seed", "data", "model", "optimizer", "train")
+                place(config, row, seed, out, data), ("seed", "data", "model", "optimizer", "train", "init")
             )
             if missing := {"device", "versions", "wall_seconds", "parameters", "steps"} - run.summary.keys():
                 said = " and no ".join(sorted(missing))
-                raise InputError(
-                    f"{run.record.summary_path}: has no {said}: move its folder away, and make the run again"
-                )
+                raise InputError(f"{run.record.summary_path}: has no {said}: {_AGAIN}")
             _require_whole(run, networks.parameter_count(outline(config.model, table.images)))
             images[folder] = held.name, run.summary.get("data")  # an earlier version has not noted it
             found[row][seed] = run
@@ -104,15 +107,33 @@ def _require_whole(run: Run, parameters: int) -> None:
     numbers = [row["epoch"] for row in run.epochs]
     ends = [(row["test_accuracy"], row["step"]) for row in run.epochs[-1:]]
     if numbers != list(range(1, last + 1)) or ends != [(held["test_accuracy"], held["steps"])]:
+        here = run.record.directory
+        kept = os.path.isdir(here / "checkpoints") and os.listdir(here / "checkpoints")
+        cure = f"delete {run.record.summary_path}, and both are written anew from its checkpoint" if kept else _AGAIN
         raise InputError(
-            f"{run.record.metrics_path}: has not the epochs 1 to {last} of the run that its summary is of: move its "
-            "folder away, and make the run again"
+            f"{run.record.metrics_path}: has not the epochs 1 to {last} of the run that its summary is of: {cure}"
+        )
+    logged = [(row["step"] - 1, row["learning_rate"]) for row in run.epochs if "learning_rate" in row]
+    if logged and not np.allclose(*_rates(run.config, held["steps"] // last, logged), rtol=1e-4):
+        raise InputError(
+            f"{run.record.metrics_path}: has other learning rates than its config says, as of a run that was made "
+            f"longer: {_AGAIN}"
         )
     if held["parameters"] != parameters:
         raise InputError(
             f"{run.record.summary_path}: is of a network with {held['parameters']:,} parameters, and its config of one "
-            f"with {parameters:,}: move its folder away, and make the run again"
+            f"with {parameters:,}: {_AGAIN}"
         )
+
+
+def _rates(config: Config, steps_per_epoch: int, logged: list[tuple[int, float]]) -> tuple[np.ndarray, np.ndarray]:
+    """The learning rates that were logged at some steps, and those of the config."""
+    steps, rates = map(np.array, zip(*logged, strict=True))
+    train = config.train
+    rate = learning_rate(
+        config.optimizer, steps_per_epoch=steps_per_epoch, epochs=train.epochs, batch_size=train.batch_size
+    )
+    return rates, np.asarray(jax.vmap(rate)(steps))
 
 
 def _require_one(images: dict[Path, Any]) -> None:

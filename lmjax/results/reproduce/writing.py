@@ -192,6 +192,10 @@ def _minus(pair: tuple[str, str]) -> str:
     return "`{}` minus `{}`".format(*pair)
 
 
+def _signed(x: float, digits: int) -> str:
+    return f"{round(x, digits) + 0.0:+.{digits}f}"  # + 0.0 makes -0.0 of rounding 0.0
+
+
 def _end(end: Difference | None, decides: bool) -> list[str]:
     """The cells of a difference of test errors."""
     if end is None:
@@ -201,27 +205,28 @@ def _end(end: Difference | None, decides: bool) -> list[str]:
     correlation = "" if end.correlation is None else f"{end.correlation:+.2f}"
     lower = f"{end.below} of {end.count}"
     p += " (primary, not corrected)" * decides
-    return [f"{end.count}", f"{end.mean:+.2f}", end.ends(2), p, std, lower, correlation]
+    return [f"{end.count}", _signed(end.mean, 2), end.ends(2), p, std, lower, correlation]
 
 
 def _difference(measure: _Measure, ours: dict[int, Run], theirs: dict[int, Run]) -> tuple[str, str]:
     found = difference(measure.of(ours), measure.of(theirs))
     if found is None or not math.isfinite(found.mean):  # a run that does not reach the level takes infinitely long
         return "" if found is None else "not reached", ""
-    return f"{found.mean:+.{measure.digits}f}", found.ends(measure.digits)
+    return _signed(found.mean, measure.digits), found.ends(measure.digits)
 
 
 def _made(wanted: Table, found: dict[str, dict[int, Run]]) -> str:
     summaries = [run.summary for runs in found.values() for run in runs.values()]
     devices = sorted({" ".join(printable(summary["device"]).split()) for summary in summaries})
     versions = [summary["versions"] for summary in summaries]
-    versions = sorted({f"jax {each.get('jax', '?')}, Python {each.get('python', '?')}" for each in versions})
+    versions = {f"jax {each.get('jax', '?')}, Python {each.get('python', '?')}" for each in versions}
+    versions = sorted(" ".join(printable(each).split()) for each in versions)
     hours = sum(summary["wall_seconds"] for summary in summaries) / 3600
     count = f"{len(summaries)} run" + "s" * (len(summaries) > 1)
     planned = {(row, seed) for row, seeds in wanted.seeds.items() for seed in range(seeds)}
     there = {(row, seed) for row, runs in found.items() for seed in runs}
     if missing := len(planned - there):
-        count += f" ({missing} of the {len(planned)} planned are missing)"
+        count += f" ({missing} of the {len(planned)} planned {'is' if missing == 1 else 'are'} missing)"
     if more := len(there - planned):
         count += f" ({more} more than planned)"
     return f"{count} on {', '.join(devices)} ({'; '.join(versions)}), whose times add up to {hours:.1f} hours."
