@@ -4,10 +4,9 @@ A file is one function: images, uint8 [N, H, W, C] for any N, scaled and cut alr
 classes, float32 [N, classes]. Normalization and softmax are inside.
 """
 
-import contextlib
 import dataclasses
 import json
-from collections.abc import Callable, Generator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,8 +35,8 @@ def stablehlo(trained: TrainedNetwork) -> bytes:
         InputError: if the package flatbuffers is missing, or the file does not compute what the network does.
     """
     optional_import("flatbuffers", package="flatbuffers", purpose="StableHLO")
-    with _for_any_number(trained):
-        made = export.export(jax.jit(_function(trained)), platforms=PLATFORMS)(_images(trained))
+    _traced(trained)
+    made = export.export(jax.jit(_function(trained)), platforms=PLATFORMS)(_images(trained))
     content = bytes(made.serialize())
     _compare(trained, "StableHLO", lambda images: export.deserialize(bytearray(content)).call(images))
     return content
@@ -54,8 +53,7 @@ def onnx(trained: TrainedNetwork) -> bytes:
     onnxruntime = optional_import("onnxruntime", package="onnxruntime", purpose="ONNX")
     trained, images = _in_float32(trained), _images(trained)
     # Traced here: jax2onnx would trace with functions of its own in the place of those of Flax and jax.numpy.
-    with _for_any_number(trained):
-        traced = jax.extend.core.jaxpr_as_fun(jax.make_jaxpr(_function(trained))(images))
+    traced = jax.extend.core.jaxpr_as_fun(_traced(trained))
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     try:
@@ -121,15 +119,20 @@ def _images(trained: TrainedNetwork) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct((*export.symbolic_shape("batch"), *trained.shape), np.uint8)
 
 
-@contextlib.contextmanager
-def _for_any_number(trained: TrainedNetwork) -> Generator[None]:
-    """Name a network that cannot be traced for any number of images, one of the user's own."""
+def _traced(trained: TrainedNetwork) -> jax.extend.core.ClosedJaxpr:
+    """A network for any number of images; InputError if one of the user's own takes only a given number."""
+    function = _function(trained)
     try:
-        yield
-    except Exception as error:  # those of JAX for symbolic numbers have no public name
+        return jax.make_jaxpr(function)(_images(trained))
+    except InputError:
+        raise
+    except Exception as error:  # those of JAX for symbolic numbers are of several types
+        jax.eval_shape(
+            function, jax.ShapeDtypeStruct((_IMAGES, *trained.shape), np.uint8)
+        )  # else the number is not why
         raise InputError(
-            f"{trained.name}: cannot be traced for any number of images ({reason(error)}): take the number from "
-            "images.shape[0], not from len(images)"
+            f"{trained.name}: cannot be traced for any number of images ({reason(error)}): let it take the number from "
+            "images.shape[0], not from len(images), and decide nothing by it"
         ) from error
 
 

@@ -310,7 +310,7 @@ def _fits(value: Any, hint: Any) -> bool:
 
 
 def cure(error: Exception) -> str:
-    """The cure for a part that is registered by nothing in the library, as the end of a message; else nothing."""
+    """The end of a message about a part that lmjax does not have; nothing for other errors."""
     if not str(error).startswith(tuple(f"unknown {parts.kind} " for parts in KINDS.values())):
         return ""
-    return "; if a config of yours registers it, give that by --config FILE"
+    return "; if a config of yours registers it, give that by --config FILE, or import it"

@@ -144,7 +144,7 @@ def test_another_data_set_is_not_taken_for_imagenet(data, mistake):
     records = [{"image": b"image", "label": 0}]
     handmade.prepare(data.with_name("tiny") / "1.0.0", {"train": records, "validation": records})
     data.with_name("tiny").rename(data)
-    assert mistake() == f"error: --data-dir {data}: holds the data set tiny: name another folder\n"
+    assert mistake() == f"error: --data-dir {data}: holds another data set, {data}/1.0.0: name another folder\n"
 
 
 @pytest.mark.parametrize(

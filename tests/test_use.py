@@ -307,7 +307,7 @@ def test_a_file_that_computes_something_else_is_not_written(tmp_path, monkeypatc
 def test_a_network_for_one_number_of_images(tmp_path, monkeypatch, format, package):
     pytest.importorskip(package)
     monkeypatch.setattr(export, "_function", lambda trained: lambda images: images.reshape(len(images), -1))
-    with pytest.raises(InputError, match=r"cannot be traced for any number of images \(.*\): take the number from"):
+    with pytest.raises(InputError, match=r"cannot be traced for any number of images \(.*\): let it take the number"):
         export.save(network(tmp_path), tmp_path / "a", format)
 
 

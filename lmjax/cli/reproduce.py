@@ -116,8 +116,6 @@ class Reproduce(command_line.Command):
         for folder in (out, self.export):
             if folder is not None:
                 results.collect(wanted, folder)  # what cannot be told of is found before hours go into runs
-        with files.writing(out):
-            files.make_folder(out)
         if self.data_note and jax.process_index() == 0:
             results.write_note(out, self.data_note)
         try:

@@ -54,9 +54,9 @@ class Train(command_line.Command):
     log: tuple[str, ...] = ()
     """Tell one or several of tensorboard, wandb, mlflow and trackio of each epoch."""
     profile: str | None = None
-    """Write a trace of some steps to this folder; if no folder is given, to profile in the folder of the run."""
+    """Write a trace of some steps to this folder; --profile alone writes to the folder profile of the run."""
     dry_run: bool = False
-    """Say what the run would be: its config, parameters, multiplications, steps and memory. No folder is made."""
+    """Say what the run would be: its config, parameters, multiplications, steps and memory. It gets no folder."""
     quiet: bool = False
     """Print nothing but warnings, errors and results."""
 

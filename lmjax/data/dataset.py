@@ -84,7 +84,7 @@ class Dataset:
         if not np.size(self.mean) and not np.size(self.std):
             for key, value in zip(("mean", "std"), _channel_statistics(self.train.images), strict=True):
                 object.__setattr__(self, key, value)
-        check_statistics(self)
+        check_statistics(self, "leave out both mean and std to have them computed")
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -111,15 +111,14 @@ def check_classes(name: str, classes: Sequence[str]) -> None:
         raise InputError(f"{name}: classes must be names, got {next(c for c in classes if not isinstance(c, str))!r}")
 
 
-def check_statistics(dataset: Any) -> None:
+def check_statistics(dataset: Any, cure: str) -> None:
     """Make mean and std of a data set float32 [C]; InputError if one cannot normalize images by them."""
     for key in ("mean", "std"):
         value = np.asarray(getattr(dataset, key), np.float32)
         if value.shape != dataset.shape[-1:]:
             got = f"got the shape {list(value.shape)}" if value.size else "and is left out"
             raise InputError(
-                f"{dataset.name}: {key} must be one number for each of the {dataset.shape[-1]} channels, {got}; leave "
-                "out both mean and std for the usual ones"
+                f"{dataset.name}: {key} must be one number for each of the {dataset.shape[-1]} channels, {got}; {cure}"
             )
         if not np.isfinite(value).all() or (key == "std" and not (value > 0).all()):
             above = " above 0" if key == "std" else ""

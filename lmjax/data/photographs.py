@@ -56,7 +56,7 @@ class Photographs:
 
     def __post_init__(self):
         check_classes(self.name, self.classes)
-        check_statistics(self)
+        check_statistics(self, "leave it out for ImageNet's")
         for kind, source in (("training", self.train), ("test", self.test)):
             if not len(source):
                 raise InputError(f"{self.name}: the {kind} split is empty")

@@ -146,11 +146,10 @@ class _Copy:
     def finish(self) -> None:
         """Check that each class has images and nothing else is there, and mark the copy as finished."""
         for split, labels in self._labels.items():
-            without = [name for label, name in enumerate(self._classes) if label not in labels]
+            without = [self._classes[i] for i in np.setdiff1d(np.arange(len(self._classes)), labels)]
+            why = "mend those left out, and give the same command again" if -1 in labels else "the originals have none"
             _require(
-                not without,
-                f"{self._target / split}: has no image of {few(without)}, and one cannot train on such a copy: mend "
-                "the images, and give the same command again, or remove the class from the originals",
+                not without, f"{self._target / split}: has no image of {few(without)}, so that it cannot be used: {why}"
             )
         _compare(
             (folder, {_name(source, int(i)) for i in np.flatnonzero(self._labels[split] == label)}, _images(folder))

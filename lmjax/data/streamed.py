@@ -131,6 +131,7 @@ class StreamedEvaluation(_Streamed):
         # One evaluation follows another in the stream: what is already under way is the beginning of this one.
         count = len(self._stream)
         start = self._next if self._next % count == 0 else 0
+        self._broken = []  # of an evaluation that ended in an error
         return self._batches(start, count)
 
     def batch(self, arrays: Any) -> tuple[jax.Array, jax.Array]:

@@ -105,8 +105,6 @@ class Architecture:
             )
         if o.sharing != "none" and stepper.evaluations == 1:
             raise InputError(f"sharing {o.sharing}: {stepper.name} has one branch a step, and nothing to share it with")
-        if o.shortcut is not None and self.stem is None and len(self.depths) == 1:
-            raise InputError("network: it has one shape, and no shortcut that could change it: leave out shortcut")
         boundary = o.boundary or self.boundary
         if max(self.depths) == 1 and boundary == "plain" and over_stage(stepper, 1)[0] is not stepper:
             raise InputError(

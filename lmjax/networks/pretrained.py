@@ -19,10 +19,11 @@ from jax.tree_util import keystr
 from lmjax import files
 from lmjax.console import few
 from lmjax.errors import InputError, optional_import, reason, unknown
-from lmjax.networks.branches import Activation, Convolutions
+from lmjax.networks.branches import Activation, Convolutions, Projection
 from lmjax.networks.named import create, get
 from lmjax.networks.network import Architecture, Network
 from lmjax.networks.normalization import relu
+from lmjax.networks.stage import Entry
 
 Program = Literal["torchvision", "resnetv2", "lm_resnet"]
 """Whose names the weights have: torchvision's (timm has the same), timm's resnetv2, the code of Lu et al."""
@@ -102,7 +103,7 @@ def from_torch(weights: str | os.PathLike[str] | Mapping[str, Any], name: str, *
     Takes those of torchvision's and timm's ResNets and ResNeXts (post-activated), of timm's resnetv2 with batch
     normalization (pre-activated), and of the LM-ResNets of the code of Lu et al. (2018). The names of the weights say
     which. In evaluation mode the logits are the same, to rounding, for images that are normalized in the same way,
-    unless `options` have another scheme or activation.
+    unless `options` have another scheme, activation, shortcut or stride.
 
     In a resnetv2, one normalization serves the branch and the shortcut where the shape changes; here each has its own,
     which begins as a copy: logits are equal, but training moves the two apart.
@@ -164,13 +165,14 @@ def to_torch(network: nnx.Module, program: Program = "torchvision") -> dict[str,
     The buffers num_batches_tracked are not in it, which load_state_dict does not miss.
 
     Args:
-        network: a ResNet or ResNeXt of Euler's steps, or LM's for lm_resnet, with batch normalization and ReLU.
+        network: a ResNet or ResNeXt of Euler's steps, or LM's for lm_resnet, with batch normalization, ReLU, and the
+            shortcut projection.
         program: whose names it gets: "torchvision" for post-activated networks, which timm takes, too; "resnetv2"
             (timm) or "lm_resnet" (the code of Lu et al.) for pre-activated ones. What the latter has and does not use
             is not in it: load it with strict=False.
 
     Raises:
-        InputError: if the program has no such scheme or activation, or no name for a variable, or, for a resnetv2, the
+        InputError: if the program has no such scheme or part, or no name for a variable, or, for a resnetv2, the
             two normalizations of a first step have been trained and differ.
     """
     if program not in _PROGRAMS:
@@ -192,10 +194,15 @@ def _require_same_function(network: nnx.Module, program: Program) -> None:
     """Raise InputError for a network with the variables of a program's, which computes something else from them."""
     schemes = ("euler", "lm", "lm_per_channel") if program == "lm_resnet" else ("euler",)
     if isinstance(network, Network) and network.stepper.name not in schemes:
-        raise InputError(f"to_torch: {program} has no {network.stepper.name}, but {' and '.join(schemes)}")
+        others = " or lm" if len(schemes) > 1 else ""
+        raise InputError(f"to_torch: networks of {program} take steps of euler{others}, not of {network.stepper.name}")
     for _, module in nnx.iter_graph(network):
         if isinstance(module, (Activation, Convolutions)) and module.function is not relu:
-            raise InputError(f"to_torch: {program} has no activation but relu")
+            raise InputError(f"to_torch: networks of {program} have the activation relu")
+        if isinstance(module, Entry) and any(type(shortcut) is not Projection for shortcut in module.shortcuts):
+            raise InputError(f"to_torch: networks of {program} have the shortcut projection")
+        if isinstance(module, Convolutions) and module.layers == 3 and vars(module)["conv1"].strides not in (1, (1, 1)):
+            raise InputError(f"to_torch: bottlenecks of {program} have their stride in the 3x3 convolution")
 
 
 def _variables(network: nnx.Module, names: _Names) -> Iterator[tuple[str, list[tuple[str, np.ndarray]]]]:

@@ -59,12 +59,12 @@ def prepare(archives: Path, data_dir: Path, *, check: bool = False) -> None:
     archives, data_dir = archives.expanduser().absolute(), data_dir.expanduser().absolute()
     done = prepared.find("imagenet2012", data_dir)
     if done is not None:
+        if done.parent.name != "imagenet2012":
+            raise InputError(f"--data-dir {data_dir}: holds another data set, {done}: name another folder")
         try:
             found = prepared.load(done)
         except InputError as error:
             raise InputError(f"{error}; for that, delete {done} first") from error
-        if found.name != "imagenet2012":
-            raise InputError(f"--data-dir {data_dir}: holds the data set {found.name}: name another folder")
         show(f"{done}: is prepared already, with {len(found.train):,} training and {len(found.test):,} test images")
         _say_how_to_train(data_dir)
         return

@@ -77,9 +77,7 @@ def create_optimizer(config: OptimizerConfig, rate: optax.Schedule) -> optax.Gra
     """
     rule = optimizers.get(config.name)
     parts = [
-        # What is not trained counts for no norm.
-        *([optax.masked(optax.set_to_zero(), optimizers.coefficients)] if config.coefficient_rate == 0 else []),
-        optax.identity() if config.clip_norm is None else optax.clip_by_global_norm(config.clip_norm),
+        optax.identity() if config.clip_norm is None else _clip(config.clip_norm, config.coefficient_rate != 0),
         rule.before,
         optax.add_decayed_weights(
             config.weight_decay,
@@ -106,6 +104,20 @@ def create_optimizer(config: OptimizerConfig, rate: optax.Schedule) -> optax.Gra
         kinds: Any = {"trained": optimizer, "frozen": optax.set_to_zero()}
         optimizer = optax.partition(kinds, functools.partial(_kinds, config.freeze))
     return optimizer
+
+
+def _clip(norm: float, coefficients: bool) -> optax.GradientTransformation:
+    """Shorten the gradient to a norm; coefficients that are not trained do not count. It has no state."""
+    clip: Any = optax.clip_by_global_norm(norm)
+    if coefficients:
+        return clip
+
+    def update(gradient, _):
+        of_scheme = optimizers.coefficients(gradient)
+        gradient = jax.tree.map(lambda g, left_out: jnp.zeros_like(g) if left_out else g, gradient, of_scheme)
+        return clip.update(gradient, optax.EmptyState())[0]
+
+    return optax.stateless(update)
 
 
 def _kinds(frozen: tuple[str, ...], params: Any) -> Any:

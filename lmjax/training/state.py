@@ -107,9 +107,15 @@ def freeze(network: nnx.Module, patterns: Sequence[str]) -> None:
     """
     if not patterns:
         return
-    found = [name for name in variables(network) if not name.endswith(".var")]  # those are frozen with their means
+    found = variables(network)
+    kept = {name for name in names(nnx.to_pure_dict(nnx.state(network, nnx.BatchStat))) if name.endswith(".var")}
     for pattern in patterns:
-        if not any(matches(name, [pattern]) for name in found):
+        fitting = {name for name in found if matches(name, [pattern])}
+        if fitting and fitting <= kept:
+            raise InputError(
+                f"optimizer.freeze: {pattern} is a running variance, which is frozen with its mean: name that"
+            )
+        if not fitting:
             parts = {".".join(name.split(".")[:n]) for name in found for n in (1, 2)}
             raise unknown("name in optimizer.freeze", pattern, parts)
     if all(matches(name, patterns) for name in names(nnx.to_pure_dict(nnx.state(network, nnx.Param)))):

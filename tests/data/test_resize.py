@@ -113,7 +113,10 @@ def test_a_class_of_which_nothing_is_left(folder, tmp_path, capsys):
     for path in (folder / "val" / "n1").iterdir():
         path.write_bytes(b"broken")
     assert run(folder, tmp_path / "small", "--on-error", "skip") == 2
-    assert f"{tmp_path}/small/val: has no image of n1, and one cannot train on such a copy" in capsys.readouterr().err
+    assert (
+        f"{tmp_path}/small/val: has no image of n1, so that it cannot be used: mend those left out"
+        in capsys.readouterr().err
+    )
     assert not complete(tmp_path / "small")
 
 

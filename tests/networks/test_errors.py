@@ -81,7 +81,6 @@ CONVNEXT = "convnext((2, 3), (6, 8), patch=1)"
         ),
         ("resnext(29, 1, 100000000)", {}, "channels: choose a smaller one"),
         ("convnext(1, 8)", {}, "network convnext: depths and channels must have a whole number a stage"),
-        ("vit_tiny", {"shortcut": "pad"}, "it has one shape, and no shortcut that could change it: leave out shortcut"),
         ("resnet20", {"boundary": "step"}, "euler has no history and one branch"),
         (
             "resnet20",

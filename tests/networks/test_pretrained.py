@@ -223,7 +223,7 @@ def test_lm_resnets_ask_for_a_scheme(weights):
 
 def test_a_network_without_names_in_pytorch(weights):
     lm = load(weights)
-    with pytest.raises(InputError, match="torchvision has no lm, but euler"):
+    with pytest.raises(InputError, match="networks of torchvision take steps of euler, not of lm"):
         networks.to_torch(lm)
     with pytest.raises(InputError, match="has no counterpart"):
         networks.to_torch(outline(name="resnet8", sharing="none"), "torchvision")
@@ -239,14 +239,25 @@ def test_a_network_without_names_in_pytorch(weights):
 @pytest.mark.parametrize(
     ("options", "program", "said"),
     [
-        ({"placement": "post", "stepper": "leapfrog"}, "torchvision", "torchvision has no leapfrog, but euler"),
+        (
+            {"placement": "post", "stepper": "leapfrog"},
+            "torchvision",
+            "networks of torchvision take steps of euler, not of leapfrog",
+        ),
         (
             {"stepper": "adams_bashforth(2)"},
             "lm_resnet",
-            "lm_resnet has no adams_bashforth2, but euler and lm and lm_per_channel",
+            "networks of lm_resnet take steps of euler or lm, not of adams_bashforth2",
         ),
-        ({"placement": "post", "activation": "silu"}, "torchvision", "torchvision has no activation but relu"),
-        ({"activation": "silu"}, "lm_resnet", "lm_resnet has no activation but relu"),
+        (
+            {"placement": "post", "activation": "silu"},
+            "torchvision",
+            "networks of torchvision have the activation relu",
+        ),
+        ({"activation": "silu"}, "lm_resnet", "networks of lm_resnet have the activation relu"),
+        ({"shortcut": "bare_projection"}, "resnetv2", "networks of resnetv2 have the shortcut projection"),
+        ({"shortcut": "pad"}, "lm_resnet", "networks of lm_resnet have the shortcut projection"),
+        ({"branch": "bottleneck(stride_first=True)"}, "lm_resnet", "bottlenecks of lm_resnet have their stride in the"),
     ],
 )
 def test_another_function_of_the_same_variables(options, program, said):

@@ -199,7 +199,7 @@ def test_schemes_of_a_file_of_ones_own(tmp_path, capsys):
 
     said = mistake()
     assert said.startswith(f"error: {run / 'config.json'}: is not a config (unknown stepper 'paced': ")
-    assert said.endswith("); if a config of yours registers it, give that by --config FILE\n")
+    assert said.endswith("); if a config of yours registers it, give that by --config FILE, or import it\n")
     said = mistake("--config", str(tmp_path / "none.py"))
     assert said.startswith(f"error: --config: there is no file {tmp_path / 'none.py'}")
     for row in ("", ":paced"):

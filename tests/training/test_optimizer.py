@@ -262,6 +262,11 @@ def test_coefficients_that_are_not_trained_count_for_no_norm():
     gradients[0]["steps"]["item"]["coefficients"][0][...] = 100
     options = {"name": "sgd(0)", "clip_norm": 1.0, "coefficient_rate": 0}
     chex.assert_trees_all_equal(ours(gradients, **options), ours(GRADIENTS[:1], **options))
+    fixed, clipped, plain = (
+        create_optimizer(OptimizerConfig("sgd", **more), optax.constant_schedule(1.0)).init(PARAMS)
+        for more in ({"coefficient_rate": 0}, {"coefficient_rate": 0, "clip_norm": 1.0}, {"coefficient_rate": 2})
+    )
+    chex.assert_trees_all_equal_structs(fixed, clipped, plain)  # a checkpoint of one is of the same places
 
 
 @pytest.mark.parametrize("call", ["sgd", "adamw", "muon"])

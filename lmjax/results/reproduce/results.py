@@ -4,7 +4,6 @@ import dataclasses
 import json
 import math
 import operator
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ from lmjax.results.reproduce.runs import folder_of, place
 from lmjax.results.reproduce.tables import Table
 from lmjax.results.runs import Run, error_of, read_run
 from lmjax.training import RunRecord, learning_rate
+from lmjax.training.checkpoint_folder import newest_about
 from lmjax.training.run_record import seed_folders
 
 _AGAIN = "move its folder away, and make the run again"
@@ -75,9 +75,10 @@ def collect(table: Table, out: Path) -> dict[str, dict[int, Run]]:
     for row, config in table.rows.items():
         found[row] = {}
         for folder in seed_folders(out / folder_of(row)):
-            run = read_run(folder)
-            if run.summary is None:
+            if RunRecord(folder).summary() is None:  # then its other files may be mended by going on
                 continue
+            run = read_run(folder)
+            assert run.summary is not None
             seed, held = int(folder.name.removeprefix("seed")), run.config.data
             data = {"dir": held.dir} | ({"name": held.name} if held.name in table.images.stored else {})
             run.record.require_same(
@@ -107,9 +108,9 @@ def _require_whole(run: Run, parameters: int) -> None:
     numbers = [row["epoch"] for row in run.epochs]
     ends = [(row["test_accuracy"], row["step"]) for row in run.epochs[-1:]]
     if numbers != list(range(1, last + 1)) or ends != [(held["test_accuracy"], held["steps"])]:
-        here = run.record.directory
-        kept = os.path.isdir(here / "checkpoints") and os.listdir(here / "checkpoints")
-        cure = f"delete {run.record.summary_path}, and both are written anew from its checkpoint" if kept else _AGAIN
+        anew = "and the same command without --only-report writes both anew from its checkpoint"
+        kept = newest_about(run.record.directory / "checkpoints") is not None
+        cure = f"delete {run.record.summary_path}, {anew}" if kept else _AGAIN
         raise InputError(
             f"{run.record.metrics_path}: has not the epochs 1 to {last} of the run that its summary is of: {cure}"
         )
