@@ -35,7 +35,7 @@ def stablehlo(trained: TrainedNetwork) -> bytes:
         InputError: if the package flatbuffers is missing, or the file does not compute what the network does.
     """
     optional_import("flatbuffers", package="flatbuffers", purpose="StableHLO")
-    _traced(trained)
+    _traced(trained)  # names what takes a given number of images alone
     made = export.export(jax.jit(_function(trained)), platforms=PLATFORMS)(_images(trained))
     content = bytes(made.serialize())
     _compare(trained, "StableHLO", lambda images: export.deserialize(bytearray(content)).call(images))
@@ -127,9 +127,8 @@ def _traced(trained: TrainedNetwork) -> jax.extend.core.ClosedJaxpr:
     except InputError:
         raise
     except Exception as error:  # those of JAX for symbolic numbers are of several types
-        jax.eval_shape(
-            function, jax.ShapeDtypeStruct((_IMAGES, *trained.shape), np.uint8)
-        )  # else the number is not why
+        # A network that cannot be traced for a given number either ends in its own error here.
+        jax.eval_shape(function, jax.ShapeDtypeStruct((_IMAGES, *trained.shape), np.uint8))
         raise InputError(
             f"{trained.name}: cannot be traced for any number of images ({reason(error)}): let it take the number from "
             "images.shape[0], not from len(images), and decide nothing by it"

@@ -2,7 +2,7 @@
 
 import dataclasses
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -56,10 +56,8 @@ class Dataset:
     broken: tuple[str, ...] = ()
 
     def __post_init__(self):
-        check_classes(self.name, self.classes)
+        check_parts(self)
         for kind, split in (("training", self.train), ("test", self.test)):
-            if not len(split):
-                raise InputError(f"{self.name}: the {kind} split is empty")
             if split.images.dtype != np.uint8 or split.images.ndim != 4 or len(split.images) != len(split):
                 raise InputError(
                     f"{self.name}: the {kind} images must be uint8 [{len(split)}, H, W, C], one a label, got "
@@ -103,12 +101,16 @@ class Dataset:
         }
 
 
-def check_classes(name: str, classes: Sequence[str]) -> None:
-    """Raise InputError unless there are two names at least."""
+def check_parts(dataset: Any) -> None:
+    """Raise InputError unless a data set has two names of classes at least, and images in both splits."""
+    name, classes = dataset.name, dataset.classes
     if len(classes) < 2:
         raise InputError(f"{name}: there is nothing to tell apart with {len(classes)} class")
-    if not all(isinstance(each, str) for each in classes):
-        raise InputError(f"{name}: classes must be names, got {next(c for c in classes if not isinstance(c, str))!r}")
+    if others := [each for each in classes if not isinstance(each, str)]:
+        raise InputError(f"{name}: classes must be names, got {others[0]!r}")
+    for kind, split in (("training", dataset.train), ("test", dataset.test)):
+        if not len(split):
+            raise InputError(f"{name}: the {kind} split is empty")
 
 
 def check_statistics(dataset: Any, cure: str) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from lmjax import files
 from lmjax.data import prepared
-from lmjax.data.dataset import check_classes, check_statistics, utf8
+from lmjax.data.dataset import check_parts, check_statistics, utf8
 from lmjax.data.decode import DECODERS
 from lmjax.data.folder import open_folder
 from lmjax.data.source import Absent, Source
@@ -55,11 +55,8 @@ class Photographs:
     threads: int | None = None
 
     def __post_init__(self):
-        check_classes(self.name, self.classes)
+        check_parts(self)
         check_statistics(self, "leave it out for ImageNet's")
-        for kind, source in (("training", self.train), ("test", self.test)):
-            if not len(source):
-                raise InputError(f"{self.name}: the {kind} split is empty")
         if self.decoder not in DECODERS:
             raise unknown("decoder", self.decoder, DECODERS)
 

@@ -19,7 +19,7 @@ from lmjax.results.coefficients import LARGEST, Coefficients
 from lmjax.training import RunRecord
 from lmjax.training.run_record import seed_folders
 
-_ROW = ("epoch", "train_loss", "test_accuracy", "images_per_second", "wall_seconds", "coefficients", "learning_rate")
+_ROW = ("epoch", "train_loss", "test_accuracy", "images_per_second", "wall_seconds", "coefficients")
 _SUMMARY = ("parameters", "images_per_second", "wall_seconds", "device", "versions", "zero_stability")
 
 
@@ -165,7 +165,7 @@ def read_run(directory: Path, given: Path | None = None) -> Run:
     config, summary = record.config(), record.summary()
     epochs = [_finite(row) for row in (record.read_rows() if record.metrics_path.exists() else [])]
     for number, row in enumerate(epochs, start=1):
-        _require({"coefficients": {}, "learning_rate": 0.0} | row, _ROW, f"{record.metrics_path}: line {number}")
+        _require({"coefficients": {}} | row, _ROW, f"{record.metrics_path}: line {number}")
     if summary is not None:
         summary = _finite(summary)
         _require(summary, [key for key in _SUMMARY if key in summary], str(record.summary_path))

@@ -334,11 +334,10 @@ def test_a_run_that_was_made_longer_is_refused(small, out):
     """Its schedule began again; and of a run that has checkpoints, both files can be written anew."""
     path = out / "lm" / "seed1" / "metrics.jsonl"
     rows = [json.loads(line) for line in path.read_text().splitlines()]
-    path.write_text("".join(json.dumps(row | {"learning_rate": row["learning_rate"] / 2}) + "\n" for row in rows))
-    with pytest.raises(
-        InputError, match=r"lm/seed1/metrics\.jsonl: has other learning rates than its config says, as of"
-    ):
-        results.collect(small, out)
+    for other in (rows[0]["learning_rate"] / 2, "text"):
+        path.write_text("".join(json.dumps(row | {"learning_rate": other}) + "\n" for row in rows))
+        with pytest.raises(InputError, match=r"lm/seed1/metrics\.jsonl: has other learning rates than its config says"):
+            results.collect(small, out)
     path.write_text(json.dumps(rows[0]) + "\n")
     assert list((path.parent / "checkpoints").iterdir())
     with pytest.raises(InputError, match=r"delete .*/seed1/summary\.json, and the same command without --only-report"):

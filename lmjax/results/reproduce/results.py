@@ -115,7 +115,8 @@ def _require_whole(run: Run, parameters: int) -> None:
             f"{run.record.metrics_path}: has not the epochs 1 to {last} of the run that its summary is of: {cure}"
         )
     logged = [(row["step"] - 1, row["learning_rate"]) for row in run.epochs if "learning_rate" in row]
-    if logged and not np.allclose(*_rates(run.config, held["steps"] // last, logged), rtol=1e-4):
+    numbers = all(isinstance(rate, (int, float)) for _, rate in logged)
+    if logged and not (numbers and np.allclose(*_rates(run.config, held["steps"] // last, logged), rtol=1e-4)):
         raise InputError(
             f"{run.record.metrics_path}: has other learning rates than its config says, as of a run that was made "
             f"longer: {_AGAIN}"
